@@ -1,0 +1,1 @@
+"""Training and reference images: embedded photographs, prepared stores, folders of class folders."""

@@ -1,0 +1,1 @@
+"""FID, Inception Score, KID, precision and recall on torch-fidelity's feature extractors."""

@@ -1,0 +1,23 @@
+"""Shared by all tests: where the golden numbers are, and one thread, so that results do not depend on the machine."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN_PLACES = [os.environ.get("HAMGAN_GOLDEN"), ROOT / "../shared/golden", ROOT / "tests/golden"]
+
+
+def golden_file(relative: str) -> Path:
+    """A recorded file such as ``hamgan_tf/ham_nmf.npz``; a missing one fails the test that needs it."""
+    for place in GOLDEN_PLACES:
+        if place and (Path(place) / relative).is_file():
+            return Path(place) / relative
+    raise FileNotFoundError(f"golden file {relative} is in none of {[str(place) for place in GOLDEN_PLACES if place]}")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
