@@ -1,0 +1,63 @@
+"""The adversarial game: losses of both networks and their regularisers, on plain logits and tensors."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def discriminator_loss(kind: str, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+    """Loss of D, a scalar. Shapes: logits [B].
+
+    hinge (Lim & Ye 2017; SAGAN, BigGAN), non_saturating (Goodfellow et al. 2014), wasserstein (Arjovsky et al. 2017),
+    relativistic pairing (Jolicoeur-Martineau 2018; R3GAN).
+    """
+    if kind == "hinge":
+        return F.relu(1.0 - logits_real).mean() + F.relu(1.0 + logits_fake).mean()
+    if kind == "non_saturating":
+        return F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
+    if kind == "wasserstein":
+        return logits_fake.mean() - logits_real.mean()
+    if kind == "relativistic":
+        return F.softplus(logits_fake - logits_real).mean()
+    raise ValueError(f"unknown loss {kind!r}")
+
+
+def generator_loss(kind: str, logits_fake: Tensor, logits_real: Tensor | None = None) -> Tensor:
+    """Loss of G, a scalar. Shapes: logits [B]; only the relativistic loss looks at the real ones."""
+    if kind in ("hinge", "wasserstein"):
+        return -logits_fake.mean()
+    if kind == "non_saturating":
+        return F.softplus(-logits_fake).mean()
+    if kind == "relativistic" and logits_real is not None:
+        return F.softplus(logits_real - logits_fake).mean()
+    raise ValueError(f"unknown loss {kind!r}, or no real logits for the relativistic one")
+
+
+def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """``|grad_x D(x)|^2 / 2``, averaged over the batch: R1 on real, R2 on generated images (Mescheder et al. 2018).
+
+    Shapes: logits [B] computed from images [B, 3, H, W], which must require a gradient.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean() / 2
+
+
+def lecam(logits_real: Tensor, logits_fake: Tensor, average_real: Tensor, average_fake: Tensor) -> Tensor:
+    """LeCam regularisation of logits [B] towards moving averages of D's logits (Tseng et al. 2021, equation 7)."""
+    return F.relu(logits_real - average_fake).square().mean() + F.relu(average_real - logits_fake).square().mean()
+
+
+@torch.no_grad()
+def add_orthogonal_gradient(network: nn.Module, strength: float, exclude: set[int] | None = None) -> None:
+    """Add the gradient of BigGAN's off-diagonal orthogonal regularisation, ``2 s ((W W^T) * (1 - I)) W``.
+
+    Brock et al. 2019, equation 3, applied to the raw weights of every tensor with two or more axes, as
+    BigGAN-PyTorch does. ``exclude``: ids of parameters that are left out (the shared class embedding).
+    """
+    for parameter in network.parameters():
+        if parameter.dim() < 2 or parameter.grad is None or id(parameter) in (exclude or ()):
+            continue
+        weight = parameter.flatten(1)
+        gram = weight @ weight.mT
+        gram.fill_diagonal_(0.0)
+        parameter.grad.add_((gram @ weight).view(parameter.shape), alpha=2.0 * strength)

@@ -1,0 +1,63 @@
+"""All randomness of training as a function of (seed, purpose, images seen).
+
+Nothing has to be saved to resume exactly, and every draw is made for the global batch and sliced by rank, so that one
+process and many see the same noise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hamgan.networks import Bases, Discriminator, Generator
+
+# One stream per purpose; the numbers are part of a run's identity and must not change.
+PURPOSES = {"d_latent": 1, "g_latent": 2, "d_generator": 3, "g_generator": 4, "d_bases": 5, "g_bases": 6, "flip": 7}
+PURPOSES |= {"d_augment": 8, "g_augment": 9, "g_real_bases": 10}
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Draws the noise of this process. ``batch`` is the global micro-batch's size, ``stream`` changes all draws."""
+
+    seed: int
+    device: torch.device
+    batch: int
+    rank: int = 0
+    processes: int = 1
+    stream: int = 0
+
+    @property
+    def local_batch(self) -> int:
+        """Images per process."""
+        return self.batch // self.processes
+
+    def generator(self, purpose: str, counter: int) -> torch.Generator:
+        """A random generator on the device for one purpose at one position."""
+        state = np.random.SeedSequence([self.seed, self.stream, PURPOSES[purpose], counter]).generate_state(
+            1, np.uint64
+        )
+        return torch.Generator(self.device).manual_seed(int(state[0]) >> 1)
+
+    def share(self, values: Tensor) -> Tensor:
+        """This rank's contiguous part of a draw for the global batch (axis 0, a multiple of the batch)."""
+        return values.chunk(self.processes)[self.rank] if self.processes > 1 else values
+
+    def latents(self, purpose: str, counter: int, size: int, classes: int) -> tuple[Tensor, Tensor]:
+        """z [b, size] from N(0, 1) and uniform labels [b]."""
+        generator = self.generator(purpose, counter)
+        z = torch.randn(self.batch, size, device=self.device, generator=generator)
+        labels = torch.randint(classes, (self.batch,), device=self.device, generator=generator)
+        return self.share(z), self.share(labels)
+
+    def bases(self, purpose: str, counter: int, network: Generator | Discriminator, copies: int = 1) -> Bases:
+        """Initial bases of every Hamburger for ``copies`` consecutive batches (D sees generated, then real images)."""
+        generator = self.generator(purpose, counter)
+        draws = [network.draw_bases(self.batch, self.device, generator) for _ in range(copies)]
+        return {key: torch.cat([self.share(draw[key]) for draw in draws]) for key in draws[0]}
+
+    def flips(self, counter: int) -> Tensor:
+        """Which images of the batch are mirrored, bool [b]."""
+        draw = torch.rand(self.batch, device=self.device, generator=self.generator("flip", counter))
+        return self.share(draw < 0.5)

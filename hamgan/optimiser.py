@@ -1,0 +1,43 @@
+"""Adam as PyTorch and as TensorFlow compute it."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from hamgan.config import TrainConfig
+
+
+class TensorFlowAdam(torch.optim.Adam):
+    """Adam with epsilon outside the bias correction: ``p -= lr_t * m / (sqrt(v) + eps)``.
+
+    With ``lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t)`` (TensorFlow 1, tf.compat.v1.train.AdamOptimizer). It equals
+    torch's form with the epsilon ``eps / sqrt(1 - beta2^t)``, so torch's fused kernel does the work.
+    """
+
+    def __init__(self, *args: Any, eps: float = 1e-8, **kwargs: Any) -> None:
+        super().__init__(*args, eps=eps, **kwargs)
+        self._eps = eps
+        self._steps: int | None = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state; the step count is read from it."""
+        super().load_state_dict(state_dict)
+        self._steps = None
+
+    def step(self, closure: Any = None) -> Any:
+        """One update of all parameters."""
+        if self._steps is None:  # read once: on a GPU the count lies on the device
+            self._steps = max((int(state["step"]) for state in self.state.values()), default=0)
+        self._steps += 1
+        for group in self.param_groups:
+            group["eps"] = self._eps / math.sqrt(1.0 - group["betas"][1] ** self._steps)
+        return super().step(closure)
+
+
+def make_adam(network: nn.Module, train: TrainConfig, lr: float) -> torch.optim.Adam:
+    """Fused Adam over all parameters of a network, with the configured placement of epsilon."""
+    kind = TensorFlowAdam if train.adam_eps_placement == "tensorflow" else torch.optim.Adam
+    betas = (float(train.beta1), float(train.beta2))  # torch refuses an int next to a float
+    return kind(network.parameters(), lr=lr, betas=betas, eps=train.adam_eps, fused=True)

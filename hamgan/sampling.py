@@ -1,0 +1,225 @@
+"""From seeds and classes to images: loading generators, truncated latents, sheets."""
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from hamgan.checkpoint import (
+    CheckpointError,
+    generator_from_state,
+    latest_checkpoint,
+    load_generator_file,
+    read_tensors,
+)
+from hamgan.config import Config, ConfigError, load_config
+from hamgan.layers import SpectralWeight
+from hamgan.networks import Generator
+
+
+def truncated_latent(seed: int, size: int, truncation: float = 1.0) -> Tensor:
+    """z [size] of one seed, from N(0, 1); below 1, values beyond ``truncation`` are drawn again.
+
+    Truncation by resampling, Brock et al. 2019, section 3.1. The latent is a function of the seed alone, never of the
+    batch. Truncation 1 or more does not truncate: `truncation` is then ignored, as everybody quotes it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(size, generator=generator)
+    while truncation < 1.0 and bool((outside := z.abs() > truncation).any()):
+        z = torch.where(outside, torch.randn(size, generator=generator), z)
+    return z
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """[-1, 1] to 0..255, rounded, exactly as the images are saved. Shapes: [B, 3, H, W] -> the same, uint8."""
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """uint8 [B, 3, H, W] to pictures."""
+    return [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images.cpu()]
+
+
+class LoadedGenerator:
+    """A generator ready to sample: evaluation mode, spectral norm folded into the weights.
+
+    Example:
+        >>> generator = load_generator("runs/photos")                         # doctest: +SKIP
+        >>> images = generator(seeds=[0, 1], classes=["coffee", 3])           # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        network: Generator,
+        config: Config,
+        *,
+        class_names: list[str] | None = None,
+        kimg: float | None = None,
+        source: str = "",
+    ) -> None:
+        self.network, self.config = network, config
+        self.class_names, self.kimg, self.source = class_names, kimg, source
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that may be asked for."""
+        return self.network.num_classes
+
+    def class_index(self, name: int | str) -> int:
+        """The index of a class given by index or by name; ConfigError names what is nearest."""
+        if isinstance(name, int) or name.isdigit():
+            index = int(name)
+            if not 0 <= index < self.num_classes:
+                raise ConfigError(
+                    f"class {index} is out of range; this generator has classes 0 to {self.num_classes - 1}"
+                )
+            return index
+        if self.class_names is None:
+            raise ConfigError(f"class {name!r}: this generator has no class names; use 0 to {self.num_classes - 1}")
+        if name in self.class_names:
+            return self.class_names.index(name)
+        # ImageNet's names are lists of synonyms: "golden retriever" should find its class.
+        found = [index for index, known in enumerate(self.class_names) if name.lower() in known.lower()]
+        if len(found) == 1:
+            return found[0]
+        choices = [self.class_names[index] for index in found] or difflib.get_close_matches(
+            name, self.class_names, n=3, cutoff=0.4
+        )
+        hint = f"; nearest: {', '.join(choices[:5])}" if choices else f"; there are {', '.join(self.class_names[:20])}"
+        raise ConfigError(f"no class is called {name!r}{hint}")
+
+    @torch.no_grad()
+    def images(self, z: Tensor, labels: Tensor) -> Tensor:
+        """z [B, latent_dim] and labels [B] to uint8 images [B, 3, H, W] on the generator's device."""
+        parameter = next(self.network.parameters())
+        return to_uint8(self.network(z.to(parameter), labels.to(parameter.device)))
+
+    def __call__(
+        self,
+        seeds: Sequence[int],
+        classes: Sequence[int | str],
+        truncation: float = 1.0,
+        output: Literal["pil", "tensor"] = "pil",
+        batch_size: int = 64,
+    ) -> Any:
+        """One image per seed and class, pairwise; a single class serves all seeds.
+
+        Returns a list of PIL images, or with ``output="tensor"`` uint8 [B, 3, H, W] on the CPU. Image i depends on
+        seed i and class i alone, whatever the batch size. Raises ConfigError for a class or truncation that is not allowed.
+        """
+        if truncation <= 0:
+            raise ConfigError(f"truncation is {truncation}; it must be above 0 (1 or more: no truncation)")
+        labels = [self.class_index(name) for name in classes]
+        labels = labels * len(seeds) if len(labels) == 1 else labels
+        if len(labels) != len(seeds):
+            raise ConfigError(f"{len(seeds)} seeds and {len(labels)} classes; give as many of both, or one class")
+        size = self.config.generator.latent_dim
+        parts = []
+        for start in range(0, len(seeds), batch_size):
+            z = torch.stack([truncated_latent(seed, size, truncation) for seed in seeds[start : start + batch_size]])
+            parts.append(self.images(z, torch.tensor(labels[start : start + batch_size])).cpu())
+        images = torch.cat(parts) if parts else torch.empty(0, 3, self.config.resolution, self.config.resolution)
+        return images if output == "tensor" else to_pil(images)
+
+
+def fold_spectral_norm(network: Generator) -> Generator:
+    """Replace every normalised weight by its value, in place; the images stay the same."""
+    for module in network.modules():
+        if isinstance(module, SpectralWeight):
+            module.fold()
+    return network
+
+
+def load_generator(
+    path: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> LoadedGenerator:
+    """Load a run folder, a checkpoint folder or a ``generator.safetensors`` for sampling.
+
+    Raises CheckpointError naming the path and what is wrong with it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        network, config, header = _load_folder(path)
+    elif path.is_file():
+        network, config, header = load_generator_file(path)
+    else:
+        raise CheckpointError(f"there is no checkpoint at {path}{_nearest_run(path)}")
+    fold_spectral_norm(network.to(device=device, dtype=dtype))
+    return LoadedGenerator(
+        network, config, class_names=header.get("class_names"), kimg=header.get("kimg"), source=str(path)
+    )
+
+
+def _nearest_run(path: Path) -> str:
+    siblings = [str(item) for item in path.parent.iterdir() if item.is_dir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(str(path), siblings, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _load_folder(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
+    """A run folder (its generator.safetensors, else its newest checkpoint) or one checkpoint folder."""
+    if (path / "generator.safetensors").is_file():
+        return load_generator_file(path / "generator.safetensors")
+    checkpoint = path if (path / "state.safetensors").is_file() else latest_checkpoint(path / "checkpoints")
+    if checkpoint is None:
+        raise CheckpointError(
+            f"{path} is neither a run nor a checkpoint: it has no generator.safetensors and no checkpoints"
+        )
+    run = checkpoint.parent.parent
+    config = load_config(run / "config.yaml")
+    tensors, _ = read_tensors(checkpoint / "state.safetensors", "average." if config.train.ema_decay else "generator.")
+    network = generator_from_state(config, tensors, checkpoint)
+    classes = run / "classes.json"
+    names = json.loads(classes.read_text()) if classes.is_file() else None
+    return network, config, {"class_names": names, "kimg": float(checkpoint.name)}
+
+
+def draw_sheet(
+    rows: Sequence[Tensor], titles: Sequence[str], columns: int, scale: int = 1, gap: int = 2
+) -> Image.Image:
+    """A sheet of labelled rows of images.
+
+    Args: rows of uint8 [n, 3, H, W], one title a row; ``scale`` enlarges every image by whole pixels.
+    """
+    size = rows[0].shape[-1] * scale
+    margin = 8 + max((ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(title) for title in titles), default=0)
+    left = int(margin) if any(titles) else 0
+    sheet = Image.new("RGB", (left + columns * (size + gap) - gap, len(rows) * (size + gap) - gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (images, title) in enumerate(zip(rows, titles, strict=True)):
+        top = row * (size + gap)
+        draw.text((4, top + size // 2 - 6), title, fill="black")
+        for column, image in enumerate(to_pil(images[:columns])):
+            enlarged = image.resize((size, size), Image.Resampling.NEAREST)
+            sheet.paste(enlarged, (left + column * (size + gap), top))
+    return sheet
+
+
+def parse_numbers(text: str, what: str) -> list[int]:
+    """``"0-3,7"`` to [0, 1, 2, 3, 7]; ConfigError for anything else, a reversed range among it."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ConfigError(f"{what} {part.strip()!r}: give numbers and ranges such as 0-7,12")
+        if dash and int(last) < int(first):
+            raise ConfigError(f"{what} {part.strip()!r} runs backwards; write {last}-{first}")
+        numbers += range(int(first), int(last) + 1) if dash else [int(first)]
+    return numbers
+
+
+def parse_classes(texts: Iterable[str], generator: LoadedGenerator) -> list[int]:
+    """Class names, indices and ranges (``207,980-985,volcano``) to indices; ConfigError names what is nearest."""
+    indices: list[int] = []
+    for text in (part.strip() for item in texts for part in item.split(",")):
+        first, dash, last = text.partition("-")
+        if dash and first.isdigit() and last.isdigit():
+            indices += [generator.class_index(number) for number in parse_numbers(text, "class range")]
+        else:
+            indices.append(generator.class_index(text))
+    return indices

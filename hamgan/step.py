@@ -1,0 +1,210 @@
+"""One adversarial step: the updates of D and G and the average of G, apart from data, logging and checkpoints."""
+
+import copy
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from hamgan.augment import augment
+from hamgan.config import TrainConfig
+from hamgan.losses import add_orthogonal_gradient, discriminator_loss, generator_loss, gradient_penalty, lecam
+from hamgan.networks import Bases, Discriminator, Generator
+from hamgan.optimiser import make_adam
+
+T = TypeVar("T")
+
+
+@dataclass
+class DiscriminatorBatch:
+    """Input of one backward pass of D. Shapes: images [B, 3, R, R] in [-1, 1], labels [B], latents [B, z]."""
+
+    images: Tensor
+    labels: Tensor
+    latents: Tensor
+    fake_labels: Tensor
+    generator_bases: Bases | None = None
+    bases: Bases | None = None
+    """Of D, for the generated images and then the real ones: [2B*S, D, R]."""
+    augmentation: dict[str, Tensor] = field(default_factory=dict)
+    """Of the generated images and then the real ones."""
+
+
+@dataclass
+class GeneratorBatch:
+    """Input of one backward pass of G. Shapes: latents [B, z], labels [B]."""
+
+    latents: Tensor
+    labels: Tensor
+    generator_bases: Bases | None = None
+    bases: Bases | None = None
+    augmentation: dict[str, Tensor] = field(default_factory=dict)
+    images: Tensor | None = None
+    """Real images of the same labels' count, for the relativistic loss only."""
+    image_labels: Tensor | None = None
+
+
+class GanStep:
+    """Both networks, their optimisers and the average of G, prepared by Accelerate.
+
+    Buffers move as in BigGAN-PyTorch: both networks stay in training mode, so batch-norm statistics and singular
+    vectors advance on every forward, also on G's forward without gradient in D's step.
+    """
+
+    def __init__(
+        self, generator: Generator, discriminator: Discriminator, train: TrainConfig, accelerator: Accelerator
+    ) -> None:
+        self.train, self.accelerator = train, accelerator
+        self.generator = generator.to(accelerator.device).train()
+        self.discriminator = discriminator.to(accelerator.device).train()
+        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False) if train.ema_decay else None
+        self.generator_optimizer = make_adam(generator, train, train.generator_lr)
+        self.discriminator_optimizer = make_adam(discriminator, train, train.discriminator_lr)
+        # LeCam's averages of D's logits: real, fake.
+        self.logit_averages = torch.zeros(2, device=accelerator.device)
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        forward_generator, forward_discriminator = self.generator, self.discriminator
+        if train.compile:
+            forward_generator, forward_discriminator = torch.compile(generator), torch.compile(discriminator)
+        self._generator: nn.Module = accelerator.prepare_model(forward_generator)
+        self._discriminator: nn.Module = accelerator.prepare_model(forward_discriminator)
+        self._generator_stepper = accelerator.prepare_optimizer(self.generator_optimizer)
+        self._discriminator_stepper = accelerator.prepare_optimizer(self.discriminator_optimizer)
+
+    @property
+    def sampler(self) -> Generator:
+        """The network to sample from: the average of G, or G itself where none is kept."""
+        return self.generator if self.average is None else self.average
+
+    def discriminator_step(self, batches: Sequence[DiscriminatorBatch], norms: bool = False) -> None:
+        """One optimiser step of D over ``len(batches)`` accumulated backward passes."""
+        self.discriminator.requires_grad_(True)
+        self._discriminator_stepper.zero_grad()
+        for batch, last in _with_last(batches):
+            with self._synchronised(self._discriminator, last):
+                loss = self._discriminator_loss(batch)
+                self.accelerator.backward(loss / len(batches))
+        self.accelerator.unscale_gradients(self._discriminator_stepper)
+        if norms:
+            self._record_gradient_norm("d_gradient_norm", self.discriminator)
+        self._discriminator_stepper.step()
+
+    def _discriminator_loss(self, batch: DiscriminatorBatch) -> Tensor:
+        with torch.no_grad(), self.accelerator.autocast():
+            fake = self.generator(batch.latents, batch.fake_labels, batch.generator_bases)
+        # One concatenated forward: DDP allows one per backward, and batches twice as large are faster.
+        images = augment(torch.cat([fake.to(batch.images.dtype), batch.images]), batch.augmentation)
+        labels = torch.cat([batch.fake_labels, batch.labels])
+        train = self.train
+        penalised = train.r1_gamma > 0 or train.r2_gamma > 0
+        images.requires_grad_(penalised)
+        with self.accelerator.autocast():
+            logits = self._discriminator(images, labels, batch.bases)
+        logits_fake, logits_real = logits.split([len(fake), len(batch.images)])
+        loss = adversarial = discriminator_loss(train.loss, logits_real, logits_fake)
+        if penalised:
+            # |grad D|^2 per image: the gradient of the summed logits holds each image's own.
+            loss = loss + self._gradient_penalties(logits_fake, logits_real, images)
+        if train.lecam:
+            loss = loss + train.lecam * lecam(logits_real, logits_fake, *self.logit_averages)
+            self._update_logit_averages(logits_real, logits_fake)
+        self._record(d_loss=adversarial, logits_real=logits_real.mean(), logits_fake=logits_fake.mean())
+        return loss
+
+    def _gradient_penalties(self, logits_fake: Tensor, logits_real: Tensor, images: Tensor) -> Tensor:
+        penalty = torch.zeros((), device=images.device)
+        if self.train.r1_gamma:
+            # The penalty averages over all images given; generated ones have no share in the real logits.
+            r1 = gradient_penalty(logits_real, images) * len(images) / len(logits_real)
+            self._record(r1=r1)
+            penalty = penalty + self.train.r1_gamma * r1
+        if self.train.r2_gamma:
+            r2 = gradient_penalty(logits_fake, images) * len(images) / len(logits_fake)
+            self._record(r2=r2)
+            penalty = penalty + self.train.r2_gamma * r2
+        return penalty
+
+    @torch.no_grad()
+    def _update_logit_averages(self, logits_real: Tensor, logits_fake: Tensor) -> None:
+        means = self.accelerator.reduce(torch.stack([logits_real.mean(), logits_fake.mean()]), reduction="mean")
+        self.logit_averages.lerp_(means.to(self.logit_averages.dtype), 1.0 - self.train.lecam_decay)
+
+    def generator_step(self, batches: Sequence[GeneratorBatch], norms: bool = False) -> None:
+        """One optimiser step of G over ``len(batches)`` accumulated backward passes."""
+        self.discriminator.requires_grad_(False)
+        self._generator_stepper.zero_grad()
+        for batch, last in _with_last(batches):
+            with self._synchronised(self._generator, last):
+                loss = self._generator_loss(batch)
+                self.accelerator.backward(loss / len(batches))
+        self.accelerator.unscale_gradients(self._generator_stepper)
+        if self.train.orthogonal_regularisation:
+            shared = getattr(self.generator, "class_embedding", None)
+            exclude = {id(shared.weight)} if shared is not None else set()
+            add_orthogonal_gradient(self.generator, self.train.orthogonal_regularisation, exclude)
+        if norms:
+            self._record_gradient_norm("g_gradient_norm", self.generator)
+        self._generator_stepper.step()
+
+    def _generator_loss(self, batch: GeneratorBatch) -> Tensor:
+        with self.accelerator.autocast():
+            fake = self._generator(batch.latents, batch.labels, batch.generator_bases)
+            images, labels = fake, batch.labels
+            if batch.images is not None and batch.image_labels is not None:
+                images = torch.cat([fake, batch.images.to(fake.dtype)])
+                labels = torch.cat([labels, batch.image_labels])
+            # D itself, not its distributed wrapper: its gradients are not wanted, so nothing has to be reduced.
+            logits = self.discriminator(augment(images, batch.augmentation), labels, batch.bases)
+        logits_fake, logits_real = logits[: len(fake)], logits[len(fake) :]
+        loss = generator_loss(self.train.loss, logits_fake, logits_real if len(logits_real) else None)
+        self._record(g_loss=loss)
+        return loss
+
+    @torch.no_grad()
+    def update_average(self, images_seen: int) -> None:
+        """Move the average of G's weights and buffers; a plain copy before ``ema_start_kimg``."""
+        if self.average is None:
+            return
+        weight = 1.0 if images_seen < self.train.ema_start_kimg * 1000 else 1.0 - self.train.ema_decay
+        average, current = _float_state(self.average), _float_state(self.generator)
+        if weight == 1.0:
+            torch._foreach_copy_(average, current)
+        else:
+            torch._foreach_lerp_(average, current, weight)
+
+    def take_metrics(self) -> dict[str, Tensor]:
+        """Means since the last call, over all processes; tensors on the device."""
+        if not self.sums:
+            return {}
+        names = sorted(self.sums)
+        means = torch.stack([self.sums[name] / self.counts[name] for name in names])
+        means = self.accelerator.reduce(means, reduction="mean")
+        self.sums, self.counts = {}, {}
+        return dict(zip(names, means, strict=True))
+
+    def _record(self, **values: Tensor) -> None:
+        """Add to the sums on the device: a host read in every step would stall the GPU's queue."""
+        for name, value in values.items():
+            value = value.detach().float()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def _record_gradient_norm(self, name: str, network: nn.Module) -> None:
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        self._record(**{name: torch.stack(torch._foreach_norm(gradients)).norm()})
+
+    def _synchronised(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
+        return nullcontext() if last else self.accelerator.no_sync(model)
+
+
+def _with_last(items: Sequence[T]) -> Iterable[tuple[T, bool]]:
+    return ((item, index == len(items) - 1) for index, item in enumerate(items))
+
+
+def _float_state(network: nn.Module) -> list[Tensor]:
+    return [value for value in network.state_dict().values() if value.is_floating_point()]
