@@ -35,10 +35,8 @@ class Noise:
 
     def generator(self, purpose: str, counter: int) -> torch.Generator:
         """A random generator on the device for one purpose at one position."""
-        state = np.random.SeedSequence([self.seed, self.stream, PURPOSES[purpose], counter]).generate_state(
-            1, np.uint64
-        )
-        return torch.Generator(self.device).manual_seed(int(state[0]) >> 1)
+        entropy = np.random.SeedSequence([self.seed, self.stream, PURPOSES[purpose], counter])
+        return torch.Generator(self.device).manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
 
     def share(self, values: Tensor) -> Tensor:
         """This rank's contiguous part of a draw for the global batch (axis 0, a multiple of the batch)."""

@@ -16,8 +16,8 @@ class TensorFlowAdam(torch.optim.Adam):
     torch's form with the epsilon ``eps / sqrt(1 - beta2^t)``, so torch's fused kernel does the work.
     """
 
-    def __init__(self, *args: Any, eps: float = 1e-8, **kwargs: Any) -> None:
-        super().__init__(*args, eps=eps, **kwargs)
+    def __init__(self, params: Any, *, eps: float = 1e-8, **kwargs: Any) -> None:
+        super().__init__(params, eps=eps, **kwargs)
         self._eps = eps
         self._steps: int | None = None
 

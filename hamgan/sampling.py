@@ -75,9 +75,7 @@ class LoadedGenerator:
         if isinstance(name, int) or name.isdigit():
             index = int(name)
             if not 0 <= index < self.num_classes:
-                raise ConfigError(
-                    f"class {index} is out of range; this generator has classes 0 to {self.num_classes - 1}"
-                )
+                raise ConfigError(f"class {index} is out of range; there are classes 0 to {self.num_classes - 1}")
             return index
         if self.class_names is None:
             raise ConfigError(f"class {name!r}: this generator has no class names; use 0 to {self.num_classes - 1}")
@@ -110,7 +108,7 @@ class LoadedGenerator:
         """One image per seed and class, pairwise; a single class serves all seeds.
 
         Returns a list of PIL images, or with ``output="tensor"`` uint8 [B, 3, H, W] on the CPU. Image i depends on
-        seed i and class i alone, whatever the batch size. Raises ConfigError for a class or truncation that is not allowed.
+        seed i and class i alone, whatever the batch size. Raises ConfigError for a class or truncation not allowed.
         """
         if truncation <= 0:
             raise ConfigError(f"truncation is {truncation}; it must be above 0 (1 or more: no truncation)")
@@ -167,9 +165,7 @@ def _load_folder(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
         return load_generator_file(path / "generator.safetensors")
     checkpoint = path if (path / "state.safetensors").is_file() else latest_checkpoint(path / "checkpoints")
     if checkpoint is None:
-        raise CheckpointError(
-            f"{path} is neither a run nor a checkpoint: it has no generator.safetensors and no checkpoints"
-        )
+        raise CheckpointError(f"{path} is neither a run nor a checkpoint: no generator.safetensors, no checkpoints")
     run = checkpoint.parent.parent
     config = load_config(run / "config.yaml")
     tensors, _ = read_tensors(checkpoint / "state.safetensors", "average." if config.train.ema_decay else "generator.")

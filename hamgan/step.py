@@ -68,11 +68,11 @@ class GanStep:
         self.logit_averages = torch.zeros(2, device=accelerator.device)
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
-        forward_generator, forward_discriminator = self.generator, self.discriminator
-        if train.compile:
-            forward_generator, forward_discriminator = torch.compile(generator), torch.compile(discriminator)
-        self._generator: nn.Module = accelerator.prepare_model(forward_generator)
-        self._discriminator: nn.Module = accelerator.prepare_model(forward_discriminator)
+        if train.compile:  # in place, so that names of weights stay and both wrappers run the compiled form
+            self.generator.compile()
+            self.discriminator.compile()
+        self._generator: nn.Module = accelerator.prepare_model(self.generator)
+        self._discriminator: nn.Module = accelerator.prepare_model(self.discriminator)
         self._generator_stepper = accelerator.prepare_optimizer(self.generator_optimizer)
         self._discriminator_stepper = accelerator.prepare_optimizer(self.discriminator_optimizer)
 

@@ -1,0 +1,316 @@
+"""The training loop: set-up, then steps of D and G, the average of G, logging, samples, evaluation, checkpoints."""
+
+import json
+import math
+import signal
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor
+
+from hamgan.batches import Batches
+from hamgan.checkpoint import (
+    Progress,
+    checkpoint_name,
+    latest_checkpoint,
+    load_checkpoint,
+    rotate,
+    save_checkpoint,
+    save_generator,
+    write_atomically,
+)
+from hamgan.config import Config, ConfigError, save_config
+from hamgan.data import BatchLoader, ImageSource, check_source, class_histogram, open_source
+from hamgan.layers import SpectralWeight
+from hamgan.networks import build_networks, count_parameters
+from hamgan.noise import Noise
+from hamgan.run_folder import check_same_run
+from hamgan.sampling import LoadedGenerator, draw_sheet, truncated_latent
+from hamgan.step import GanStep
+from hamgan.tracking import RunLog
+
+
+class Diverged(RuntimeError):
+    """A loss is not finite any more."""
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; a checkpoint has been saved."""
+
+
+def make_accelerator(config: Config) -> Accelerator:
+    """The Accelerator of a configuration: precision, trackers, and DDP without buffer broadcasts."""
+    precision = config.train.precision
+    if precision == "auto":
+        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.tf32
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    tracker = config.log.tracker
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        log_with=None if tracker == "none" else tracker,
+        project_dir=str(config.folder),
+        # Buffers agree by construction: the same power iterations, batch norm over all processes. Broadcasting them
+        # in place between two forwards of a step would break autograd (pytorch/pytorch#175024).
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
+
+
+class Training:
+    """A run: its data, its step, where it stands and what it writes."""
+
+    def __init__(self, config: Config) -> None:
+        config.validate()
+        self.accelerator = accelerator = make_accelerator(config)
+        self.source = open_source(config.data.source, config.data.split, config.resolution)
+        check_source(self.source)
+        self.config = config = with_classes(config, self.source)
+        self.folder = config.folder
+        check_same_run(self.folder, config)
+        self.micro_batch = _micro_batch(config, accelerator.num_processes)
+        generator, discriminator = build_networks(config)
+        self.step = GanStep(generator, discriminator, config.train, accelerator)
+        self.noise = Noise(
+            config.seed, accelerator.device, self.micro_batch, accelerator.process_index, accelerator.num_processes
+        )
+        self.progress = Progress()
+        self._stop_signal: int | None = None
+        self._resume()
+        if accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_config(config, self.folder / "config.yaml")
+            write_atomically(self.folder / "classes.json", json.dumps(self.source.class_names))
+        accelerator.wait_for_everyone()
+        self.log = RunLog(self.folder, config, accelerator, self.progress.images)
+        self._describe()
+
+    @property
+    def images_per_step(self) -> int:
+        """Real images that D sees per step of G."""
+        return self.config.train.batch_size * self.config.train.discriminator_steps
+
+    def _resume(self) -> None:
+        warn = self.accelerator.print
+        path = latest_checkpoint(self.folder / "checkpoints", warn)
+        if path is not None:
+            self.progress = load_checkpoint(path, self.step)
+            warn(f"resuming from {path}")
+
+    def _describe(self) -> None:
+        config, train, say = self.config, self.config.train, self.log.say
+        processes = self.accelerator.num_processes
+        histogram = class_histogram(self.source)
+        say(f"run       {self.folder}")
+        say(
+            f"data      {self.source.name}/{self.source.split}: {len(self.source):,} images at {config.resolution} px, "
+            f"{len(histogram)} classes of {histogram.min():,} to {histogram.max():,} images"
+        )
+        say(
+            f"networks  G {count_parameters(self.step.generator):,} and D "
+            f"{count_parameters(self.step.discriminator):,} parameters"
+        )
+        say(
+            f"batch     {train.batch_size} images = {processes} process(es) x {train.accumulation} accumulation x "
+            f"{self.noise.local_batch}"
+        )
+        precision = self.accelerator.mixed_precision.replace("no", "fp32")
+        say(f"device    {self.accelerator.device}, {precision}, TF32 {'on' if train.tf32 else 'off'}")
+
+    def run(self) -> None:
+        """Train until ``total_kimg``; returns early by `Stopped` (signal) or `Diverged` (loss not finite)."""
+        train, log = self.config.train, self.config.log
+        total = math.ceil(train.total_kimg * 1000)
+        if self.progress.images >= total:
+            self.log.say(f"already at {self.progress.images / 1000:g} of {train.total_kimg:g} kimg; nothing to do")
+            return
+        self._install_signals()
+        loader = self._loader()
+        batches = Batches(self.config, loader, self.noise, self.step)
+        try:
+            while self.progress.images < total:
+                started = time.perf_counter()
+                report = self._due(log.every_kimg) or self.progress.images + self.images_per_step >= total
+                for index in range(train.discriminator_steps):
+                    self.step.discriminator_step(batches.for_discriminator(self.progress.images, index), report)
+                self.step.generator_step(batches.for_generator(self.progress.images), report)
+                self.progress.images += self.images_per_step
+                self.progress.steps += 1
+                self.step.update_average(self.progress.images)
+                self.log.advance(self.images_per_step)
+                if report:
+                    self._log_row()
+                self.progress.seconds += time.perf_counter() - started
+                if self._passed(log.samples_every_kimg):
+                    self._sheet()
+                if self._passed(self.config.eval.every_kimg):
+                    self._evaluate()
+                if self._passed(self.config.checkpoint.every_kimg) or self.progress.images >= total:
+                    self._save()
+                self._stop_if_asked()
+        finally:
+            loader.close()
+            self.log.close()
+
+    def _loader(self) -> BatchLoader:
+        return BatchLoader(
+            self.source,
+            seed=self.config.seed,
+            start=self.progress.images,
+            batch_size=self.micro_batch,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+            prefetch=self.config.data.prefetch,
+            pin=self.accelerator.device.type == "cuda",
+        )
+
+    def _due(self, kimg: float) -> bool:
+        """Whether the step about to run passes a multiple of an interval."""
+        return _crosses(self.progress.images, self.progress.images + self.images_per_step, kimg)
+
+    def _passed(self, kimg: float) -> bool:
+        """Whether the step just made passed a multiple of an interval."""
+        return _crosses(self.progress.images - self.images_per_step, self.progress.images, kimg)
+
+    def _log_row(self) -> None:
+        metrics = {name: float(value) for name, value in self.step.take_metrics().items()}
+        broken = sorted(name for name, value in metrics.items() if not math.isfinite(value))
+        if broken:
+            raise Diverged(
+                f"{', '.join(broken)} is not finite at {self.progress.images / 1000:g} kimg; "
+                f"the last checkpoint is {latest_checkpoint(self.folder / 'checkpoints', lambda _: None)}"
+            )
+        train = self.config.train
+        metrics |= (
+            {"g_lr": train.generator_lr, "d_lr": train.discriminator_lr} | self._network_metrics() | self._speed()
+        )
+        self.log.row(self.progress.images, metrics)
+
+    def _network_metrics(self) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for letter, network in (("g", self.step.generator), ("d", self.step.discriminator)):
+            modules = list(network.modules())
+            sigmas = torch.stack([m.get_buffer("sigma") for m in modules if isinstance(m, SpectralWeight)])
+            metrics |= {f"{letter}_sigma_max": float(sigmas.max()), f"{letter}_sigma_mean": float(sigmas.mean())}
+            for size, context in network.contexts.items():
+                metrics[f"{letter}_gate_{size}"] = float(context.get_parameter("gate"))
+        return metrics
+
+    def _speed(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self.log.started
+        speed = (self.progress.images - self.log.first_images) / seconds
+        left = max(0.0, self.config.train.total_kimg * 1000 - self.progress.images) / speed
+        memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+        speeds = {"images_per_second": speed, "seconds": self.progress.seconds, "seconds_left": left}
+        return speeds | ({"memory_gib": memory} if memory else {})
+
+    def sampler(self) -> LoadedGenerator:
+        """The network to sample from as it stands, with its class names."""
+        return LoadedGenerator(
+            self.step.sampler,
+            self.config,
+            class_names=self.source.class_names,
+            kimg=self.progress.images / 1000,
+            source=str(self.folder),
+        )
+
+    def _sheet(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        log = self.config.log
+        classes = min(log.sample_classes, self.step.generator.num_classes)
+        size = self.config.generator.latent_dim
+        # The same latents in every row and at every time: only the class and the weights change.
+        z = torch.stack([truncated_latent(seed, size) for seed in range(log.samples_per_class)])
+        rows = [self._images(z, torch.full((len(z),), label)) for label in range(classes)]
+        sheet = draw_sheet(rows, self.source.class_names[:classes], log.samples_per_class)
+        self.log.sheet(checkpoint_name(self.progress.images), sheet, self.progress.images)
+
+    def _images(self, z: Tensor, labels: Tensor) -> Tensor:
+        network = self.step.sampler
+        training = network.training
+        network.eval()
+        images = self.sampler().images(z, labels).cpu()
+        network.train(training)
+        return images
+
+    def _evaluate(self) -> None:
+        from hamgan.evaluation import evaluate_training  # torch-fidelity is not needed to train
+
+        network = self.step.sampler
+        training = network.training
+        row = evaluate_training(self.sampler(), self.config)
+        network.train(training)
+        self.log.row(self.progress.images, row)
+        fid = next((value for key, value in row.items() if key.startswith("fid")), None)
+        if fid is not None:
+            self.progress.fid[checkpoint_name(self.progress.images)] = fid
+            self._save()
+
+    def _save(self) -> None:
+        """One process writes, all wait."""
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.folder / "checkpoints", self.step, self.progress)
+            rotate(self.folder / "checkpoints", self.config.checkpoint, self.progress.fid)
+            save_generator(
+                self.folder / "generator.safetensors",
+                self.step.sampler,
+                self.config,
+                class_names=self.source.class_names,
+                kimg=self.progress.images / 1000,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _install_signals(self) -> None:
+        def ask(number: int, _frame: Any) -> None:
+            if self._stop_signal is not None:  # the second signal means now
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            self._stop_signal = number
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, ask)
+
+    def _stop_if_asked(self) -> None:
+        """All processes stop after the same step, whichever of them the signal reached first."""
+        stop = torch.tensor(float(self._stop_signal is not None), device=self.accelerator.device)
+        if self.accelerator.num_processes > 1:
+            stop = self.accelerator.reduce(stop, reduction="sum")
+        if float(stop) > 0:
+            self._save()
+            raise Stopped(
+                f"stopped at {self.progress.images / 1000:g} kimg, checkpoint saved; the same command resumes"
+            )
+
+
+def _crosses(before: int, after: int, kimg: float) -> bool:
+    return kimg > 0 and math.floor(after / (kimg * 1000)) != math.floor(before / (kimg * 1000))
+
+
+def _micro_batch(config: Config, processes: int) -> int:
+    """Images per backward pass over all processes; ConfigError unless everything divides."""
+    train = config.train
+    if train.batch_size % (train.accumulation * processes):
+        parts = train.accumulation * processes
+        below = train.batch_size // parts * parts
+        raise ConfigError(
+            f"train.batch_size {train.batch_size} does not divide by {processes} process(es) x {train.accumulation} "
+            f"accumulation step(s); take {below or parts} or {below + parts}"
+        )
+    return train.batch_size // train.accumulation
+
+
+def with_classes(config: Config, source: ImageSource) -> Config:
+    """The configuration with the number of classes of its data; ConfigError when it names another number."""
+    count = len(source.class_names)
+    if config.data.num_classes not in (None, count):
+        raise ConfigError(f"data.num_classes is {config.data.num_classes}, but {source.name} has {count} classes")
+    return replace(config, data=replace(config.data, num_classes=count))
+
+
+def train(config: Config) -> None:
+    """Train a configuration to its end, resuming whatever its run folder holds."""
+    Training(config).run()
