@@ -55,6 +55,8 @@ class HamburgerConfig:
     """Persistent bases: the share of the old bases kept at an update."""
     normalise_bases: bool = False
     """L2-normalise the initial bases of NMF over D (official PyTorch code: yes, official HamGAN: no)."""
+    ridge: float = 0.01
+    """CD: penalty of the ridge regression that gives the coefficients (official HamGAN 0.01, PyTorch code 0.1)."""
 
 
 @dataclass
@@ -351,6 +353,7 @@ def _validate_hamburger(section: str, ham: HamburgerConfig) -> None:
         ham.mode == "spatial" or ham.heads == 1, f"{section}.mode: channel needs {section}.heads: 1, not {ham.heads}"
     )
     _require(0 <= ham.momentum <= 1, f"{section}.momentum is {ham.momentum}; allowed: 0 to 1")
+    _positive(section, ham, "ridge")
 
 
 def _validate_train(train: TrainConfig) -> None:

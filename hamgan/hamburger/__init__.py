@@ -1,0 +1,11 @@
+"""Matrix decompositions as global context (Geng et al. 2021, "Is Attention Better Than Matrix Decomposition?").
+
+``decompositions`` has NMF, VQ and CD as functions, ``ham`` owns their initial bases, ``block`` puts them between two
+1x1 convolutions. Nothing here knows about GANs: convolutions and norms of the block are passed in.
+"""
+
+from hamgan.hamburger.block import Bases, Hamburger
+from hamgan.hamburger.decompositions import cd, nmf, nmf_step, vq
+from hamgan.hamburger.ham import Ham
+
+__all__ = ["Bases", "Ham", "Hamburger", "cd", "nmf", "nmf_step", "vq"]

@@ -1,0 +1,218 @@
+"""The Hamburger block: bread, ham, (cheese,) bread around a shortcut; versions v1, v2 and v2+."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hamgan.config import ConfigError, HamburgerConfig
+from hamgan.hamburger.decompositions import state_dtype, without_autocast
+from hamgan.hamburger.ham import Ham
+
+Bases = Tensor | tuple[Tensor, Tensor]
+"""Initial bases [B*S, D, R] of a block; in dual mode the pair (spatial, channel)."""
+
+
+class Hamburger(nn.Module):
+    """Global context by matrix decomposition (Geng et al. 2021): ``x + gate * bread(ham(bread(x)))``.
+
+    ``conv(in, out)`` builds a 1x1 convolution without bias; its weight is read once per forward, through
+    ``effective_weight()`` where the module has one (spectral norm). ``lower_conv`` takes its place in front of the
+    decomposition and may have a bias (the official segmentation code). ``norm(channels)`` builds what stands behind
+    the upper bread (v1) or inside the cheese (v2, v2+), called as ``norm(y, condition)`` when a condition is given.
+    ``gate`` multiplies the branch by a learnt scalar that starts at 0; v2+ also learns the shortcut's factor.
+    ``final_relu``: the output goes through ReLU. ``positions`` (height x width) is needed for persistent bases in
+    channel or dual mode only, ``update_in`` is explained at ``Ham``. Raises ConfigError when channels do not divide.
+
+    Since the reconstruction is a product of two thin factors, the convolution behind it is applied to the bases
+    (spatial mode) or the coefficients (channel mode): N D C multiplications become N R C.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        config: HamburgerConfig,
+        conv: Callable[[int, int], nn.Module],
+        norm: Callable[[int], nn.Module] | None = None,
+        *,
+        gate: bool = True,
+        final_relu: bool = False,
+        lower_conv: Callable[[int, int], nn.Module] | None = None,
+        positions: int | None = None,
+        update_in: Literal["train", "eval"] = "train",
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.final_relu = final_relu
+        self.head_dim = _head_dim(channels, config)
+        half = config.heads * self.head_dim
+        latent = half * (2 if config.dual else 1)
+        self.lower_bread = (lower_conv or conv)(channels, latent)
+        spatial = config.dual or config.mode == "spatial"
+        self.ham = Ham(config, self.head_dim if spatial else positions, update_in=update_in)
+        self.channel_ham = Ham(config, positions, update_in=update_in) if config.dual else None
+        self.cheese: nn.Module | None = None
+        if config.version != "v1":
+            if latent % config.cheese_factor:
+                raise ConfigError(f"cheese_factor {config.cheese_factor} does not divide the {latent} latent channels")
+            self.cheese = conv(latent, latent // config.cheese_factor)
+            latent //= config.cheese_factor
+        self.upper_bread = conv(latent, channels)
+        self.norm = norm(channels if self.cheese is None else latent) if norm else None
+        self.gate = nn.Parameter(torch.zeros(())) if gate else None
+        self.shortcut = nn.Parameter(torch.ones(())) if config.version == "v2+" else None
+
+    @property
+    def track_error(self) -> bool:
+        """Whether a forward keeps ``reconstruction_error``; off by default, when it costs nothing."""
+        return self.ham.track_error
+
+    @track_error.setter
+    def track_error(self, on: bool) -> None:
+        for ham in self._hams():
+            ham.track_error = on
+
+    @property
+    def reconstruction_error(self) -> Tensor | None:
+        """|x - reconstruction| / |x| over the batch of the last tracked forward: a scalar on the device, or None."""
+        energies = [ham.error_energy for ham in self._hams() if ham.error_energy is not None]
+        if not energies:
+            return None
+        error, energy = torch.stack(energies).sum(dim=0)
+        return (error / energy.clamp(min=torch.finfo(energy.dtype).tiny)).sqrt()
+
+    def _hams(self) -> list[Ham]:
+        return [self.ham] if self.channel_ham is None else [self.ham, self.channel_ham]
+
+    def draw_bases(
+        self,
+        batch: int,
+        height: int,
+        width: int,
+        device: torch.device | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Bases:
+        """Initial bases for ``forward``: [B*S, D, R]; in dual mode the pair (spatial, channel), drawn in this order.
+
+        D is the channels per head, or height x width in channel mode.
+        """
+        spatial = self.channel_ham is not None or self.config.mode == "spatial"
+        features = self.head_dim if spatial else height * width
+        bases = self.ham.draw_bases(batch, features, device, generator)
+        if self.channel_ham is None:
+            return bases
+        return bases, self.channel_ham.draw_bases(batch, height * width, device, generator)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None, bases: Bases | None = None) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W] in the memory format of x; ``bases`` as ``draw_bases`` makes them."""
+        latent = F.conv2d(x, _weight(self.lower_bread), _bias(self.lower_bread))
+        first = self.upper_bread if self.cheese is None else self.cheese
+        with without_autocast(x.device):
+            left, right = self._thin_factors(latent, _weight(first).flatten(1), bases)
+        if self.cheese is None and self.norm is None:
+            return self._finish(x, left, right)
+        y = _product(left, right, like=x)
+        if self.norm is not None:
+            y = self.norm(y) if condition is None else self.norm(y, condition)
+        if self.cheese is None:
+            return self._add(x, y)
+        tokens = F.relu(y).flatten(2).mT
+        return self._finish(x, tokens, _weight(self.upper_bread).flatten(1).expand(len(x), -1, -1))
+
+    def _thin_factors(self, latent: Tensor, weight: Tensor, bases: Bases | None) -> tuple[Tensor, Tensor]:
+        """Factors left [B, N, R'], right [B, C', R'] of ``weight`` [C', latent] times what ham makes."""
+        latent = latent.to(state_dtype(latent.dtype))
+        if self.config.decomposition == "nmf":
+            latent = F.relu(latent, inplace=True)
+        tokens = latent.flatten(2).mT
+        weight = weight.to(tokens.dtype)
+        if self.channel_ham is None:
+            if isinstance(bases, tuple):
+                raise ConfigError("a pair of bases is for dual mode; this block takes one tensor [B*S, D, R]")
+            part = self._spatial if self.config.mode == "spatial" else self._channel
+            return part(self.ham, tokens, weight, bases)
+        if bases is not None and not isinstance(bases, tuple):
+            raise ConfigError("dual mode takes a pair of bases (spatial, channel), as draw_bases makes them")
+        first, second = bases or (None, None)
+        a, b = self._spatial, self._channel
+        (half_tokens, other_tokens), (half_weight, other_weight) = tokens.chunk(2, dim=-1), weight.chunk(2, dim=-1)
+        parts = a(self.ham, half_tokens, half_weight, first), b(self.channel_ham, other_tokens, other_weight, second)
+        left, right = zip(*parts, strict=True)
+        return torch.cat(left, dim=-1), torch.cat(right, dim=-1)
+
+    def _spatial(self, ham: Ham, tokens: Tensor, weight: Tensor, bases: Tensor | None) -> tuple[Tensor, Tensor]:
+        heads = self.config.heads
+        split = tokens.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+        coefficients, bases = ham(split, bases)
+        folded = weight.unflatten(-1, (heads, -1)).transpose(0, 1) @ bases.unflatten(0, (-1, heads))
+        return _join_heads(coefficients.unflatten(0, (-1, heads))), _join_heads(folded)
+
+    def _channel(self, ham: Ham, tokens: Tensor, weight: Tensor, bases: Tensor | None) -> tuple[Tensor, Tensor]:
+        heads = self.config.heads
+        split = tokens.mT.unflatten(1, (heads, -1)).flatten(0, 1)
+        coefficients, bases = ham(split, bases)
+        folded = weight.unflatten(-1, (heads, -1)).transpose(0, 1) @ coefficients.unflatten(0, (-1, heads))
+        return _join_heads(bases.unflatten(0, (-1, heads))), _join_heads(folded)
+
+    def _finish(self, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """``shortcut * x + gate * left @ right.mT`` as one product: the gate rides on the small factor."""
+        if self.gate is not None:
+            right = right * self.gate.to(right.dtype)
+        if self.shortcut is not None:
+            x = x * self.shortcut.to(x.dtype)
+        y = _product(left, right, like=x, add=True)
+        return F.relu(y) if self.final_relu else y
+
+    def _add(self, x: Tensor, y: Tensor) -> Tensor:
+        y = y.to(x.dtype)
+        y = x + y if self.gate is None else torch.addcmul(x, y, self.gate.to(x.dtype))
+        return F.relu(y) if self.final_relu else y
+
+
+def _head_dim(channels: int, config: HamburgerConfig) -> int:
+    if config.latent_dim is not None:
+        return config.latent_dim
+    parts = config.heads * (2 if config.dual else 1)
+    if channels % parts:
+        raise ConfigError(
+            f"{channels} channels do not divide into heads {config.heads}{' x 2 (dual)' if config.dual else ''}; "
+            "set latent_dim"
+        )
+    return channels // parts
+
+
+def _weight(conv: nn.Module) -> Tensor:
+    effective: Callable[[], Tensor] | None = getattr(conv, "effective_weight", None)
+    if effective is not None:
+        return effective()
+    weight: Tensor = conv.get_parameter("weight")
+    return weight
+
+
+def _bias(conv: nn.Module) -> Tensor | None:
+    return getattr(conv, "bias", None)
+
+
+def _join_heads(factor: Tensor) -> Tensor:
+    """[B, S, N, R] -> [B, N, S*R]; a view for one head."""
+    return factor.transpose(1, 2).flatten(2)
+
+
+def _product(left: Tensor, right: Tensor, like: Tensor, add: bool = False) -> Tensor:
+    """``left @ right.mT`` (+ ``like``) as a feature map in the type and memory format of ``like`` [B, C, H, W].
+
+    Half precision: bfloat16 factors, but float32 for float16, whose range the factors can leave.
+    """
+    dtype = torch.float32 if like.dtype == torch.float16 else like.dtype
+    left, right = left.to(dtype), right.to(dtype)
+    height, width = like.shape[2:]
+    with without_autocast(like.device):
+        if like.is_contiguous(memory_format=torch.channels_last):
+            tokens = like.flatten(2).mT.to(dtype)
+            y = torch.baddbmm(tokens, left, right.mT) if add else torch.bmm(left, right.mT)
+            return y.mT.unflatten(2, (height, width)).to(like.dtype)
+        columns = like.flatten(2).to(dtype)
+        y = torch.baddbmm(columns, right, left.mT) if add else torch.bmm(right, left.mT)
+        return y.unflatten(2, (height, width)).to(like.dtype)

@@ -1,0 +1,124 @@
+"""The decomposition as a module: who draws the initial bases, which steps run, and how persistent bases move."""
+
+import functools
+from typing import Literal
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hamgan.config import ConfigError, HamburgerConfig
+from hamgan.hamburger.decompositions import FactorFunction, cd_factors, nmf_factors, vq_factors
+
+EVALUATION_SEED = 0
+"""Seed of the initial bases in evaluation mode, so that the output is a function of the input."""
+
+
+class Ham(nn.Module):
+    """NMF, VQ or CD with its initial bases.
+
+    ``features`` is D: channels per head in spatial mode, height x width in channel mode; None where a channel-mode
+    Ham with random bases should take what comes. Random bases: drawn per sample in training, one fixed seeded draw for
+    all samples in evaluation. Persistent bases: the buffer ``bases`` [S, D, R], which moves towards the mean over the
+    batch (and over all processes) of the final bases at every forward in the mode that ``update_in`` names: "train", or
+    "eval" as the official PyTorch code does. Raises ConfigError for persistent bases of unknown size.
+    """
+
+    bases: Tensor | None
+
+    def __init__(
+        self, config: HamburgerConfig, features: int | None, *, update_in: Literal["train", "eval"] = "train"
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.update_in = update_in
+        self.track_error = False
+        """Keep ``error_energy`` of the last forward: (|x - reconstruction|^2, |x|^2), on the device."""
+        self.error_energy: Tensor | None = None
+        self._fixed: dict[tuple[int, torch.device], Tensor] = {}
+        self._factors = _factor_function(config)
+        if config.bases == "random":
+            self.bases = None
+        elif features is None:
+            raise ConfigError("bases: persistent in channel mode needs the number of positions (height x width)")
+        else:
+            self.register_buffer("bases", self._draw(config.heads, features, None, None))
+
+    def draw_bases(
+        self, batch: int, features: int, device: torch.device | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Initial bases [B*S, D, R]: U[0, 1) for NMF, N(0, 1) for VQ and CD; drawn where the generator lives."""
+        return self._draw(batch * self.config.heads, features, device, generator)
+
+    def _draw(self, rows: int, features: int, device: torch.device | None, generator: torch.Generator | None) -> Tensor:
+        draw = torch.rand if self.config.decomposition == "nmf" else torch.randn
+        place = device if generator is None else generator.device
+        bases = draw(rows, features, self.config.rank, generator=generator, device=place, dtype=torch.float32)
+        if self.config.normalise_bases:
+            bases = F.normalize(bases, dim=1)
+        return bases.to(device)
+
+    def _initial(self, batch: int, features: int, device: torch.device) -> Tensor:
+        if self.bases is None and self.training:
+            return self.draw_bases(batch, features, device)
+        shared = self._fixed_draw(features, device) if self.bases is None else self.bases
+        return shared.expand(batch, *shared.shape).flatten(0, 1)
+
+    def _fixed_draw(self, features: int, device: torch.device) -> Tensor:
+        key = (features, device)
+        if key not in self._fixed:
+            self._fixed[key] = self._seeded_draw(features, device)
+        return self._fixed[key]
+
+    @torch.compiler.disable
+    def _seeded_draw(self, features: int, device: torch.device) -> Tensor:
+        # Drawn on the CPU, so that every device sees the same; a tensor made in inference mode could not be reused
+        # by a later forward with gradient.
+        with torch.inference_mode(False):
+            generator = torch.Generator().manual_seed(EVALUATION_SEED)
+            return self._draw(self.config.heads, features, device, generator)
+
+    def forward(self, tokens: Tensor, bases: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Factors (coefficients [B*S, N, R], bases [B*S, D, R]) of tokens [B*S, N, D] (non-negative for NMF).
+
+        ``bases`` [B*S, D, R] overrides the initial bases. The caller has switched autocast off.
+        """
+        rows, _, features = tokens.shape
+        if bases is None:
+            bases = self._initial(rows // self.config.heads, features, tokens.device)
+        config = self.config
+        steps = config.steps if self.training or config.eval_steps is None else config.eval_steps
+        temperature = config.temperature or (1.0 if config.decomposition == "nmf" else 100.0)
+        coefficients, final = self._factors(tokens, bases.to(tokens.dtype), steps, config.gradient, temperature)
+        if self.bases is not None and self.training == (self.update_in == "train"):
+            self.update_bases(final)
+        if self.track_error:
+            self.error_energy = _error_energy(tokens, coefficients, final)
+        return coefficients, final
+
+    @torch.no_grad()
+    def update_bases(self, final: Tensor) -> None:
+        """Move the persistent bases towards the mean of ``final`` [B*S, D, R] over samples and processes."""
+        if self.bases is None:
+            raise ConfigError("bases: random keeps no bases to update; allowed with bases: persistent")
+        mean = final.unflatten(0, (-1, self.config.heads)).mean(dim=0).to(self.bases.dtype)
+        if self.training and torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(mean)
+            mean /= torch.distributed.get_world_size()
+        self.bases.copy_(F.normalize(torch.lerp(mean, self.bases, self.config.momentum), dim=1))
+
+
+def _factor_function(config: HamburgerConfig) -> FactorFunction:
+    if config.decomposition == "cd":
+        return functools.partial(cd_factors, ridge=config.ridge)
+    return {"nmf": nmf_factors, "vq": vq_factors}[config.decomposition]
+
+
+@torch.no_grad()
+def _error_energy(tokens: Tensor, coefficients: Tensor, bases: Tensor) -> Tensor:
+    """(|x - CB^T|^2, |x|^2) over the batch from R x R products, without making the reconstruction."""
+    energy = tokens.square().sum()
+    cross = (coefficients * (tokens @ bases)).sum()
+    model = ((coefficients.mT @ coefficients) * (bases.mT @ bases)).sum()
+    return torch.stack([(energy - 2 * cross + model).clamp(min=0), energy])
