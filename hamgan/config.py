@@ -47,6 +47,8 @@ class HamburgerConfig:
     """v2+ only: half of the channels are decomposed spatially, the other half channel-wise."""
     cheese_factor: int = 1
     """v2 and v2+: the cheese has (latent channels / cheese_factor) channels."""
+    cheese_dim: int | None = None
+    """v2 and v2+: channels of the cheese whatever the factor (official HamGAN: those of the feature map)."""
     gradient: Literal["one_step", "unrolled"] = "one_step"
     """Differentiate the last update only (the paper, section 3.3) or all of them (Light-Ham)."""
     bases: Literal["random", "persistent"] = "random"
@@ -346,8 +348,9 @@ def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConf
 
 def _validate_hamburger(section: str, ham: HamburgerConfig) -> None:
     _positive(section, ham, "rank", "heads", "steps", "cheese_factor")
-    if ham.latent_dim is not None:
-        _positive(section, ham, "latent_dim")
+    for name in ("latent_dim", "cheese_dim"):
+        if getattr(ham, name) is not None:
+            _positive(section, ham, name)
     _require(not ham.dual or ham.version == "v2+", f"{section}.dual needs {section}.version: v2+")
     _require(
         ham.mode == "spatial" or ham.heads == 1, f"{section}.mode: channel needs {section}.heads: 1, not {ham.heads}"

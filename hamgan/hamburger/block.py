@@ -55,10 +55,9 @@ class Hamburger(nn.Module):
         self.channel_ham = Ham(config, positions, update_in=update_in) if config.dual else None
         self.cheese: nn.Module | None = None
         if config.version != "v1":
-            if latent % config.cheese_factor:
-                raise ConfigError(f"cheese_factor {config.cheese_factor} does not divide the {latent} latent channels")
-            self.cheese = conv(latent, latent // config.cheese_factor)
-            latent //= config.cheese_factor
+            cheese = _cheese_dim(latent, config)
+            self.cheese = conv(latent, cheese)
+            latent = cheese
         self.upper_bread = conv(latent, channels)
         self.norm = norm(channels if self.cheese is None else latent) if norm else None
         self.gate = nn.Parameter(torch.zeros(())) if gate else None
@@ -181,6 +180,14 @@ def _head_dim(channels: int, config: HamburgerConfig) -> int:
             "set latent_dim"
         )
     return channels // parts
+
+
+def _cheese_dim(latent: int, config: HamburgerConfig) -> int:
+    if config.cheese_dim is not None:
+        return config.cheese_dim
+    if latent % config.cheese_factor:
+        raise ConfigError(f"cheese_factor {config.cheese_factor} does not divide the {latent} latent channels")
+    return latent // config.cheese_factor
 
 
 def _weight(conv: nn.Module) -> Tensor:

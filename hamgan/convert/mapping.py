@@ -1,0 +1,136 @@
+"""What every conversion shares: rules from foreign tensor names to ours, and the check that nothing is left over."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hamgan.config import Config, ConfigError
+from hamgan.networks import Discriminator, Generator
+
+Network = Literal["generator", "discriminator"]
+
+
+class ConversionError(ConfigError):
+    """Foreign weights that cannot be converted; the message says which tensor or file, why, and what is expected."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One correspondence of names: a source name that matches ``pattern`` whole becomes ``target``.
+
+    ``target`` may refer to groups (``\\1``); None marks a tensor that the source only keeps for its own logging.
+    ``change`` turns the source's layout into ours.
+    """
+
+    pattern: str
+    target: str | None
+    change: Callable[[Tensor], Tensor] = lambda tensor: tensor
+
+
+@dataclass
+class Conversion:
+    """One converted network and the account of every tensor of its source."""
+
+    network: Network
+    config: Config
+    state: dict[str, Tensor]
+    mapped: dict[str, str] = field(default_factory=dict)
+    """Source name -> our name."""
+    ignored: list[str] = field(default_factory=list)
+    """Source tensors that carry nothing a network needs (logged sigmas, optimiser slots, counters)."""
+    unused: list[str] = field(default_factory=list)
+    """Source tensors that no rule knows."""
+    missing: list[str] = field(default_factory=list)
+    """Our tensors that the source does not have; they keep their initial values."""
+    assumed: dict[str, Any] = field(default_factory=dict)
+    """Configuration keys that names and shapes do not tell, with the values taken."""
+
+
+def apply_rules(source: Mapping[str, Tensor], rules: list[Rule], conversion: Conversion) -> None:
+    """Fill the conversion's state and account from the source by the first rule that matches each name."""
+    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
+    for name, tensor in source.items():
+        for pattern, rule in compiled:
+            match = pattern.fullmatch(name)
+            if match is None:
+                continue
+            if rule.target is None:
+                conversion.ignored.append(name)
+            else:
+                target = match.expand(rule.target)
+                conversion.state[target] = rule.change(full_precision(tensor)).contiguous()
+                conversion.mapped[name] = target
+            break
+        else:
+            conversion.unused.append(name)
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """float64 stays, everything else becomes float32."""
+    return tensor.detach() if tensor.dtype == torch.float64 else tensor.detach().float()
+
+
+def empty_network(network: Network, config: Config) -> nn.Module:
+    """The network of a configuration on the meta device: names and shapes without memory."""
+    classes = config.data.num_classes or 1
+    with torch.device("meta"):
+        if network == "generator":
+            return Generator(config.generator, config.resolution, classes)
+        return Discriminator(config.discriminator, config.resolution, classes)
+
+
+def check_fit(conversion: Conversion, *, allow_leftovers: bool = False) -> None:
+    """Compare the converted state with our network; raises ConversionError for what is left over or does not fit.
+
+    With ``allow_leftovers`` unknown tensors are dropped and missing ones keep their initial values; a wrong shape is
+    an error in any case.
+    """
+    conversion.config.validate()
+    ours = empty_network(conversion.network, conversion.config).state_dict()
+    for name, tensor in conversion.state.items():
+        if name in ours and tensor.shape != ours[name].shape:
+            source = next(key for key, value in conversion.mapped.items() if value == name)
+            raise ConversionError(
+                f"tensor `{source}` has the shape {list(tensor.shape)} in our layout, but a {conversion.network} of "
+                f"{conversion.config.resolution} px and {conversion.config.data.num_classes} classes "
+                f"has {list(ours[name].shape)} at `{name}`"
+            )
+    targets = {value: key for key, value in conversion.mapped.items()}
+    for name in [key for key in conversion.state if key not in ours]:
+        conversion.unused.append(targets[name])
+        del conversion.mapped[targets[name]], conversion.state[name]
+    conversion.missing = [name for name in ours if name not in conversion.state]
+    if not allow_leftovers:
+        _refuse("does not use", conversion.unused, conversion)
+        _refuse("misses", conversion.missing, conversion)
+
+
+def _refuse(what: str, names: list[str], conversion: Conversion) -> None:
+    if names:
+        shown = ", ".join(f"`{name}`" for name in names[:4]) + (" ..." if len(names) > 4 else "")
+        raise ConversionError(
+            f"the {conversion.network} that these weights describe {what} {len(names)} tensors: {shown}; the file is "
+            f"incomplete or of another architecture (--allow-leftovers converts what fits)"
+        )
+
+
+def shape_of(source: Mapping[str, Tensor], name: str) -> torch.Size:
+    """Shape of a tensor that the architecture cannot do without; raises ConversionError when it is not there."""
+    if name not in source:
+        raise ConversionError(f"the weights have no tensor `{name}`; the file is incomplete or of another architecture")
+    return source[name].shape
+
+
+def common_width(found: list[int], multipliers: tuple[int, ...], network: Network, resolution: int) -> int:
+    """The width c with found = c * multipliers; raises ConversionError when the blocks are not so proportioned."""
+    width = found[-1] // multipliers[-1]
+    if not width or found != [width * multiplier for multiplier in multipliers]:
+        raise ConversionError(
+            f"the {network}'s blocks have {found} channels; a {network} of {resolution} px has multiples "
+            f"{list(multipliers)} of one width, so this is another architecture or resolution"
+        )
+    return width
