@@ -5,6 +5,7 @@ Geng et al., ICLR 2021 (appendix on GANs). What differs between the families is 
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hamgan.config import Config, ConfigError, DiscriminatorConfig, GeneratorConfig, Init, latent_chunks
+from hamgan.hamburger import Bases as BlockBases
 from hamgan.hamburger import Hamburger
 from hamgan.layers import (
     BatchNorm,
@@ -28,8 +30,8 @@ from hamgan.layers import (
     SpectralWeight,
 )
 
-Bases = dict[str, Tensor]
-"""Initial bases per context block, [B*S, D, R], keyed by the block's resolution."""
+Bases = dict[str, BlockBases]
+"""Initial bases per context block, [B*S, D, R] (a pair of them in dual mode), keyed by the block's resolution."""
 
 START = 4  # height and width of the generator's first feature map
 
@@ -182,11 +184,12 @@ class Discriminator(nn.Module):
 @torch.no_grad()
 def initialise(network: nn.Module, init: Init) -> None:
     """Draw initial weights; biases as torch does, or zero with ``glorot`` (official HamGAN)."""
-    draw = {
+    draws: dict[Init, Callable[[Tensor], Tensor]] = {
         "orthogonal": nn.init.orthogonal_,
         "glorot": nn.init.xavier_uniform_,
         "normal": partial(nn.init.normal_, std=0.02),
-    }[init]
+    }
+    draw = draws[init]
     for module in network.modules():
         if not isinstance(module, (SpectralWeight, nn.Embedding)) or module.weight.is_meta:
             continue

@@ -5,6 +5,7 @@ process and many see the same noise.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,13 @@ class Noise:
         """Initial bases of every Hamburger for ``copies`` consecutive batches (D sees generated, then real images)."""
         generator = self.generator(purpose, counter)
         draws = [network.draw_bases(self.batch, self.device, generator) for _ in range(copies)]
-        return {key: torch.cat([self.share(draw[key]) for draw in draws]) for key in draws[0]}
+        return {key: self._joined([draw[key] for draw in draws]) for key in draws[0]}
+
+    def _joined(self, draws: list[Any]) -> Any:
+        """This rank's part of every draw, one after the other; in dual mode a draw is a pair (spatial, channel)."""
+        if isinstance(draws[0], tuple):
+            return tuple(self._joined(list(parts)) for parts in zip(*draws, strict=True))
+        return torch.cat([self.share(draw) for draw in draws])
 
     def flips(self, counter: int) -> Tensor:
         """Which images of the batch are mirrored, bool [b]."""
