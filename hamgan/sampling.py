@@ -2,13 +2,14 @@
 
 import difflib
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
+from tqdm import tqdm
 
 from hamgan.checkpoint import (
     CheckpointError,
@@ -20,6 +21,7 @@ from hamgan.checkpoint import (
 from hamgan.config import Config, ConfigError, load_config
 from hamgan.layers import SpectralWeight
 from hamgan.networks import Generator
+from hamgan.sheets import check_output, draw_sheet, save_folder, to_pil
 
 
 def truncated_latent(seed: int, size: int, truncation: float = 1.0) -> Tensor:
@@ -38,11 +40,6 @@ def truncated_latent(seed: int, size: int, truncation: float = 1.0) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """[-1, 1] to 0..255, rounded, exactly as the images are saved. Shapes: [B, 3, H, W] -> the same, uint8."""
     return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def to_pil(images: Tensor) -> list[Image.Image]:
-    """uint8 [B, 3, H, W] to pictures."""
-    return [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images.cpu()]
 
 
 class LoadedGenerator:
@@ -125,6 +122,11 @@ class LoadedGenerator:
         return images if output == "tensor" else to_pil(images)
 
 
+def default_device() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def fold_spectral_norm(network: Generator) -> Generator:
     """Replace every normalised weight by its value, in place; the images stay the same."""
     for module in network.modules():
@@ -175,27 +177,6 @@ def _load_folder(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
     return network, config, {"class_names": names, "kimg": float(checkpoint.name)}
 
 
-def draw_sheet(
-    rows: Sequence[Tensor], titles: Sequence[str], columns: int, scale: int = 1, gap: int = 2
-) -> Image.Image:
-    """A sheet of labelled rows of images.
-
-    Args: rows of uint8 [n, 3, H, W], one title a row; ``scale`` enlarges every image by whole pixels.
-    """
-    size = rows[0].shape[-1] * scale
-    margin = 8 + max((ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(title) for title in titles), default=0)
-    left = int(margin) if any(titles) else 0
-    sheet = Image.new("RGB", (left + columns * (size + gap) - gap, len(rows) * (size + gap) - gap), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (images, title) in enumerate(zip(rows, titles, strict=True)):
-        top = row * (size + gap)
-        draw.text((4, top + size // 2 - 6), title, fill="black")
-        for column, image in enumerate(to_pil(images[:columns])):
-            enlarged = image.resize((size, size), Image.Resampling.NEAREST)
-            sheet.paste(enlarged, (left + column * (size + gap), top))
-    return sheet
-
-
 def parse_numbers(text: str, what: str) -> list[int]:
     """``"0-3,7"`` to [0, 1, 2, 3, 7]; ConfigError for anything else, a reversed range among it."""
     numbers: list[int] = []
@@ -219,3 +200,29 @@ def parse_classes(texts: Iterable[str], generator: LoadedGenerator) -> list[int]
         else:
             indices.append(generator.class_index(text))
     return indices
+
+
+def sample_to(
+    generator: LoadedGenerator,
+    classes: Sequence[int],
+    seeds: Sequence[int],
+    truncation: float,
+    out: Path,
+    scale: int = 1,
+) -> None:
+    """Draw every class with every seed and write a grid (``*.png``, a row per class) or a folder of PNGs."""
+    check_output(out)
+    names = generator.class_names or [str(index) for index in range(generator.num_classes)]
+    total = len(classes) * len(seeds)
+    with tqdm(total=total, unit="image", disable=not sys.stderr.isatty()) as bar:
+        rows = []
+        for label in classes:
+            rows.append(generator(seeds, [label], truncation, output="tensor"))
+            bar.update(len(seeds))
+    if out.suffix.lower() == ".png":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw_sheet(rows, [names[label] for label in classes], len(seeds), scale).save(out)
+        return
+    # Classes that are asked for twice would otherwise write the same files.
+    for label, images in zip(classes, rows, strict=True):
+        save_folder(out, images, [f"{label:04d}-seed{seed:06d}" for seed in seeds])

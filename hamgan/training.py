@@ -28,7 +28,8 @@ from hamgan.layers import SpectralWeight
 from hamgan.networks import build_networks, count_parameters
 from hamgan.noise import Noise
 from hamgan.run_folder import check_same_run
-from hamgan.sampling import LoadedGenerator, draw_sheet, truncated_latent
+from hamgan.sampling import LoadedGenerator, truncated_latent
+from hamgan.sheets import draw_sheet
 from hamgan.step import GanStep
 from hamgan.tracking import RunLog
 
