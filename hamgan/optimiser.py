@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hamgan.config import TrainConfig
 
@@ -19,17 +19,18 @@ class TensorFlowAdam(torch.optim.Adam):
     def __init__(self, params: Any, *, eps: float = 1e-8, **kwargs: Any) -> None:
         super().__init__(params, eps=eps, **kwargs)
         self._eps = eps
-        self._steps: int | None = None
+        self._steps = 0
+        self._counter: Tensor | None = None
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a state; the step count is read from it."""
-        super().load_state_dict(state_dict)
-        self._steps = None
+    def _read_steps(self) -> None:
+        """Follow a restored state. The count lies on the device: it is read only when it is another tensor."""
+        counter = next((state["step"] for state in self.state.values() if "step" in state), None)
+        if counter is not self._counter:
+            self._counter, self._steps = counter, 0 if counter is None else int(counter)
 
     def step(self, closure: Any = None) -> Any:
         """One update of all parameters."""
-        if self._steps is None:  # read once: on a GPU the count lies on the device
-            self._steps = max((int(state["step"]) for state in self.state.values()), default=0)
+        self._read_steps()
         self._steps += 1
         for group in self.param_groups:
             group["eps"] = self._eps / math.sqrt(1.0 - group["betas"][1] ** self._steps)
