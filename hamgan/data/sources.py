@@ -1,0 +1,87 @@
+"""What a set of images is to the trainer (`ImageSource`), and `open_source`, which finds one by name or path."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from hamgan.config import ConfigError
+
+SPLITS = ("train", "val")
+
+
+class DataError(ConfigError):
+    """Images that cannot be used; the message says which, why, and what would do."""
+
+
+class ImageSource(Protocol):
+    """Labelled square images with random access; image i is a pure function of i."""
+
+    name: str
+    split: str
+    resolution: int
+    class_names: list[str]
+    labels: np.ndarray
+    """int64 [N]."""
+
+    def __len__(self) -> int:
+        """Number of images, N."""
+
+    def read(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Images uint8 [B, H, W, 3] at int64 indices [B], written to `out` where given."""
+
+    def describe(self) -> dict[str, Any]:
+        """Where the images come from and how they were made, as plain JSON values with a sha256."""
+
+
+def open_source(source: str, split: str, resolution: int) -> ImageSource:
+    """Open a training or reference set at one resolution (pixels).
+
+    source: ``photos``, or a folder of class folders (also with ``train/`` and ``val/`` above them).
+    Raises DataError (a sentence) for an unknown name, a missing folder, split or resolution.
+    """
+    from hamgan.data.folder import FolderSource
+    from hamgan.data.photos import PhotoSource
+
+    if split not in SPLITS:
+        raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
+    if source == "photos":
+        return PhotoSource(split, resolution)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return FolderSource(path, split, resolution)
+    near = difflib.get_close_matches(source, ["photos"], n=1)
+    hint = f"did you mean `{near[0]}`?" if near else "give `photos` or a folder of class folders"
+    raise DataError(f"no data source `{source}`: it is neither a known name nor an existing path; {hint}")
+
+
+def class_histogram(source: ImageSource) -> np.ndarray:
+    """Images per class, int64 [classes]."""
+    return np.bincount(source.labels, minlength=len(source.class_names)).astype(np.int64)
+
+
+def check_source(source: ImageSource, minimum: int = 2) -> None:
+    """Raise DataError unless a class-conditional GAN can learn from the source.
+
+    Refused: no images, one class only, a class without images, fewer than `minimum` images in all. A single label for
+    all images is how a collapse reported against BigGAN-PyTorch came about.
+    """
+    counts = class_histogram(source)
+    where = f"{source.name} ({source.split})"
+    if len(source) == 0:
+        raise DataError(f"{where} holds no images")
+    used = np.flatnonzero(counts)
+    if len(used) == 1:
+        name = source.class_names[used[0]]
+        raise DataError(
+            f"{where} has one class only: all {len(source)} images are `{name}`; a conditional model needs two or more"
+        )
+    empty = [source.class_names[i] for i in np.flatnonzero(counts == 0)]
+    if empty:
+        listed = ", ".join(f"`{name}`" for name in empty[:5]) + (", ..." if len(empty) > 5 else "")
+        raise DataError(
+            f"{where}: {len(empty)} of {len(counts)} classes have no images ({listed}); remove or fill them"
+        )
+    if len(source) < minimum:
+        raise DataError(f"{where} holds {len(source)} images of {len(used)} classes; at least {minimum} are needed")
