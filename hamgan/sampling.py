@@ -221,7 +221,7 @@ def sample_to(
             bar.update(len(seeds))
     if out.suffix.lower() == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
-        draw_sheet(rows, [names[label] for label in classes], len(seeds), scale).save(out)
+        draw_sheet(rows, [names[label] for label in classes], scale=scale).save(out)
         return
     # Classes that are asked for twice would otherwise write the same files.
     for label, images in zip(classes, rows, strict=True):

@@ -15,24 +15,48 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 def draw_sheet(
-    rows: Sequence[Tensor], titles: Sequence[str], columns: int, scale: int = 1, gap: int = 2
+    rows: Sequence[Tensor],
+    titles: Sequence[str],
+    *,
+    groups: Sequence[tuple[str, int]] = (),
+    scale: int = 1,
+    gap: int = 2,
 ) -> Image.Image:
     """A sheet of labelled rows of images.
 
-    Args: rows of uint8 [n, 3, H, W], one title a row; ``scale`` enlarges every image by whole pixels.
+    Args: rows of uint8 [n, 3, H, W], all of the same n; one title a row; ``groups`` names stretches of columns, e.g.
+    ``[("real", 6), ("generated", 8)]``, and sets them apart; ``scale`` enlarges every image by whole pixels.
     """
-    size = rows[0].shape[-1] * scale
-    margin = 8 + max((ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(title) for title in titles), default=0)
-    left = int(margin) if any(titles) else 0
-    sheet = Image.new("RGB", (left + columns * (size + gap) - gap, len(rows) * (size + gap) - gap), "white")
+    size, columns = rows[0].shape[-1] * scale, len(rows[0])
+    spans = list(groups) or [("", columns)]
+    top = 18 if groups else 0
+    left = _title_width(titles)
+    starts = _column_starts(spans, size, gap)
+    sheet = Image.new("RGB", (left + starts[-1] + size, top + len(rows) * (size + gap) - gap), "white")
     draw = ImageDraw.Draw(sheet)
+    first = 0
+    for name, count in spans:
+        draw.text((left + starts[first], 2), name, fill="black")
+        first += count
     for row, (images, title) in enumerate(zip(rows, titles, strict=True)):
-        top = row * (size + gap)
-        draw.text((4, top + size // 2 - 6), title, fill="black")
-        for column, image in enumerate(to_pil(images[:columns])):
-            enlarged = image.resize((size, size), Image.Resampling.NEAREST)
-            sheet.paste(enlarged, (left + column * (size + gap), top))
+        y = top + row * (size + gap)
+        draw.text((4, y + size // 2 - 6), title, fill="black")
+        for start, image in zip(starts, to_pil(images), strict=True):
+            sheet.paste(image.resize((size, size), Image.Resampling.NEAREST), (left + start, y))
     return sheet
+
+
+def _title_width(titles: Sequence[str]) -> int:
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    return int(12 + max(draw.textlength(title) for title in titles)) if any(titles) else 0
+
+
+def _column_starts(groups: Sequence[tuple[str, int]], size: int, gap: int) -> list[int]:
+    starts, position = [], 0
+    for _, count in groups:
+        starts += [position + index * (size + gap) for index in range(count)]
+        position = starts[-1] + size + max(6 * gap, 12)
+    return starts
 
 
 def check_output(path: Path) -> None:

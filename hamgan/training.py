@@ -197,7 +197,7 @@ class Training:
             sigmas = torch.stack([m.get_buffer("sigma") for m in modules if isinstance(m, SpectralWeight)])
             metrics |= {f"{letter}_sigma_max": float(sigmas.max()), f"{letter}_sigma_mean": float(sigmas.mean())}
             for size, context in network.contexts.items():
-                metrics[f"{letter}_gate_{size}"] = float(context.get_parameter("gate"))
+                metrics[f"{letter}_gate_{size}"] = float(context.get_parameter("gate").detach())
         return metrics
 
     def _speed(self) -> dict[str, float]:
@@ -227,7 +227,7 @@ class Training:
         # The same latents in every row and at every time: only the class and the weights change.
         z = torch.stack([truncated_latent(seed, size) for seed in range(log.samples_per_class)])
         rows = [self._images(z, torch.full((len(z),), label)) for label in range(classes)]
-        sheet = draw_sheet(rows, self.source.class_names[:classes], log.samples_per_class)
+        sheet = draw_sheet(rows, self.source.class_names[:classes])
         self.log.sheet(checkpoint_name(self.progress.images), sheet, self.progress.images)
 
     def _images(self, z: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,121 @@
+"""The demo: a training run on the embedded photographs, its figures beside the untrained generator's, and a sheet."""
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hamgan.config import Config
+from hamgan.data import ImageSource, open_source
+from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
+from hamgan.networks import build_networks
+from hamgan.sampling import LoadedGenerator, load_generator
+from hamgan.sheets import draw_sheet
+from hamgan.tracking import duration
+from hamgan.training import train
+
+REAL_COLUMNS, GENERATED_COLUMNS = 6, 10
+
+
+@dataclass
+class Figures:
+    """What the demo measured."""
+
+    fid: float
+    fid_untrained: float
+    class_accuracy: float
+    class_accuracy_real: float
+    classes: int
+
+
+def demo(config: Config) -> Figures:
+    """Train, evaluate on held-out crops, draw ``demo.png`` in the run folder and print where to look."""
+    start = time.perf_counter()
+    train(config)
+    trained = time.perf_counter()
+    print(f"\nEvaluating {config.eval.num_samples:,} generated images against as many held-out crops ...", flush=True)
+    generator = load_generator(config.folder)
+    figures = _measure(generator, config)
+    evaluated = time.perf_counter()
+    sheet_path = config.folder / "demo.png"
+    sheet(generator, open_source(config.data.source, "val", config.resolution)).save(sheet_path)
+    print(_summary(figures, config, trained - start, evaluated - trained, sheet_path))
+    return figures
+
+
+def untrained(config: Config, classes: int, class_names: list[str] | None) -> LoadedGenerator:
+    """The generator as it was before the first step: initial weights are a function of the seed."""
+    config = replace(config, data=replace(config.data, num_classes=classes))
+    network = build_networks(config)[0].eval().requires_grad_(False)
+    return LoadedGenerator(network, config, class_names=class_names, kimg=0.0, source="untrained")
+
+
+def _measure(generator: LoadedGenerator, config: Config) -> Figures:
+    extractor = load_extractor(config.eval.features)
+    trained = _evaluate(generator, config, extractor, config.eval.metrics)
+    with (config.folder / "results.jsonl").open("a") as file:
+        file.write(json.dumps(trained) + "\n")
+    before = untrained(config, generator.num_classes, generator.class_names)
+    fid = "fid" + extractor.suffix
+    return Figures(
+        fid=trained[fid],
+        fid_untrained=_evaluate(before, config, extractor, ["fid"])[fid],
+        class_accuracy=trained["class_accuracy" + extractor.suffix],
+        class_accuracy_real=trained["class_accuracy_real" + extractor.suffix],
+        classes=generator.num_classes,
+    )
+
+
+def _evaluate(
+    samples: LoadedGenerator, config: Config, extractor: FeatureExtractor, metrics: list[str]
+) -> dict[str, Any]:
+    return evaluate(
+        samples,
+        config.data.source,
+        metrics,
+        config.eval.features,
+        num_samples=config.eval.num_samples,
+        reference_samples=config.eval.num_samples,
+        batch_size=config.eval.batch_size,
+        extractor=extractor,
+        cache=config.folder / "features",
+    )
+
+
+def sheet(generator: LoadedGenerator, source: ImageSource, scale: int = 2) -> Image.Image:
+    """A labelled sheet, a row per class: held-out real images on the left, generated ones on the right."""
+    rows = []
+    for label in range(generator.num_classes):
+        indices = np.flatnonzero(source.labels == label)[:REAL_COLUMNS]
+        real = torch.from_numpy(source.read(indices)).permute(0, 3, 1, 2)
+        generated: Tensor = generator(range(GENERATED_COLUMNS), [label], output="tensor")
+        rows.append(torch.cat([real, generated]))
+    groups = [("real (held out)", REAL_COLUMNS), ("generated", GENERATED_COLUMNS)]
+    return draw_sheet(rows, source.class_names, groups=groups, scale=scale)
+
+
+def _summary(figures: Figures, config: Config, training: float, evaluation: float, sheet_path: Path) -> str:
+    ratio = figures.fid / figures.fid_untrained
+    features, count = config.eval.features, config.eval.num_samples
+    return f"""
+training {duration(training)}, evaluation {duration(evaluation)}
+
+FID ({features} features, {count:,} samples a side, held-out crops; not comparable with Inception FIDs)
+  untrained generator  {figures.fid_untrained:9.2f}
+  trained generator    {figures.fid:9.2f}   ({ratio:.2f} of the untrained)
+class recognised by a nearest-class-mean classifier on the same features, fitted on real training crops
+  real held-out crops  {figures.class_accuracy_real:8.1%}
+  generated images     {figures.class_accuracy:8.1%}   (chance {1 / figures.classes:.1%})
+
+Look at
+  {sheet_path}   real and generated images of every class
+  {config.folder / "samples"}/   how they came about
+Go on with
+  .venv/bin/python scripts/sample.py --checkpoint {config.folder} --classes 0-3 --seeds 0-15 --out grid.png
+"""

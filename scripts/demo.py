@@ -1,0 +1,17 @@
+"""Train configs/photos.yaml, evaluate it against held-out crops and draw a sheet; overrides as in train.py."""
+
+import sys
+
+from hamgan.command_line import run
+from hamgan.config import load_config
+
+
+def main() -> None:
+    config = load_config("configs/photos.yaml", sys.argv[1:])
+    from hamgan.demo import demo
+
+    demo(config)
+
+
+if __name__ == "__main__":
+    run(main)

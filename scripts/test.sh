@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# All checks: formatting, lint, types and tests. Arguments are passed on to pytest, e.g. scripts/test.sh -k hamburger
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+prepare_environment requirements.txt requirements-dev.txt
+export OMP_NUM_THREADS=1
+echo "ruff ..."
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check --quiet .
+echo "mypy ..."
+"$PYTHON" -m mypy
+echo "pytest ..."
+exec "$PYTHON" -m pytest "$@"
