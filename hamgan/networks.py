@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hamgan.config import Config, ConfigError, DiscriminatorConfig, GeneratorConfig, Init, latent_chunks
+from hamgan.config import Config, ConfigError, DiscriminatorConfig, GeneratorConfig, Init, latent_chunks, validate
 from hamgan.hamburger import Bases as BlockBases
 from hamgan.hamburger import Hamburger
 from hamgan.layers import (
@@ -209,7 +209,7 @@ def build_networks(config: Config) -> tuple[Generator, Discriminator]:
     classes = config.data.num_classes
     if not classes:
         raise ConfigError("data.num_classes is not set; training reads it from the data, other uses must give it")
-    config.validate()
+    validate(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         generator = Generator(config.generator, config.resolution, classes)

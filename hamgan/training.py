@@ -22,7 +22,7 @@ from hamgan.checkpoint import (
     save_generator,
     write_atomically,
 )
-from hamgan.config import Config, ConfigError, save_config
+from hamgan.config import Config, ConfigError, save_config, validate
 from hamgan.data import BatchLoader, ImageSource, check_source, class_histogram, open_source
 from hamgan.layers import SpectralWeight
 from hamgan.networks import build_networks, count_parameters
@@ -65,7 +65,7 @@ class Training:
     """A run: its data, its step, where it stands and what it writes."""
 
     def __init__(self, config: Config) -> None:
-        config.validate()
+        validate(config)
         self.accelerator = accelerator = make_accelerator(config)
         self.source = open_source(config.data.source, config.data.split, config.resolution)
         check_source(self.source)

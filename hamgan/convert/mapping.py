@@ -8,13 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hamgan.config import Config, ConfigError
+from hamgan.checkpoint import CheckpointError
+from hamgan.config import Config, ConfigError, validate
 from hamgan.networks import Discriminator, Generator
 
 Network = Literal["generator", "discriminator"]
 
 
-class ConversionError(ConfigError):
+class ConversionError(CheckpointError):
     """Foreign weights that cannot be converted; the message says which tensor or file, why, and what is expected."""
 
 
@@ -89,7 +90,10 @@ def check_fit(conversion: Conversion, *, allow_leftovers: bool = False) -> None:
     With ``allow_leftovers`` unknown tensors are dropped and missing ones keep their initial values; a wrong shape is
     an error in any case.
     """
-    conversion.config.validate()
+    try:
+        validate(conversion.config)
+    except ConfigError as error:
+        raise ConversionError(f"these weights make no configuration of ours: {error}") from error
     ours = empty_network(conversion.network, conversion.config).state_dict()
     for name, tensor in conversion.state.items():
         if name in ours and tensor.shape != ours[name].shape:

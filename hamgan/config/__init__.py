@@ -1,0 +1,59 @@
+"""The configuration: nested typed dataclasses, read from YAML and the command line by jsonargparse.
+
+Every field is documented below its definition; ``scripts/train.py --help`` prints the same text.
+"""
+
+from hamgan.config.reading import (
+    check_keys,
+    config_from_dict,
+    config_parser,
+    config_to_dict,
+    known_keys,
+    load_config,
+    parse_config,
+    save_config,
+)
+from hamgan.config.schema import (
+    CheckpointConfig,
+    Config,
+    Context,
+    DataConfig,
+    DiscriminatorConfig,
+    EvalConfig,
+    GeneratorConfig,
+    HamburgerConfig,
+    Init,
+    LogConfig,
+    NormConfig,
+    SpectralNormConfig,
+    TrainConfig,
+)
+from hamgan.config.validation import RESOLUTIONS, ConfigError, latent_chunks, validate
+
+__all__ = [
+    "RESOLUTIONS",
+    "CheckpointConfig",
+    "Config",
+    "ConfigError",
+    "Context",
+    "DataConfig",
+    "DiscriminatorConfig",
+    "EvalConfig",
+    "GeneratorConfig",
+    "HamburgerConfig",
+    "Init",
+    "LogConfig",
+    "NormConfig",
+    "SpectralNormConfig",
+    "TrainConfig",
+    "check_keys",
+    "config_from_dict",
+    "config_parser",
+    "config_to_dict",
+    "known_keys",
+    "latent_chunks",
+    "load_config",
+    "parse_config",
+    "save_config",
+    "validate",
+]

@@ -1,0 +1,137 @@
+"""Reading configurations from YAML and the command line by jsonargparse, with errors that name the nearest key."""
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from hamgan.config.schema import Config
+from hamgan.config.validation import ConfigError, validate
+
+
+# The text below a field is its help.
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+def config_parser(**kwargs: Any) -> ArgumentParser:
+    """A parser whose options are the fields of Config: ``--config FILE`` then ``--section.key value``."""
+    parser = ArgumentParser(exit_on_error=False, **kwargs)
+    parser.add_argument("--config", action="config", help="YAML file; later options override it")
+    parser.add_class_arguments(Config, as_group=False)
+    return parser
+
+
+def known_keys() -> list[str]:
+    """All dotted keys of a configuration, e.g. ``train.batch_size``."""
+
+    def walk(cls: Any, prefix: str) -> list[str]:
+        keys: list[str] = []
+        for item in dataclasses.fields(cls):
+            default = item.default_factory() if callable(item.default_factory) else item.default
+            keys.append(prefix + item.name)
+            if dataclasses.is_dataclass(default):
+                keys += walk(type(default), f"{prefix}{item.name}.")
+        return keys
+
+    return walk(Config, "")
+
+
+def check_keys(keys: list[str], where: str) -> None:
+    """Raise ConfigError for the first key that no configuration has, naming the nearest one that exists."""
+    known = known_keys()
+    for key in keys:
+        if key not in known:
+            # The last part decides: `train.batchsize` should find `train.batch_size`, `lr` `train.generator_lr`.
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or difflib.get_close_matches(
+                key.rsplit(".", 1)[-1], [name.rsplit(".", 1)[-1] for name in known], n=1, cutoff=0.6
+            )
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            raise ConfigError(f"unknown key `{key}` in {where}{hint}")
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in values.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            keys += _flatten(value, f"{prefix}{key}.")
+    return keys
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path("configs")
+        names = sorted(str(item) for item in folder.glob("*.yaml"))
+        near = difflib.get_close_matches(str(path), names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"no configuration file at {path}{hint}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if values is not None and not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines, not a {type(values).__name__}")
+    check_keys(_flatten(values or {}), str(path))
+
+
+def parse_config(arguments: list[str], parser: ArgumentParser | None = None) -> tuple[Config, Namespace]:
+    """Read a configuration from command-line arguments; also returns the namespace with any further options.
+
+    Raises ConfigError with one sentence for an unknown key, a wrong type or values that do not fit together.
+    """
+    parser = parser or config_parser()
+    own = {action.dest for action in parser._actions}
+    for position, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == "--config":
+            _check_file(Path(value or (arguments[position + 1] if position + 1 < len(arguments) else "")))
+        elif name.startswith("--") and name[2:] not in own:
+            check_keys([name[2:].removesuffix("+")], "the command line")
+    try:
+        namespace = parser.parse_args(arguments)
+    except Exception as error:
+        raise ConfigError(_one_sentence(str(error))) from error
+    instances = parser.instantiate_classes(namespace)
+    config = Config(**{item.name: getattr(instances, item.name) for item in dataclasses.fields(Config)})
+    validate(config)
+    return config, namespace
+
+
+def _one_sentence(message: str) -> str:
+    """jsonargparse explains every member of a union on a line of its own; keep it readable on one."""
+    return " ".join(line.strip() for line in message.splitlines() if line.strip())
+
+
+def load_config(path: str | Path | None, overrides: list[str] | None = None) -> Config:
+    """Read a YAML file and apply overrides such as ``"train.batch_size=64"``.
+
+    Raises ConfigError (a sentence) for a missing file, unknown keys, wrong types or values that do not fit.
+    """
+    arguments = [] if path is None else ["--config", str(path)]
+    arguments += [f"--{override.removeprefix('--')}" for override in overrides or []]
+    return parse_config(arguments)[0]
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as plain nested values, e.g. for YAML or a safetensors header."""
+    return dataclasses.asdict(config)
+
+
+def config_from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of config_to_dict; raises ConfigError for unknown keys or wrong types."""
+    check_keys(_flatten(values), "the stored configuration")
+    parser = config_parser()
+    try:
+        namespace = parser.parse_object(values)
+    except Exception as error:
+        raise ConfigError(_one_sentence(str(error))) from error
+    instances = parser.instantiate_classes(namespace)
+    return Config(**{item.name: getattr(instances, item.name) for item in dataclasses.fields(Config)})
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved configuration as YAML."""
+    path.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))

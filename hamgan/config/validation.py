@@ -1,0 +1,91 @@
+"""Checks of values that must fit together."""
+
+from typing import Any
+
+from hamgan.config.schema import Config, DiscriminatorConfig, GeneratorConfig, HamburgerConfig, TrainConfig
+
+RESOLUTIONS = (32, 64, 128, 256, 512)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says which key, why, and what is allowed."""
+
+
+def validate(config: Config) -> None:
+    """Check the values together; raises ConfigError for the first that does not fit."""
+    _require(config.resolution in RESOLUTIONS, f"resolution is {config.resolution}; allowed: {RESOLUTIONS}")
+    _validate_generator(config.generator, config.resolution)
+    _validate_context("discriminator", config.discriminator, config.resolution // 2)
+    _validate_train(config.train)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _positive(section: str, values: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(values, name)
+        _require(value > 0, f"{section}.{name} is {value}; it must be positive")
+
+
+def latent_chunks(resolution: int) -> int:
+    """Chunks of a hierarchical z: one for the first linear layer and one per generator block."""
+    return resolution.bit_length() - 2  # 32 px: 3 blocks + 1, 128 px: 5 blocks + 1
+
+
+def _validate_generator(generator: GeneratorConfig, resolution: int) -> None:
+    _positive("generator", generator, "channels", "latent_dim", "class_embedding_dim")
+    chunks = latent_chunks(resolution)
+    if generator.hierarchical:
+        _require(
+            generator.latent_dim % chunks == 0,
+            f"generator.latent_dim is {generator.latent_dim}, but a hierarchical z at {resolution} px has {chunks} "
+            f"equal chunks; take {generator.latent_dim // chunks * chunks or chunks} "
+            f"or {(generator.latent_dim // chunks + 1) * chunks}",
+        )
+        _require(
+            generator.conditioning == "shared",
+            "generator.hierarchical needs generator.conditioning: shared (z chunks condition the batch norms)",
+        )
+    _validate_context("generator", generator, resolution)
+
+
+def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConfig, largest: int) -> None:
+    _positive(section, network, "channels")
+    if network.context == "none":
+        return
+    allowed = [size for size in (4, 8, 16, 32, 64, 128, 256, 512) if size <= largest]
+    if section == "generator":
+        allowed = allowed[1:]  # the 4x4 start has no block in front of it
+    for size in network.context_resolutions:
+        _require(
+            size in allowed, f"{section}.context_resolutions has {size}; feature maps of this network are {allowed} px"
+        )
+    if network.context == "hamburger":
+        _validate_hamburger(f"{section}.hamburger", network.hamburger)
+
+
+def _validate_hamburger(section: str, ham: HamburgerConfig) -> None:
+    _positive(section, ham, "rank", "heads", "steps", "cheese_factor")
+    for name in ("latent_dim", "cheese_dim"):
+        if getattr(ham, name) is not None:
+            _positive(section, ham, name)
+    _require(not ham.dual or ham.version == "v2+", f"{section}.dual needs {section}.version: v2+")
+    _require(
+        ham.mode == "spatial" or ham.heads == 1, f"{section}.mode: channel needs {section}.heads: 1, not {ham.heads}"
+    )
+    _require(0 <= ham.momentum <= 1, f"{section}.momentum is {ham.momentum}; allowed: 0 to 1")
+    _positive(section, ham, "ridge")
+
+
+def _validate_train(train: TrainConfig) -> None:
+    _positive("train", train, "total_kimg", "batch_size", "accumulation", "discriminator_steps", "adam_eps")
+    _require(
+        train.batch_size % train.accumulation == 0,
+        f"train.batch_size {train.batch_size} does not divide into train.accumulation {train.accumulation} parts",
+    )
+    _require(0 <= train.ema_decay < 1, f"train.ema_decay is {train.ema_decay}; allowed: 0 to below 1")
+    for name in ("beta1", "beta2"):
+        _require(0 <= getattr(train, name) < 1, f"train.{name} is {getattr(train, name)}; allowed: 0 to below 1")
