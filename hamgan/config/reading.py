@@ -11,7 +11,6 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from hamgan.config.schema import Config
 from hamgan.config.validation import ConfigError, validate
 
-
 # The text below a field is its help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
