@@ -2,3 +2,54 @@
 
 Geng et al., "Is Attention Better Than Matrix Decomposition?", ICLR 2021 (arXiv 2109.04553).
 """
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hamgan.config import Config, ConfigError, load_config
+    from hamgan.evaluation import evaluate
+    from hamgan.hamburger import Hamburger
+    from hamgan.networks import Discriminator, Generator, build_networks
+    from hamgan.sampling import LoadedGenerator, load_generator
+
+try:
+    __version__ = version("hamgan")
+except PackageNotFoundError:  # a checkout on the path, not installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "Config": "config",
+    "ConfigError": "config",
+    "Discriminator": "networks",
+    "Generator": "networks",
+    "Hamburger": "hamburger",
+    "LoadedGenerator": "sampling",
+    "build_networks": "networks",
+    "evaluate": "evaluation",
+    "load_config": "config",
+    "load_generator": "sampling",
+}
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Discriminator",
+    "Generator",
+    "Hamburger",
+    "LoadedGenerator",
+    "build_networks",
+    "evaluate",
+    "load_config",
+    "load_generator",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: `--help` and configuration errors should not wait seconds for torch.
+    if name in _HOMES:
+        return getattr(import_module(f"hamgan.{_HOMES[name]}"), name)
+    if name in ("convert", "config", "evaluation", "hamburger", "networks", "sampling"):
+        return import_module(f"hamgan.{name}")
+    raise AttributeError(f"module 'hamgan' has no attribute {name!r}")
