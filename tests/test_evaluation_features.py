@@ -1,0 +1,138 @@
+"""Extractors: the right network, faster, equal to the library's; weights files are checked."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+import torch
+from cleanfid.resize import build_resizer
+from photo_crops import crop_photographs
+from PIL import Image
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from hamgan.config import ConfigError
+from hamgan.evaluation.efficientnet import EfficientNetLite0Extractor
+from hamgan.evaluation.features import clean_resize, load_extractor
+from hamgan.evaluation.inception import file_sha256, inception_weights
+
+EGYPTIAN_CAT, ESPRESSO = 285, 967
+
+
+def crops(count: int, size: int = 32) -> torch.Tensor:
+    return torch.from_numpy(crop_photographs(0, -(-count // 6), size)[:count]).permute(0, 3, 1, 2)
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the format of torch-fidelity's file, so that its class runs without the download."""
+
+    class Random(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_args: object, **_options: object) -> None:  # type: ignore[override]  # keeps the draw
+            return None
+
+    folder = tmp_path_factory.mktemp("inception")
+    torch.save({}, folder / "empty.pth")
+    torch.manual_seed(0)
+    network = Random("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(folder / "empty.pth"))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.05)
+            module.running_var.uniform_(0.05, 0.2)
+            module.weight.data.uniform_(0.7, 1.3)
+            module.bias.data.normal_(0, 0.1)
+    torch.save(network.state_dict(), folder / "weights-random.pth")
+    return folder / "weights-random.pth"
+
+
+def test_folded_inception_equals_torch_fidelity(inception_file: Path) -> None:
+    images = crops(3)
+    library = FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(inception_file)
+    )
+    extractor = load_extractor(weights=inception_file, weights_sha256=file_sha256(inception_file)[:8], device="cpu")
+    for found, expected in zip(extractor(images), library(images), strict=True):
+        assert expected.std() > 1e-3
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-6 * float(expected.abs().max()))
+
+
+def test_numbers_of_other_weights_carry_their_hash(inception_file: Path) -> None:
+    digest = file_sha256(inception_file)[:8]
+    extractor = load_extractor(weights=inception_file, weights_sha256=digest, device="cpu")
+    assert extractor.suffix == f"_inception_{digest}"
+
+
+def test_efficientnet_recognises_photographs() -> None:
+    network = EfficientNetLite0Extractor("efficientnet-lite0", ["logits"])
+    for name, expected in (("chelsea.png", EGYPTIAN_CAT), ("coffee.png", ESPRESSO)):
+        picture = Image.open(Path(skimage.__file__).parent / "data" / name)
+        left = (picture.width - picture.height) // 2
+        square = np.asarray(picture.crop((left, 0, left + picture.height, picture.height)))
+        logits = network(torch.from_numpy(square.copy()).permute(2, 0, 1)[None])[0]
+        assert int(logits.argmax()) == expected
+
+
+def test_features_do_not_depend_on_the_batch_or_the_threads() -> None:
+    images = crops(7)
+    together = load_extractor("efficientnet-lite0", device="cpu")(images)
+    torch.set_num_threads(2)
+    extractor = load_extractor("efficientnet-lite0", device="cpu")
+    torch.set_num_threads(1)
+    assert extractor.threads == 2
+    torch.testing.assert_close(extractor(images), together, rtol=1e-5, atol=1e-5)
+    for index in (0, 5):
+        alone = extractor(images[index : index + 1])
+        torch.testing.assert_close(
+            [rows[0] for rows in alone], [rows[index] for rows in together], rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(("size", "target"), [(32, 299), (450, 299)])
+def test_clean_resize_equals_clean_fid(size: int, target: int) -> None:
+    images = torch.from_numpy(crop_photographs(0, 1, size)[:1]).permute(0, 3, 1, 2)
+    expected = build_resizer("clean")(images[0].permute(1, 2, 0).numpy())
+    found = clean_resize(images, target)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+def test_weights_with_another_hash_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(b"not the weights")
+    with pytest.raises(ConfigError, match=r"w\.pth has sha256 .*not 6726825d.*--inception-sha256"):
+        inception_weights(tmp_path / "w.pth")
+
+
+def test_an_empty_hash_does_not_switch_the_check_off(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(b"not the weights")
+    with pytest.raises(ConfigError, match="8 digits or more"):
+        inception_weights(tmp_path / "w.pth", sha256="")
+
+
+def test_a_file_that_is_no_inception_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=r"does not hold the weights of inception-v3-compat"):
+        load_extractor(weights=tmp_path / "w.pth", weights_sha256=file_sha256(tmp_path / "w.pth")[:8])
+
+
+def test_the_environment_names_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAMGAN_INCEPTION_WEIGHTS", str(tmp_path / "absent.pth"))
+    with pytest.raises(ConfigError, match=r"\$HAMGAN_INCEPTION_WEIGHTS names .*absent\.pth"):
+        inception_weights(None)
+
+
+def test_without_network_the_message_names_the_file_to_bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.delenv("HAMGAN_INCEPTION_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(ConfigError, match=r"bring weights-inception-2015-12-05-6726825d\.pth .*efficientnet-lite0"):
+        inception_weights(None)
+    assert not list(tmp_path.rglob("*.pth*"))
+
+
+def test_unknown_features_name_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'vgg'.*inception and efficientnet-lite0"):
+        load_extractor("vgg")
