@@ -1,7 +1,17 @@
-"""Weights of the reference implementations to ours: BigGAN-PyTorch and the official HamGAN (TensorFlow)."""
+"""Weights of the reference implementations to ours, and models that start from the weights of others."""
 
 from hamgan.convert.biggan import biggan_pytorch
+from hamgan.convert.initialise import ClassMapping, Initialisation, initialise_from, parse_class_mapping
 from hamgan.convert.mapping import Conversion, ConversionError
 from hamgan.convert.official import hamgan_tf
 
-__all__ = ["Conversion", "ConversionError", "biggan_pytorch", "hamgan_tf"]
+__all__ = [
+    "ClassMapping",
+    "Conversion",
+    "ConversionError",
+    "Initialisation",
+    "biggan_pytorch",
+    "hamgan_tf",
+    "initialise_from",
+    "parse_class_mapping",
+]

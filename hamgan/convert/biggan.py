@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from hamgan.config import Config
+from hamgan.config import Config, latent_chunks
 from hamgan.convert.mapping import (
     Conversion,
     ConversionError,
@@ -95,6 +95,7 @@ def _attention_blocks(source: Mapping[str, Tensor]) -> list[int]:
 def _base_config(resolution: int, channels: int, source: Mapping[str, Tensor]) -> Config:
     """Both networks of one width; the one that the file does not hold gets what usually goes with it."""
     config = Config(name="biggan", resolution=resolution)
+    config.generator.latent_dim = 20 * latent_chunks(resolution)
     for network in (config.generator, config.discriminator):
         network.channels = channels
         network.context = "none"

@@ -101,7 +101,7 @@ def check_fit(conversion: Conversion, *, allow_leftovers: bool = False) -> None:
             raise ConversionError(
                 f"tensor `{source}` has the shape {list(tensor.shape)} in our layout, but a {conversion.network} of "
                 f"{conversion.config.resolution} px and {conversion.config.data.num_classes} classes "
-                f"has {list(ours[name].shape)} at `{name}`"
+                f"has {list(ours[name].shape)} at `{name}`: another architecture, or a part of one"
             )
     targets = {value: key for key, value in conversion.mapped.items()}
     for name in [key for key in conversion.state if key not in ours]:

@@ -103,7 +103,7 @@ def official_base() -> Config:
     """What the official runs share, whatever their width: batch norm, spectral norm, initialisation, optimiser."""
     config = Config(name="hamgan-official")
     generator, discriminator = config.generator, config.discriminator
-    generator.hierarchical, generator.conditioning = False, "per_class"
+    generator.latent_dim, generator.hierarchical, generator.conditioning = 128, False, "per_class"
     generator.norm.eps, generator.norm.momentum, generator.norm.biased = 1e-3, 1e-3, True
     for network in (generator, discriminator):
         network.init = "glorot"
@@ -174,7 +174,7 @@ def _describe_context(
             version="v2" if cheese in source else "v1", rank=_OFFICIAL_RANKS[name], steps=_OFFICIAL_STEPS
         )
     own = dict(both)[network].hamburger
-    own.latent_dim = latent if latent != channels else None
+    own.latent_dim = latent
     if cheese in source and source[cheese].shape[3] != latent:
         own.cheese_dim = source[cheese].shape[3]
 

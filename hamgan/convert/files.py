@@ -1,0 +1,112 @@
+"""Reading foreign weight files without running any code in them."""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hamgan.checkpoint import GENERATOR_FORMAT, read_tensors
+from hamgan.convert.biggan import convert_biggan, recognise_biggan
+from hamgan.convert.mapping import Conversion, ConversionError
+from hamgan.convert.official import convert_hamgan_tf, split_networks
+
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from .safetensors, a PyTorch file, an .npz of arrays or a TensorFlow checkpoint.
+
+    A TensorFlow checkpoint is named by its prefix (``model.ckpt-1000000``) and needs the tensorflow package. Raises
+    ConversionError for a file that is missing, damaged, of another kind, or that holds anything but tensors.
+    """
+    if Path(f"{path}.index").is_file():
+        return _read_tensorflow(path)
+    if not path.is_file():
+        raise ConversionError(f"there is no file {path}")
+    if path.suffix == ".safetensors":
+        tensors, metadata = read_tensors(path)
+        if metadata.get("format", "").startswith(GENERATOR_FORMAT.split("-")[0]):
+            raise ConversionError(f"{path} is a HamGAN file already; it needs no conversion")
+        return tensors
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    if path.suffix in PICKLES:
+        return _read_pickle(path)
+    raise ConversionError(
+        f"{path} has no ending that tells its kind; known are .safetensors, .npz, {', '.join(PICKLES)} and the prefix "
+        "of a TensorFlow checkpoint"
+    )
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConversionError(
+            f"{path} is not a plain file of tensors; what else it asks to load is not run. If you trust it, write its "
+            "state_dict as .safetensors first"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnicodeDecodeError) as error:
+        raise ConversionError(f"{path} is damaged or no PyTorch file: {_first_line(error)}") from error
+    if not isinstance(content, dict) or not content:
+        raise ConversionError(f"{path} holds no state dict but a {type(content).__name__}")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ConversionError(
+                f"{path} is no state dict: its entry {name!r} is a {type(value).__name__}, not a tensor; convert the "
+                "networks' own files (G.pth, G_ema.pth, D.pth)"
+            )
+    return content
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise ConversionError(f"{path} is damaged or holds more than plain arrays: {_first_line(error)}") from error
+
+
+def _read_tensorflow(prefix: Path) -> dict[str, Tensor]:
+    try:
+        # An optional package without types, and absent from most machines.
+        import tensorflow  # type: ignore[import-untyped, import-not-found, unused-ignore]
+    except ImportError as error:
+        raise ConversionError(
+            f"{prefix} is a TensorFlow checkpoint, which takes the tensorflow package to read; install it, or write "
+            "an .npz of name -> array where it is installed: reader = tf.train.load_checkpoint(prefix); "
+            "np.savez(path, **{name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})"
+        ) from error
+    try:
+        reader = tensorflow.train.load_checkpoint(str(prefix))
+        names = reader.get_variable_to_shape_map()
+        return {name: torch.from_numpy(np.array(reader.get_tensor(name))) for name in names}
+    except (tensorflow.errors.OpError, RuntimeError, ValueError, TypeError) as error:
+        raise ConversionError(f"{prefix} is a damaged TensorFlow checkpoint: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """The cause in short; a bare number or key says less than the kind of the error."""
+    line = (str(error).strip().splitlines() or [""])[0][:200]
+    return line if " " in line else type(error).__name__
+
+
+def convert_file(path: Path) -> tuple[str, list[Conversion]]:
+    """The kind of a file and every network in it, not yet checked for leftovers; raises ConversionError."""
+    tensors = read_weights(path)
+    official = split_networks(tensors)
+    try:
+        if official:
+            return "hamgan-tf", [convert_hamgan_tf(network, part) for network, part in official.items()]
+        if recognise_biggan(set(tensors)):
+            return "biggan-pytorch", [convert_biggan(tensors)]
+    except ConversionError as error:
+        raise ConversionError(f"{path}: {error}") from error
+    shown = ", ".join(sorted(tensors)[:3]) or "nothing"
+    raise ConversionError(
+        f"{path} is neither of BigGAN-PyTorch (blocks.0.0.conv1.weight ...; BigGAN-deep and the TF-Hub ports are other "
+        f"architectures) nor of the official HamGAN (generator/g_block1/...); it holds {shown}"
+    )
