@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hamgan.config import ConfigError, HamburgerConfig
+from hamgan.hamburger.autograd import fork, rectify_
 from hamgan.hamburger.decompositions import state_dtype, without_autocast
 from hamgan.hamburger.ham import Ham
 
@@ -106,10 +107,10 @@ class Hamburger(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None, bases: Bases | None = None) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W] in the memory format of x; ``bases`` as ``draw_bases`` makes them."""
-        latent = F.conv2d(x, _weight(self.lower_bread), _bias(self.lower_bread))
+        x, tokens = self._latent_tokens(x)
         first = self.upper_bread if self.cheese is None else self.cheese
         with without_autocast(x.device):
-            left, right = self._thin_factors(latent, _weight(first).flatten(1), bases)
+            left, right = self._thin_factors(tokens, _weight(first).flatten(1), bases)
         if self.cheese is None and self.norm is None:
             return self._finish(x, left, right)
         y = _product(left, right, like=x)
@@ -120,12 +121,27 @@ class Hamburger(nn.Module):
         tokens = F.relu(y).flatten(2).mT
         return self._finish(x, tokens, _weight(self.upper_bread).flatten(1).expand(len(x), -1, -1))
 
-    def _thin_factors(self, latent: Tensor, weight: Tensor, bases: Bases | None) -> tuple[Tensor, Tensor]:
-        """Factors left [B, N, R'], right [B, C', R'] of ``weight`` [C', latent] times what ham makes."""
+    def _latent_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x and the lower bread's output as tokens [B, N, L] of the decomposition: float32 at least, >= 0 for NMF.
+
+        A channels-last map is a matrix of rows, which ``fork`` makes use of.
+        """
+        weight, bias = _weight(self.lower_bread), getattr(self.lower_bread, "bias", None)
+        as_rows = bias is None and x.is_contiguous(memory_format=torch.channels_last) and x.dtype == _matmul_dtype(x)
+        if as_rows:
+            with without_autocast(x.device):
+                rows = x.permute(0, 2, 3, 1)
+                same, latent = fork(rows.flatten(0, 2), weight.flatten(1).to(x.dtype))
+                x = same.view(rows.shape).permute(0, 3, 1, 2)
+        else:
+            latent = F.conv2d(x, weight, bias)
         latent = latent.to(state_dtype(latent.dtype))
         if self.config.decomposition == "nmf":
-            latent = F.relu(latent, inplace=True)
-        tokens = latent.flatten(2).mT
+            latent = rectify_(latent) if self.config.gradient == "one_step" else F.relu(latent)
+        return x, latent.unflatten(0, (len(x), -1)) if as_rows else latent.flatten(2).mT
+
+    def _thin_factors(self, tokens: Tensor, weight: Tensor, bases: Bases | None) -> tuple[Tensor, Tensor]:
+        """Factors left [B, N, R'], right [B, C', R'] of ``weight`` [C', latent] times what ham makes."""
         weight = weight.to(tokens.dtype)
         if self.channel_ham is None:
             if isinstance(bases, tuple):
@@ -135,9 +151,11 @@ class Hamburger(nn.Module):
         if bases is not None and not isinstance(bases, tuple):
             raise ConfigError("dual mode takes a pair of bases (spatial, channel), as draw_bases makes them")
         first, second = bases or (None, None)
-        a, b = self._spatial, self._channel
-        (half_tokens, other_tokens), (half_weight, other_weight) = tokens.chunk(2, dim=-1), weight.chunk(2, dim=-1)
-        parts = a(self.ham, half_tokens, half_weight, first), b(self.channel_ham, other_tokens, other_weight, second)
+        half = tokens.shape[-1] // 2  # slices, as autograd forbids writing into the views that chunk makes
+        parts = (
+            self._spatial(self.ham, tokens[..., :half], weight[:, :half], first),
+            self._channel(self.channel_ham, tokens[..., half:], weight[:, half:], second),
+        )
         left, right = zip(*parts, strict=True)
         return torch.cat(left, dim=-1), torch.cat(right, dim=-1)
 
@@ -198,8 +216,11 @@ def _weight(conv: nn.Module) -> Tensor:
     return weight
 
 
-def _bias(conv: nn.Module) -> Tensor | None:
-    return getattr(conv, "bias", None)
+def _matmul_dtype(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    if device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return x.dtype
 
 
 def _join_heads(factor: Tensor) -> Tensor:

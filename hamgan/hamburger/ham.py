@@ -112,7 +112,7 @@ class Ham(nn.Module):
 def _factor_function(config: HamburgerConfig) -> FactorFunction:
     if config.decomposition == "cd":
         return functools.partial(cd_factors, ridge=config.ridge)
-    return {"nmf": nmf_factors, "vq": vq_factors}[config.decomposition]
+    return vq_factors if config.decomposition == "vq" else nmf_factors
 
 
 @torch.no_grad()

@@ -1,0 +1,104 @@
+"""Linear pieces of the block with a backward of their own, which saves memory and passes over feature maps.
+
+Their backwards are made of differentiable operations when a graph of the gradient is wanted (R1 penalty).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CACHED_ELEMENTS = 2**18
+
+
+class _LinearCoefficients(torch.autograd.Function):
+    """``scale * (tokens @ bases)``, already computed; bases and scale are constants."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, coefficients: Tensor, bases: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(bases, scale)
+        ctx.rows_first = tokens.stride(-1) == 1
+        return coefficients.view_as(coefficients)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        bases, scale = ctx.saved_tensors
+        grad = grad * scale
+        # In the memory order of the tokens, so that what is in front reads it without a copy.
+        product = grad @ bases.mT if ctx.rows_first else (bases @ grad.mT).mT
+        return product, None, None, None
+
+
+def linear_coefficients(tokens: Tensor, coefficients: Tensor, bases: Tensor, scale: Tensor) -> Tensor:
+    """Give ``coefficients`` [B, N, R] the gradient of ``scale * (tokens @ bases)``, which they are.
+
+    Shapes: tokens [B, N, D], bases [B, D, R], scale [B, N, R].
+    """
+    if not (torch.is_grad_enabled() and tokens.requires_grad):
+        return coefficients
+    result: Tensor = _LinearCoefficients.apply(tokens, coefficients, bases, scale)
+    return result
+
+
+class _KeepGradient(torch.autograd.Function):
+    """x as it is; its gradient where ``keep`` is true."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor) -> Tensor:
+        ctx.save_for_backward(keep)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (keep,) = ctx.saved_tensors
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return grad * keep, None
+        if grad.device.type != "cpu":
+            return grad.mul_(keep), None
+        # torch's CPU kernels for a mixed product take 8 times as long as a conversion from int8 that stays in cache.
+        rows = max(1, CACHED_ELEMENTS * len(grad) // grad.numel())
+        for part, kept in zip(grad.split(rows), keep.view(torch.int8).split(rows), strict=True):
+            part.mul_(kept.to(part.dtype))
+        return grad, None
+
+
+def rectify_(x: Tensor) -> Tensor:
+    """ReLU in place that keeps one byte per element for backward; the gradient passes where x is exactly zero.
+
+    For a fresh x that nothing else saved or viewed, and whose gradient comes from one matrix product: backward writes
+    into that gradient.
+    """
+    data = x.detach()
+    keep = data >= 0 if torch.is_grad_enabled() and x.requires_grad else None
+    data.relu_()
+    if keep is None:
+        return data
+    result: Tensor = _KeepGradient.apply(x, keep)
+    return result
+
+
+class _Fork(torch.autograd.Function):
+    """x as it is, and ``x @ weight.T`` for rows x [M, C]; the two gradients of x meet inside one matrix product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, weight)
+        ctx.set_materialize_grads(False)
+        return x.view_as(x), F.linear(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad_x: Tensor | None, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        if grad is None:
+            return grad_x, None
+        grad_weight = grad.mT @ x if ctx.needs_input_grad[1] else None
+        if not ctx.needs_input_grad[0]:
+            return None, grad_weight
+        return grad @ weight if grad_x is None else torch.addmm(grad_x, grad, weight), grad_weight
+
+
+def fork(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(x, x @ weight.T) of rows x [M, C], weight [D, C]; use the returned x, so that its gradients add up for free."""
+    same, product = _Fork.apply(x, weight)
+    return same, product
