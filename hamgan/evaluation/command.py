@@ -112,8 +112,7 @@ def run_evaluate(arguments: Sequence[str]) -> None:
     options.pop("preset")
     metrics = [name.strip() for name in options.pop("metrics").split(",") if name.strip()]
     row = evaluate(samples, options.pop("reference"), metrics, progress=not quiet, **options)
-    if preset:
-        row["preset"] = str(preset)
+    row["preset"] = str(preset) if preset else None
     if Processes.current().is_main:
         print_row(row)
         if results is None and Path(samples).is_dir() and is_generator(Path(samples)):

@@ -13,14 +13,11 @@ from hamgan.config import Config, ConfigError
 from hamgan.evaluation.distributed import Processes
 from hamgan.evaluation.features import FeatureExtractor, load_extractor
 from hamgan.evaluation.images import Images
-from hamgan.evaluation.metrics import frechet_distance, kernel_distance, nearest_class_mean, precision_recall
+from hamgan.evaluation.numbers import ClassAccuracy, compute_numbers, over_repeats
 from hamgan.evaluation.protocol import NEED_FEATURES, NEED_REFERENCE_FEATURES, Protocol, make_protocol, protocol_line
-from hamgan.evaluation.reference import check_comparable, reference_statistics
-from hamgan.evaluation.samples import open_samples
+from hamgan.evaluation.reference import check_comparable, class_histogram, reference_statistics
+from hamgan.evaluation.samples import images_of, load_samples
 from hamgan.evaluation.statistics import FeatureStatistics, measure
-
-TRAIN_IMAGES, TRAIN_IMAGES_PER_CLASS = 1_000, 20
-"""Real training images that fit the nearest-class-mean classifier: the larger of both."""
 
 
 def evaluate(
@@ -56,7 +53,7 @@ def evaluate(
         cache: a folder for the features of named references.
         memory_gib: what gathered features may take on every process (KID, precision and recall, ...).
         extractor: one that `load_extractor` made earlier, to be used again.
-        options: fields of `Protocol`: num_samples, seed, truncation, batch_norm, labels, split, is_splits, ...
+        options: fields of `Protocol`: num_samples, seed, repeats, truncation, batch_norm, labels, split, is_splits, ...
 
     Returns: a flat dict: the numbers, then the protocol. Raises ConfigError with one sentence for anything unusable.
     """
@@ -71,30 +68,31 @@ def evaluate(
         device=device,
         compiled=compiled,
     )
-    images = open_samples(samples, protocol, extractor.device, batch_size, reference)
+    loaded = load_samples(samples, protocol, extractor.device, batch_size)
+    if protocol.repeats > 1 and not callable(loaded):
+        raise ConfigError(f"repeats is {protocol.repeats}, but {samples} is a fixed set of images, not a generator")
+    counts = class_histogram(reference, protocol.split) if protocol.labels == "training" else None
+    images = images_of(loaded, protocol, protocol.seed, counts)
     _check_memory(images, extractor, protocol, memory_gib)
     shared: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "processes": processes}
     real = _open_reference(reference, images, extractor, protocol, cache, shared)
     warnings = _warnings(len(images), real, extractor, protocol)
     if strict and warnings:
         raise ConfigError("; ".join(warnings))
-    found = measure(
-        images,
-        extractor,
-        is_splits=min(protocol.is_splits, len(images)) if "is" in protocol.metrics else None,
-        keep_features=bool(NEED_FEATURES & set(protocol.metrics)),
-        title="samples",
-        **shared,
-    )
-    if real:
-        check_comparable(found.description, real, extractor.dimension)
-    numbers = _numbers(found, real, protocol, processes)
+    accuracy = None
     if "class_accuracy" in protocol.metrics:
-        numbers |= _class_accuracy(found, real, reference, extractor, cache, shared)
-    row: dict[str, Any] = {f"{name}{extractor.suffix}": value for name, value in numbers.items()}
+        resolution = _resolution(images)
+        accuracy = ClassAccuracy(reference, real, extractor, resolution=resolution, cache=cache, **shared)
+    each = []
+    for repeat in range(protocol.repeats):
+        images = images_of(loaded, protocol, protocol.seed + repeat, counts)
+        found = _measure_samples(images, extractor, protocol, shared)
+        numbers = compute_numbers(found, real, protocol, processes) | (accuracy(found) if accuracy else {})
+        each.append(_same_on_every_process(numbers, processes))
+    row: dict[str, Any] = {f"{name}{extractor.suffix}": value for name, value in over_repeats(each).items()}
     row |= _protocol_row(found, real, protocol, processes, extractor)
-    row |= {"warnings": warnings, "seconds": round(time.perf_counter() - start, 2)}
-    row["protocol"] = protocol_line(row)
+    row |= {"preset": str(preset) if preset else None, "warnings": warnings}
+    row |= {"seconds": round(time.perf_counter() - start, 2), "protocol": protocol_line(row)}
     return _same_on_every_process(row, processes)
 
 
@@ -116,6 +114,30 @@ def evaluate_training(generator: Any, config: Config) -> dict[str, Any]:
     )
 
 
+def _measure_samples(
+    images: Images, extractor: FeatureExtractor, protocol: Protocol, shared: dict[str, Any]
+) -> FeatureStatistics:
+    return measure(
+        images,
+        extractor,
+        is_splits=_is_splits(protocol, len(images)),
+        keep_features=bool(NEED_FEATURES & set(protocol.metrics)),
+        title="samples",
+        **shared,
+    )
+
+
+def _is_splits(protocol: Protocol, count: int) -> int | None:
+    return min(protocol.is_splits, count) if "is" in protocol.metrics else None
+
+
+def _resolution(images: Images) -> int:
+    height, width = images.read([0]).shape[-2:]
+    if height != width:
+        raise ConfigError(f"the samples are {width}x{height} pixels; references are square")
+    return int(height)
+
+
 def _open_reference(
     reference: str | Path | FeatureStatistics | None,
     images: Images,
@@ -125,22 +147,23 @@ def _open_reference(
     shared: dict[str, Any],
 ) -> FeatureStatistics | None:
     needing = [name for name in protocol.metrics if name != "is"]
-    if reference is None:
-        if needing:
-            raise ConfigError(f"{', '.join(needing)} need a reference: a prepared store, a folder, a file or `photos`")
-        return None
     if not needing:
         return None
-    return reference_statistics(
+    if reference is None:
+        raise ConfigError(f"{', '.join(needing)} need a reference: a prepared store, a folder, a file or `photos`")
+    resolution = _resolution(images)
+    real = reference_statistics(
         reference,
         extractor,
         split=protocol.split,
-        resolution=images.read([0]).shape[-1],
+        resolution=resolution,
         keep_features=bool(NEED_REFERENCE_FEATURES & set(protocol.metrics)),
         cache=cache,
         max_count=protocol.reference_samples,
         **shared,
     )
+    check_comparable({**extractor.describe(), "resolution": resolution}, real, extractor.dimension)
+    return real
 
 
 def _check_memory(images: Images, extractor: FeatureExtractor, protocol: Protocol, memory_gib: float) -> None:
@@ -163,81 +186,9 @@ def _warnings(count: int, real: FeatureStatistics | None, extractor: FeatureExtr
                     f"above that of {10 * extractor.dimension:,} and must only be compared at the same counts"
                 )
     if protocol.precision != "fp32":
-        found.append(f"features in {protocol.precision}: they differ from fp32's by up to 4.5e-3; do not quote")
+        change = {"bf16": "4.5e-3", "tf32": "1e-3"}[protocol.precision]
+        found.append(f"{protocol.precision} features differ from fp32's by about {change} relative; do not quote")
     return found
-
-
-def _numbers(
-    found: FeatureStatistics, real: FeatureStatistics | None, protocol: Protocol, processes: Processes
-) -> dict[str, Any]:
-    numbers: dict[str, Any] = {}
-    for metric in protocol.metrics:
-        if metric == "fid" and real:
-            # One process computes: linear algebra has nothing to share out, the others would only heat the cores.
-            if processes.is_main:
-                numbers["fid"] = frechet_distance(real.mean, real.covariance, found.mean, found.covariance)
-        elif metric == "is" and found.inception_score:
-            numbers["inception_score"], numbers["inception_score_std"] = found.inception_score
-        elif metric == "kid" and real:
-            assert found.features is not None
-            assert real.features is not None
-            size = min(protocol.kid_subset_size, len(found.features), len(real.features))
-            distance = kernel_distance(found.features, real.features, protocol.kid_subsets, size, processes)
-            numbers |= {"kid": distance.mean, "kid_std": distance.std}
-        elif metric == "prc" and real:
-            assert found.features is not None
-            assert real.features is not None
-            precision, recall = precision_recall(found.features, real.features, protocol.neighbours, processes)
-            numbers |= {"precision": precision, "recall": recall}
-    return numbers
-
-
-def _class_accuracy(
-    found: FeatureStatistics,
-    real: FeatureStatistics | None,
-    reference: Any,
-    extractor: FeatureExtractor,
-    cache: str | Path | None,
-    shared: dict[str, Any],
-) -> dict[str, float]:
-    """The classifier is fitted on the reference's train split; its accuracy on the reference itself stands beside."""
-    if found.labels is None or real is None or real.labels is None or isinstance(reference, FeatureStatistics):
-        raise ConfigError(
-            "class_accuracy needs samples with classes and a reference data set with classes and a train split"
-        )
-    assert found.features is not None
-    assert real.features is not None
-    resolution = int(found.description["resolution"])
-    train = reference_statistics(
-        reference,
-        extractor,
-        split="train",
-        resolution=resolution,
-        keep_features=True,
-        cache=cache,
-        max_count=max(TRAIN_IMAGES, TRAIN_IMAGES_PER_CLASS * len(real.class_names or ())),
-        **shared,
-    )
-    assert train.features is not None
-    assert train.labels is not None
-    labels = _match_classes(found, train)
-    return {
-        "class_accuracy": nearest_class_mean(train.features, train.labels, found.features, labels),
-        "class_accuracy_real": nearest_class_mean(train.features, train.labels, real.features, real.labels),
-    }
-
-
-def _match_classes(found: FeatureStatistics, train: FeatureStatistics) -> torch.Tensor:
-    """The samples' labels as indices of the reference's classes, by name where both sides have names."""
-    assert found.labels is not None
-    if not found.class_names or not train.class_names:
-        return found.labels
-    missing = set(found.class_names) - set(train.class_names)
-    if missing:
-        raise ConfigError(
-            f"the reference has no class {sorted(missing)[0]!r}; it has {', '.join(train.class_names[:20])}"
-        )
-    return torch.tensor([train.class_names.index(name) for name in found.class_names])[found.labels]
 
 
 def _protocol_row(
@@ -255,28 +206,25 @@ def _protocol_row(
         "samples_hash": described["hash"],
         "resolution": described["resolution"],
     }
-    for key in ("kimg", "ema", "seed", "truncation", "labels"):
+    for key in ("kimg", "ema", "truncation", "labels"):
         row[key] = described.get(key)
-    row["batch_norm"] = protocol.batch_norm if described["kind"] == "generator" else None
+    generated = described["kind"] == "generator"
+    row["seed"] = protocol.seed if generated else None
+    row["repeats"] = protocol.repeats
+    row["batch_norm"] = protocol.batch_norm if generated else None
     if real:
-        row |= {
-            "reference": real.description.get("source"),
-            "reference_split": real.description.get("split"),
-            "reference_count": real.count,
-            "reference_hash": real.description.get("hash"),
-            "reference_preparation": real.description.get("preparation"),
-            "reference_subset": real.description.get("subset"),
-        }
+        row |= {"reference": real.description.get("source"), "reference_count": real.count}
+        for key in ("split", "hash", "preparation", "subset"):
+            row[f"reference_{key}"] = real.description.get(key)
     row |= {key: described[key] for key in ("extractor", "extractor_weights", "resizer", "precision")}
-    row["is_splits"] = protocol.is_splits if "is" in protocol.metrics else None
-    row |= {
+    row["is_splits"] = _is_splits(protocol, found.count or 0)
+    return row | {
         "processes": processes.size,
         "device": _device_name(extractor.device),
         "images_per_second": round(found.images_per_second or 0.0, 2),
-        "hamgan": getattr(hamgan, "__version__", None),
+        "hamgan": hamgan.__version__,
         "torch": torch.__version__,
     }
-    return row
 
 
 def _device_name(device: torch.device) -> str:
@@ -284,6 +232,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _same_on_every_process(row: dict[str, Any], processes: Processes) -> dict[str, Any]:
+    """The main process's row: machines may differ in the last digits of a decomposition."""
     if processes.size == 1:
         return row
     rows = [row]

@@ -1,8 +1,9 @@
 """Where the images of an evaluation come from: generators, folders, arrays, data sets, all as indexed uint8 batches."""
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from hamgan.config import ConfigError
+from hamgan.sampling import LoadedGenerator, truncated_latent
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 LabelDistribution = Literal["uniform", "balanced", "training"]
@@ -57,8 +59,8 @@ class FolderImages:
 
     kind = "folder"
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, split: str | None = None) -> None:
+        self.folder, self.split = folder, split
         self.files = sorted(
             (file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file()), key=str
         )
@@ -91,7 +93,7 @@ class FolderImages:
 
     def describe(self) -> dict[str, Any]:
         """The folder's name."""
-        return {"source": str(self.folder)}
+        return {"source": str(self.folder), "split": self.split, "preparation": "none, read as they are"}
 
 
 def _read_image(file: Path) -> Tensor:
@@ -147,7 +149,7 @@ class SourceImages:
 
     kind = "dataset"
 
-    def __init__(self, source: Any, name: str, split: str) -> None:
+    def __init__(self, source: Any, name: str, split: str | None) -> None:
         self.source, self.name, self.split = source, name, split
         self.labels = torch.as_tensor(np.asarray(source.labels)).long()
         self.class_names = list(source.class_names) if source.class_names is not None else None
@@ -171,7 +173,7 @@ class GeneratedImages:
 
     `generator` is a LoadedGenerator, or any callable with its signature that has `num_classes` or `class_names`.
     Labels are functions of the seed: `uniform` draws them independently, `balanced` goes through the classes in turn,
-    `training` draws from `class_counts`. Images that are not finite raise ConfigError (`check_finite`, once per pass).
+    `training` draws from `class_counts`. `ema` says whether the generator is the average, for the record.
     """
 
     kind = "generator"
@@ -185,6 +187,7 @@ class GeneratedImages:
         truncation: float = 1.0,
         labels: LabelDistribution = "uniform",
         class_counts: Tensor | None = None,
+        ema: bool = True,
     ) -> None:
         if not 0 <= (seed + 1) * num_samples <= MAX_SEED or seed < 0:
             raise ConfigError(
@@ -193,35 +196,45 @@ class GeneratedImages:
         if truncation <= 0:
             raise ConfigError(f"truncation is {truncation}; it must be above 0 (1 or more: no truncation)")
         self.generator, self.num_samples = generator, num_samples
-        self.seed, self.truncation, self.distribution = seed, truncation, labels
+        self.seed, self.truncation, self.distribution, self.ema = seed, truncation, labels, ema
         names = getattr(generator, "class_names", None)
         self.class_names = list(names) if names is not None else None
         count = getattr(generator, "num_classes", None) or len(self.class_names or [0])
         self.labels = draw_labels(labels, num_samples, int(count), seed, class_counts)
         self.not_finite: Tensor | None = None
-        network = getattr(generator, "network", None)
-        if isinstance(network, torch.nn.Module):
-            network.register_forward_hook(self._watch)
 
     def __len__(self) -> int:
         return self.num_samples
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Raise ConfigError at the end if the network returned NaN or inf on the way."""
+        network = getattr(self.generator, "network", None)
+        hook = network.register_forward_hook(self._watch) if isinstance(network, torch.nn.Module) else None
+        self.not_finite = None
+        try:
+            yield
+        finally:
+            if hook:
+                hook.remove()
+        if self.not_finite is not None and bool(self.not_finite):
+            raise ConfigError("the generator's images have NaN or infinite values; there is nothing to measure")
 
     def _watch(self, _module: torch.nn.Module, _inputs: Any, images: Tensor) -> None:
         # uint8 hides NaN (it becomes 0), so the network's own output is watched, on its device and without a sync.
         bad = ~torch.isfinite(images).all()
         self.not_finite = bad if self.not_finite is None else self.not_finite | bad
 
-    def check_finite(self) -> None:
-        """Raise ConfigError if the network returned NaN or inf since the last call."""
-        bad, self.not_finite = self.not_finite, None
-        if bad is not None and bool(bad):
-            raise ConfigError("the generator's images have NaN or infinite values; there is nothing to measure")
-
     def read(self, indices: Sequence[int]) -> Tensor:
         """uint8 [B, 3, H, W], rounded exactly as saved PNGs are."""
         assert self.labels is not None
         seeds = [self.seed * self.num_samples + index for index in indices]
         classes = self.labels[torch.as_tensor(indices)].tolist()
+        if isinstance(self.generator, LoadedGenerator):
+            # The same images, left on the generator's device: the extractor is there too.
+            size = self.generator.config.generator.latent_dim
+            z = torch.stack([truncated_latent(seed, size, self.truncation) for seed in seeds])
+            return self.generator.images(z, torch.tensor(classes))
         images = self.generator(seeds=seeds, classes=classes, truncation=self.truncation, output="tensor")
         if images.dtype != torch.uint8:
             raise ConfigError(f"the generator returned {images.dtype}; uint8 [B, 3, H, W] is what is measured")
@@ -233,7 +246,7 @@ class GeneratedImages:
         return {
             "source": str(getattr(self.generator, "source", "") or type(self.generator).__name__),
             "kimg": getattr(self.generator, "kimg", None),
-            "ema": bool(config.train.ema_decay) if config is not None else None,
+            "ema": self.ema and bool(config.train.ema_decay) if config is not None else None,
             "seed": self.seed,
             "truncation": self.truncation,
             "labels": self.distribution,

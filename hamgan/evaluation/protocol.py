@@ -26,6 +26,9 @@ NEED_FEATURES = {"kid", "prc", "fid_inf", "class_accuracy", "per_class"}
 NEED_REFERENCE_FEATURES = {"kid", "prc", "class_accuracy", "per_class"}
 
 
+POSITIVE = ("num_samples", "repeats", "is_splits", "kid_subsets", "kid_subset_size", "neighbours", "truncation")
+
+
 @dataclass
 class Protocol:
     """The choices behind a number."""
@@ -38,6 +41,8 @@ class Protocol:
     """Generated images; a folder or an array is always measured whole."""
     seed: int = 0
     """Sample i has the generator seed `seed * num_samples + i`."""
+    repeats: int = 1
+    """Evaluations with seeds `seed`, `seed` + 1, ...; the row has their mean and spread."""
     truncation: float = 1.0
     """Latents beyond it are drawn again; 1 does not truncate."""
     labels: LabelDistribution = "uniform"
@@ -77,7 +82,15 @@ class Protocol:
         _among("batch_norm", self.batch_norm, ("running", "standing"))
         _among("resizer", self.resizer, ("native", "clean"))
         _among("precision", self.precision, ("fp32", "tf32", "bf16"))
-        for name in ("num_samples", "is_splits", "kid_subsets", "kid_subset_size", "neighbours", "truncation"):
+        for name in (
+            "num_samples",
+            "repeats",
+            "is_splits",
+            "kid_subsets",
+            "kid_subset_size",
+            "neighbours",
+            "truncation",
+        ):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.num_samples < 2:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hamgan.config import ConfigError
+from hamgan.data.folder import split_folders
 from hamgan.data.sources import open_source
 from hamgan.evaluation.distributed import Processes
 from hamgan.evaluation.features import FeatureExtractor
@@ -134,11 +135,21 @@ def open_reference_images(reference: str | Path, split: str, resolution: int) ->
     if name not in NAMED_SOURCES and not path.is_dir():
         known = ", ".join(NAMED_SOURCES)
         raise ConfigError(f"there is no reference at {name}: give a prepared store, a folder, a file or one of {known}")
-    if name not in NAMED_SOURCES and not (path / "manifest.json").is_file():
-        images = FolderImages(path / split if (path / split).is_dir() else path)
-        if images.size[1:] == (resolution, resolution) or images.class_names is None:
-            return images
-    return SourceImages(open_source(name, split, resolution), name, split)
+    if name in NAMED_SOURCES or (path / "manifest.json").is_file():
+        return SourceImages(open_source(name, split, resolution), name, split)
+    folders = split_folders(path)
+    if folders == {"train": path}:  # no splits: the folder as a whole is the reference
+        images, kept = FolderImages(path), "train"
+    elif split in folders:
+        images, kept = FolderImages(folders[split], split), split
+    else:
+        raise ConfigError(f"{path} has no split {split!r}; it has {', '.join(folders)}")
+    if images.size[1:] == (resolution, resolution):
+        return images
+    if images.class_names is None:
+        size = f"{images.size[2]}x{images.size[1]}"
+        raise ConfigError(f"{path} has images of {size} pixels, the samples have {resolution}x{resolution}")
+    return SourceImages(open_source(name, kept, resolution), name, images.split)
 
 
 def reference_statistics(
@@ -169,7 +180,8 @@ def reference_statistics(
     if max_count is not None and max_count < len(images):
         images = Subset(images, max_count)
     file = _cache_file(Path(cache), images, extractor, resolution) if cache and images.kind == "dataset" else None
-    if file and file.is_file():
+    # One process that does not see the file yet must not be left alone with the others' sums.
+    if file and not Processes.current().any(not file.is_file()):
         statistics = load_reference(file)
         if statistics.features is not None or not keep_features:
             return statistics

@@ -7,6 +7,7 @@ from typing import Any
 NAMES = {
     "fid": "FID",
     "fid_inf": "FID at infinitely many samples",
+    "class_distance": "Squared distance of class means, average over classes",
     "inception_score": "Inception Score",
     "kid": "KID",
     "precision": "Precision",

@@ -2,8 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,16 +63,15 @@ def measure(
     digest, problem, start = SetDigest(), "", time.perf_counter()
     bar = tqdm(total=len(share), desc=title, unit="img", disable=not (progress and processes.is_main), smoothing=0.1)
     try:
-        for first, batch in _batches(images, share, batch_size, digest):
-            features, logits = extractor(batch)
-            moments.update(features)
-            if score:
-                score.update(logits, first)
-            if keep_features:
-                kept.append(features.cpu())
-            bar.update(len(batch))
-        if isinstance(images, GeneratedImages):
-            images.check_finite()
+        with images.watched() if isinstance(images, GeneratedImages) else nullcontext():
+            for first, batch in _batches(images, share, batch_size, digest):
+                features, logits = extractor(batch)
+                moments.update(features)
+                if score:
+                    score.update(logits, first)
+                if keep_features:
+                    kept.append(features.cpu())
+                bar.update(len(batch))
     except ConfigError as error:
         problem = str(error)
     bar.close()
@@ -165,8 +165,3 @@ class SetDigest:
         processes.sum_(sums)
         total = sum(limb << (32 * i) for i, limb in enumerate(sums.tolist())) % 2**256
         return hashlib.sha256(total.to_bytes(32)).hexdigest()[:16]
-
-
-def label_counts(labels: Sequence[int] | Tensor, classes: int) -> Tensor:
-    """How many of the labels are of each class, int64 [classes]."""
-    return torch.bincount(torch.as_tensor(labels), minlength=classes)
