@@ -29,10 +29,13 @@ def check_same_run(folder: Path, config: Config) -> None:
             raise ConfigError(f"{folder} is not empty and holds no run; choose another name or --run_dir")
         return
     stored, new = flat_config(load_config(stored_path)), flat_config(config)
+    resumable = RESUMABLE
+    if config.train.lr_schedule != "constant":  # the length decides the learning rates of every step
+        resumable = tuple(key for key in RESUMABLE if key != "train.total_kimg")
     differences = [
         f"  {key}: {stored[key]!r} in the folder, {new[key]!r} now"
         for key in new
-        if stored[key] != new[key] and not key.startswith(RESUMABLE)
+        if stored[key] != new[key] and not key.startswith(resumable)
     ]
     if differences:
         lines = "\n".join(differences)

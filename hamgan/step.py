@@ -81,6 +81,15 @@ class GanStep:
         """The network to sample from: the average of G, or G itself where none is kept."""
         return self.generator if self.average is None else self.average
 
+    def scale_learning_rates(self, factor: float) -> None:
+        """Set both learning rates to a multiple of the configured ones."""
+        for optimizer, lr in (
+            (self.generator_optimizer, self.train.generator_lr),
+            (self.discriminator_optimizer, self.train.discriminator_lr),
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * factor
+
     def discriminator_step(self, batches: Sequence[DiscriminatorBatch], norms: bool = False) -> None:
         """One optimiser step of D over ``len(batches)`` accumulated backward passes."""
         self.discriminator.requires_grad_(True)

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from torch import Tensor
 
 from hamgan.batches import Batches
 from hamgan.checkpoint import (
     Progress,
     checkpoint_name,
+    generator_from_state,
     latest_checkpoint,
     load_checkpoint,
     rotate,
@@ -22,13 +22,15 @@ from hamgan.checkpoint import (
     save_generator,
     write_atomically,
 )
-from hamgan.config import Config, ConfigError, save_config, validate
+from hamgan.config import Config, ConfigError, TrainConfig, save_config, validate
 from hamgan.data import BatchLoader, ImageSource, check_source, class_histogram, open_source
+from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
+from hamgan.evaluation.report import append_row
 from hamgan.layers import SpectralWeight
 from hamgan.networks import build_networks, count_parameters
 from hamgan.noise import Noise
 from hamgan.run_folder import check_same_run
-from hamgan.sampling import LoadedGenerator, truncated_latent
+from hamgan.sampling import LoadedGenerator, fold_spectral_norm
 from hamgan.sheets import draw_sheet
 from hamgan.step import GanStep
 from hamgan.tracking import RunLog
@@ -80,6 +82,7 @@ class Training:
         )
         self.progress = Progress()
         self._stop_signal: int | None = None
+        self._extractor = self._load_extractor()
         self._resume()
         if accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -135,6 +138,7 @@ class Training:
             while self.progress.images < total:
                 started = time.perf_counter()
                 report = self._due(log.every_kimg) or self.progress.images + self.images_per_step >= total
+                self.step.scale_learning_rates(learning_rate_factor(train, self.progress.images))
                 for index in range(train.discriminator_steps):
                     self.step.discriminator_step(batches.for_discriminator(self.progress.images, index), report)
                 self.step.generator_step(batches.for_generator(self.progress.images), report)
@@ -147,9 +151,10 @@ class Training:
                 self.progress.seconds += time.perf_counter() - started
                 if self._passed(log.samples_every_kimg):
                     self._sheet()
-                if self._passed(self.config.eval.every_kimg):
+                evaluated = self._passed(self.config.eval.every_kimg)
+                if evaluated:
                     self._evaluate()
-                if self._passed(self.config.checkpoint.every_kimg) or self.progress.images >= total:
+                if evaluated or self._passed(self.config.checkpoint.every_kimg) or self.progress.images >= total:
                     self._save()
                 self._stop_if_asked()
         finally:
@@ -209,9 +214,10 @@ class Training:
         return speeds | ({"memory_gib": memory} if memory else {})
 
     def sampler(self) -> LoadedGenerator:
-        """The network to sample from as it stands, with its class names."""
+        """A folded copy of the network to sample from as it stands, with its class names."""
+        network = generator_from_state(self.config, self.step.sampler.state_dict(), self.folder)
         return LoadedGenerator(
-            self.step.sampler,
+            fold_spectral_norm(network.to(self.accelerator.device)),
             self.config,
             class_names=self.source.class_names,
             kimg=self.progress.images / 1000,
@@ -221,35 +227,42 @@ class Training:
     def _sheet(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        log = self.config.log
-        classes = min(log.sample_classes, self.step.generator.num_classes)
-        size = self.config.generator.latent_dim
-        # The same latents in every row and at every time: only the class and the weights change.
-        z = torch.stack([truncated_latent(seed, size) for seed in range(log.samples_per_class)])
-        rows = [self._images(z, torch.full((len(z),), label)) for label in range(classes)]
-        sheet = draw_sheet(rows, self.source.class_names[:classes])
+        log, sampler = self.config.log, self.sampler()
+        classes = range(min(log.sample_classes, sampler.num_classes))
+        # The same seeds in every row and at every time: only the class and the weights change.
+        seeds = range(log.samples_per_class)
+        rows = [sampler(seeds, [label], output="tensor") for label in classes]
+        sheet = draw_sheet(rows, [self.source.class_names[label] for label in classes])
         self.log.sheet(checkpoint_name(self.progress.images), sheet, self.progress.images)
 
-    def _images(self, z: Tensor, labels: Tensor) -> Tensor:
-        network = self.step.sampler
-        training = network.training
-        network.eval()
-        images = self.sampler().images(z, labels).cpu()
-        network.train(training)
-        return images
+    def _load_extractor(self) -> FeatureExtractor | None:
+        """Before the first step: missing weights should end a run now, not hours later."""
+        if self.config.eval.every_kimg <= 0:
+            return None
+        return load_extractor(self.config.eval.features, device=self.accelerator.device)
 
     def _evaluate(self) -> None:
-        from hamgan.evaluation import evaluate_training  # torch-fidelity is not needed to train
-
-        network = self.step.sampler
-        training = network.training
-        row = evaluate_training(self.sampler(), self.config)
-        network.train(training)
-        self.log.row(self.progress.images, row)
+        """FID and the like on all processes; the checkpoint is kept while it is among the best."""
+        settings = self.config.eval
+        row = evaluate(
+            self.sampler(),
+            settings.reference or self.config.data.source,
+            settings.metrics,
+            settings.features,
+            num_samples=settings.num_samples,
+            reference_samples=settings.reference_samples,
+            batch_size=settings.batch_size,
+            batch_norm=settings.batch_norm,
+            extractor=self._extractor,
+            cache=self.folder / "features",
+            progress=False,
+        )
+        self.log.row(self.progress.images, {key: value for key, value in row.items() if isinstance(value, float)})
+        if self.accelerator.is_main_process:
+            append_row(row, self.folder / "results.jsonl")
         fid = next((value for key, value in row.items() if key.startswith("fid")), None)
         if fid is not None:
             self.progress.fid[checkpoint_name(self.progress.images)] = fid
-            self._save()
 
     def _save(self) -> None:
         """One process writes, all wait."""
@@ -289,6 +302,11 @@ class Training:
 
 def _crosses(before: int, after: int, kimg: float) -> bool:
     return kimg > 0 and math.floor(after / (kimg * 1000)) != math.floor(before / (kimg * 1000))
+
+
+def learning_rate_factor(train: TrainConfig, images: int) -> float:
+    """What the learning rates are multiplied by after so many images."""
+    return 1.0 if train.lr_schedule == "constant" else max(0.0, 1.0 - images / (train.total_kimg * 1000))
 
 
 def _micro_batch(config: Config, processes: int) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,21 @@ def check_keys(keys: list[str], where: str) -> None:
     known = known_keys()
     for key in keys:
         if key not in known:
-            # The last part decides: `train.batchsize` should find `train.batch_size`, `lr` `train.generator_lr`.
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or difflib.get_close_matches(
-                key.rsplit(".", 1)[-1], [name.rsplit(".", 1)[-1] for name in known], n=1, cutoff=0.6
-            )
-            hint = f"; did you mean `{near[0]}`?" if near else ""
+            near = _nearest_key(key, known)
+            hint = f"; did you mean `{near}`?" if near else ""
             raise ConfigError(f"unknown key `{key}` in {where}{hint}")
+
+
+def _nearest_key(key: str, known: list[str]) -> str | None:
+    """`train.batchsize` finds `train.batch_size`, `adam_epsilon` `train.adam_eps` and `lr` `train.generator_lr`."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if near:
+        return near[0]
+    last = key.rsplit(".", 1)[-1]
+    by_last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+    near = difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)
+    near = near or [name for name in reversed(by_last) if last in name.split("_")]
+    return by_last[near[0]] if near else None
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> list[str]:
@@ -69,11 +79,28 @@ def _check_file(path: Path) -> None:
         raise ConfigError(f"no configuration file at {path}{hint}")
     try:
         values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if values is not None and not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines, not a {type(values).__name__}")
-    check_keys(_flatten(values or {}), str(path))
+        keys = _flatten(values) if isinstance(values, dict) else []
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date such as 2020-99-99
+        raise ConfigError(f"{path} is not valid YAML: {_one_sentence(str(error))}") from error
+    if not isinstance(values, dict):
+        what = "it is empty" if values is None else f"not a {type(values).__name__}"
+        raise ConfigError(f"{path} must hold `key: value` lines; {what}")
+    check_keys(keys, str(path))
+    _check_sections(values, Config(), str(path))
+
+
+def _check_sections(values: dict[str, Any], section: Any, where: str, prefix: str = "") -> None:
+    """jsonargparse takes null for everything and calls an empty section an unexpected config; say what is wrong."""
+    for item in dataclasses.fields(section):
+        if item.name not in values:
+            continue
+        value, default, key = values[item.name], getattr(section, item.name), prefix + item.name
+        if dataclasses.is_dataclass(default):
+            if not isinstance(value, dict):
+                raise ConfigError(f"`{key}` in {where} is a section: give it `key: value` lines or leave it out")
+            _check_sections(value, default, where, f"{key}.")
+        elif value is None and default is not None:
+            raise ConfigError(f"`{key}` in {where} has no value; give one, or leave the key out")
 
 
 def parse_config(arguments: list[str], parser: ArgumentParser | None = None) -> tuple[Config, Namespace]:
@@ -91,9 +118,9 @@ def parse_config(arguments: list[str], parser: ArgumentParser | None = None) -> 
             check_keys([name[2:].removesuffix("+")], "the command line")
     try:
         namespace = parser.parse_args(arguments)
+        instances = parser.instantiate_classes(namespace)
     except Exception as error:
         raise ConfigError(_one_sentence(str(error))) from error
-    instances = parser.instantiate_classes(namespace)
     config = Config(**{item.name: getattr(instances, item.name) for item in dataclasses.fields(Config)})
     validate(config)
     return config, namespace
@@ -121,16 +148,24 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 def config_from_dict(values: dict[str, Any]) -> Config:
     """The inverse of config_to_dict; raises ConfigError for unknown keys or wrong types."""
-    check_keys(_flatten(values), "the stored configuration")
+    where = "the stored configuration"
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} must hold keys and values, not a {type(values).__name__}")
+    check_keys(_flatten(values), where)
+    _check_sections(values, Config(), where)
     parser = config_parser()
     try:
-        namespace = parser.parse_object(values)
+        instances = parser.instantiate_classes(parser.parse_object(values))
     except Exception as error:
         raise ConfigError(_one_sentence(str(error))) from error
-    instances = parser.instantiate_classes(namespace)
     return Config(**{item.name: getattr(instances, item.name) for item in dataclasses.fields(Config)})
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write the resolved configuration as YAML."""
-    path.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
+    """Write the resolved configuration as YAML; a crash leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -158,6 +158,8 @@ class TrainConfig:
     """Learning rate of G."""
     discriminator_lr: float = 4e-4
     """Learning rate of D."""
+    lr_schedule: Literal["constant", "linear"] = "constant"
+    """Learning rates over the run: constant (all references) or falling linearly to 0 at `total_kimg`."""
     beta1: float = 0.0
     """Adam's decay of the first moment."""
     beta2: float = 0.999
@@ -236,6 +238,8 @@ class EvalConfig:
     """Generated images."""
     reference: str | None = None
     """Reference statistics, store or folder; null takes the held-out split of the training source."""
+    reference_samples: int | None = None
+    """Reference images; null takes all of the split."""
     features: str = "inception"
     """Feature extractor: inception (torch-fidelity's inception-v3-compat) or efficientnet-lite0."""
     batch_size: int = 64

@@ -1,5 +1,6 @@
 """Checks of values that must fit together."""
 
+import math
 from typing import Any
 
 from hamgan.config.schema import Config, DiscriminatorConfig, GeneratorConfig, HamburgerConfig, TrainConfig
@@ -13,10 +14,17 @@ class ConfigError(ValueError):
 
 def validate(config: Config) -> None:
     """Check the values together; raises ConfigError for the first that does not fit."""
+    _require(bool(config.name), "name is empty; give the run a name")
+    _require(0 <= config.seed < 2**63, f"seed is {config.seed}; allowed: 0 to 2^63 - 1")
     _require(config.resolution in RESOLUTIONS, f"resolution is {config.resolution}; allowed: {RESOLUTIONS}")
     _validate_generator(config.generator, config.resolution)
-    _validate_context("discriminator", config.discriminator, config.resolution // 2)
+    _validate_context("discriminator", config.discriminator, config.resolution)
     _validate_train(config.train)
+    _validate_penalties(config.train)
+    _positive("log", config.log, "sample_classes", "samples_per_class")
+    _positive("eval", config.eval, "num_samples", "batch_size")
+    if config.data.num_classes is not None:
+        _positive("data", config.data, "num_classes")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -27,7 +35,7 @@ def _require(condition: bool, message: str) -> None:
 def _positive(section: str, values: Any, *names: str) -> None:
     for name in names:
         value = getattr(values, name)
-        _require(value > 0, f"{section}.{name} is {value}; it must be positive")
+        _require(0 < value < math.inf, f"{section}.{name} is {value}; it must be positive and finite")
 
 
 def latent_chunks(resolution: int) -> int:
@@ -52,13 +60,15 @@ def _validate_generator(generator: GeneratorConfig, resolution: int) -> None:
     _validate_context("generator", generator, resolution)
 
 
-def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConfig, largest: int) -> None:
+def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConfig, resolution: int) -> None:
     _positive(section, network, "channels")
     if network.context == "none":
         return
-    allowed = [size for size in (4, 8, 16, 32, 64, 128, 256, 512) if size <= largest]
+    sizes = [size for size in (4, 8, 16, 32, 64, 128, 256, 512) if size <= resolution]
     if section == "generator":
-        allowed = allowed[1:]  # the 4x4 start has no block in front of it
+        allowed = sizes[1:]  # the 4x4 start has no block in front of it
+    else:
+        allowed = sizes[1 if resolution == 32 else 0 : -1]  # at 32 px two blocks keep 8x8
     for size in network.context_resolutions:
         _require(
             size in allowed, f"{section}.context_resolutions has {size}; feature maps of this network are {allowed} px"
@@ -82,6 +92,9 @@ def _validate_hamburger(section: str, ham: HamburgerConfig) -> None:
 
 def _validate_train(train: TrainConfig) -> None:
     _positive("train", train, "total_kimg", "batch_size", "accumulation", "discriminator_steps", "adam_eps")
+    _positive("train", train, "generator_lr", "discriminator_lr")
+    if train.threads is not None:
+        _positive("train", train, "threads")
     _require(
         train.batch_size % train.accumulation == 0,
         f"train.batch_size {train.batch_size} does not divide into train.accumulation {train.accumulation} parts",
@@ -89,3 +102,10 @@ def _validate_train(train: TrainConfig) -> None:
     _require(0 <= train.ema_decay < 1, f"train.ema_decay is {train.ema_decay}; allowed: 0 to below 1")
     for name in ("beta1", "beta2"):
         _require(0 <= getattr(train, name) < 1, f"train.{name} is {getattr(train, name)}; allowed: 0 to below 1")
+
+
+def _validate_penalties(train: TrainConfig) -> None:
+    for name in ("orthogonal_regularisation", "r1_gamma", "r2_gamma", "lecam", "ema_start_kimg"):
+        value = getattr(train, name)
+        _require(0 <= value < math.inf, f"train.{name} is {value}; allowed: 0 and above")
+    _require(0 <= train.lecam_decay < 1, f"train.lecam_decay is {train.lecam_decay}; allowed: 0 to below 1")
