@@ -190,9 +190,9 @@ class Training:
                 f"the last checkpoint is {latest_checkpoint(self.folder / 'checkpoints', lambda _: None)}"
             )
         train = self.config.train
-        metrics |= (
-            {"g_lr": train.generator_lr, "d_lr": train.discriminator_lr} | self._network_metrics() | self._speed()
-        )
+        factor = learning_rate_factor(train, self.progress.images - self.images_per_step)
+        metrics |= {"g_lr": train.generator_lr * factor, "d_lr": train.discriminator_lr * factor}
+        metrics |= self._network_metrics() | self._speed()
         self.log.row(self.progress.images, metrics)
 
     def _network_metrics(self) -> dict[str, float]:
