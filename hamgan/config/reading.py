@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ def config_parser(**kwargs: Any) -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML file; later options override it")
     parser.add_class_arguments(Config, as_group=False)
     return parser
+
+
+# Building a parser takes most of the time of reading a configuration.
+_shared_parser = functools.cache(config_parser)
 
 
 def known_keys() -> list[str]:
@@ -45,20 +50,20 @@ def check_keys(keys: list[str], where: str) -> None:
     for key in keys:
         if key not in known:
             near = _nearest_key(key, known)
-            hint = f"; did you mean `{near}`?" if near else ""
+            hint = f"; did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else ""
             raise ConfigError(f"unknown key `{key}` in {where}{hint}")
 
 
-def _nearest_key(key: str, known: list[str]) -> str | None:
-    """`train.batchsize` finds `train.batch_size`, `adam_epsilon` `train.adam_eps` and `lr` `train.generator_lr`."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if near:
-        return near[0]
+def _nearest_key(key: str, known: list[str]) -> list[str]:
+    """`batch_size` finds all keys that end so, `train.batchsize` `train.batch_size`, `lr` `train.generator_lr`."""
     last = key.rsplit(".", 1)[-1]
-    by_last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
-    near = difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)
-    near = near or [name for name in reversed(by_last) if last in name.split("_")]
-    return by_last[near[0]] if near else None
+    lasts = {name: name.rsplit(".", 1)[-1] for name in known}
+    same = [name for name in known if lasts[name] == last][:3]
+    near = same or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not near:
+        nearest = difflib.get_close_matches(last, lasts.values(), n=1, cutoff=0.6)
+        near = [name for name in known if lasts[name] in nearest or lasts[name].endswith(f"_{last}")][:3]
+    return near
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> list[str]:
@@ -108,7 +113,7 @@ def parse_config(arguments: list[str], parser: ArgumentParser | None = None) -> 
 
     Raises ConfigError with one sentence for an unknown key, a wrong type or values that do not fit together.
     """
-    parser = parser or config_parser()
+    parser = parser or _shared_parser()
     own = {action.dest for action in parser._actions}
     for position, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
@@ -122,6 +127,7 @@ def parse_config(arguments: list[str], parser: ArgumentParser | None = None) -> 
     except Exception as error:
         raise ConfigError(_one_sentence(str(error))) from error
     config = Config(**{item.name: getattr(instances, item.name) for item in dataclasses.fields(Config)})
+    _check_sections(config_to_dict(config), Config(), "the command line")
     validate(config)
     return config, namespace
 
@@ -153,7 +159,7 @@ def config_from_dict(values: dict[str, Any]) -> Config:
         raise ConfigError(f"{where} must hold keys and values, not a {type(values).__name__}")
     check_keys(_flatten(values), where)
     _check_sections(values, Config(), where)
-    parser = config_parser()
+    parser = _shared_parser()
     try:
         instances = parser.instantiate_classes(parser.parse_object(values))
     except Exception as error:

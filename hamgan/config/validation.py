@@ -65,10 +65,8 @@ def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConf
     if network.context == "none":
         return
     sizes = [size for size in (4, 8, 16, 32, 64, 128, 256, 512) if size <= resolution]
-    if section == "generator":
-        allowed = sizes[1:]  # the 4x4 start has no block in front of it
-    else:
-        allowed = sizes[1 if resolution == 32 else 0 : -1]  # at 32 px two blocks keep 8x8
+    # In front of G's 4x4 start stands no block; D halves first, and at 32 px its last two blocks keep 8x8.
+    allowed = sizes[1:] if section == "generator" else sizes[1 if resolution == 32 else 0 : -1]
     for size in network.context_resolutions:
         _require(
             size in allowed, f"{section}.context_resolutions has {size}; feature maps of this network are {allowed} px"
