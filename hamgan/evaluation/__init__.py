@@ -1,6 +1,6 @@
 """FID, Inception Score, KID, precision and recall on torch-fidelity's feature extractors."""
 
-from hamgan.evaluation.evaluator import evaluate, evaluate_training
+from hamgan.evaluation.evaluator import evaluate
 from hamgan.evaluation.features import FeatureExtractor, load_extractor
 from hamgan.evaluation.metrics import nearest_class_mean
 from hamgan.evaluation.protocol import METRICS, PRESETS, Protocol, make_protocol, protocol_line
@@ -14,7 +14,6 @@ __all__ = [
     "FeatureStatistics",
     "Protocol",
     "evaluate",
-    "evaluate_training",
     "load_extractor",
     "load_reference",
     "make_protocol",

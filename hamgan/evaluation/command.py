@@ -1,9 +1,9 @@
-"""The command line of scripts/evaluate.py: `evaluate` (the default) and `reference`."""
+"""The command line of scripts/evaluate.py: `evaluate` (the default), `reference`, `sweep` and `neighbours`."""
 
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +12,31 @@ from jsonargparse import ArgumentParser, Namespace
 from hamgan.config import ConfigError
 from hamgan.evaluation.distributed import Processes
 from hamgan.evaluation.evaluator import evaluate
-from hamgan.evaluation.features import load_extractor
+from hamgan.evaluation.features import FeatureExtractor, load_extractor
+from hamgan.evaluation.neighbours import neighbour_sheet
 from hamgan.evaluation.protocol import METRICS, PRESETS, Protocol, make_protocol
 from hamgan.evaluation.reference import open_reference_images, save_reference
-from hamgan.evaluation.report import append_row, print_row
-from hamgan.evaluation.samples import is_generator
+from hamgan.evaluation.report import append_row, describe_numbers, print_row
+from hamgan.evaluation.samples import images_of, is_generator, load_samples
 from hamgan.evaluation.statistics import measure
-
-COMMANDS = ("evaluate", "reference")
+from hamgan.evaluation.sweep import TRUNCATIONS, save_sweep, save_table, truncation_sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    command = given.pop(0) if given and given[0] in COMMANDS else "evaluate"
+    commands = {
+        "evaluate": run_evaluate,
+        "reference": run_reference,
+        "sweep": run_sweep,
+        "neighbours": run_neighbours,
+    }
+    command = given.pop(0) if given and given[0] in commands else "evaluate"
     if given and not given[0].startswith("-"):
-        raise ConfigError(
-            f"unknown command {given[0]!r}; there are {', '.join(COMMANDS)}{_nearest(given[0], COMMANDS)}"
-        )
+        known = list(commands)
+        raise ConfigError(f"unknown command {given[0]!r}; there are {', '.join(known)}{_nearest(given[0], known)}")
     _start_processes()
-    {"evaluate": run_evaluate, "reference": run_reference}[command](given)
+    commands[command](given)
 
 
 def _start_processes() -> None:
@@ -42,61 +47,69 @@ def _start_processes() -> None:
         PartialState()
 
 
-def _parser(description: str) -> ArgumentParser:
+def _parser(description: str, skip: Set[str] = frozenset(), samples: bool = True) -> ArgumentParser:
+    """The options that commands share; `skip` are fields of Protocol that mean nothing to this one."""
     parser = ArgumentParser(prog="scripts/evaluate.py", description=description, exit_on_error=False)
-    parser.add_argument(
-        "--inception-weights", type=str, help="weights file; else $HAMGAN_INCEPTION_WEIGHTS, else download"
-    )
-    parser.add_argument("--batch-size", type=int, default=64, help="images per process and forward")
-    parser.add_argument("--device", type=str, help="cpu, cuda, ...; the GPU where there is one")
-    parser.add_argument(
-        "--compiled", action="store_true", help="torch.compile the extractor (from some 5,000 images on)"
-    )
+    add = parser.add_argument
+    if samples:
+        what = "run, checkpoint, generator, image folder or .npz"
+        add("--checkpoint", "--samples", type=str, required=True, help=what)
+        add("--reference", type=str, help="prepared store, photos, image folder, reference file or .npz")
+    add("--inception-weights", type=str, help="weights file; else $HAMGAN_INCEPTION_WEIGHTS, else download")
+    add("--batch-size", type=int, default=64, help="images per process and forward")
+    add("--device", type=str, help="cpu, cuda, ...; the GPU where there is one")
+    add("--compiled", action="store_true", help="torch.compile the extractor (from some 5,000 images on)")
+    add("--quiet", action="store_true", help="no progress bar")
+    parser.add_class_arguments(Protocol, as_group=False, skip={"metrics", *skip})
     return parser
 
 
 def evaluate_parser() -> ArgumentParser:
     """The options of an evaluation."""
     parser = _parser("Measure samples against a reference; run it under `accelerate launch` for several GPUs.")
-    parser.add_argument(
-        "--checkpoint", "--samples", type=str, required=True, help="run, checkpoint, generator, image folder or .npz"
-    )
-    parser.add_argument("--reference", type=str, help="prepared store, photos, image folder, reference file or .npz")
     parser.add_argument("--metrics", type=str, default="fid,is", help=f"comma-separated: {', '.join(METRICS)}")
     parser.add_argument("--preset", type=str, help=f"{', '.join(PRESETS)} or a YAML file of these options")
-    parser.add_class_arguments(Protocol, as_group=False, skip={"metrics"})
     parser.add_argument("--strict", action="store_true", help="warnings are errors")
     parser.add_argument("--cache", type=str, help="folder that keeps the features of named references")
     parser.add_argument("--memory-gib", type=float, default=8.0, help="what gathered features may take per process")
     parser.add_argument("--results", type=str, help="JSON-lines file for the row; a run has its results.jsonl")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--class-table", type=str, help="CSV file for the distances of all classes (per_class)")
     return parser
 
 
 def reference_parser() -> ArgumentParser:
     """The options of `reference`."""
-    parser = _parser("Compute the statistics of a reference once and keep them in a file.")
+    description = "Compute the statistics of a reference once and keep them in a file."
+    parser = _parser(description, OF_SAMPLES, samples=False)
     parser.add_argument("--data", type=str, required=True, help="prepared store, photos, cifar10 or an image folder")
     parser.add_argument("--output", type=str, required=True, help="file to write, .safetensors")
-    parser.add_argument("--resolution", type=int, default=128, help="pixels; a store and a folder have their own")
+    parser.add_argument("--resolution", type=int, default=128, help="pixels; the samples'")
     parser.add_argument("--keep-features", action="store_true", help="for KID, precision and recall, class distances")
-    parser.add_class_arguments(Protocol, as_group=False, skip=NOT_OF_REFERENCES)
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
-NOT_OF_REFERENCES = {
-    "metrics",
-    "num_samples",
-    "seed",
-    "truncation",
-    "labels",
-    "batch_norm",
-    "ema",
-    "kid_subsets",
-    "kid_subset_size",
-    "neighbours",
-}
+def sweep_parser() -> ArgumentParser:
+    """The options of `sweep`."""
+    parser = _parser("FID and IS over truncation, as a curve (PNG) and a table (CSV).", {"truncation"})
+    values = ",".join(f"{value:g}" for value in TRUNCATIONS)
+    parser.add_argument("--truncations", type=str, default=values, help="comma-separated")
+    parser.add_argument("--output", type=str, required=True, help="picture to write, .png; the table stands beside it")
+    parser.add_argument("--cache", type=str, help="folder that keeps the features of named references")
+    return parser
+
+
+def neighbours_parser() -> ArgumentParser:
+    """The options of `neighbours`."""
+    parser = _parser("The nearest real images of generated ones, as a sheet.", {"repeats", "is_splits"})
+    parser.set_defaults(split="train", num_samples=1000)
+    parser.add_argument("--output", type=str, required=True, help="picture to write, .png")
+    parser.add_argument("--rows", type=int, default=12, help="samples on the sheet, those with the nearest images")
+    parser.add_argument("--columns", type=int, default=6, help="nearest images of each")
+    return parser
+
+
+OF_SAMPLES = {"num_samples", "seed", "repeats", "truncation", "labels", "batch_norm", "ema"}
+OF_SAMPLES |= {"kid_subsets", "kid_subset_size", "neighbours", "reference_samples"}
 
 
 def run_evaluate(arguments: Sequence[str]) -> None:
@@ -109,37 +122,31 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         parser.set_defaults(metrics=",".join(values["metrics"]))
     options = _parse(parser, arguments)
     samples, results, quiet = options.pop("checkpoint"), options.pop("results"), options.pop("quiet")
+    table = options.pop("class_table")
     options.pop("preset")
     metrics = [name.strip() for name in options.pop("metrics").split(",") if name.strip()]
     row = evaluate(samples, options.pop("reference"), metrics, progress=not quiet, **options)
     row["preset"] = str(preset) if preset else None
-    if Processes.current().is_main:
-        print_row(row)
-        if results is None and Path(samples).is_dir() and is_generator(Path(samples)):
-            results = Path(samples) / "results.jsonl"
-        if results:
-            print(f"row appended to {append_row(row, results)}")
+    if not Processes.current().is_main:
+        return
+    print_row(row)
+    classes = next((row.pop(key) for key in list(row) if key.startswith("class_table")), None)
+    if table and classes:
+        print(f"all classes: {save_table(classes, table)}")
+    if results is None and Path(samples).is_dir() and is_generator(Path(samples)):
+        results = Path(samples) / "results.jsonl"
+    if results:
+        print(f"row appended to {append_row(row, results)}")
 
 
 def run_reference(arguments: Sequence[str]) -> None:
     """Compute the statistics of a reference and write them."""
     options = _parse(reference_parser(), arguments)
-    output = Path(options["output"])
-    if output.suffix != ".safetensors":
-        raise ConfigError(f"--output {output} must end in .safetensors")
+    output = _ending(options["output"], ".safetensors")
     images = open_reference_images(options["data"], options["split"], options["resolution"])
-    extractor = load_extractor(
-        options["features"],
-        weights=options["inception_weights"],
-        weights_sha256=options["inception_sha256"],
-        resizer=options["resizer"],
-        precision=options["precision"],
-        device=options["device"],
-        compiled=options["compiled"],
-    )
     statistics = measure(
         images,
-        extractor,
+        _extractor(options),
         batch_size=options["batch_size"],
         is_splits=min(options["is_splits"], len(images)),
         keep_features=options["keep_features"],
@@ -151,6 +158,75 @@ def run_reference(arguments: Sequence[str]) -> None:
         mean, std = statistics.inception_score or (0.0, 0.0)
         print(f"{output}: {statistics.count:,} images, hash {statistics.description['hash']}")
         print(f"Inception Score of the reference ({statistics.description['extractor']}): {mean:.5g} ± {std:.2g}")
+
+
+def run_sweep(arguments: Sequence[str]) -> None:
+    """Evaluate at several truncations, draw the curve and write the table."""
+    options = _parse(sweep_parser(), arguments)
+    output = _ending(options.pop("output"), ".png")
+    try:
+        truncations = [float(value) for value in options.pop("truncations").split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--truncations: {error}; give numbers such as 0.5,0.7,1") from error
+    extractor = _extractor(options)
+    for name in ("inception_weights", "device", "compiled"):
+        options.pop(name)
+    samples, reference, quiet = options.pop("checkpoint"), options.pop("reference"), options.pop("quiet")
+    rows = truncation_sweep(samples, reference, extractor, truncations, progress=not quiet, **options)
+    paths = save_sweep(rows, output)
+    if Processes.current().is_main:
+        for row in rows:
+            print(f"truncation {row['truncation']:g}: {'; '.join(describe_numbers(row))}")
+        print(f"protocol: {rows[-1]['protocol']}")
+        print(f"curve {paths[0]}, table {paths[1]}")
+
+
+def run_neighbours(arguments: Sequence[str]) -> None:
+    """Draw the sheet of nearest real images and print the distances."""
+    options = _parse(neighbours_parser(), arguments)
+    output = _ending(options["output"], ".png")
+    if options["reference"] is None:
+        raise ConfigError("neighbours needs --reference, the training images")
+    protocol = make_protocol(
+        **{name: options[name] for name in ("num_samples", "seed", "truncation", "labels", "batch_norm", "ema")}
+    )
+    extractor = _extractor(options)
+    loaded = load_samples(options["checkpoint"], protocol, extractor.device, options["batch_size"])
+    row = neighbour_sheet(
+        images_of(loaded, protocol, protocol.seed),
+        options["reference"],
+        extractor,
+        output,
+        split=options["split"],
+        rows=options["rows"],
+        neighbours=options["columns"],
+        max_count=options["reference_samples"],
+        batch_size=options["batch_size"],
+        progress=not options["quiet"],
+    )
+    if Processes.current().is_main:
+        near, real = row["median_distance"], row["median_distance_real"]
+        print(f"median distance to the nearest of {row['count']:,} real images: {near:.4g} (smallest")
+        print(f"  {row['smallest_distance']:.4g}); of a real image to the nearest other one: {real:.4g}")
+        print(f"sheet {output}")
+
+
+def _extractor(options: dict[str, Any]) -> FeatureExtractor:
+    return load_extractor(
+        options["features"],
+        weights=options["inception_weights"],
+        weights_sha256=options["inception_sha256"],
+        resizer=options["resizer"],
+        precision=options["precision"],
+        device=options["device"],
+        compiled=options["compiled"],
+    )
+
+
+def _ending(path: str, suffix: str) -> Path:
+    if not path.endswith(suffix):
+        raise ConfigError(f"--output {path} must end in {suffix}")
+    return Path(path)
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:

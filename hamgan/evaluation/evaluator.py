@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 import hamgan
-from hamgan.config import Config, ConfigError
+from hamgan.config import ConfigError
 from hamgan.evaluation.distributed import Processes
 from hamgan.evaluation.features import FeatureExtractor, load_extractor
 from hamgan.evaluation.images import Images
@@ -94,24 +94,6 @@ def evaluate(
     row |= {"preset": str(preset) if preset else None, "warnings": warnings}
     row |= {"seconds": round(time.perf_counter() - start, 2), "protocol": protocol_line(row)}
     return _same_on_every_process(row, processes)
-
-
-def evaluate_training(generator: Any, config: Config) -> dict[str, Any]:
-    """Evaluate a generator in memory as `config.eval` says, on all processes; the reference's features stay in the run.
-
-    The reference is `eval.reference`, else the held-out split of the training source. Returns `evaluate`'s row.
-    """
-    chosen = config.eval
-    return evaluate(
-        generator,
-        chosen.reference or config.data.source,
-        chosen.metrics,
-        chosen.features,
-        num_samples=chosen.num_samples,
-        batch_size=chosen.batch_size,
-        batch_norm=chosen.batch_norm,
-        cache=config.folder / "reference",
-    )
 
 
 def _measure_samples(

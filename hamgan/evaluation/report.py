@@ -43,6 +43,10 @@ def print_row(row: dict[str, Any]) -> None:
     """Print the numbers, the protocol that belongs to them, and the warnings."""
     for line in describe_numbers(row):
         print(line)
+    for title in ("best", "worst"):
+        classes = next((value for key, value in row.items() if key.startswith(f"{title}_classes")), None)
+        if classes:
+            print(f"{title} classes: {', '.join(classes)}")
     print(f"protocol: {row['protocol']}")
     print(f"{row['seconds']:.1f} s, {row['images_per_second']:.1f} images/s on {row['device']}")
     for warning in row["warnings"]:
