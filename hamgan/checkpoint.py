@@ -98,7 +98,8 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensor
             optimizer.state[parameter] = state
 
 
-def _parts(step: GanStep) -> dict[str, nn.Module]:
+def networks_of(step: GanStep) -> dict[str, nn.Module]:
+    """generator, discriminator and, where one is kept, the average of G."""
     networks: dict[str, nn.Module] = {"generator": step.generator, "discriminator": step.discriminator}
     if step.average is not None:
         networks["average"] = step.average
@@ -108,7 +109,7 @@ def _parts(step: GanStep) -> dict[str, nn.Module]:
 def state_tensors(step: GanStep) -> dict[str, Tensor]:
     """Everything that a step owns, by name: generator.*, discriminator.*, average.*, *_optimizer.*, logit_averages."""
     tensors = {"logit_averages": step.logit_averages}
-    for prefix, network in _parts(step).items():
+    for prefix, network in networks_of(step).items():
         tensors |= {f"{prefix}.{key}": value for key, value in network.state_dict().items()}
     for prefix, optimizer, network in _optimizers(step):
         tensors |= {f"{prefix}.{key}": value for key, value in _optimizer_tensors(optimizer, network).items()}
@@ -129,7 +130,7 @@ def load_state_tensors(step: GanStep, tensors: dict[str, Tensor]) -> None:
         return {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{prefix}.")}
 
     try:
-        for prefix, network in _parts(step).items():
+        for prefix, network in networks_of(step).items():
             network.load_state_dict(part(prefix))
         for prefix, optimizer, network in _optimizers(step):
             _load_optimizer(optimizer, network, part(prefix))

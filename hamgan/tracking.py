@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from PIL import Image
 from tqdm import tqdm
 
-from hamgan.checkpoint import write_atomically
+from hamgan.checkpoint import Progress, write_atomically
 from hamgan.config import Config, config_to_dict
 
 
@@ -66,6 +67,16 @@ class RunLog:
         """Move the progress bar."""
         if self._bar is not None:
             self._bar.update(images / 1000)
+
+    def speed(self, progress: Progress) -> dict[str, float]:
+        """Images per second since the start of this process, seconds over all restarts, seconds to the end, memory."""
+        elapsed = time.perf_counter() - self.started
+        speed = (progress.images - self.first_images) / elapsed
+        left = max(0.0, self.config.train.total_kimg * 1000 - progress.images) / speed
+        found = {"images_per_second": speed, "seconds": progress.seconds, "seconds_left": left}
+        if torch.cuda.is_available():
+            found["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        return found
 
     def row(self, images: int, values: dict[str, Any]) -> None:
         """Append one row to metrics.jsonl, show it and pass it on."""

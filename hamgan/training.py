@@ -5,6 +5,7 @@ import math
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,18 +18,20 @@ from hamgan.checkpoint import (
     generator_from_state,
     latest_checkpoint,
     load_checkpoint,
+    networks_of,
     rotate,
     save_checkpoint,
     save_generator,
     write_atomically,
 )
 from hamgan.config import Config, ConfigError, TrainConfig, save_config, validate
-from hamgan.data import BatchLoader, ImageSource, check_source, class_histogram, open_source
+from hamgan.convert.initialise import initialise_from, parse_class_mapping
+from hamgan.data import BatchLoader, ImageSource, check_source, open_source
 from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
 from hamgan.evaluation.report import append_row
-from hamgan.layers import SpectralWeight
-from hamgan.networks import build_networks, count_parameters
+from hamgan.networks import build_networks
 from hamgan.noise import Noise
+from hamgan.reporting import describe_run, network_metrics
 from hamgan.run_folder import check_same_run
 from hamgan.sampling import LoadedGenerator, fold_spectral_norm
 from hamgan.sheets import draw_sheet
@@ -90,7 +93,8 @@ class Training:
             write_atomically(self.folder / "classes.json", json.dumps(self.source.class_names))
         accelerator.wait_for_everyone()
         self.log = RunLog(self.folder, config, accelerator, self.progress.images)
-        self._describe()
+        for line in describe_run(config, self.source, self.step, self.noise):
+            self.log.say(line)
 
     @property
     def images_per_step(self) -> int:
@@ -98,31 +102,18 @@ class Training:
         return self.config.train.batch_size * self.config.train.discriminator_steps
 
     def _resume(self) -> None:
-        warn = self.accelerator.print
-        path = latest_checkpoint(self.folder / "checkpoints", warn)
+        """Continue from the newest valid checkpoint; a new run may start from another model's weights."""
+        say = self.accelerator.print
+        path = latest_checkpoint(self.folder / "checkpoints", say)
         if path is not None:
             self.progress = load_checkpoint(path, self.step)
-            warn(f"resuming from {path}")
-
-    def _describe(self) -> None:
-        config, train, say = self.config, self.config.train, self.log.say
-        processes = self.accelerator.num_processes
-        histogram = class_histogram(self.source)
-        say(f"run       {self.folder}")
-        say(
-            f"data      {self.source.name}/{self.source.split}: {len(self.source):,} images at {config.resolution} px, "
-            f"{len(histogram)} classes of {histogram.min():,} to {histogram.max():,} images"
-        )
-        say(
-            f"networks  G {count_parameters(self.step.generator):,} and D "
-            f"{count_parameters(self.step.discriminator):,} parameters"
-        )
-        say(
-            f"batch     {train.batch_size} images = {processes} process(es) x {train.accumulation} accumulation x "
-            f"{self.noise.local_batch}"
-        )
-        precision = self.accelerator.mixed_precision.replace("no", "fp32")
-        say(f"device    {self.accelerator.device}, {precision}, TF32 {'on' if train.tf32 else 'off'}")
+            say(f"resuming from {path}")
+        elif self.config.train.init_from:
+            classes = parse_class_mapping(self.config.train.init_classes, self.step.generator.num_classes)
+            networks = networks_of(self.step)
+            found = initialise_from(networks, Path(self.config.train.init_from), classes=classes, seed=self.config.seed)
+            for name, initialisation in found.items():
+                say(initialisation.summary(name))
 
     def run(self) -> None:
         """Train until ``total_kimg``; returns early by `Stopped` (signal) or `Diverged` (loss not finite)."""
@@ -192,26 +183,8 @@ class Training:
         train = self.config.train
         factor = learning_rate_factor(train, self.progress.images - self.images_per_step)
         metrics |= {"g_lr": train.generator_lr * factor, "d_lr": train.discriminator_lr * factor}
-        metrics |= self._network_metrics() | self._speed()
+        metrics |= network_metrics(self.step.generator, self.step.discriminator) | self.log.speed(self.progress)
         self.log.row(self.progress.images, metrics)
-
-    def _network_metrics(self) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        for letter, network in (("g", self.step.generator), ("d", self.step.discriminator)):
-            modules = list(network.modules())
-            sigmas = torch.stack([m.get_buffer("sigma") for m in modules if isinstance(m, SpectralWeight)])
-            metrics |= {f"{letter}_sigma_max": float(sigmas.max()), f"{letter}_sigma_mean": float(sigmas.mean())}
-            for size, context in network.contexts.items():
-                metrics[f"{letter}_gate_{size}"] = float(context.get_parameter("gate").detach())
-        return metrics
-
-    def _speed(self) -> dict[str, float]:
-        seconds = time.perf_counter() - self.log.started
-        speed = (self.progress.images - self.log.first_images) / seconds
-        left = max(0.0, self.config.train.total_kimg * 1000 - self.progress.images) / speed
-        memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-        speeds = {"images_per_second": speed, "seconds": self.progress.seconds, "seconds_left": left}
-        return speeds | ({"memory_gib": memory} if memory else {})
 
     def sampler(self) -> LoadedGenerator:
         """A folded copy of the network to sample from as it stands, with its class names."""

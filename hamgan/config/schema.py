@@ -146,6 +146,11 @@ class TrainConfig:
 
     total_kimg: float = 100_000.0
     """Length of the run, in thousands of real images seen by D."""
+    init_from: str | None = None
+    """Start a new run from a run, a checkpoint or a generator file: all that fits is loaded, the rest stays new."""
+    init_classes: str = "auto"
+    """Class tables with `init_from`: auto (copy when the counts agree, else draw anew), redraw, or a JSON file of new
+    class -> source class."""
     batch_size: int = 256
     """Images per optimiser step, over all processes and accumulation steps."""
     accumulation: int = 1
