@@ -97,7 +97,8 @@ def test_generator_in_training_mode(name: str) -> None:
     after = in_our_layout(name, "after/")
     assert len(after) == len(list(generator.buffers())) - sum("sigma" in key for key, _ in generator.named_buffers())
     for key, value in after.items():
-        assert_within(state[key], value, 1e-5)
+        # One batch moves a moment by a thousandth: only a tight bound sees which variance was stored.
+        assert_within(state[key], value, 1e-6 if "running" in key else 1e-5)
 
 
 def test_generator_in_evaluation_mode() -> None:
