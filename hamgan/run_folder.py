@@ -6,7 +6,16 @@ from typing import Any
 from hamgan.config import Config, ConfigError, config_to_dict, load_config
 
 # A run may be resumed with other values of these; all else would make it a different run.
-RESUMABLE = ("name", "run_dir", "train.total_kimg", "train.threads", "data.prefetch", "log.", "checkpoint.", "eval.")
+RESUMABLE: tuple[str, ...] = (
+    "name",
+    "run_dir",
+    "train.total_kimg",
+    "train.threads",
+    "data.prefetch",
+    "log.",
+    "checkpoint.",
+    "eval.",
+)
 
 
 def flat_config(config: Config) -> dict[str, Any]:
