@@ -8,6 +8,7 @@ import pytest
 import skimage
 import torch
 from cleanfid.resize import build_resizer
+from inception_weights import save_random_inception
 from photo_crops import crop_photographs
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -26,24 +27,8 @@ def crops(count: int, size: int = 32) -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights in the format of torch-fidelity's file, so that its class runs without the download."""
-
-    class Random(FeatureExtractorInceptionV3):
-        def load_state_dict(self, *_args: object, **_options: object) -> None:  # type: ignore[override]  # keeps the draw
-            return None
-
-    folder = tmp_path_factory.mktemp("inception")
-    torch.save({}, folder / "empty.pth")
-    torch.manual_seed(0)
-    network = Random("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(folder / "empty.pth"))
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.05)
-            module.running_var.uniform_(0.05, 0.2)
-            module.weight.data.uniform_(0.7, 1.3)
-            module.bias.data.normal_(0, 0.1)
-    torch.save(network.state_dict(), folder / "weights-random.pth")
-    return folder / "weights-random.pth"
+    """A file of random weights."""
+    return save_random_inception(tmp_path_factory.mktemp("inception") / "weights-random.pth")
 
 
 def test_folded_inception_equals_torch_fidelity(inception_file: Path) -> None:

@@ -1,0 +1,73 @@
+"""With one Inception weights file torch-fidelity and torchmetrics give our numbers; so does pytorch-fid's algebra."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch_fidelity
+from inception_weights import save_random_inception
+from photo_crops import crop_photographs, save_flat
+from pytorch_fid.fid_score import calculate_frechet_distance
+from test_evaluation_metrics import features, moments
+from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
+
+from hamgan.evaluation import evaluate, measure
+from hamgan.evaluation.comparison import Measured, as_markdown, own_extractor
+from hamgan.evaluation.images import FolderImages
+from hamgan.evaluation.inception import file_sha256
+from hamgan.evaluation.metrics import frechet_distance
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Inception weights file."""
+    return save_random_inception(tmp_path_factory.mktemp("inception") / "weights.pth")
+
+
+@pytest.mark.slow
+def test_inception_numbers_equal_torch_fidelity(tmp_path: Path, weights: Path) -> None:
+    samples, reference = (save_flat(crop_photographs(seed, 1), tmp_path / str(seed)) for seed in (0, 1))
+    sha256 = file_sha256(weights)[:8]
+    row = evaluate(
+        samples, reference, ("fid", "is", "kid"), is_splits=2, kid_subset_size=4, inception_weights=weights,
+        inception_sha256=sha256, progress=False, device="cpu",
+    )  # fmt: skip
+    expected = torch_fidelity.calculate_metrics(
+        input1=str(samples), input2=str(reference), cuda=False, fid=True, isc=True, kid=True, isc_splits=2,
+        kid_subset_size=4, feature_extractor_weights_path=str(weights), cache=False, verbose=False, save_cpu_ram=True,
+    )  # fmt: skip
+    suffix = f"_inception_{sha256}"
+    assert row[f"fid{suffix}"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-4)
+    assert row[f"inception_score{suffix}"] == pytest.approx(expected["inception_score_mean"], rel=1e-4)
+    assert row[f"kid{suffix}"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-3)
+
+
+def test_moments_of_inception_features_equal_torchmetrics(tmp_path: Path, weights: Path) -> None:
+    pixels = crop_photographs(0, 1)
+    metric = FrechetInceptionDistance(feature_extractor_weights_path=str(weights), antialias=False)
+    metric.update(torch.from_numpy(pixels).permute(0, 3, 1, 2), real=True)
+    mean = metric.real_features_sum / len(pixels)
+    covariance = metric.real_features_cov_sum - len(pixels) * torch.outer(mean, mean)
+    found = measure(FolderImages(save_flat(pixels, tmp_path)), own_extractor(weights))
+    torch.testing.assert_close(found.mean, mean, rtol=1e-5, atol=1e-5 * float(mean.abs().max()))
+    torch.testing.assert_close(
+        found.covariance, covariance / (len(pixels) - 1), rtol=1e-3, atol=1e-5 * float(covariance.abs().max())
+    )
+
+
+@pytest.mark.parametrize("library", ["pytorch-fid", "torchmetrics"])
+def test_fid_equals_the_matrix_part_of(library: str) -> None:
+    first, second = (rows.double() for rows in (features(300, 64, 0), features(400, 64, 1, shift=0.2)))
+    statistics = [value for rows in (first, second) for value in (rows.mean(0), rows.T.cov())]
+    if library == "pytorch-fid":
+        expected = calculate_frechet_distance(*[value.numpy() for value in statistics])
+    else:
+        expected = float(_compute_fid(*statistics))
+    assert frechet_distance(*moments(first), *moments(second)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_table_has_a_line_per_evaluator_with_its_reason() -> None:
+    lines = [Measured("hamgan", 1.5, 2.25, 4.0, 10.0, ""), Measured("pytorch-fid", 1.6, None, 8.0, 5.0, "other resize")]
+    table = as_markdown(lines).splitlines()
+    assert len(table) == 4
+    assert table[3] == "| pytorch-fid | 1.600000 |  | 8.0 | 5.00 | other resize |"
