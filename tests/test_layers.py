@@ -159,6 +159,7 @@ def norm_on_one_process(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_batch_norm_over_two_processes_equals_one_on_the_whole_batch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     x = torch.randn(6, 3, 4, 4, dtype=torch.float64) * 2 + 1
