@@ -7,6 +7,7 @@ networks, the average of G, both optimisers) and ``state.json`` (counters and th
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hamgan.config import CheckpointConfig, Config, config_from_dict, config_to_dict
+from hamgan.config import CheckpointConfig, Config, config_from_dict, config_to_dict, validate
+from hamgan.layers import SpectralWeight
 from hamgan.networks import Generator
 from hamgan.step import GanStep
 
@@ -27,6 +29,10 @@ GENERATOR_FORMAT = "hamgan-generator"
 
 class CheckpointError(RuntimeError):
     """A checkpoint or generator file that cannot be used; the message names the file and the reason."""
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def checkpoint_name(images: int) -> str:
@@ -46,6 +52,10 @@ class Progress:
     """Time spent training, over all restarts."""
     fid: dict[str, float] = field(default_factory=dict)
     """FID by checkpoint name, for keeping the best."""
+
+
+# A checkpoint's folder; what lies beside them (a user's notes, a leftover of a crash) is no checkpoint.
+_NAME = re.compile(r"\d{8,}(\.\d{3})?")
 
 
 def _fsync(path: Path) -> None:
@@ -107,8 +117,13 @@ def networks_of(step: GanStep) -> dict[str, nn.Module]:
 
 
 def state_tensors(step: GanStep) -> dict[str, Tensor]:
-    """Everything that a step owns, by name: generator.*, discriminator.*, average.*, *_optimizer.*, logit_averages."""
+    """Everything that a step owns, by name.
+
+    generator.*, discriminator.*, average.*, *_optimizer.*, logit_averages; sums.* and counts.*: metrics not yet logged.
+    """
     tensors = {"logit_averages": step.logit_averages}
+    tensors |= {f"sums.{name}": value for name, value in step.sums.items()}
+    tensors |= {f"counts.{name}": torch.tensor(count) for name, count in step.counts.items()}
     for prefix, network in networks_of(step).items():
         tensors |= {f"{prefix}.{key}": value for key, value in network.state_dict().items()}
     for prefix, optimizer, network in _optimizers(step):
@@ -135,8 +150,10 @@ def load_state_tensors(step: GanStep, tensors: dict[str, Tensor]) -> None:
         for prefix, optimizer, network in _optimizers(step):
             _load_optimizer(optimizer, network, part(prefix))
         step.logit_averages.copy_(tensors["logit_averages"])
+        step.sums = {name: value.to(step.accelerator.device) for name, value in part("sums").items()}
+        step.counts = {name: int(value) for name, value in part("counts").items()}
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint is of another network: {' '.join(str(error).split())[:300]}") from error
+        raise CheckpointError(f"the checkpoint is of another network: {_short(error)}") from error
 
 
 def save_checkpoint(folder: Path, step: GanStep, progress: Progress) -> Path:
@@ -167,7 +184,7 @@ def save_checkpoint(folder: Path, step: GanStep, progress: Progress) -> Path:
     return path
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> dict[str, Any]:
     """state.json of a checkpoint whose checksum holds; raises CheckpointError."""
     try:
         state = json.loads((path / "state.json").read_text())
@@ -176,6 +193,8 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is incomplete: {error}") from error
     if not isinstance(state, dict) or digest != state.get("sha256"):
         raise CheckpointError(f"{path}/state.safetensors is damaged: its sha256 is not the one in state.json")
+    if not {"progress", "scaler"} <= set(state):
+        raise CheckpointError(f"{path}/state.json is damaged: it does not say where the run stands")
     return state
 
 
@@ -183,7 +202,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0].isdigit())
+    found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: float(path.name))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a process that was killed while saving left behind, gigabytes at full size."""
+    for path in folder.glob(".*.tmp"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def latest_checkpoint(folder: Path, warn: Any = print) -> Path | None:
@@ -194,7 +220,7 @@ def latest_checkpoint(folder: Path, warn: Any = print) -> Path | None:
     paths = list_checkpoints(folder)
     for path in reversed(paths):
         try:
-            _read_state(path)
+            read_state(path)
         except CheckpointError as error:
             warn(f"passing over a checkpoint: {error}")
             continue
@@ -206,21 +232,28 @@ def latest_checkpoint(folder: Path, warn: Any = print) -> Path | None:
 
 def load_checkpoint(path: Path, step: GanStep) -> Progress:
     """Restore networks, average, optimisers and scaler from one checkpoint; returns where the run stood."""
-    state = _read_state(path)
+    state = read_state(path)
     load_state_tensors(step, read_tensors(path / "state.safetensors")[0])
     if state["scaler"] is not None and step.accelerator.scaler is not None:
         step.accelerator.scaler.load_state_dict(state["scaler"])
-    return Progress(**state["progress"])
+    try:
+        return Progress(**state["progress"])
+    except TypeError as error:
+        raise CheckpointError(f"{path}/state.json is of another version: {error}") from error
 
 
-def rotate(folder: Path, config: CheckpointConfig, fid: dict[str, float]) -> None:
-    """Delete checkpoints that are neither among the newest, nor the best by FID, nor milestones."""
+def rotate(folder: Path, config: CheckpointConfig, fid: dict[str, float], images_per_step: int = 1) -> None:
+    """Delete checkpoints that are neither among the newest, nor the best by FID, nor milestones.
+
+    A milestone is the first checkpoint at or after a multiple of ``milestone_kimg``, less than one step after it.
+    """
     paths = list_checkpoints(folder)
     known = {path.name for path in paths}
     best = sorted((name for name in fid if name in known), key=lambda name: fid[name])[: config.keep_best]
     keep = {path.name for path in paths[-max(1, config.keep_last) :]} | set(best)
     for path in paths:
-        milestone = config.milestone_kimg and float(path.name) % config.milestone_kimg == 0
+        images, interval = round(float(path.name) * 1000), round(config.milestone_kimg * 1000)
+        milestone = interval > 0 and images % interval < images_per_step
         if path.name not in keep and not milestone:
             shutil.rmtree(path)
 
@@ -231,8 +264,8 @@ def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[
         with safe_open(path, framework="pt") as file:
             keys: Iterator[str] = (key for key in file.keys() if key.startswith(prefix))  # noqa: SIM118
             return {key[len(prefix) :]: file.get_tensor(key) for key in keys}, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {_short(error)}") from error
 
 
 def save_generator(
@@ -266,21 +299,35 @@ def load_generator_file(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != GENERATOR_FORMAT:
         raise CheckpointError(f"{path} is a safetensors file, but not a HamGAN generator")
-    config = config_from_dict(json.loads(metadata["config"]))
-    generator = generator_from_state(config, tensors, path)
-    header = {key: json.loads(value) for key, value in metadata.items() if key not in ("format", "config")}
-    return generator, config, header
+    try:
+        header = {key: json.loads(value) for key, value in metadata.items() if key != "format"}
+        config = config_from_dict(header.pop("config"))
+        validate(config)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"the header of {path} is damaged: {_short(error)}") from error
+    names = header.get("class_names")
+    if names is not None and (not isinstance(names, list) or len(names) != config.data.num_classes):
+        raise CheckpointError(f"the header of {path} is damaged: its class names are not one per class")
+    return generator_from_state(config, tensors, path), config, header
 
 
 def generator_from_state(config: Config, tensors: dict[str, Tensor], path: Path) -> Generator:
     """A generator in evaluation mode with the given weights; CheckpointError when they do not fit."""
-    assert config.data.num_classes is not None, "a stored configuration has its number of classes"
+    if config.data.num_classes is None:
+        raise CheckpointError(f"the configuration of {path} has no data.num_classes")
     with torch.device("meta"):
         generator = Generator(config.generator, config.resolution, config.data.num_classes)
-    generator.to_empty(device="cpu")
-    try:
-        generator.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"the weights in {path} do not fit its configuration: {reason}") from error
+    # Before any memory is taken: a damaged header may ask for more than there is.
+    expected = {name: value.shape for name, value in generator.state_dict().items()}
+    found = {name: value.shape for name, value in tensors.items()}
+    wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    if wrong:
+        examples = ", ".join(
+            f"{name} {list(found.get(name, ()))} for {list(expected.get(name, ()))}" for name in wrong[:3]
+        )
+        raise CheckpointError(f"{len(wrong)} weights in {path} do not fit its configuration: {examples}")
+    generator.to_empty(device="cpu").load_state_dict(tensors)
+    for module in generator.modules():
+        if isinstance(module, SpectralWeight):  # the one buffer that no file holds
+            module.get_buffer("sigma").fill_(1.0)
     return generator.eval().requires_grad_(False)

@@ -21,7 +21,7 @@ def run(main: Callable[[], None]) -> None:
 
         if isinstance(error, Stopped):
             _end(STOPPED, error)
-        if isinstance(error, (CheckpointError, Diverged)):
+        if isinstance(error, (CheckpointError, Diverged, OSError)):  # OSError: no space, no permission, not a folder
             _end(FAILURE, error)
         raise
     sys.exit(DONE)

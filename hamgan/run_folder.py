@@ -34,7 +34,8 @@ def check_same_run(folder: Path, config: Config) -> None:
     """Raise ConfigError, listing the differences, when the folder holds something other than this run."""
     stored_path = folder / "config.yaml"
     if not stored_path.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
+        # A crash before the first file was in place leaves a temporary one.
+        if folder.is_dir() and any(not item.name.endswith(".tmp") for item in folder.iterdir()):
             raise ConfigError(f"{folder} is not empty and holds no run; choose another name or --run_dir")
         return
     stored, new = flat_config(load_config(stored_path)), flat_config(config)

@@ -16,12 +16,17 @@ from hamgan.checkpoint import (
     generator_from_state,
     latest_checkpoint,
     load_generator_file,
+    read_state,
     read_tensors,
 )
 from hamgan.config import Config, ConfigError, load_config
 from hamgan.layers import SpectralWeight
 from hamgan.networks import Generator
 from hamgan.sheets import check_output, draw_sheet, save_folder, to_pil
+
+SMALLEST_TRUNCATION = 0.001
+MOST_NUMBERS = 10_000_000
+"""Seeds or classes that a range may name; far more than this is a slip of the keyboard."""
 
 
 def truncated_latent(seed: int, size: int, truncation: float = 1.0) -> Tensor:
@@ -35,6 +40,14 @@ def truncated_latent(seed: int, size: int, truncation: float = 1.0) -> Tensor:
     while truncation < 1.0 and bool((outside := z.abs() > truncation).any()):
         z = torch.where(outside, torch.randn(size, generator=generator), z)
     return z
+
+
+def check_truncation(truncation: float) -> None:
+    """Raise ConfigError unless latents can be drawn: resampling takes 1 / truncation rounds, for ever at 0."""
+    if not truncation >= SMALLEST_TRUNCATION:
+        raise ConfigError(
+            f"truncation is {truncation}; it must be above 0 ({SMALLEST_TRUNCATION} at least; 1 or more: no truncation)"
+        )
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -69,7 +82,7 @@ class LoadedGenerator:
 
     def class_index(self, name: int | str) -> int:
         """The index of a class given by index or by name; ConfigError names what is nearest."""
-        if isinstance(name, int) or name.isdigit():
+        if not isinstance(name, str) or name.isdecimal():
             index = int(name)
             if not 0 <= index < self.num_classes:
                 raise ConfigError(f"class {index} is out of range; there are classes 0 to {self.num_classes - 1}")
@@ -107,8 +120,7 @@ class LoadedGenerator:
         Returns a list of PIL images, or with ``output="tensor"`` uint8 [B, 3, H, W] on the CPU. Image i depends on
         seed i and class i alone, whatever the batch size. Raises ConfigError for a class or truncation not allowed.
         """
-        if truncation <= 0:
-            raise ConfigError(f"truncation is {truncation}; it must be above 0 (1 or more: no truncation)")
+        check_truncation(truncation)
         labels = [self.class_index(name) for name in classes]
         labels = labels * len(seeds) if len(labels) == 1 else labels
         if len(labels) != len(seeds):
@@ -149,7 +161,11 @@ def load_generator(
         network, config, header = load_generator_file(path)
     else:
         raise CheckpointError(f"there is no checkpoint at {path}{_nearest_run(path)}")
-    fold_spectral_norm(network.to(device=device, dtype=dtype))
+    try:
+        network = network.to(device=device, dtype=dtype)
+    except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch that was built without it
+        raise ConfigError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    fold_spectral_norm(network)
     return LoadedGenerator(
         network, config, class_names=header.get("class_names"), kimg=header.get("kimg"), source=str(path)
     )
@@ -165,16 +181,19 @@ def _load_folder(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
     """A run folder (its generator.safetensors, else its newest checkpoint) or one checkpoint folder."""
     if (path / "generator.safetensors").is_file():
         return load_generator_file(path / "generator.safetensors")
-    checkpoint = path if (path / "state.safetensors").is_file() else latest_checkpoint(path / "checkpoints")
+    checkpoint = path.resolve() if (path / "state.safetensors").is_file() else latest_checkpoint(path / "checkpoints")
     if checkpoint is None:
         raise CheckpointError(f"{path} is neither a run nor a checkpoint: no generator.safetensors, no checkpoints")
     run = checkpoint.parent.parent
+    if not (run / "config.yaml").is_file():
+        raise CheckpointError(f"{checkpoint} is not inside a run folder: there is no {run / 'config.yaml'}")
+    progress = read_state(checkpoint)["progress"]
     config = load_config(run / "config.yaml")
     tensors, _ = read_tensors(checkpoint / "state.safetensors", "average." if config.train.ema_decay else "generator.")
     network = generator_from_state(config, tensors, checkpoint)
     classes = run / "classes.json"
     names = json.loads(classes.read_text()) if classes.is_file() else None
-    return network, config, {"class_names": names, "kimg": float(checkpoint.name)}
+    return network, config, {"class_names": names, "kimg": progress["images"] / 1000}
 
 
 def parse_numbers(text: str, what: str) -> list[int]:
@@ -182,10 +201,12 @@ def parse_numbers(text: str, what: str) -> list[int]:
     numbers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(first) > 18 or len(last) > 18:
             raise ConfigError(f"{what} {part.strip()!r}: give numbers and ranges such as 0-7,12")
         if dash and int(last) < int(first):
             raise ConfigError(f"{what} {part.strip()!r} runs backwards; write {last}-{first}")
+        if dash and int(last) - int(first) >= MOST_NUMBERS:
+            raise ConfigError(f"{what} {part.strip()!r} names more than {MOST_NUMBERS:,} numbers")
         numbers += range(int(first), int(last) + 1) if dash else [int(first)]
     return numbers
 
@@ -195,7 +216,7 @@ def parse_classes(texts: Iterable[str], generator: LoadedGenerator) -> list[int]
     indices: list[int] = []
     for text in (part.strip() for item in texts for part in item.split(",")):
         first, dash, last = text.partition("-")
-        if dash and first.isdigit() and last.isdigit():
+        if dash and first.isdecimal() and last.isdecimal():
             indices += [generator.class_index(number) for number in parse_numbers(text, "class range")]
         else:
             indices.append(generator.class_index(text))
@@ -212,6 +233,9 @@ def sample_to(
 ) -> None:
     """Draw every class with every seed and write a grid (``*.png``, a row per class) or a folder of PNGs."""
     check_output(out)
+    check_truncation(truncation)
+    if scale < 1:
+        raise ConfigError(f"scale is {scale}; it must be 1 or more")
     names = generator.class_names or [str(index) for index in range(generator.num_classes)]
     total = len(classes) * len(seeds)
     with tqdm(total=total, unit="image", disable=not sys.stderr.isatty()) as bar:

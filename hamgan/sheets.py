@@ -8,6 +8,8 @@ from torch import Tensor
 
 from hamgan.config import ConfigError
 
+OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".mp4", ".npz")
+
 
 def to_pil(images: Tensor) -> list[Image.Image]:
     """uint8 [B, 3, H, W] to pictures."""
@@ -61,7 +63,10 @@ def _column_starts(groups: Sequence[tuple[str, int]], size: int, gap: int) -> li
 
 def check_output(path: Path) -> None:
     """Raise ConfigError when an output path is taken; nothing that exists is ever overwritten."""
-    if path.is_dir() and not any(path.iterdir()):
+    grid = path.suffix.lower() == ".png"
+    if path.suffix.lower() in OTHER_PICTURES:
+        raise ConfigError(f"{path}: a grid is written as .png; any other name is a folder of .png files")
+    if path.is_dir() and not grid and not any(path.iterdir()):
         return
     if path.exists():
         raise ConfigError(f"{path} exists already; choose another --out, or remove it first")

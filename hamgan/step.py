@@ -196,6 +196,13 @@ class GanStep:
         self.sums, self.counts = {}, {}
         return dict(zip(names, means, strict=True))
 
+    def share_sums(self) -> None:
+        """Average the pending sums over all processes, for a checkpoint that one of them writes."""
+        if self.sums and self.accelerator.num_processes > 1:
+            names = sorted(self.sums)
+            means = self.accelerator.reduce(torch.stack([self.sums[name] for name in names]), reduction="mean")
+            self.sums = dict(zip(names, means, strict=True))
+
     def _record(self, **values: Tensor) -> None:
         """Add to the sums on the device: a host read in every step would stall the GPU's queue."""
         for name, value in values.items():

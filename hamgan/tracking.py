@@ -46,6 +46,8 @@ class RunLog:
         flat = {key: json.dumps(value) for key, value in config_to_dict(self.config).items()}
         chosen = {name: options[name]} if name in options else {}
         self.accelerator.init_trackers(self.config.log.project, config=flat, init_kwargs=chosen)
+        if not self.accelerator.trackers:  # Accelerate leaves out what is not installed, without a word
+            raise RuntimeError(f"{name} is not installed")
 
     def _guarded(self, action: Any, *arguments: Any, **options: Any) -> None:
         """A tracker that is absent, offline or broken never stops a run: one warning, then it is left alone."""

@@ -6,7 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -19,6 +19,7 @@ from hamgan.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     networks_of,
+    remove_leftovers,
     rotate,
     save_checkpoint,
     save_generator,
@@ -27,8 +28,6 @@ from hamgan.checkpoint import (
 from hamgan.config import Config, ConfigError, TrainConfig, save_config, validate
 from hamgan.convert.initialise import initialise_from, parse_class_mapping
 from hamgan.data import BatchLoader, ImageSource, check_source, open_source
-from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
-from hamgan.evaluation.report import append_row
 from hamgan.networks import build_networks
 from hamgan.noise import Noise
 from hamgan.reporting import describe_run, network_metrics
@@ -37,6 +36,9 @@ from hamgan.sampling import LoadedGenerator, fold_spectral_norm
 from hamgan.sheets import draw_sheet
 from hamgan.step import GanStep
 from hamgan.tracking import RunLog
+
+if TYPE_CHECKING:
+    from hamgan.evaluation import FeatureExtractor
 
 
 class Diverged(RuntimeError):
@@ -57,6 +59,8 @@ def make_accelerator(config: Config) -> Accelerator:
         torch.set_num_threads(config.train.threads)
     tracker = config.log.tracker
     return Accelerator(
+        # Without this, Accelerate takes every process that was launched on a machine without GPU for the only one.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=None if tracker == "none" else tracker,
         project_dir=str(config.folder),
@@ -85,10 +89,13 @@ class Training:
         )
         self.progress = Progress()
         self._stop_signal: int | None = None
+        self._saved_images = 0
         self._extractor = self._load_extractor()
         self._resume()
         if accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for folder in (self.folder, self.folder / "checkpoints"):
+                remove_leftovers(folder)
             save_config(config, self.folder / "config.yaml")
             write_atomically(self.folder / "classes.json", json.dumps(self.source.class_names))
         accelerator.wait_for_everyone()
@@ -118,11 +125,11 @@ class Training:
     def run(self) -> None:
         """Train until ``total_kimg``; returns early by `Stopped` (signal) or `Diverged` (loss not finite)."""
         train, log = self.config.train, self.config.log
-        total = math.ceil(train.total_kimg * 1000)
+        total = round(train.total_kimg * 1000)
         if self.progress.images >= total:
             self.log.say(f"already at {self.progress.images / 1000:g} of {train.total_kimg:g} kimg; nothing to do")
             return
-        self._install_signals()
+        handlers = self._install_signals()
         loader = self._loader()
         batches = Batches(self.config, loader, self.noise, self.step)
         try:
@@ -151,6 +158,8 @@ class Training:
         finally:
             loader.close()
             self.log.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def _loader(self) -> BatchLoader:
         return BatchLoader(
@@ -208,14 +217,19 @@ class Training:
         sheet = draw_sheet(rows, [self.source.class_names[label] for label in classes])
         self.log.sheet(checkpoint_name(self.progress.images), sheet, self.progress.images)
 
-    def _load_extractor(self) -> FeatureExtractor | None:
+    def _load_extractor(self) -> "FeatureExtractor | None":
         """Before the first step: missing weights should end a run now, not hours later."""
         if self.config.eval.every_kimg <= 0:
             return None
+        from hamgan.evaluation import load_extractor  # torch-fidelity is not needed to train
+
         return load_extractor(self.config.eval.features, device=self.accelerator.device)
 
     def _evaluate(self) -> None:
         """FID and the like on all processes; the checkpoint is kept while it is among the best."""
+        from hamgan.evaluation import evaluate
+        from hamgan.evaluation.report import append_row
+
         settings = self.config.eval
         row = evaluate(
             self.sampler(),
@@ -238,10 +252,15 @@ class Training:
             self.progress.fid[checkpoint_name(self.progress.images)] = fid
 
     def _save(self) -> None:
-        """One process writes, all wait."""
+        """One process writes, all wait. What was saved after this step already is not written again."""
+        if self._saved_images == self.progress.images:
+            return
+        self._saved_images = self.progress.images
+        self.step.share_sums()
         if self.accelerator.is_main_process:
-            save_checkpoint(self.folder / "checkpoints", self.step, self.progress)
-            rotate(self.folder / "checkpoints", self.config.checkpoint, self.progress.fid)
+            checkpoints = self.folder / "checkpoints"
+            save_checkpoint(checkpoints, self.step, self.progress)
+            rotate(checkpoints, self.config.checkpoint, self.progress.fid, self.images_per_step)
             save_generator(
                 self.folder / "generator.safetensors",
                 self.step.sampler,
@@ -251,22 +270,24 @@ class Training:
             )
         self.accelerator.wait_for_everyone()
 
-    def _install_signals(self) -> None:
+    def _install_signals(self) -> dict[int, Any]:
+        """Let signals ask for a stop after the step; returns the handlers that were there."""
+
         def ask(number: int, _frame: Any) -> None:
             if self._stop_signal is not None:  # the second signal means now
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
             self._stop_signal = number
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, ask)
+        return {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
 
     def _stop_if_asked(self) -> None:
         """All processes stop after the same step, whichever of them the signal reached first."""
-        stop = torch.tensor(float(self._stop_signal is not None), device=self.accelerator.device)
+        stop = self._stop_signal is not None
         if self.accelerator.num_processes > 1:
-            stop = self.accelerator.reduce(stop, reduction="sum")
-        if float(stop) > 0:
+            asked = torch.tensor(float(stop), device=self.accelerator.device)
+            stop = float(self.accelerator.reduce(asked, reduction="sum")) > 0
+        if stop:
             self._save()
             raise Stopped(
                 f"stopped at {self.progress.images / 1000:g} kimg, checkpoint saved; the same command resumes"
@@ -274,7 +295,8 @@ class Training:
 
 
 def _crosses(before: int, after: int, kimg: float) -> bool:
-    return kimg > 0 and math.floor(after / (kimg * 1000)) != math.floor(before / (kimg * 1000))
+    images = round(kimg * 1000)
+    return images > 0 and after // images != before // images
 
 
 def learning_rate_factor(train: TrainConfig, images: int) -> float:
