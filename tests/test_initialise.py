@@ -122,6 +122,7 @@ def test_other_classes_are_drawn_like_the_source_s(source: Path) -> None:
         assert table.shape[0] == 400
         assert torch.allclose(table.mean(0), known.mean(0), atol=4 * known.std().item() / 20)
         assert torch.allclose(table.std(0), known.std(0, correction=0), rtol=0.2)
+    assert report["discriminator"].warmed == ["class_embedding.vector"]
     assert report["generator"].redrawn
     assert report["generator"].classes == ["class_embedding.weight"]
     again = hamgan_networks(classes=400)

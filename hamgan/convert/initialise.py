@@ -31,6 +31,8 @@ class Initialisation:
     """Tensors that keep their initial values."""
     unused: list[str] = field(default_factory=list)
     """Tensors of the source without a place here."""
+    warmed: list[str] = field(default_factory=list)
+    """Singular vectors that were iterated anew for weights that changed or came without theirs."""
     redrawn: bool = False
     """The class tables were drawn anew."""
 
@@ -148,8 +150,8 @@ class _Transfer:
                 result.loaded.append(name)
             else:
                 result.new.append(name)
-                result.unused += [name] if name in self.source else []
-        self._warm_up(set(result.new), set(result.loaded) | set(result.classes))
+                result.unused += [name] if name in self.source and name not in stale else []
+        self._warm_up(result)
         return result
 
     def _foreign_contexts(self) -> set[str]:
@@ -191,10 +193,14 @@ class _Transfer:
         table.copy_((mean + spread * draw).to(table.device))
         return True
 
-    def _warm_up(self, new: set[str], taken: set[str]) -> None:
+    def _warm_up(self, result: Initialisation) -> None:
         """Singular vectors for weights that were taken over without theirs."""
+        taken = set(result.loaded) | set(result.classes)
         for name, module in self.network.named_modules():
-            if isinstance(module, SpectralWeight) and f"{name}.weight" in taken and f"{name}.vector" in new:
+            vector = f"{name}.vector"
+            if isinstance(module, SpectralWeight) and f"{name}.weight" in taken and vector in result.new:
+                result.new.remove(vector)
+                result.warmed.append(vector)
                 was_training = module.training
                 module.train()
                 for _ in range(WARM_UP):
