@@ -204,6 +204,19 @@ def test_leftovers_are_errors_unless_allowed() -> None:
     assert conversion.missing == ["linear.bias"]
 
 
+def test_a_second_tensor_for_one_place_is_left_over() -> None:
+    source = weights("biggan32_hier_g")
+    source["blocks.0.0.bn1.bn.stored_mean"] = source["blocks.0.0.bn1.stored_mean"] + 1
+    with pytest.raises(ConversionError, match=r"does not use 1 tensors: `blocks\.0\.0\.bn1\.bn\.stored_mean`"):
+        biggan_pytorch(source)
+
+
+def test_official_variables_may_be_arrays() -> None:
+    tensors = official_variables("discriminator_v1_nmf")
+    state = hamgan_tf({name: value.numpy() for name, value in tensors.items()})[1]
+    assert all(torch.equal(value, state[name]) for name, value in hamgan_tf(tensors)[1].items())
+
+
 class Convert:
     """Runs scripts/convert.py in this process."""
 

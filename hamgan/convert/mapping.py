@@ -59,10 +59,12 @@ def apply_rules(source: Mapping[str, Tensor], rules: list[Rule], conversion: Con
             match = pattern.fullmatch(name)
             if match is None:
                 continue
-            if rule.target is None:
+            target = None if rule.target is None else match.expand(rule.target)
+            if target is None:
                 conversion.ignored.append(name)
+            elif target in conversion.state:  # a second tensor for the same place
+                conversion.unused.append(name)
             else:
-                target = match.expand(rule.target)
                 conversion.state[target] = rule.change(full_precision(tensor)).contiguous()
                 conversion.mapped[name] = target
             break
