@@ -7,6 +7,7 @@ order, as ours is with ``vector: input``.
 import re
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,7 @@ _VECTOR = "(?:.*/)?spectral_norm_u"
 _SLOTS = Rule(r".*/Adam(_1)?", None)
 
 
-def hamgan_tf(variables: Mapping[str, Tensor]) -> tuple[Config, dict[str, Tensor]]:
+def hamgan_tf(variables: Mapping[str, Tensor | np.ndarray]) -> tuple[Config, dict[str, Tensor]]:
     """Convert the variables (name -> tensor or array) of an official generator or discriminator.
 
     Returns its configuration and our state dict. Rank, steps and kind of the decomposition leave no trace in the
