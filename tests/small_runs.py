@@ -1,4 +1,4 @@
-"""Runs small enough for tests: two channels at 32 px on the photographs, in this process or in processes of their own."""
+"""Runs small enough for tests: two channels at 32 px on the photographs, here or in processes of their own."""
 
 import json
 import os
