@@ -18,7 +18,7 @@ from hamgan.evaluation.efficientnet import EfficientNetLite0Extractor
 from hamgan.evaluation.features import clean_resize, load_extractor
 from hamgan.evaluation.inception import file_sha256, inception_weights
 
-EGYPTIAN_CAT, ESPRESSO = 285, 967
+TABBY_TO_EGYPTIAN_CAT, ESPRESSO = [281, 282, 285], [967]
 
 
 def crops(count: int, size: int = 32) -> torch.Tensor:
@@ -48,14 +48,17 @@ def test_numbers_of_other_weights_carry_their_hash(inception_file: Path) -> None
     assert extractor.suffix == f"_inception_{digest}"
 
 
-def test_efficientnet_recognises_photographs() -> None:
+@pytest.mark.parametrize(
+    ("name", "classes", "expected"), [("chelsea.png", TABBY_TO_EGYPTIAN_CAT, 0.888), ("coffee.png", ESPRESSO, 0.940)]
+)
+def test_efficientnet_recognises_photographs(name: str, classes: list[int], expected: float) -> None:
+    # Padding on the wrong side gives espresso 0.896, pixels scaled to [0, 1] 0.851: right classes, wrong features.
+    picture = Image.open(Path(skimage.__file__).parent / "data" / name)
+    left = (picture.width - picture.height) // 2
+    square = np.asarray(picture.crop((left, 0, left + picture.height, picture.height)))
     network = EfficientNetLite0Extractor("efficientnet-lite0", ["logits"])
-    for name, expected in (("chelsea.png", EGYPTIAN_CAT), ("coffee.png", ESPRESSO)):
-        picture = Image.open(Path(skimage.__file__).parent / "data" / name)
-        left = (picture.width - picture.height) // 2
-        square = np.asarray(picture.crop((left, 0, left + picture.height, picture.height)))
-        logits = network(torch.from_numpy(square.copy()).permute(2, 0, 1)[None])[0]
-        assert int(logits.argmax()) == expected
+    logits = network(torch.from_numpy(square.copy()).permute(2, 0, 1)[None])[0]
+    assert float(logits.softmax(1)[0, classes].sum()) == pytest.approx(expected, abs=0.005)
 
 
 def test_features_do_not_depend_on_the_batch_or_the_threads() -> None:
