@@ -12,9 +12,10 @@ from photo_crops import PHOTOGRAPHS, crop_photographs, save_by_class, save_flat
 from PIL import Image
 
 from hamgan.config import ConfigError, load_config
-from hamgan.evaluation import evaluate, load_extractor, load_reference, measure, save_reference
+from hamgan.evaluation import FeatureStatistics, evaluate, load_extractor, load_reference, measure, save_reference
 from hamgan.evaluation.features import FeatureExtractor
 from hamgan.evaluation.images import ArrayImages, FolderImages
+from hamgan.evaluation.numbers import match_classes
 from hamgan.networks import Generator
 from hamgan.sampling import LoadedGenerator
 
@@ -293,3 +294,13 @@ def test_presets_are_the_published_protocols(preset: str, expected: tuple[Any, .
     protocol = make_protocol(preset)
     assert (protocol.num_samples, protocol.split, protocol.is_splits, protocol.ema) == expected
     assert make_protocol(preset, num_samples=9).num_samples == 9
+
+
+def test_labels_follow_the_names_of_the_classes() -> None:
+    nothing = torch.zeros(0)
+    found = FeatureStatistics(3, nothing, nothing, labels=torch.tensor([0, 1, 1]), class_names=["cat", "moon"])
+    reference = FeatureStatistics(3, nothing, nothing, class_names=["brick", "moon", "cat"])
+    assert match_classes(found, reference).tolist() == [2, 1, 1]
+    reference.class_names = ["cat", "sun"]
+    with pytest.raises(ConfigError, match="no class 'moon'; it has cat, sun"):
+        match_classes(found, reference)
