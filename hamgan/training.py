@@ -6,7 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -185,15 +185,18 @@ class Training:
         metrics = {name: float(value) for name, value in self.step.take_metrics().items()}
         broken = sorted(name for name, value in metrics.items() if not math.isfinite(value))
         if broken:
-            raise Diverged(
-                f"{', '.join(broken)} is not finite at {self.progress.images / 1000:g} kimg; "
-                f"the last checkpoint is {latest_checkpoint(self.folder / 'checkpoints', lambda _: None)}"
-            )
+            self._diverge(f"{', '.join(broken)} is")
         train = self.config.train
         factor = learning_rate_factor(train, self.progress.images - self.images_per_step)
         metrics |= {"g_lr": train.generator_lr * factor, "d_lr": train.discriminator_lr * factor}
         metrics |= network_metrics(self.step.generator, self.step.discriminator) | self.log.speed(self.progress)
         self.log.row(self.progress.images, metrics)
+
+    def _diverge(self, what: str) -> NoReturn:
+        raise Diverged(
+            f"{what} not finite at {self.progress.images / 1000:g} kimg; "
+            f"the last checkpoint is {latest_checkpoint(self.folder / 'checkpoints', lambda _: None)}"
+        )
 
     def sampler(self) -> LoadedGenerator:
         """A folded copy of the network to sample from as it stands, with its class names."""
@@ -256,6 +259,9 @@ class Training:
         if self._saved_images == self.progress.images:
             return
         self._saved_images = self.progress.images
+        for name, network in networks_of(self.step).items():
+            if not torch.stack(torch._foreach_norm(list(network.parameters()))).isfinite().all():
+                self._diverge(f"weights of the {name} are")
         self.step.share_sums()
         if self.accelerator.is_main_process:
             checkpoints = self.folder / "checkpoints"

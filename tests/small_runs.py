@@ -28,7 +28,7 @@ VALUES: dict[str, Any] = {
     },
     "discriminator": {"channels": 2, "context_resolutions": [16], "hamburger": {"rank": 4}},
     "data": {"source": "photos"},
-    "train": {"total_kimg": 0.04, "batch_size": 8, "ema_decay": 0.9, "precision": "fp32"},
+    "train": {"total_kimg": 0.04, "batch_size": 8, "ema_decay": 0.9, "precision": "fp32", "threads": 1},
     "log": {"every_kimg": 0.008, "samples_every_kimg": 0, "sample_classes": 2, "samples_per_class": 2},
     "checkpoint": {"every_kimg": 0.016},
 }
