@@ -1,6 +1,7 @@
 """The demo: a training run on the embedded photographs, its figures beside the untrained generator's, and a sheet."""
 
 import json
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,6 +86,7 @@ def _evaluate(
         batch_size=config.eval.batch_size,
         extractor=extractor,
         cache=config.folder / "features",
+        progress=sys.stderr.isatty(),
     )
 
 
