@@ -78,8 +78,8 @@ def test_every_kind_of_picture_gives_its_pixels(name: str, data: bytes, pixels: 
 
 
 def test_ycck_jpeg_gives_its_pixels() -> None:
-    # Photoshop's CMYK JPEGs: (C, M, Y) as YCbCr, K inverted, and transform 2 in Adobe's APP14 marker. Pillow writes CMYK
-    # with transform 0 and inverts it, so the channels go in inverted and the marker is changed afterwards.
+    # Photoshop's CMYK JPEGs: (C, M, Y) as YCbCr, K inverted, and transform 2 in Adobe's APP14 marker. Pillow writes
+    # CMYK with transform 0 and inverts it, so the channels go in inverted and the marker is changed afterwards.
     *inks, black = RGB.convert("CMYK").split()
     channels = [*Image.merge("RGB", inks).convert("YCbCr").split(), black.point(lambda value: 255 - value)]
     inverted = [channel.point(lambda value: 255 - value) for channel in channels]

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,27 @@ def _walk(folder: str, inside: str, parents: frozenset[str]) -> Iterator[tuple[s
                 yield relative, entry.stat().st_size
 
 
+def walk_pictures(folder: Path) -> list[tuple[str, int]]:
+    """(path relative to `folder` with /, bytes) of every picture below it, sorted; links are followed."""
+    try:
+        return sorted(_walk(str(folder), "", frozenset()))
+    except OSError as error:
+        raise DataError(f"cannot list {error.filename or folder}: {error.strerror}") from error
+
+
+def split_names(below: Iterable[str]) -> dict[str, str]:
+    """Which of these folder names is which split, if one of them is ``train`` in any case; else none is."""
+    lower = {name.lower(): name for name in sorted(below)}
+    found = {
+        split: next((lower[name] for name in names if name in lower), None) for split, names in SPLIT_FOLDERS.items()
+    }
+    return {split: name for split, name in found.items() if name} if found["train"] else {}
+
+
 def split_folders(root: Path) -> dict[str, Path]:
     """The folder of each split: ``train/`` and ``val/`` (or ``test/``, ...) in any case, else the root as train."""
-    below = {entry.name.lower(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
-    found = {
-        split: next((below[name] for name in names if name in below), None) for split, names in SPLIT_FOLDERS.items()
-    }
-    if found["train"] is None:
-        return {"train": root}
-    return {split: folder for split, folder in found.items() if folder is not None}
+    names = split_names(entry.name for entry in root.iterdir() if entry.is_dir())
+    return {split: root / name for split, name in names.items()} or {"train": root}
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -75,14 +87,6 @@ def class_folders(folder: Path) -> list[str]:
         for entry in folder.iterdir()
         if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
     )
-
-
-def list_class_folder(folder: Path, class_name: str) -> list[tuple[str, int]]:
-    """(path relative to `folder` with /, bytes) of every picture of a class, nested folders included, sorted."""
-    try:
-        return sorted(_walk(str(folder / class_name), f"{class_name}/", frozenset()))
-    except OSError as error:
-        raise DataError(f"cannot list {folder / class_name}: {error.strerror}") from error
 
 
 class FolderSource:
@@ -110,7 +114,8 @@ class FolderSource:
         self._how = Preparation(resolution)
         files, labels, digest = [], [], hashlib.sha256()
         for label, class_name in enumerate(self.class_names):
-            listed = list_class_folder(self._folder, class_name) if (self._folder / class_name).is_dir() else []
+            below = self._folder / class_name
+            listed = [(f"{class_name}/{path}", size) for path, size in walk_pictures(below)] if below.is_dir() else []
             files += [path for path, _ in listed]
             labels += [label] * len(listed)
             digest.update("".join(f"{path}\0{size}\n" for path, size in listed).encode("utf-8", "surrogateescape"))

@@ -38,17 +38,20 @@ class ImageSource(Protocol):
 def open_source(source: str, split: str, resolution: int) -> ImageSource:
     """Open a training or reference set at one resolution (pixels).
 
-    source: ``photos``, or a folder of class folders (also with ``train/`` and ``val/`` above them).
+    source: ``photos``, a prepared store, or a folder of class folders (also with ``train/`` and ``val/`` above them).
     Raises DataError (a sentence) for an unknown name, a missing folder, split or resolution.
     """
     from hamgan.data.folder import FolderSource
     from hamgan.data.photos import PhotoSource
+    from hamgan.data.store import StoreSource
 
     if split not in SPLITS:
         raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
     if source == "photos":
         return PhotoSource(split, resolution)
     path = Path(source).expanduser()
+    if (path / "manifest.json").is_file() or (path / "work" / "plan.json").is_file():
+        return StoreSource(path, split, resolution)
     if path.is_dir():
         return FolderSource(path, split, resolution)
     near = difflib.get_close_matches(source, ["photos"], n=1)
