@@ -54,13 +54,13 @@ DISCRIMINATOR_WIDTHS = {
 
 
 def _context_block(
-    network: GeneratorConfig | DiscriminatorConfig, channels: int, norm: NormFactory | None = None
+    network: GeneratorConfig | DiscriminatorConfig, channels: int, size: int, norm: NormFactory | None = None
 ) -> nn.Module:
     # sigma, not max(1, sigma): the official code holds these convolutions at spectral norm 1 exactly.
     conv = partial(SpectralConv2d, kernel=1, config=network.spectral_norm, bias=False, clamp=False)
     if network.context == "attention":
         return SelfAttention(channels, conv)
-    return Hamburger(channels, network.hamburger, conv, norm)
+    return Hamburger(channels, network.hamburger, conv, norm, positions=size * size)
 
 
 def _draw_bases(contexts: nn.ModuleDict, batch: int, device: torch.device, generator: torch.Generator | None) -> Bases:
@@ -96,7 +96,7 @@ class Generator(nn.Module):
             self.blocks.append(GeneratorBlock(inputs, outputs, conv, norm))
             inputs, size = outputs, 2 * size
             if config.context != "none" and size in config.context_resolutions:
-                self.contexts[str(size)] = _context_block(config, outputs, norm)
+                self.contexts[str(size)] = _context_block(config, outputs, size, norm)
         self.output_norm = PlainBatchNorm(inputs, config.norm)
         self.output_conv = conv(inputs, 3, 3)
         initialise(self, config.init)
@@ -158,7 +158,7 @@ class Discriminator(nn.Module):
             self.blocks.append(DiscriminatorBlock(inputs, outputs, conv, down=down, first=index == 0))
             inputs, size = outputs, size // 2 if down else size
             if config.context != "none" and down and size in config.context_resolutions:
-                self.contexts[str(size)] = _context_block(config, outputs)
+                self.contexts[str(size)] = _context_block(config, outputs, size)
         self.linear = SpectralLinear(inputs, 1, config.spectral_norm)
         self.class_embedding = SpectralEmbedding(num_classes, inputs, config.spectral_norm)
         initialise(self, config.init)

@@ -209,3 +209,25 @@ def test_unknown_number_of_classes_is_a_sentence() -> None:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, num_classes=None))
     with pytest.raises(ConfigError, match="num_classes is not set"):
         build_networks(config)
+
+
+def test_persistent_bases_know_the_positions_of_their_feature_map() -> None:
+    config = load_config(
+        None,
+        [
+            "data.num_classes=3",
+            "resolution=32",
+            "generator.channels=2",
+            "generator.latent_dim=16",
+            "generator.context_resolutions=[16]",
+            "generator.hamburger.bases=persistent",
+            "generator.hamburger.mode=channel",
+            "generator.hamburger.rank=4",
+            "discriminator.channels=2",
+            "discriminator.context=none",
+        ],
+    )
+    generator, _ = build_networks(config)
+    images = generator(torch.randn(2, 16), torch.tensor([0, 2]))
+    assert images.shape == (2, 3, 32, 32)
+    assert torch.isfinite(images).all()
