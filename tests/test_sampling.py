@@ -93,6 +93,7 @@ def test_latents_are_normal_and_functions_of_the_seed() -> None:
     many = torch.stack([truncated_latent(seed, 50) for seed in range(200)]).flatten()
     assert stats.kstest(many.numpy(), "norm").pvalue > 0.01
     assert torch.equal(truncated_latent(7, 50), many[350:400])
+    assert len(torch.unique(many.view(200, 50), dim=0)) == 200
     assert torch.equal(truncated_latent(7, 50, 1.0), truncated_latent(7, 50, 5.0))
 
 
