@@ -8,12 +8,14 @@ import pytest
 import skimage
 import torch
 from cleanfid.resize import build_resizer
+from conftest import golden_file
 from inception_weights import save_random_inception
 from photo_crops import crop_photographs
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from hamgan.config import ConfigError
+from hamgan.evaluation import inception
 from hamgan.evaluation.efficientnet import EfficientNetLite0Extractor
 from hamgan.evaluation.features import clean_resize, load_extractor
 from hamgan.evaluation.inception import file_sha256, inception_weights
@@ -124,3 +126,12 @@ def test_without_network_the_message_names_the_file_to_bring(tmp_path: Path, mon
 def test_unknown_features_name_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'vgg'.*inception and efficientnet-lite0"):
         load_extractor("vgg")
+
+
+@pytest.mark.parametrize("size", [5, 19])
+def test_resize_in_front_of_inception_is_the_official_one(size: int) -> None:
+    with np.load(golden_file("hamgan_tf/preprocess.npz")) as recorded:
+        image = torch.from_numpy(recorded["incresize/image"]).permute(0, 3, 1, 2)
+        expected = torch.from_numpy(recorded[f"incresize{size}/out"]).permute(0, 3, 1, 2)
+    resized = inception.interpolate_bilinear_2d_like_tensorflow1x(image, (size, size), align_corners=False)
+    torch.testing.assert_close(resized, expected, rtol=0, atol=1e-5)
