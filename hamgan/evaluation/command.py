@@ -42,9 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _start_processes() -> None:
     """Join the other processes when `accelerate launch` or `torchrun` started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        import torch
         from accelerate import PartialState
 
-        PartialState()
+        # Without `cpu`, processes on a machine without an accelerator do not find each other.
+        PartialState(cpu=not torch.accelerator.is_available())
 
 
 def _parser(description: str, skip: Set[str] = frozenset(), samples: bool = True) -> ArgumentParser:
