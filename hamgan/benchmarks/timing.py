@@ -1,0 +1,127 @@
+"""Time and memory of alternatives, measured in turn in one process."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's remarks about a missing GPU
+
+import torch
+
+Work = Callable[[], object]
+Clock = Literal["cpu", "wall"]
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of every round per alternative, in the order of the rounds; ``clock`` says which seconds."""
+
+    seconds: dict[str, list[float]]
+    clock: Clock
+
+    def median(self, name: str) -> float:
+        """Median over the rounds, in seconds."""
+        return statistics.median(self.seconds[name])
+
+    def ratio(self, name: str, base: str) -> float:
+        """Median over the rounds of this alternative's time by that of ``base`` in the same round."""
+        pairs = zip(self.seconds[name], self.seconds[base], strict=True)
+        return statistics.median(one / other for one, other in pairs)
+
+    def spread(self, name: str) -> float:
+        """Interquartile range by median: differences below it mean nothing."""
+        values = self.seconds[name]
+        if len(values) < 2:
+            return 0.0
+        low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+        return (high - low) / self.median(name)
+
+    def to_json(self) -> dict[str, Any]:
+        """All rounds and their medians."""
+        return {
+            "clock": self.clock,
+            "seconds": self.seconds,
+            "median": {name: self.median(name) for name in self.seconds},
+            "spread": {name: self.spread(name) for name in self.seconds},
+        }
+
+
+def default_clock(device: torch.device) -> Clock:
+    """CPU time on one thread, which other work on the machine disturbs least; else wall time."""
+    return "cpu" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
+
+
+def interleaved(
+    alternatives: Mapping[str, Work],
+    rounds: int = 7,
+    *,
+    warmup: int = 1,
+    device: torch.device | str = "cpu",
+    clock: Clock | None = None,
+) -> Timings:
+    """Call every alternative once per round: A B C A B C ...; the first ``warmup`` rounds are not counted.
+
+    ``clock`` None takes `default_clock`; CPU time counts all threads of this process, but no other processes.
+    """
+    device = torch.device(device)
+    clock = clock or default_clock(device)
+    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
+    for number in range(-warmup, rounds):
+        for name, work in alternatives.items():
+            taken = _time(work, device, clock)
+            if number >= 0:
+                seconds[name].append(taken)
+    return Timings(seconds, clock)
+
+
+def _time(work: Work, device: torch.device, clock: Clock) -> float:
+    now = time.process_time if clock == "cpu" else time.perf_counter
+    synchronise(device)
+    start = now()
+    work()
+    synchronise(device)
+    return now() - start
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for what was queued on an accelerator."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def peak_memory(work: Work, device: torch.device | str = "cpu") -> int:
+    """Most bytes of tensors alive at a time during ``work``, beyond those alive before it.
+
+    On a GPU the allocator's own count; on a CPU the sum of the profiler's allocations and releases (tensors of torch
+    only, not the interpreter or other libraries).
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        synchronise(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        synchronise(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
+        work()
+    results = profile.profiler.kineto_results if profile.profiler else None
+    events = results.events() if results else []
+    alive = peak = 0
+    for event in sorted((event for event in events if event.name() == "[memory]"), key=lambda event: event.start_ns()):
+        alive += event.nbytes()
+        peak = max(peak, alive)
+    return peak
+
+
+def count_flops(work: Work) -> int:
+    """Floating-point operations of the matrix products and convolutions in ``work``, two per multiply-add."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
