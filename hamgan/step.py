@@ -90,22 +90,29 @@ class GanStep:
             for group in optimizer.param_groups:
                 group["lr"] = lr * factor
 
-    def discriminator_step(self, batches: Sequence[DiscriminatorBatch], norms: bool = False) -> None:
-        """One optimiser step of D over ``len(batches)`` accumulated backward passes."""
+    def discriminator_step(self, batches: Sequence[DiscriminatorBatch], report: bool = False) -> None:
+        """One optimiser step of D over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""
         self.discriminator.requires_grad_(True)
         self._discriminator_stepper.zero_grad()
+        means = []
         for batch, last in _with_last(batches):
             with self._synchronised(self._discriminator, last):
-                loss = self._discriminator_loss(batch)
+                loss, logit_means = self._discriminator_loss(batch, report)
                 self.accelerator.backward(loss / len(batches))
+            means.append(logit_means)
+        if self.train.lecam:
+            self._update_logit_averages(torch.stack(means).mean(0))
         self.accelerator.unscale_gradients(self._discriminator_stepper)
-        if norms:
+        if report:
             self._record_gradient_norm("d_gradient_norm", self.discriminator)
         self._discriminator_stepper.step()
 
-    def _discriminator_loss(self, batch: DiscriminatorBatch) -> Tensor:
+    def _discriminator_loss(self, batch: DiscriminatorBatch, report: bool) -> tuple[Tensor, Tensor]:
+        """The loss, and the means of D's logits: real, fake [2]."""
         with torch.no_grad(), self.accelerator.autocast():
             fake = self.generator(batch.latents, batch.fake_labels, batch.generator_bases)
+        if report:
+            self._record(spread_real=_spread(batch.images), spread_fake=_spread(fake))
         # One concatenated forward: DDP allows one per backward, and batches twice as large are faster.
         images = augment(torch.cat([fake.to(batch.images.dtype), batch.images]), batch.augmentation)
         labels = torch.cat([batch.fake_labels, batch.labels])
@@ -121,9 +128,9 @@ class GanStep:
             loss = loss + self._gradient_penalties(logits_fake, logits_real, images)
         if train.lecam:
             loss = loss + train.lecam * lecam(logits_real, logits_fake, *self.logit_averages)
-            self._update_logit_averages(logits_real, logits_fake)
-        self._record(d_loss=adversarial, logits_real=logits_real.mean(), logits_fake=logits_fake.mean())
-        return loss
+        mean_real, mean_fake = logits_real.detach().mean(), logits_fake.detach().mean()
+        self._record(d_loss=adversarial, logits_real=mean_real, logits_fake=mean_fake)
+        return loss, torch.stack([mean_real, mean_fake])
 
     def _gradient_penalties(self, logits_fake: Tensor, logits_real: Tensor, images: Tensor) -> Tensor:
         penalty = torch.zeros((), device=images.device)
@@ -138,13 +145,12 @@ class GanStep:
             penalty = penalty + self.train.r2_gamma * r2
         return penalty
 
-    @torch.no_grad()
-    def _update_logit_averages(self, logits_real: Tensor, logits_fake: Tensor) -> None:
-        means = self.accelerator.reduce(torch.stack([logits_real.mean(), logits_fake.mean()]), reduction="mean")
+    def _update_logit_averages(self, means: Tensor) -> None:
+        means = self.accelerator.reduce(means, reduction="mean")
         self.logit_averages.lerp_(means.to(self.logit_averages.dtype), 1.0 - self.train.lecam_decay)
 
-    def generator_step(self, batches: Sequence[GeneratorBatch], norms: bool = False) -> None:
-        """One optimiser step of G over ``len(batches)`` accumulated backward passes."""
+    def generator_step(self, batches: Sequence[GeneratorBatch], report: bool = False) -> None:
+        """One optimiser step of G over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""
         self.discriminator.requires_grad_(False)
         self._generator_stepper.zero_grad()
         for batch, last in _with_last(batches):
@@ -156,7 +162,7 @@ class GanStep:
             shared = getattr(self.generator, "class_embedding", None)
             exclude = {id(shared.weight)} if shared is not None else set()
             add_orthogonal_gradient(self.generator, self.train.orthogonal_regularisation, exclude)
-        if norms:
+        if report:
             self._record_gradient_norm("g_gradient_norm", self.generator)
         self._generator_stepper.step()
 
@@ -220,6 +226,11 @@ class GanStep:
 
 def _with_last(items: Sequence[T]) -> Iterable[tuple[T, bool]]:
     return ((item, index == len(items) - 1) for index, item in enumerate(items))
+
+
+def _spread(images: Tensor) -> Tensor:
+    """How much the images [B, 3, H, W] of a batch differ: the standard deviation of a pixel, averaged over them."""
+    return images.float().std(dim=0, correction=0).mean()
 
 
 def _float_state(network: nn.Module) -> list[Tensor]:

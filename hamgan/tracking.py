@@ -1,9 +1,13 @@
-"""What a run writes about itself: metrics.jsonl always, the screen, and wandb or TensorBoard when chosen."""
+"""What a run writes about itself: metrics.jsonl and sample sheets always, the screen, and a tracker when chosen."""
 
+import contextlib
+import errno
 import json
 import math
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,9 @@ from accelerate import Accelerator
 from PIL import Image
 from tqdm import tqdm
 
-from hamgan.checkpoint import Progress, write_atomically
-from hamgan.config import Config, config_to_dict
+from hamgan.checkpoint import CheckpointError, Progress, write_atomically
+from hamgan.config import Config
+from hamgan.tracker import SECONDS_TO_FINISH, Tracker
 
 
 class RunLog:
@@ -23,41 +28,37 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, config: Config, accelerator: Accelerator, images: int) -> None:
-        self.folder, self.config, self.accelerator = folder, config, accelerator
+        self.folder, self.config = folder, config
         self.main = accelerator.is_main_process
         self.started = time.perf_counter()
         self.first_images = images
-        self._tracker_failed = False
+        self._tracker: Tracker | None = None
         self._bar: tqdm[Any] | None = None
+        self._unwritten: list[str] = []
         if not self.main:
             return
         (folder / "samples").mkdir(parents=True, exist_ok=True)
-        keep_rows_until(folder / "metrics.jsonl", images)
+        self._drop_rows_after(images)
         if sys.stderr.isatty():
             self._bar = tqdm(
                 total=config.train.total_kimg, initial=images / 1000, unit="kimg", dynamic_ncols=True, smoothing=0.05
             )
         if config.log.tracker != "none":
-            self._guarded(self._start_tracker)
+            self._tracker = Tracker(accelerator, config, folder, self.say)
 
-    def _start_tracker(self) -> None:
-        name = self.config.log.tracker
-        options = {"wandb": {"name": self.config.name, "dir": str(self.folder), "mode": _wandb_mode()}}
-        flat = {key: json.dumps(value) for key, value in config_to_dict(self.config).items()}
-        chosen = {name: options[name]} if name in options else {}
-        self.accelerator.init_trackers(self.config.log.project, config=flat, init_kwargs=chosen)
-        if not self.accelerator.trackers:  # Accelerate leaves out what is not installed, without a word
-            raise RuntimeError(f"{name} is not installed")
+    def _drop_rows_after(self, images: int) -> None:
+        for name in ("metrics.jsonl", "results.jsonl"):
+            keep_rows_until(self.folder / name, images)
 
-    def _guarded(self, action: Any, *arguments: Any, **options: Any) -> None:
-        """A tracker that is absent, offline or broken never stops a run: one warning, then it is left alone."""
-        if self._tracker_failed:
-            return
-        try:
-            action(*arguments, **options)
-        except Exception as error:
-            self._tracker_failed = True
-            self.say(f"warning: {self.config.log.tracker} failed and is left alone from here: {error}")
+    def rewind(self, images: int) -> None:
+        """Go back to an earlier position, as a resumed run would."""
+        if self.main:
+            self._drop_rows_after(images)
+        # Speed counts from here: what has been thrown away was no progress.
+        self.started, self.first_images = time.perf_counter(), images
+        if self._bar is not None:
+            self._bar.n = images / 1000
+            self._bar.refresh()
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
@@ -85,40 +86,56 @@ class RunLog:
         if not self.main:
             return
         row = {"kimg": images / 1000} | values
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self._unwritten.append(json.dumps(row) + "\n")
+        with self.disk("metrics.jsonl"):
+            self._append_rows()
         if self._bar is not None:
             shown = {key: f"{row[key]:.3g}" for key in ("d_loss", "g_loss", "images_per_second") if key in row}
             self._bar.set_postfix(shown, refresh=False)
         else:
             self.say(_line(row, self.config.train.total_kimg))
-        if self.config.log.tracker != "none":
-            numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
-            self._guarded(self.accelerator.log, numbers, step=images)
+        if self._tracker is not None:
+            self._tracker.row(row, images)
+
+    def _append_rows(self) -> None:
+        """All rows that the disk has not taken yet; where it is full in the middle of them, as if none were written."""
+        with (self.folder / "metrics.jsonl").open("ab", buffering=0) as file:
+            end = file.tell()
+            data = "".join(self._unwritten).encode()
+            try:
+                if file.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(end)
+                raise
+        self._unwritten.clear()
 
     def sheet(self, name: str, sheet: Image.Image, images: int) -> None:
         """Save a sample sheet as samples/NAME.png and pass it on."""
         if not self.main:
             return
-        sheet.save(self.folder / "samples" / f"{name}.png")
-        if self.config.log.tracker != "none":
-            self._guarded(self._track_sheet, sheet, images)
+        with self.disk(f"samples/{name}.png"):
+            sheet.save(self.folder / "samples" / f"{name}.png")
+        if self._tracker is not None:
+            self._tracker.sheet(sheet, images)
 
-    def _track_sheet(self, sheet: Image.Image, images: int) -> None:
-        import numpy as np
+    @contextlib.contextmanager
+    def disk(self, name: str) -> Iterator[None]:
+        """Around writing RUN/NAME: a failure is a sentence, or a warning where the run is to go on."""
+        try:
+            yield
+        except OSError as error:
+            message = f"could not write {self.folder / name}: {error}"
+            if self.config.checkpoint.on_full_disk == "stop":
+                raise CheckpointError(message) from error
+            self.say(f"warning: {message}")
 
-        for tracker in self.accelerator.trackers:
-            if tracker.name == "wandb":
-                tracker.log_images({"samples": [sheet]}, step=images)
-            else:
-                tracker.log_images({"samples": np.asarray(sheet)[None]}, step=images, dataformats="NHWC")
-
-    def close(self) -> None:
-        """Finish the bar and the trackers."""
+    def close(self, finished: bool = True) -> None:
+        """Finish the bar and the tracker, which gets less time when the run has been told to stop or has failed."""
         if self._bar is not None:
             self._bar.close()
-        if self.config.log.tracker != "none":
-            self._guarded(self.accelerator.end_training)
+        if self._tracker is not None:
+            self._tracker.close(SECONDS_TO_FINISH if finished else SECONDS_TO_FINISH / 6)
 
 
 def keep_rows_until(path: Path, images: int) -> None:
@@ -128,18 +145,12 @@ def keep_rows_until(path: Path, images: int) -> None:
     kept = []
     for line in path.read_text().splitlines():
         try:
-            if json.loads(line)["kimg"] * 1000 <= images + 0.5:
+            kimg = json.loads(line)["kimg"]
+            if kimg is None or kimg * 1000 <= images + 0.5:  # None: an evaluation of something without a position
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue
     write_atomically(path, "".join(line + "\n" for line in kept))
-
-
-def _wandb_mode() -> str:
-    import wandb
-
-    # Not logged in means offline files to sync later, never a prompt that waits for ever.
-    return "online" if wandb.api.api_key else "offline"
 
 
 def _line(row: dict[str, Any], total_kimg: float) -> str:

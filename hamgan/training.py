@@ -2,102 +2,102 @@
 
 import json
 import math
-import signal
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from hamgan.batches import Batches
 from hamgan.checkpoint import (
+    CheckpointError,
+    CheckpointWriter,
     Progress,
     checkpoint_name,
-    generator_from_state,
     latest_checkpoint,
     load_checkpoint,
     networks_of,
     remove_leftovers,
-    rotate,
-    save_checkpoint,
     save_generator,
+    take_snapshot,
     write_atomically,
 )
-from hamgan.config import Config, ConfigError, TrainConfig, save_config, validate
+from hamgan.config import Config, save_config, validate
 from hamgan.convert.initialise import initialise_from, parse_class_mapping
-from hamgan.data import BatchLoader, ImageSource, check_source, open_source
+from hamgan.data import BatchLoader, check_source, open_source
+from hamgan.monitor import Alarm, Monitor
 from hamgan.networks import build_networks
 from hamgan.noise import Noise
+from hamgan.observer import Observer
+from hamgan.processes import FailureWatch, from_main
 from hamgan.reporting import describe_run, network_metrics
-from hamgan.run_folder import check_same_run
-from hamgan.sampling import LoadedGenerator, fold_spectral_norm
-from hamgan.sheets import draw_sheet
+from hamgan.rollback import commit_rollback, rollback_record, rollback_target
+from hamgan.run_folder import Differences, FolderLock, check_same_run, record_overrides
+from hamgan.setting_up import crosses, learning_rate_factor, make_accelerator, micro_batch, with_classes
 from hamgan.step import GanStep
+from hamgan.stopping import StopSignals
 from hamgan.tracking import RunLog
-
-if TYPE_CHECKING:
-    from hamgan.evaluation import FeatureExtractor
 
 
 class Diverged(RuntimeError):
-    """A loss is not finite any more."""
+    """The run has diverged or collapsed, and is not to go back or has gone back often enough."""
+
+    agreed = True
 
 
 class Stopped(Exception):
     """A signal asked the run to stop; a checkpoint has been saved."""
 
+    agreed = True
 
-def make_accelerator(config: Config) -> Accelerator:
-    """The Accelerator of a configuration: precision, trackers, and DDP without buffer broadcasts."""
-    precision = config.train.precision
-    if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.tf32
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    tracker = config.log.tracker
-    return Accelerator(
-        # Without this, Accelerate takes every process that was launched on a machine without GPU for the only one.
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision="no" if precision == "fp32" else precision,
-        log_with=None if tracker == "none" else tracker,
-        project_dir=str(config.folder),
-        # Buffers agree by construction: the same power iterations, batch norm over all processes. Broadcasting them
-        # in place between two forwards of a step would break autograd (pytorch/pytorch#175024).
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
-    )
+
+class Collapse(Exception):
+    """The monitor's alarm on its way out of the steps."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Training:
-    """A run: its data, its step, where it stands and what it writes."""
+    """A run: its data, its step, where it stands and what it writes.
 
-    def __init__(self, config: Config) -> None:
+    ``override`` names configuration keys that may differ from those that the run was started with.
+    """
+
+    def __init__(self, config: Config, override: Sequence[str] = ()) -> None:
         validate(config)
         self.accelerator = accelerator = make_accelerator(config)
         self.source = open_source(config.data.source, config.data.split, config.resolution)
         check_source(self.source)
         self.config = config = with_classes(config, self.source)
         self.folder = config.folder
-        check_same_run(self.folder, config)
-        self.micro_batch = _micro_batch(config, accelerator.num_processes)
+        overridden = check_same_run(self.folder, config, override)
+        self.micro_batch = micro_batch(config, accelerator.num_processes)
         generator, discriminator = build_networks(config)
         self.step = GanStep(generator, discriminator, config.train, accelerator)
+        self.observer = Observer(config, self.source, self.step)
+        self.signals = StopSignals(accelerator)
+        self.progress = Progress()
+        self._saved_images = -1
+        self.lock = FolderLock(self.folder)
+        problem = from_main(accelerator, self.lock.acquire() if accelerator.is_main_process else None)
+        if problem is not None:
+            raise problem
+        try:
+            self._resume()
+            if accelerator.is_main_process:
+                self._prepare_folder(overridden)
+        except BaseException:
+            self.lock.release()
+            raise
         self.noise = Noise(
             config.seed, accelerator.device, self.micro_batch, accelerator.process_index, accelerator.num_processes
         )
-        self.progress = Progress()
-        self._stop_signal: int | None = None
-        self._saved_images = 0
-        self._extractor = self._load_extractor()
-        self._resume()
-        if accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for folder in (self.folder, self.folder / "checkpoints"):
-                remove_leftovers(folder)
-            save_config(config, self.folder / "config.yaml")
-            write_atomically(self.folder / "classes.json", json.dumps(self.source.class_names))
+        self.monitor = Monitor(config.monitor, self.progress.monitor)
+        self.writer = CheckpointWriter(self.folder, config, self.source.class_names, self.images_per_step)
         accelerator.wait_for_everyone()
         self.log = RunLog(self.folder, config, accelerator, self.progress.images)
         for line in describe_run(config, self.source, self.step, self.noise):
@@ -122,21 +122,48 @@ class Training:
             for name, initialisation in found.items():
                 say(initialisation.summary(name))
 
+    def _prepare_folder(self, overridden: Differences) -> None:
+        for folder in (self.folder, self.folder / "checkpoints"):
+            remove_leftovers(folder)
+        if overridden:
+            record_overrides(self.folder, overridden, self.progress.images)
+        save_config(self.config, self.folder / "config.yaml")
+        write_atomically(self.folder / "classes.json", json.dumps(self.source.class_names))
+
     def run(self) -> None:
-        """Train until ``total_kimg``; returns early by `Stopped` (signal) or `Diverged` (loss not finite)."""
+        """Train until ``total_kimg``; returns early by `Stopped` (signal) or `Diverged`."""
+        finished = False
+        try:
+            with FailureWatch(self.accelerator), self.signals:
+                if self.progress.images >= self._total:
+                    kimg = f"{self.progress.images / 1000:g} of {self.config.train.total_kimg:g} kimg"
+                    self.log.say(f"already at {kimg}; nothing to do")
+                while self.progress.images < self._total:
+                    try:
+                        self._advance()
+                    except Collapse as collapse:
+                        self._roll_back(collapse.reason)
+                finished = True
+        finally:
+            self.writer.close()
+            self.log.close(finished)
+            self.lock.release()
+
+    @property
+    def _total(self) -> int:
+        return round(self.config.train.total_kimg * 1000)
+
+    def _advance(self) -> None:
+        """Steps to the end of the run, of one stream of data and noise."""
         train, log = self.config.train, self.config.log
-        total = round(train.total_kimg * 1000)
-        if self.progress.images >= total:
-            self.log.say(f"already at {self.progress.images / 1000:g} of {train.total_kimg:g} kimg; nothing to do")
-            return
-        handlers = self._install_signals()
+        self.noise = replace(self.noise, stream=self.progress.stream)
         loader = self._loader()
         batches = Batches(self.config, loader, self.noise, self.step)
         try:
-            while self.progress.images < total:
+            while self.progress.images < self._total:
                 started = time.perf_counter()
-                report = self._due(log.every_kimg) or self.progress.images + self.images_per_step >= total
-                self.step.scale_learning_rates(learning_rate_factor(train, self.progress.images))
+                report = self._due(log.every_kimg) or self.progress.images + self.images_per_step >= self._total
+                self.step.scale_learning_rates(self._lr_factor(self.progress.images))
                 for index in range(train.discriminator_steps):
                     self.step.discriminator_step(batches.for_discriminator(self.progress.images, index), report)
                 self.step.generator_step(batches.for_generator(self.progress.images), report)
@@ -152,19 +179,19 @@ class Training:
                 evaluated = self._passed(self.config.eval.every_kimg)
                 if evaluated:
                     self._evaluate()
-                if evaluated or self._passed(self.config.checkpoint.every_kimg) or self.progress.images >= total:
+                if evaluated or self._passed(self.config.checkpoint.every_kimg):
                     self._save()
                 self._stop_if_asked()
+            self._save()
+            self._settle(strict=True)
         finally:
             loader.close()
-            self.log.close()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
 
     def _loader(self) -> BatchLoader:
         return BatchLoader(
             self.source,
             seed=self.config.seed,
+            stream=self.progress.stream,
             start=self.progress.images,
             batch_size=self.micro_batch,
             rank=self.accelerator.process_index,
@@ -173,100 +200,85 @@ class Training:
             pin=self.accelerator.device.type == "cuda",
         )
 
+    def _lr_factor(self, images: int) -> float:
+        return learning_rate_factor(self.config.train, images) * self.progress.lr_factor
+
     def _due(self, kimg: float) -> bool:
         """Whether the step about to run passes a multiple of an interval."""
-        return _crosses(self.progress.images, self.progress.images + self.images_per_step, kimg)
+        return crosses(self.progress.images, self.progress.images + self.images_per_step, kimg)
 
     def _passed(self, kimg: float) -> bool:
         """Whether the step just made passed a multiple of an interval."""
-        return _crosses(self.progress.images - self.images_per_step, self.progress.images, kimg)
+        return crosses(self.progress.images - self.images_per_step, self.progress.images, kimg)
 
     def _log_row(self) -> None:
-        metrics = {name: float(value) for name, value in self.step.take_metrics().items()}
-        broken = sorted(name for name, value in metrics.items() if not math.isfinite(value))
-        if broken:
-            self._diverge(f"{', '.join(broken)} is")
+        metrics: dict[str, Any] = {name: float(value) for name, value in self.step.take_metrics().items()}
+        if self.accelerator.scaler is not None:  # it skips steps whose gradients have overflowed, as it should
+            metrics = {name: v for name, v in metrics.items() if "gradient" not in name or math.isfinite(v)}
         train = self.config.train
-        factor = learning_rate_factor(train, self.progress.images - self.images_per_step)
+        factor = self._lr_factor(self.progress.images - self.images_per_step)
         metrics |= {"g_lr": train.generator_lr * factor, "d_lr": train.discriminator_lr * factor}
-        metrics |= network_metrics(self.step.generator, self.step.discriminator) | self.log.speed(self.progress)
-        self.log.row(self.progress.images, metrics)
-
-    def _diverge(self, what: str) -> NoReturn:
-        raise Diverged(
-            f"{what} not finite at {self.progress.images / 1000:g} kimg; "
-            f"the last checkpoint is {latest_checkpoint(self.folder / 'checkpoints', lambda _: None)}"
-        )
-
-    def sampler(self) -> LoadedGenerator:
-        """A folded copy of the network to sample from as it stands, with its class names."""
-        network = generator_from_state(self.config, self.step.sampler.state_dict(), self.folder)
-        return LoadedGenerator(
-            fold_spectral_norm(network.to(self.accelerator.device)),
-            self.config,
-            class_names=self.source.class_names,
-            kimg=self.progress.images / 1000,
-            source=str(self.folder),
-        )
+        metrics |= network_metrics(self.step.generator, self.step.discriminator)
+        alarm = self.monitor.judge(metrics)
+        if alarm is None or not alarm.broken:
+            self.log.row(self.progress.images, metrics | self.log.speed(self.progress))
+        self._heed(alarm)
 
     def _sheet(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        log, sampler = self.config.log, self.sampler()
-        classes = range(min(log.sample_classes, sampler.num_classes))
-        # The same seeds in every row and at every time: only the class and the weights change.
-        seeds = range(log.samples_per_class)
-        rows = [sampler(seeds, [label], output="tensor") for label in classes]
-        sheet = draw_sheet(rows, [self.source.class_names[label] for label in classes])
-        self.log.sheet(checkpoint_name(self.progress.images), sheet, self.progress.images)
-
-    def _load_extractor(self) -> "FeatureExtractor | None":
-        """Before the first step: missing weights should end a run now, not hours later."""
-        if self.config.eval.every_kimg <= 0:
-            return None
-        from hamgan.evaluation import load_extractor  # torch-fidelity is not needed to train
-
-        return load_extractor(self.config.eval.features, device=self.accelerator.device)
+        alarm = None
+        if self.accelerator.is_main_process:
+            sheet, diversity = self.observer.sheet(self.progress.images)
+            self.log.sheet(checkpoint_name(self.progress.images), sheet, self.progress.images)
+            alarm = self.monitor.judge_sheet(diversity)
+        self._heed(alarm)
 
     def _evaluate(self) -> None:
         """FID and the like on all processes; the checkpoint is kept while it is among the best."""
-        from hamgan.evaluation import evaluate
         from hamgan.evaluation.report import append_row
 
-        settings = self.config.eval
-        row = evaluate(
-            self.sampler(),
-            settings.reference or self.config.data.source,
-            settings.metrics,
-            settings.features,
-            num_samples=settings.num_samples,
-            reference_samples=settings.reference_samples,
-            batch_size=settings.batch_size,
-            batch_norm=settings.batch_norm,
-            extractor=self._extractor,
-            cache=self.folder / "features",
-            progress=False,
-        )
+        row = self.observer.evaluate(self.progress.images)
         self.log.row(self.progress.images, {key: value for key, value in row.items() if isinstance(value, float)})
         if self.accelerator.is_main_process:
-            append_row(row, self.folder / "results.jsonl")
+            with self.log.disk("results.jsonl"):
+                append_row(row, self.folder / "results.jsonl")
         fid = next((value for key, value in row.items() if key.startswith("fid")), None)
         if fid is not None:
+            alarm = self.monitor.judge_fid(fid, self.progress.fid.values())
             self.progress.fid[checkpoint_name(self.progress.images)] = fid
+            self._heed(alarm)
 
-    def _save(self) -> None:
-        """One process writes, all wait. What was saved after this step already is not written again."""
-        if self._saved_images == self.progress.images:
+    def _heed(self, alarm: Alarm | None) -> None:
+        """Act on the main process's alarm: by going back, or by a warning where that is all that is wanted."""
+        alarm = from_main(self.accelerator, alarm)
+        if alarm is None:
             return
+        if self.config.monitor.action == "warn" and not alarm.broken:
+            self.log.say(f"warning: at {self.progress.images / 1000:g} kimg {alarm.reason}")
+        else:
+            raise Collapse(alarm.reason)
+
+    def _roll_back(self, reason: str) -> None:
+        """Return to the last good checkpoint, to go on with other data and noise; `Diverged` when that is not to be."""
+        settings, checkpoints = self.config.monitor, self.folder / "checkpoints"
+        what = f"{reason} at {self.progress.images / 1000:g} kimg"
+        self._settle(strict=False)
+        main = self.accelerator.is_main_process
+        target = from_main(
+            self.accelerator, rollback_target(checkpoints, self.progress, self.log.say) if main else None
+        )
+        if target is None:
+            raise Diverged(f"{what}; there is no checkpoint to go back to: try lower learning rates")
+        if settings.action != "rollback":
+            raise Diverged(f"{what}; the last good checkpoint is {target}")
+        if self.progress.stream >= settings.max_rollbacks:
+            raise Diverged(f"{what}; already rolled back {self.progress.stream} times; the last good one is {target}")
+        record = rollback_record(self.progress, target, reason, settings.lr_factor)
+        rollbacks, seconds = [*self.progress.rollbacks, record], self.progress.seconds
+        self.progress = replace(load_checkpoint(target, self.step), rollbacks=rollbacks, seconds=seconds)
+        self.monitor.memory = self.progress.monitor
         self._saved_images = self.progress.images
-        for name, network in networks_of(self.step).items():
-            if not torch.stack(torch._foreach_norm(list(network.parameters()))).isfinite().all():
-                self._diverge(f"weights of the {name} are")
-        self.step.share_sums()
-        if self.accelerator.is_main_process:
-            checkpoints = self.folder / "checkpoints"
-            save_checkpoint(checkpoints, self.step, self.progress)
-            rotate(checkpoints, self.config.checkpoint, self.progress.fid, self.images_per_step)
+        if main:
+            commit_rollback(self.folder, target, self.progress)
             save_generator(
                 self.folder / "generator.safetensors",
                 self.step.sampler,
@@ -274,63 +286,47 @@ class Training:
                 class_names=self.source.class_names,
                 kimg=self.progress.images / 1000,
             )
+        self.log.rewind(self.progress.images)
+        self.log.say(f"rolled back to {target.name} (rollback {self.progress.stream}): {what}")
         self.accelerator.wait_for_everyone()
 
-    def _install_signals(self) -> dict[int, Any]:
-        """Let signals ask for a stop after the step; returns the handlers that were there."""
+    def _save(self) -> None:
+        """Have the main process write a checkpoint; what was saved after this step already is not written again."""
+        if self._saved_images == self.progress.images:
+            return
+        self._saved_images = self.progress.images
+        for name, network in networks_of(self.step).items():
+            if not torch.stack(torch._foreach_norm(list(network.parameters()))).isfinite().all():
+                raise Collapse(f"weights of the {name} are not finite")
+        self.step.share_sums()
+        self._settle(strict=False)
+        if self.accelerator.is_main_process:
+            self.writer.submit(take_snapshot(self.step, self.progress))
 
-        def ask(number: int, _frame: Any) -> None:
-            if self._stop_signal is not None:  # the second signal means now
-                signal.signal(number, signal.SIG_DFL)
-                signal.raise_signal(number)
-            self._stop_signal = number
-
-        return {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    def _settle(self, strict: bool) -> None:
+        """Wait until the last checkpoint is on disk; all processes hear of it if the main one could not write it."""
+        problem = None
+        try:
+            self.writer.wait()
+        except CheckpointError as error:
+            problem = str(error)
+        problem = from_main(self.accelerator, problem)
+        if problem and (strict or self.config.checkpoint.on_full_disk == "stop"):
+            raise CheckpointError(problem)
+        if problem:
+            self.log.say(f"warning: {problem}; the run goes on and tries again at the next checkpoint")
 
     def _stop_if_asked(self) -> None:
         """All processes stop after the same step, whichever of them the signal reached first."""
-        stop = self._stop_signal is not None
-        if self.accelerator.num_processes > 1:
-            asked = torch.tensor(float(stop), device=self.accelerator.device)
-            stop = float(self.accelerator.reduce(asked, reduction="sum")) > 0
+        stop, failed = self.signals.agreed(self.writer.failed)
+        if failed:
+            self._settle(strict=False)
         if stop:
             self._save()
-            raise Stopped(
-                f"stopped at {self.progress.images / 1000:g} kimg, checkpoint saved; the same command resumes"
-            )
+            self._settle(strict=True)
+            raise Stopped(f"checkpoint saved at {self.progress.images / 1000:g} kimg; the same command resumes")
 
 
-def _crosses(before: int, after: int, kimg: float) -> bool:
-    images = round(kimg * 1000)
-    return images > 0 and after // images != before // images
-
-
-def learning_rate_factor(train: TrainConfig, images: int) -> float:
-    """What the learning rates are multiplied by after so many images."""
-    return 1.0 if train.lr_schedule == "constant" else max(0.0, 1.0 - images / (train.total_kimg * 1000))
-
-
-def _micro_batch(config: Config, processes: int) -> int:
-    """Images per backward pass over all processes; ConfigError unless everything divides."""
-    train = config.train
-    if train.batch_size % (train.accumulation * processes):
-        parts = train.accumulation * processes
-        below = train.batch_size // parts * parts
-        raise ConfigError(
-            f"train.batch_size {train.batch_size} does not divide by {processes} process(es) x {train.accumulation} "
-            f"accumulation step(s); take {below or parts} or {below + parts}"
-        )
-    return train.batch_size // train.accumulation
-
-
-def with_classes(config: Config, source: ImageSource) -> Config:
-    """The configuration with the number of classes of its data; ConfigError when it names another number."""
-    count = len(source.class_names)
-    if config.data.num_classes not in (None, count):
-        raise ConfigError(f"data.num_classes is {config.data.num_classes}, but {source.name} has {count} classes")
-    return replace(config, data=replace(config.data, num_classes=count))
-
-
-def train(config: Config) -> None:
-    """Train a configuration to its end, resuming whatever its run folder holds."""
-    Training(config).run()
+def train(config: Config, override: Sequence[str] = ()) -> None:
+    """Train a configuration to its end, resuming whatever its run folder holds; see `Training`."""
+    Training(config, override).run()

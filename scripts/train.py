@@ -8,10 +8,17 @@ from hamgan.config import config_parser, parse_config
 
 def main() -> None:
     parser = config_parser(prog="train.py", description=__doc__)
-    config, _ = parse_config(sys.argv[1:], parser)
+    parser.add_argument(
+        "--override-resume",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="resume although this key (or section) of the configuration has changed; may be given several times",
+    )
+    config, options = parse_config(sys.argv[1:], parser)
     from hamgan.training import train
 
-    train(config)
+    train(config, options.override_resume)
 
 
 if __name__ == "__main__":

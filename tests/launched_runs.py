@@ -24,7 +24,7 @@ def stop_and_resume(folder: Path) -> None:
     training = Training(config)
     rank = training.accelerator.process_index
     if rank == 1:
-        training._stop_signal = signal.SIGTERM
+        training.signals.ask(signal.SIGTERM)
     try:
         training.run()
     except Stopped:

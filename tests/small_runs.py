@@ -1,9 +1,12 @@
 """Runs small enough for tests: two channels at 32 px on the photographs, here or in processes of their own."""
 
+import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +39,9 @@ VALUES: dict[str, Any] = {
 
 def write_config(folder: Path) -> Path:
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(VALUES))
-    return path
+    own = path.with_suffix(f".{os.getpid()}")  # several processes of a run write the same
+    own.write_text(yaml.safe_dump(VALUES))
+    return own.replace(path)
 
 
 def small_config(folder: Path, *overrides: str) -> Config:
@@ -62,6 +66,17 @@ def run_small(folder: Path, *overrides: str) -> Path:
     finally:
         forget_accelerator()
     return config.folder
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Files cannot grow beyond so many bytes: a write fails in the middle, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def environment() -> dict[str, str]:

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from small_runs import assert_same_state, forget_accelerator, small_config
+from small_runs import assert_same_state, forget_accelerator, largest_file, small_config
 
 from hamgan.checkpoint import (
     CheckpointError,
@@ -164,17 +164,16 @@ def test_a_checkpoint_of_another_network_is_a_sentence(
 
 
 def test_a_failed_save_leaves_the_older_checkpoint_and_no_leftovers(
-    saved: tuple[Path, GanStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saved: tuple[Path, GanStep], tmp_path: Path
 ) -> None:
     (path,) = copies(saved, tmp_path, "00000000.016")
     before = (path / "state.safetensors").read_bytes()
-
-    def no_space(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("hamgan.checkpoint.write_atomically", no_space)
-    with pytest.raises(CheckpointError, match=r"No space left on device.*older checkpoints are untouched"):
-        save_checkpoint(tmp_path, saved[1], Progress(16))
+    for limit in (0, 1000, len(before) - 1):
+        with (
+            largest_file(limit),
+            pytest.raises(CheckpointError, match=r"File too large.*older checkpoints are untouched"),
+        ):
+            save_checkpoint(tmp_path, saved[1], Progress(16))
     assert (path / "state.safetensors").read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["00000000.016"]
 

@@ -31,7 +31,7 @@ def test_train_stop_resume_sample_and_evaluate(tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log.txt"
     train = [ROOT / "scripts/train.py", "--config", write_config(tmp_path), "--run_dir", run, f"--{LENGTH}"]
     assert stop_after_the_first_row(run, log, *train) == 75, log.read_text()
-    assert "stopped: stopped at 0." in log.read_text()
+    assert "stopped: checkpoint saved at 0." in log.read_text()
     assert len(rows(run)) < 25
 
     resumed = python(*train)

@@ -60,8 +60,8 @@ def generator_batch(real: tuple[Tensor, Tensor], paired: bool = False, seed: int
 def train(step: GanStep, real: tuple[Tensor, Tensor], steps: int = 1, policy: tuple[str, ...] = ()) -> None:
     torch.manual_seed(0)  # of the bases, which Hamburgers draw where none are given
     for number in range(steps):
-        step.discriminator_step([discriminator_batch(real, policy, 2 * number)], norms=True)
-        step.generator_step([generator_batch(real, step.train.loss == "relativistic", 2 * number + 1)], norms=True)
+        step.discriminator_step([discriminator_batch(real, policy, 2 * number)], report=True)
+        step.generator_step([generator_batch(real, step.train.loss == "relativistic", 2 * number + 1)], report=True)
         step.update_average((number + 1) * BATCH)
 
 
@@ -117,7 +117,7 @@ def test_r1_is_taken_on_real_images_alone(make_step: MakeStep, real: tuple[Tenso
     step = make_step("train.r1_gamma=0.8", "discriminator.context=none")
     batch = discriminator_batch(real)
     step.discriminator.eval()  # the same singular vectors in both evaluations
-    loss = step._discriminator_loss(batch)
+    loss, _ = step._discriminator_loss(batch, report=False)
     adversarial = step.take_metrics()["d_loss"]
     images = real[0].clone().requires_grad_()
     (gradient,) = torch.autograd.grad(step.discriminator(images, real[1]).sum(), images)

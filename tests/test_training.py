@@ -25,7 +25,8 @@ from small_runs import (
 from hamgan.checkpoint import CheckpointError, list_checkpoints
 from hamgan.config import ConfigError, TrainConfig, load_config
 from hamgan.sampling import load_generator
-from hamgan.training import Diverged, Stopped, Training, _crosses, _micro_batch, learning_rate_factor
+from hamgan.setting_up import crosses, learning_rate_factor, micro_batch
+from hamgan.training import Diverged, Stopped, Training
 
 # Rows are means over three steps and checkpoints come every two, so that a restart falls between two rows.
 UNEVEN = ["log.every_kimg=0.024", "train.total_kimg=0.048", "train.augment=[color,cutout]", "data.flip=true"]
@@ -83,7 +84,7 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_nothing_had_been(
     before = signal.getsignal(number)
     training = Training(small_config(tmp_path, *UNEVEN))
     signal_after(training, 32, number)
-    with pytest.raises(Stopped, match=r"stopped at 0.032 kimg, checkpoint saved; the same command resumes"):
+    with pytest.raises(Stopped, match=r"checkpoint saved at 0.032 kimg; the same command resumes"):
         training.run()
     assert signal.getsignal(number) == before
     assert_same_run(uninterrupted, run_small(tmp_path, *UNEVEN))
@@ -135,13 +136,13 @@ def test_another_configuration_is_refused_with_the_differences(uninterrupted: Pa
         Training(small_config(folder, *UNEVEN, "train.generator_lr=0.5", "generator.hamburger.rank=5", "seed=2"))
     message = str(caught.value)
     assert f"{uninterrupted} holds a run with another configuration" in message
-    for line in (
-        "  seed: 0 in the folder, 2 now",
-        "  generator.hamburger.rank: 4 in the folder, 5 now",
-        "  train.generator_lr: 0.0001 in the folder, 0.5 now",
-    ):
-        assert line in message.splitlines()
-    assert len(message.splitlines()) == 5
+    assert message.splitlines()[1:5] == [
+        "  key                       in the folder  now",
+        "  seed                      0              2",
+        "  generator.hamburger.rank  4              5",
+        "  train.generator_lr        0.0001         0.5",
+    ]
+    assert "--override-resume seed --override-resume generator.hamburger.rank --override-resume" in message
     assert (uninterrupted / "config.yaml").read_text() == stored
 
 
@@ -157,7 +158,7 @@ def test_intervals_length_and_tracker_may_change(tmp_path: Path) -> None:
 def test_the_length_is_part_of_a_run_whose_learning_rate_falls(tmp_path: Path) -> None:
     run = run_small(tmp_path, "train.lr_schedule=linear", "train.total_kimg=0.016")
     assert [row["d_lr"] for row in rows(run)] == pytest.approx([4e-4, 2e-4])
-    with pytest.raises(ConfigError, match=r"train.total_kimg: 0.016 in the folder, 0.04 now"):
+    with pytest.raises(ConfigError, match=r"train.total_kimg  0.016          0.04"):
         run_small(tmp_path, "train.lr_schedule=linear")
     falling = TrainConfig(total_kimg=1, lr_schedule="linear")
     assert [learning_rate_factor(falling, images) for images in (0, 250, 1000, 1100)] == [1.0, 0.75, 0.0, 0.0]
@@ -179,7 +180,15 @@ def test_a_crash_before_the_first_file_does_not_lock_the_folder(tmp_path: Path) 
 
 def test_a_run_leaves_what_the_design_says(uninterrupted: Path) -> None:
     names = {path.name for path in uninterrupted.iterdir()}
-    assert names == {"checkpoints", "classes.json", "config.yaml", "generator.safetensors", "metrics.jsonl", "samples"}
+    assert names == {
+        ".lock",
+        "checkpoints",
+        "classes.json",
+        "config.yaml",
+        "generator.safetensors",
+        "metrics.jsonl",
+        "samples",
+    }
     assert [path.name for path in list_checkpoints(uninterrupted / "checkpoints")] == ["00000000.032", "00000000.048"]
     config = load_config(uninterrupted / "config.yaml")
     classes = json.loads((uninterrupted / "classes.json").read_text())
@@ -205,18 +214,11 @@ def test_runs_checkpoints_and_files_sample_alike(uninterrupted: Path) -> None:
     assert not torch.equal(older([0, 1], ["cat"], output="tensor"), images[0])
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_its_name(tmp_path: Path) -> None:
-    run = run_small(tmp_path, "train.total_kimg=0.008")
-    stored = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(stored.replace("discriminator_lr: 0.0004", "discriminator_lr: 1.0e+38"))
-    with pytest.raises(Diverged, match=r"g_loss is not finite at 0\.016 kimg; the last checkpoint is .*00000000.008$"):
-        run_small(tmp_path, "train.discriminator_lr=1e38")
-    assert [row["kimg"] for row in rows(run)] == [0.008]
-
-
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     """Losses are looked at when a row is due; a checkpoint in between would be resumed from for ever."""
-    with pytest.raises(Diverged, match=r"weights of the generator are not finite at 0\.016 kimg"):
+    with pytest.raises(
+        Diverged, match=r"weights of the generator are not finite at 0\.016 kimg; there is no checkpoint"
+    ):
         run_small(tmp_path, "train.discriminator_lr=1e38", "log.every_kimg=1")
     assert list_checkpoints(tmp_path / "run/checkpoints") == []
     assert not (tmp_path / "run/generator.safetensors").exists()
@@ -233,7 +235,7 @@ def test_a_batch_that_does_not_divide_names_those_that_do(
     tmp_path: Path, overrides: list[str], processes: int, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        _micro_batch(small_config(tmp_path, *overrides), processes)
+        micro_batch(small_config(tmp_path, *overrides), processes)
 
 
 def test_another_number_of_classes_than_the_data_has_is_refused(tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def test_another_number_of_classes_than_the_data_has_is_refused(tmp_path: Path) 
 def test_intervals_are_passed_once_per_multiple_whatever_the_rounding() -> None:
     for kimg in (0.007, 0.057, 0.1, 1.005, 2.01):
         images = round(kimg * 1000)
-        passed = [after for after in range(1, 3 * images + 1) if _crosses(after - 1, after, kimg)]
+        passed = [after for after in range(1, 3 * images + 1) if crosses(after - 1, after, kimg)]
         assert passed == [images, 2 * images, 3 * images]
-    assert _crosses(990, 1100, 0.5)
-    assert not _crosses(0, 10**9, 0)
+    assert crosses(990, 1100, 0.5)
+    assert not crosses(0, 10**9, 0)

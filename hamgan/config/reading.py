@@ -114,7 +114,7 @@ def parse_config(arguments: list[str], parser: ArgumentParser | None = None) -> 
     Raises ConfigError with one sentence for an unknown key, a wrong type or values that do not fit together.
     """
     parser = parser or _shared_parser()
-    own = {action.dest for action in parser._actions}
+    own = {option.removeprefix("--") for action in parser._actions for option in action.option_strings}
     for position, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         if name == "--config":

@@ -229,6 +229,37 @@ class CheckpointConfig:
     """Checkpoints with the lowest FID that are kept as well."""
     milestone_kimg: float = 0.0
     """Checkpoints at multiples of this are kept for good; 0 keeps none."""
+    on_full_disk: Literal["stop", "continue"] = "stop"
+    """When a file cannot be written: stop with a sentence, or warn, go on and try again at the next interval."""
+
+
+@dataclass
+class MonitorConfig:
+    """Watching for divergence and collapse.
+
+    What is watched follows Brock et al. 2018 (BigGAN), section 4, which names no thresholds; these are ours, at least
+    twice as far out as anything measured in healthy runs.
+    """
+
+    action: Literal["rollback", "stop", "warn"] = "rollback"
+    """Return to the last good checkpoint and go on with other data and noise; or stop; or only say so. What is not
+    finite always ends in one of the first two."""
+    max_rollbacks: int = 3
+    """Then the run stops."""
+    lr_factor: float = 1.0
+    """Both learning rates are multiplied by this at each rollback."""
+    patience: int = 3
+    """Rows in a row that must be out of line; single spikes of gradients belong to healthy runs (section 4.1)."""
+    window: int = 10
+    """Rows whose median is the usual value; judging starts after half as many."""
+    jump: float = 20.0
+    """D's margin (real minus generated logits) and the gradient norms: times the usual value."""
+    sigma_jump: float = 2.0
+    """Top singular value of a layer: times the usual value (section 4.1: it explodes at collapse)."""
+    diversity_floor: float = 0.2
+    """How much generated images differ, in a batch and within a class of the sample sheet: share of the usual value."""
+    fid_jump: float = 2.0
+    """FID: times the lowest so far."""
 
 
 @dataclass
@@ -277,6 +308,8 @@ class Config:
     """Logging."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    """Divergence and collapse."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """Evaluation."""
 

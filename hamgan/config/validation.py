@@ -3,7 +3,14 @@
 import math
 from typing import Any
 
-from hamgan.config.schema import Config, DiscriminatorConfig, GeneratorConfig, HamburgerConfig, TrainConfig
+from hamgan.config.schema import (
+    Config,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    HamburgerConfig,
+    MonitorConfig,
+    TrainConfig,
+)
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
 
@@ -23,6 +30,7 @@ def validate(config: Config) -> None:
     _validate_penalties(config.train)
     _positive("log", config.log, "sample_classes", "samples_per_class")
     _positive("eval", config.eval, "num_samples", "batch_size")
+    _validate_monitor(config.monitor)
     if config.data.num_classes is not None:
         _positive("data", config.data, "num_classes")
 
@@ -100,6 +108,18 @@ def _validate_train(train: TrainConfig) -> None:
     _require(0 <= train.ema_decay < 1, f"train.ema_decay is {train.ema_decay}; allowed: 0 to below 1")
     for name in ("beta1", "beta2"):
         _require(0 <= getattr(train, name) < 1, f"train.{name} is {getattr(train, name)}; allowed: 0 to below 1")
+
+
+def _validate_monitor(monitor: MonitorConfig) -> None:
+    _positive("monitor", monitor, "patience", "lr_factor")
+    _require(monitor.window >= 2, f"monitor.window is {monitor.window}; allowed: 2 and above")
+    _require(monitor.max_rollbacks >= 0, f"monitor.max_rollbacks is {monitor.max_rollbacks}; allowed: 0 and above")
+    _require(monitor.lr_factor <= 1, f"monitor.lr_factor is {monitor.lr_factor}; allowed: above 0 to 1")
+    for name in ("jump", "sigma_jump", "fid_jump"):
+        value = getattr(monitor, name)
+        _require(value > 1, f"monitor.{name} is {value}; it multiplies what is usual: allowed is above 1")
+    floor = monitor.diversity_floor
+    _require(0 <= floor < 1, f"monitor.diversity_floor is {floor}; allowed: 0 to below 1")
 
 
 def _validate_penalties(train: TrainConfig) -> None:

@@ -1,0 +1,46 @@
+"""Checkpoints: safetensors and JSON, written whole or not at all, loaded without running any code.
+
+A checkpoint is a folder ``checkpoints/NAME`` named by its thousands of images. It holds ``state.safetensors`` (both
+networks, the average of G, both optimisers) and ``state.json`` (counters and the sha256 of the former).
+"""
+
+from hamgan.checkpoint.files import CheckpointError, read_tensors, write_atomically
+from hamgan.checkpoint.generator import GENERATOR_FORMAT, generator_from_state, load_generator_file, save_generator
+from hamgan.checkpoint.rotation import latest_checkpoint, list_checkpoints, remove_after, remove_leftovers, rotate
+from hamgan.checkpoint.state import (
+    Progress,
+    Snapshot,
+    checkpoint_name,
+    load_checkpoint,
+    networks_of,
+    read_state,
+    save_checkpoint,
+    state_tensors,
+    take_snapshot,
+)
+from hamgan.checkpoint.writer import CheckpointWriter
+
+__all__ = [
+    "GENERATOR_FORMAT",
+    "CheckpointError",
+    "CheckpointWriter",
+    "Progress",
+    "Snapshot",
+    "checkpoint_name",
+    "generator_from_state",
+    "latest_checkpoint",
+    "list_checkpoints",
+    "load_checkpoint",
+    "load_generator_file",
+    "networks_of",
+    "read_state",
+    "read_tensors",
+    "remove_after",
+    "remove_leftovers",
+    "rotate",
+    "save_checkpoint",
+    "save_generator",
+    "state_tensors",
+    "take_snapshot",
+    "write_atomically",
+]

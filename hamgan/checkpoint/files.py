@@ -1,0 +1,80 @@
+"""Files of a run: written whole or not at all, synced to disk, read without running any code."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint or generator file that cannot be used; the message names the file and the reason."""
+
+
+def short(error: Exception) -> str:
+    """What an error says, on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]
+
+
+def fsync(path: Path) -> None:
+    """Have a file's or a folder's content on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def temporary_name(path: Path) -> Path:
+    """Where to write what will be renamed to ``path``; `remove_leftovers` finds it after a crash."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader or a crash sees the old or the new one, never a part."""
+    temporary = temporary_name(path)
+    try:
+        temporary.write_text(text)
+        fsync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_host(tensors: dict[str, Tensor], copy: bool = False) -> dict[str, Tensor]:
+    """Tensors in main memory with their rows in order; with ``copy`` they share none with the originals."""
+    # The layout in memory is the owner's affair; safetensors stores rows in order.
+    return {key: _to_host(value.detach(), copy) for key, value in tensors.items()}
+
+
+def _to_host(value: Tensor, copy: bool) -> Tensor:
+    host = value.cpu().contiguous()
+    return host.clone() if copy and host.data_ptr() == value.data_ptr() else host
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write tensors in main memory as safetensors and sync them; OSError when the disk does not take them."""
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:  # so it reports a full disk
+        raise OSError(short(error)) from error
+    fsync(path)
+
+
+def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors (without the prefix, only those that have it) and metadata of a safetensors file; CheckpointError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys: Iterator[str] = (key for key in file.keys() if key.startswith(prefix))  # noqa: SIM118
+            return {key[len(prefix) :]: file.get_tensor(key) for key in keys}, file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {short(error)}") from error

@@ -1,0 +1,93 @@
+"""A generator alone in one file: the averaged weights, with configuration and class names in the header."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hamgan.checkpoint.files import CheckpointError, read_tensors, save_tensors, short, temporary_name, to_host
+from hamgan.config import Config, config_from_dict, config_to_dict, validate
+from hamgan.layers import SpectralWeight
+from hamgan.networks import Generator
+
+GENERATOR_FORMAT = "hamgan-generator"
+
+
+def save_generator(
+    path: Path,
+    generator: Generator,
+    config: Config,
+    *,
+    class_names: list[str] | None = None,
+    kimg: float = 0.0,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write a generator alone, its configuration and class names in the header: all that sampling needs."""
+    write_generator(path, to_host(generator.state_dict()), config, class_names=class_names, kimg=kimg, extra=extra)
+
+
+def write_generator(
+    path: Path,
+    tensors: dict[str, Tensor],
+    config: Config,
+    *,
+    class_names: list[str] | None = None,
+    kimg: float = 0.0,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """`save_generator` for weights in main memory; CheckpointError when the disk does not take them."""
+    metadata = {
+        "format": GENERATOR_FORMAT,
+        "config": json.dumps(config_to_dict(config)),
+        "class_names": json.dumps(class_names),
+        "kimg": json.dumps(kimg),
+    } | {key: json.dumps(value) for key, value in (extra or {}).items()}
+    temporary = temporary_name(path)
+    try:
+        save_tensors(tensors, temporary, metadata)
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"could not write {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_generator_file(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
+    """Read a file of `save_generator`: the network in evaluation mode, its configuration, the other header entries."""
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != GENERATOR_FORMAT:
+        raise CheckpointError(f"{path} is a safetensors file, but not a HamGAN generator")
+    try:
+        header = {key: json.loads(value) for key, value in metadata.items() if key != "format"}
+        config = config_from_dict(header.pop("config"))
+        validate(config)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"the header of {path} is damaged: {short(error)}") from error
+    names = header.get("class_names")
+    if names is not None and (not isinstance(names, list) or len(names) != config.data.num_classes):
+        raise CheckpointError(f"the header of {path} is damaged: its class names are not one per class")
+    return generator_from_state(config, tensors, path), config, header
+
+
+def generator_from_state(config: Config, tensors: dict[str, Tensor], path: Path) -> Generator:
+    """A generator in evaluation mode with the given weights; CheckpointError when they do not fit."""
+    if config.data.num_classes is None:
+        raise CheckpointError(f"the configuration of {path} has no data.num_classes")
+    with torch.device("meta"):
+        generator = Generator(config.generator, config.resolution, config.data.num_classes)
+    # Before any memory is taken: a damaged header may ask for more than there is.
+    expected = {name: value.shape for name, value in generator.state_dict().items()}
+    found = {name: value.shape for name, value in tensors.items()}
+    wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    if wrong:
+        examples = ", ".join(
+            f"{name} {list(found.get(name, ()))} for {list(expected.get(name, ()))}" for name in wrong[:3]
+        )
+        raise CheckpointError(f"{len(wrong)} weights in {path} do not fit its configuration: {examples}")
+    generator.to_empty(device="cpu").load_state_dict(tensors)
+    for module in generator.modules():
+        if isinstance(module, SpectralWeight):  # the one buffer that no file holds
+            module.get_buffer("sigma").fill_(1.0)
+    return generator.eval().requires_grad_(False)

@@ -1,0 +1,79 @@
+"""Checkpoint folders: the newest valid one, and which are kept."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hamgan.checkpoint.files import CheckpointError, temporary_name
+from hamgan.checkpoint.state import checkpoint_name, read_state
+from hamgan.config import CheckpointConfig
+
+# A checkpoint's folder; what lies beside them (a user's notes, a leftover of a crash) is no checkpoint.
+_NAME = re.compile(r"\d{8,}(\.\d{3})?")
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: float(path.name))
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Delete a checkpoint; a process killed meanwhile leaves nothing that looks like one."""
+    temporary = path.rename(temporary_name(path))
+    shutil.rmtree(temporary)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a process that was killed while saving left behind, gigabytes at full size."""
+    for path in folder.glob(".*.tmp"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def latest_checkpoint(folder: Path, warn: Any = print) -> Path | None:
+    """The newest checkpoint whose checksum holds; damaged ones are named and passed over.
+
+    Raises CheckpointError when there are checkpoints but none is valid.
+    """
+    paths = list_checkpoints(folder)
+    for path in reversed(paths):
+        try:
+            read_state(path)
+        except CheckpointError as error:
+            warn(f"passing over a checkpoint: {error}")
+            continue
+        return path
+    if paths:
+        raise CheckpointError(f"none of the {len(paths)} checkpoints in {folder} is valid")
+    return None
+
+
+def rotate(
+    folder: Path, config: CheckpointConfig, fid: dict[str, float], images_per_step: int = 1, newest: str = "9" * 20
+) -> None:
+    """Delete checkpoints that are neither among the newest, nor the best by FID, nor milestones.
+
+    A milestone is the first checkpoint at or after a multiple of ``milestone_kimg``, less than one step after it.
+    ``newest`` names the one just written. What lies beyond it was damaged and passed over, and is made again: it must
+    not push valid ones out.
+    """
+    paths = list_checkpoints(folder)
+    known = {path.name for path in paths}
+    best = sorted((name for name in fid if name in known), key=lambda name: fid[name])[: config.keep_best]
+    behind = [path.name for path in paths if float(path.name) <= float(newest)]
+    keep = set(behind[-max(1, config.keep_last) :]) | set(best)
+    for path in paths:
+        images, interval = round(float(path.name) * 1000), round(config.milestone_kimg * 1000)
+        milestone = interval > 0 and images % interval < images_per_step
+        if path.name not in keep and not (milestone and path.name in behind):
+            remove_checkpoint(path)
+
+
+def remove_after(folder: Path, images: int) -> None:
+    """Delete the checkpoints that lie beyond so many images, the newest first."""
+    for path in reversed(list_checkpoints(folder)):
+        if float(path.name) > float(checkpoint_name(images)):
+            remove_checkpoint(path)
