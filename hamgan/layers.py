@@ -159,8 +159,6 @@ class SpectralConv2d(SpectralWeight):
     resamplings, so it runs at the smaller size; a 3x3 kernel is merged with them (`resampling_kernel`).
     """
 
-    merge_resampling = True  # False computes the plain form, for comparisons
-
     def __init__(
         self,
         inputs: int,
@@ -187,8 +185,6 @@ class SpectralConv2d(SpectralWeight):
         size = self.weight.shape[-1]
         if self.resample == "none":
             return F.conv2d(x, self.effective_weight(), self.bias, padding=size // 2)
-        if not self.merge_resampling:
-            return self._plain(x)
         if size == 1:
             if self.resample == "down":
                 return F.conv2d(F.avg_pool2d(x, 2), self.effective_weight(), self.bias)
@@ -196,12 +192,6 @@ class SpectralConv2d(SpectralWeight):
         if self.resample == "up":
             return F.conv_transpose2d(x, self._merged_kernel(), self.bias, stride=2, padding=1)
         return F.conv2d(x, self._merged_kernel(), self.bias, stride=2, padding=1)
-
-    def _plain(self, x: Tensor) -> Tensor:
-        if self.resample == "up":
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
-        x = F.conv2d(x, self.effective_weight(), self.bias, padding=self.weight.shape[-1] // 2)
-        return F.avg_pool2d(x, 2) if self.resample == "down" else x
 
 
 def _processes() -> int:

@@ -77,6 +77,9 @@ class Generator(nn.Module):
     Shapes: z [B, latent_dim], labels [B] (int64) -> images [B, 3, R, R] in [-1, 1].
     """
 
+    # Of the feature maps; 15 to 27 % of a step on a CPU against the contiguous one.
+    memory_format = torch.channels_last
+
     def __init__(self, config: GeneratorConfig, resolution: int, num_classes: int) -> None:
         super().__init__()
         self.config, self.resolution, self.num_classes = config, resolution, num_classes
@@ -128,8 +131,8 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
         first, conditions = self._conditions(z, labels)
         x = self.linear(first).view(len(z), -1, START, START)
-        # A [B, C, 4, 4] view of the linear layer's rows; from here on convolutions keep channels last.
-        x = x.contiguous(memory_format=torch.channels_last)
+        # A [B, C, 4, 4] view of the linear layer's rows; from here on convolutions keep the format.
+        x = x.contiguous(memory_format=self.memory_format)
         for block, condition in zip(self.blocks, conditions, strict=True):
             x = block(x, condition)
             size = str(x.shape[-1])
@@ -143,6 +146,8 @@ class Discriminator(nn.Module):
 
     Shapes: images [B, 3, R, R] in [-1, 1], labels [B] (int64) -> logits [B], in float32 or wider.
     """
+
+    memory_format = torch.channels_last
 
     def __init__(self, config: DiscriminatorConfig, resolution: int, num_classes: int) -> None:
         super().__init__()
@@ -168,7 +173,7 @@ class Discriminator(nn.Module):
         return _draw_bases(self.contexts, batch, device, generator)
 
     def forward(self, images: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = images.contiguous(memory_format=self.memory_format)
         for block in self.blocks:
             x = block(x)
             size = str(x.shape[-1])

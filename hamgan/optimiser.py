@@ -37,8 +37,8 @@ class TensorFlowAdam(torch.optim.Adam):
         return super().step(closure)
 
 
-def make_adam(network: nn.Module, train: TrainConfig, lr: float) -> torch.optim.Adam:
-    """Fused Adam over all parameters of a network, with the configured placement of epsilon."""
+def make_adam(network: nn.Module, train: TrainConfig, lr: float, fused: bool | None = True) -> torch.optim.Adam:
+    """Adam with the configured placement of epsilon over a network; ``fused`` None is torch's default."""
     kind = TensorFlowAdam if train.adam_eps_placement == "tensorflow" else torch.optim.Adam
     betas = (float(train.beta1), float(train.beta2))  # torch refuses an int next to a float
-    return kind(network.parameters(), lr=lr, betas=betas, eps=train.adam_eps, fused=True)
+    return kind(network.parameters(), lr=lr, betas=betas, eps=train.adam_eps, fused=fused)

@@ -62,8 +62,8 @@ class GanStep:
         self.generator = generator.to(accelerator.device).train()
         self.discriminator = discriminator.to(accelerator.device).train()
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False) if train.ema_decay else None
-        self.generator_optimizer = make_adam(generator, train, train.generator_lr)
-        self.discriminator_optimizer = make_adam(discriminator, train, train.discriminator_lr)
+        self.generator_optimizer = self._make_optimizer(generator, train.generator_lr)
+        self.discriminator_optimizer = self._make_optimizer(discriminator, train.discriminator_lr)
         # LeCam's averages of D's logits: real, fake.
         self.logit_averages = torch.zeros(2, device=accelerator.device)
         self.sums: dict[str, Tensor] = {}
@@ -75,6 +75,9 @@ class GanStep:
         self._discriminator: nn.Module = accelerator.prepare_model(self.discriminator)
         self._generator_stepper = accelerator.prepare_optimizer(self.generator_optimizer)
         self._discriminator_stepper = accelerator.prepare_optimizer(self.discriminator_optimizer)
+
+    def _make_optimizer(self, network: nn.Module, lr: float) -> torch.optim.Adam:
+        return make_adam(network, self.train, lr)
 
     @property
     def sampler(self) -> Generator:

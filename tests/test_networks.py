@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hamgan.config import Config, ConfigError, load_config
 from hamgan.convert.official import official_base
-from hamgan.layers import SpectralConv2d, SpectralWeight
+from hamgan.layers import SpectralWeight
 from hamgan.networks import Discriminator, Generator, build_networks, count_parameters
 
 ATTENTION = ["generator.context=attention", "discriminator.context=attention"]
@@ -96,29 +96,6 @@ def open_gates(network: torch.nn.Module) -> None:
     for name, parameter in network.named_parameters():
         if name.endswith("gate"):
             torch.nn.init.constant_(parameter, 0.7)
-
-
-def outputs_and_gradients(seed: int) -> list[Tensor]:
-    generator, discriminator = small_networks(seed=seed)
-    networks = (generator.double(), discriminator.double())
-    for network in networks:
-        open_gates(network)
-    z, labels = sample_input()
-    bases = [network.draw_bases(3, z.device, torch.Generator().manual_seed(5)) for network in networks]
-    z.requires_grad_()
-    images = generator(z, labels, bases[0])
-    logits = discriminator(images, labels, bases[1])
-    loss = (logits * torch.arange(1.0, 4.0)).sum() + images.square().mean()
-    parameters = [*generator.parameters(), *discriminator.parameters()]
-    return [images, logits, *torch.autograd.grad(loss, [z, *parameters])]
-
-
-def test_merged_resampling_equals_the_plain_form_forward_and_backward(monkeypatch: pytest.MonkeyPatch) -> None:
-    merged = outputs_and_gradients(seed=3)
-    monkeypatch.setattr(SpectralConv2d, "merge_resampling", False)
-    plain = outputs_and_gradients(seed=3)
-    for one, other in zip(merged, plain, strict=True):
-        assert (one - other).abs().max().item() <= 1e-10 * max(1.0, other.abs().max().item())
 
 
 def test_initial_weights_are_a_function_of_the_seed_and_leave_the_global_state_alone() -> None:

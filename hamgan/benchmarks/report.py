@@ -14,7 +14,7 @@ class Table:
     """A table; numbers are shown with three significant digits, everything else as it is."""
 
     headers: Sequence[str]
-    rows: list[Sequence[object]]
+    rows: Sequence[Sequence[object]]
     title: str = ""
 
     def markdown(self) -> str:
