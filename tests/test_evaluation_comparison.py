@@ -1,18 +1,19 @@
 """With one Inception weights file torch-fidelity and torchmetrics give our numbers; so does pytorch-fid's algebra."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 import torch
 import torch_fidelity
-from inception_weights import save_random_inception
 from photo_crops import crop_photographs, save_flat
 from pytorch_fid.fid_score import calculate_frechet_distance
 from test_evaluation_metrics import features, moments
 from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
+from hamgan.benchmarks.evaluate import run
+from hamgan.benchmarks.evaluators import own_extractor, save_random_inception
 from hamgan.evaluation import evaluate, measure
-from hamgan.evaluation.comparison import Measured, as_markdown, own_extractor
 from hamgan.evaluation.images import FolderImages
 from hamgan.evaluation.inception import file_sha256
 from hamgan.evaluation.metrics import frechet_distance
@@ -48,7 +49,7 @@ def test_moments_of_inception_features_equal_torchmetrics(tmp_path: Path, weight
     metric.update(torch.from_numpy(pixels).permute(0, 3, 1, 2), real=True)
     mean = metric.real_features_sum / len(pixels)
     covariance = metric.real_features_cov_sum - len(pixels) * torch.outer(mean, mean)
-    found = measure(FolderImages(save_flat(pixels, tmp_path)), own_extractor(weights))
+    found = measure(FolderImages(save_flat(pixels, tmp_path)), own_extractor(weights, device=torch.device("cpu")))
     torch.testing.assert_close(found.mean, mean, rtol=1e-5, atol=1e-5 * float(mean.abs().max()))
     torch.testing.assert_close(
         found.covariance, covariance / (len(pixels) - 1), rtol=1e-3, atol=1e-5 * float(covariance.abs().max())
@@ -66,8 +67,15 @@ def test_fid_equals_the_matrix_part_of(library: str) -> None:
     assert frechet_distance(*moments(first), *moments(second)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_table_has_a_line_per_evaluator_with_its_reason() -> None:
-    lines = [Measured("hamgan", 1.5, 2.25, 4.0, 10.0, ""), Measured("pytorch-fid", 1.6, None, 8.0, 5.0, "other resize")]
-    table = as_markdown(lines).splitlines()
-    assert len(table) == 4
-    assert table[3] == "| pytorch-fid | 1.600000 |  | 8.0 | 5.00 | other resize |"
+@pytest.mark.slow
+def test_benchmark_has_a_line_per_evaluator(weights: Path) -> None:
+    options = argparse.Namespace(
+        device=torch.device("cpu"), images=10, batch=5, rounds=1, weights=weights, compile=False
+    )  # fmt: skip
+    report = run(options)
+    numbers = report.figures["numbers"]
+    assert list(numbers)[:2] == ["hamgan", "torch-fidelity"]
+    assert numbers["hamgan"]["fid"] == pytest.approx(numbers["torch-fidelity"]["fid"], rel=1e-4)
+    assert numbers["hamgan"]["fid"] == pytest.approx(numbers["torchmetrics, antialias=False"]["fid"], rel=1e-3)
+    assert numbers["hamgan"]["score"] == pytest.approx(numbers["torch-fidelity"]["score"], rel=1e-4)
+    assert "torchmetrics, default" in report.markdown()

@@ -9,11 +9,11 @@ import skimage
 import torch
 from cleanfid.resize import build_resizer
 from conftest import golden_file
-from inception_weights import save_random_inception
 from photo_crops import crop_photographs
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from hamgan.benchmarks.evaluators import save_random_inception
 from hamgan.config import ConfigError
 from hamgan.evaluation import inception
 from hamgan.evaluation.efficientnet import EfficientNetLite0Extractor
