@@ -3,11 +3,11 @@
 import sys
 
 from hamgan.command_line import run
-from hamgan.config import load_config
+from hamgan.config import parse_config
 
 
 def main() -> None:
-    config = load_config("configs/photos.yaml", sys.argv[1:])
+    config, _ = parse_config(["--config", "configs/photos.yaml", *sys.argv[1:]])
     from hamgan.demo import demo
 
     demo(config)

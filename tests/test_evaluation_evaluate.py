@@ -210,12 +210,12 @@ def test_photographs_tell_the_classes_of_real_crops_from_noise(
 ) -> None:
     monkeypatch.setattr("hamgan.evaluation.numbers.TRAIN_IMAGES", 45)
     monkeypatch.setattr("hamgan.evaluation.numbers.TRAIN_IMAGES_PER_CLASS", 3)
-    options: dict[str, Any] = {**OPTIONS, "num_samples": 15, "reference_samples": 30, "labels": "balanced"}
+    options: dict[str, Any] = {**OPTIONS, "num_samples": 12, "reference_samples": 30, "labels": "balanced"}
     rows = [
         evaluate(small_generator(), "photos", ("fid", "class_accuracy"), cache=tmp_path, extractor=extractor, **options)
         for _ in range(2)
     ]
-    assert rows[0]["reference_subset"] == "30 of 15,000 at random"
+    assert rows[0]["reference_subset"] == "30 of 12,000 at random"
     assert rows[0]["class_accuracy_real_efficientnet_lite0"] > 0.6 > rows[0]["class_accuracy_efficientnet_lite0"]
     assert {load_reference(file).description["split"] for file in tmp_path.glob("*.safetensors")} == {"train", "val"}
     assert rows[0][FID] == rows[1][FID]
