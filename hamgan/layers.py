@@ -249,9 +249,17 @@ class BatchNorm(nn.Module):
         if self.training:
             return torch.addcmul(_per_channel(bias.to(x.dtype)), self.normalise(x), _per_channel(gain.to(x.dtype)))
         # One pass over x instead of two; the merged factors are taken in full precision.
-        scale = gain * torch.rsqrt(self.get_buffer("running_var") + self.eps)
-        shift = bias - self.get_buffer("running_mean") * scale
+        scale, shift = self.merge(gain, bias)
         return torch.addcmul(_per_channel(shift.to(x.dtype)), x, _per_channel(scale.to(x.dtype)))
+
+    def merge(self, gain: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """(scale, shift) with ``x * scale + shift`` = evaluation mode's ``normalise(x) * gain + bias``."""
+        scale = gain * torch.rsqrt(self.get_buffer("running_var") + self.eps)
+        return scale, bias - self.get_buffer("running_mean") * scale
+
+    def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What `affine` takes, [C] or [B, C]; the kinds of conditioning differ in it."""
+        raise NotImplementedError
 
 
 def _per_channel(values: Tensor) -> Tensor:
@@ -266,6 +274,10 @@ class PlainBatchNorm(BatchNorm):
         super().__init__(channels, config)
         self.gain = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
+
+    def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The learnt ones, whatever the condition."""
+        return self.gain, self.bias
 
     def forward(self, x: Tensor) -> Tensor:
         return self.affine(x, self.gain, self.bias)
@@ -282,14 +294,23 @@ class SharedConditionBatchNorm(BatchNorm):
         self.gain = SpectralLinear(condition_dim, channels, spectral, bias=False)
         self.bias = SpectralLinear(condition_dim, channels, spectral, bias=False)
 
+    def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Linear in the condition [B, dim]."""
+        return 1.0 + self.gain(condition), self.bias(condition)
+
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        return self.affine(x, 1.0 + self.gain(condition), self.bias(condition))
+        return self.affine(x, *self.gain_and_bias(condition))
+
+
+def class_rows(table: Tensor, labels: Tensor) -> Tensor:
+    """Rows [B, C] of a class table [classes, C]: labels are indices [B] (int64), or weights [B, classes] of a blend."""
+    return F.embedding(labels, table) if labels.dim() == 1 else labels.to(table.dtype) @ table
 
 
 class PerClassBatchNorm(BatchNorm):
     """``bn(x) * gamma[label] + beta[label]`` (Dumoulin et al. 2017; SAGAN, official HamGAN).
 
-    Shapes: x [B, C, H, W], labels [B]; gamma (init 1) and beta (init 0) [classes, C].
+    Shapes: x [B, C, H, W], labels as in `class_rows`; gamma (init 1) and beta (init 0) [classes, C].
     """
 
     def __init__(self, channels: int, classes: int, norm: NormConfig) -> None:
@@ -297,8 +318,13 @@ class PerClassBatchNorm(BatchNorm):
         self.gamma = nn.Parameter(torch.ones(classes, channels))
         self.beta = nn.Parameter(torch.zeros(classes, channels))
 
+    def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Rows of the tables for labels."""
+        assert condition is not None
+        return class_rows(self.gamma, condition), class_rows(self.beta, condition)
+
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        return self.affine(x, F.embedding(labels, self.gamma), F.embedding(labels, self.beta))
+        return self.affine(x, *self.gain_and_bias(labels))
 
 
 ConvFactory = Callable[..., SpectralConv2d]

@@ -28,6 +28,7 @@ from hamgan.layers import (
     SpectralEmbedding,
     SpectralLinear,
     SpectralWeight,
+    class_rows,
 )
 
 Bases = dict[str, BlockBases]
@@ -74,7 +75,7 @@ def _draw_bases(contexts: nn.ModuleDict, batch: int, device: torch.device, gener
 class Generator(nn.Module):
     """Maps a latent and a class to an image.
 
-    Shapes: z [B, latent_dim], labels [B] (int64) -> images [B, 3, R, R] in [-1, 1].
+    Shapes: z [B, latent_dim], labels [B] (int64), or weights [B, classes] of a blend -> images [B, 3, R, R] in [-1, 1].
     """
 
     # Of the feature maps; 15 to 27 % of a step on a CPU against the contiguous one.
@@ -113,12 +114,12 @@ class Generator(nn.Module):
             SharedConditionBatchNorm, condition_dim=condition, norm=config.norm, spectral=config.spectral_norm
         )
 
-    def _conditions(self, z: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def conditions(self, z: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The input of the linear layer and one condition per block (the class comes first, then the z chunk)."""
         count = len(self.blocks)
         if self.config.conditioning == "per_class":
             return z, [labels] * count
-        embedded = self.class_embedding(labels)
+        embedded = class_rows(self.class_embedding.weight, labels)
         if not self.config.hierarchical:
             return z, [embedded] * count
         first, *chunks = z.split(self.chunk, dim=1)
@@ -129,7 +130,7 @@ class Generator(nn.Module):
         return _draw_bases(self.contexts, batch, device, generator)
 
     def forward(self, z: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
-        first, conditions = self._conditions(z, labels)
+        first, conditions = self.conditions(z, labels)
         x = self.linear(first).view(len(z), -1, START, START)
         # A [B, C, 4, 4] view of the linear layer's rows; from here on convolutions keep the format.
         x = x.contiguous(memory_format=self.memory_format)

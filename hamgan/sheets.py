@@ -1,5 +1,6 @@
 """Images on disk: pictures, labelled sheets, folders."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from torch import Tensor
 
 from hamgan.config import ConfigError
 
-OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".mp4", ".npz")
+OUTPUTS = (".png", ".gif", ".mp4", ".npz")
+OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avi", ".mov", ".webm", ".npy", ".zip")
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
@@ -34,7 +36,7 @@ def draw_sheet(
     top = 18 if groups else 0
     left = _title_width(titles)
     starts = _column_starts(spans, size, gap)
-    sheet = Image.new("RGB", (left + starts[-1] + size, top + len(rows) * (size + gap) - gap), "white")
+    sheet = Image.new("RGB", sheet_size(len(rows), titles, size, spans, gap), "white")
     draw = ImageDraw.Draw(sheet)
     first = 0
     for name, count in spans:
@@ -61,20 +63,35 @@ def _column_starts(groups: Sequence[tuple[str, int]], size: int, gap: int) -> li
     return starts
 
 
+def sheet_size(
+    rows: int, titles: Sequence[str], size: int, groups: Sequence[tuple[str, int]], gap: int = 2
+) -> tuple[int, int]:
+    """Width and height in pixels of a sheet of images of ``size`` pixels; ``groups`` as in `draw_sheet`."""
+    top = 18 if any(name for name, _ in groups) else 0
+    return _title_width(titles) + _column_starts(groups, size, gap)[-1] + size, top + rows * (size + gap) - gap
+
+
+def draw_grid(images: Tensor, title: str, *, scale: int = 1, gap: int = 2) -> Image.Image:
+    """A near-square grid of uint8 images [n, 3, H, W] under a title."""
+    size, across = images.shape[-1] * scale, math.ceil(math.sqrt(len(images)))
+    down = math.ceil(len(images) / across)
+    sheet = Image.new("RGB", (across * (size + gap) - gap, 18 + down * (size + gap) - gap), "white")
+    ImageDraw.Draw(sheet).text((2, 2), title, fill="black")
+    for index, image in enumerate(to_pil(images)):
+        place = index % across * (size + gap), 18 + index // across * (size + gap)
+        sheet.paste(image.resize((size, size), Image.Resampling.NEAREST), place)
+    return sheet
+
+
 def check_output(path: Path) -> None:
-    """Raise ConfigError when an output path is taken; nothing that exists is ever overwritten."""
-    grid = path.suffix.lower() == ".png"
-    if path.suffix.lower() in OTHER_PICTURES:
-        raise ConfigError(f"{path}: a grid is written as .png; any other name is a folder of .png files")
-    if path.is_dir() and not grid and not any(path.iterdir()):
+    """Raise ConfigError when an output path is taken or of another format; nothing that exists is ever overwritten."""
+    kind = path.suffix.lower()
+    if kind in OTHER_PICTURES:
+        raise ConfigError(
+            f"{path}: sheets are written as .png, films as .gif or .mp4, arrays as .npz; "
+            "a name without an ending is a folder of .png files"
+        )
+    if path.is_dir() and kind not in OUTPUTS and not any(path.iterdir()):
         return
     if path.exists():
         raise ConfigError(f"{path} exists already; choose another --out, or remove it first")
-
-
-def save_folder(path: Path, images: Tensor, names: Sequence[str]) -> None:
-    """Write uint8 images [B, 3, H, W] as PATH/NAME.png."""
-    for image, name in zip(to_pil(images), names, strict=True):
-        target = path / f"{name}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        image.save(target)

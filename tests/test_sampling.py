@@ -19,10 +19,10 @@ from hamgan.sampling import (
     load_generator,
     parse_classes,
     parse_numbers,
-    sample_to,
     to_uint8,
     truncated_latent,
 )
+from hamgan.sampling.writing import sample_to
 
 NAMES = ["tench, Tinca tinca", "goldfish", "golden retriever", "volcano", "great white shark", "12-string guitar"]
 
@@ -200,7 +200,7 @@ def test_nothing_is_overwritten_and_other_formats_are_refused(generator: LoadedG
     for out, message in (
         (taken, "exists already"),
         (tmp_path, "exists already"),
-        (tmp_path / "a.jpg", "written as .png"),
+        (tmp_path / "a.jpg", "sheets are written as .png"),
     ):
         with pytest.raises(ConfigError, match=message):
             sample_to(generator, [0], [0], 1.0, out)

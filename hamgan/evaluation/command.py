@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from hamgan.config import ConfigError
-from hamgan.evaluation.distributed import Processes
+from hamgan.distributed import Processes
 from hamgan.evaluation.evaluator import evaluate
 from hamgan.evaluation.features import FeatureExtractor, load_extractor
 from hamgan.evaluation.neighbours import neighbour_sheet

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 import hamgan
 from hamgan.config import ConfigError
-from hamgan.evaluation.distributed import Processes
+from hamgan.distributed import Processes
 from hamgan.evaluation.features import FeatureExtractor, load_extractor
 from hamgan.evaluation.images import Images
 from hamgan.evaluation.numbers import ClassAccuracy, compute_numbers, over_repeats

@@ -1,11 +1,9 @@
 """From uint8 images to features and logits, on any device, as fast as the extractor goes."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Barrier
 from typing import Literal
 
 import torch
@@ -13,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hamgan.config import ConfigError
-from hamgan.evaluation.distributed import Processes
+from hamgan.distributed import Processes
 from hamgan.evaluation.efficientnet import NAME as EFFICIENTNET
 from hamgan.evaluation.efficientnet import EfficientNetLite0Extractor
 from hamgan.evaluation.efficientnet import weights_path as efficientnet_weights
@@ -24,6 +22,7 @@ from hamgan.evaluation.inception import (
     inception_weights,
     load_inception,
 )
+from hamgan.threads import single_threaded_pool
 
 Features = Literal["inception", "efficientnet-lite0"]
 Resizer = Literal["native", "clean"]
@@ -50,10 +49,8 @@ class FeatureExtractor:
 
     def __post_init__(self) -> None:
         self.network.to(self.device).eval()
-        # A thread of the pool works alone on its chunk: two do twice the work of one, where two OpenMP threads on one
-        # chunk do 1.6 times as much (and less than one when something else runs).
         self.threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        self.pool = _single_threaded_pool(self.threads) if self.threads > 1 else None
+        self.pool = single_threaded_pool(self.threads) if self.threads > 1 else None
         self.run = torch.compile(self._forward, dynamic=False) if self.compiled else self._forward
 
     @property
@@ -114,15 +111,6 @@ class FeatureExtractor:
         if self.resizer == "native":
             return self.network(images)
         return self.network.forward_resized(clean_resize(images, self.network.INPUT_IMAGE_SIZE))
-
-
-def _single_threaded_pool(threads: int) -> ThreadPoolExecutor:
-    # set_num_threads also sets what later threads start with: all workers start now, then the caller's count returns.
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    started = Barrier(threads)
-    list(pool.map(lambda _: started.wait(), range(threads)))
-    torch.set_num_threads(threads)
-    return pool
 
 
 def clean_resize(images: Tensor, size: int) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -202,6 +203,7 @@ class GeneratedImages:
         count = getattr(generator, "num_classes", None) or len(self.class_names or [0])
         self.labels = draw_labels(labels, num_samples, int(count), seed, class_counts)
         self.not_finite: Tensor | None = None
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return self.num_samples
@@ -209,7 +211,8 @@ class GeneratedImages:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Raise ConfigError at the end if the network returned NaN or inf on the way."""
-        network = getattr(self.generator, "network", None)
+        generator = self.generator
+        network = generator.inference if isinstance(generator, LoadedGenerator) else getattr(generator, "network", None)
         hook = network.register_forward_hook(self._watch) if isinstance(network, torch.nn.Module) else None
         self.not_finite = None
         try:
@@ -223,7 +226,8 @@ class GeneratedImages:
     def _watch(self, _module: torch.nn.Module, _inputs: Any, images: Tensor) -> None:
         # uint8 hides NaN (it becomes 0), so the network's own output is watched, on its device and without a sync.
         bad = ~torch.isfinite(images).all()
-        self.not_finite = bad if self.not_finite is None else self.not_finite | bad
+        with self._lock:  # chunks run on several threads
+            self.not_finite = bad if self.not_finite is None else self.not_finite | bad
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """uint8 [B, 3, H, W], rounded exactly as saved PNGs are."""

@@ -10,7 +10,7 @@ import torch
 from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
-from hamgan.evaluation.distributed import Processes
+from hamgan.distributed import Processes
 
 SHUFFLE_SEED = 2020
 """torch-fidelity's `rng_seed`: permutes the samples before the Inception Score's splits, draws KID's subsets."""

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from hamgan.config import ConfigError
-from hamgan.evaluation.distributed import Processes
+from hamgan.distributed import Processes
 from hamgan.evaluation.features import FeatureExtractor
 from hamgan.evaluation.images import Images
 from hamgan.evaluation.reference import Subset, open_reference_images

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hamgan.config import ConfigError
+from hamgan.distributed import Processes
 from hamgan.evaluation.depth import ClassDistance, class_distances, fid_at_infinity
-from hamgan.evaluation.distributed import Processes
 from hamgan.evaluation.features import FeatureExtractor
 from hamgan.evaluation.metrics import frechet_distance, kernel_distance, nearest_class_mean, precision_recall
 from hamgan.evaluation.protocol import Protocol

@@ -15,7 +15,7 @@ from torch import Tensor
 from hamgan.config import ConfigError
 from hamgan.data.folder import split_folders
 from hamgan.data.sources import open_source
-from hamgan.evaluation.distributed import Processes
+from hamgan.distributed import Processes
 from hamgan.evaluation.features import FeatureExtractor
 from hamgan.evaluation.images import FolderImages, Images, SourceImages
 from hamgan.evaluation.metrics import SHUFFLE_SEED

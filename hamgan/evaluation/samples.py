@@ -1,6 +1,5 @@
 """What may be measured: runs, checkpoints, folders, arrays and generators in memory, told apart by what they are."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,7 @@ from hamgan.checkpoint import generator_from_state, latest_checkpoint, read_tens
 from hamgan.config import ConfigError, load_config
 from hamgan.evaluation.images import ArrayImages, FolderImages, GeneratedImages, Images
 from hamgan.evaluation.protocol import Protocol
-from hamgan.networks import standing_statistics
 from hamgan.sampling import LoadedGenerator, fold_spectral_norm, load_generator
-
-STANDING_BATCHES = 16
 
 
 def load_samples(samples: Any, protocol: Protocol, device: torch.device, batch_size: int = 64) -> Any:
@@ -87,14 +83,4 @@ def with_standing_statistics(generator: Any, batch_size: int, seed: int) -> Load
     """A copy whose batch-norm statistics are the averages over 16 fresh batches (Brock et al. 2019, appendix B)."""
     if not isinstance(generator, LoadedGenerator):
         raise ConfigError("batch_norm: standing needs one of our generators, whose batch norms are known")
-    clone = copy.copy(generator)
-    clone.network = copy.deepcopy(generator.network)
-    device = next(clone.network.parameters()).device
-    random = torch.Generator().manual_seed(seed)
-    batches = []
-    for _ in range(STANDING_BATCHES):
-        z = torch.randn(batch_size, clone.config.generator.latent_dim, generator=random)
-        labels = torch.randint(clone.num_classes, (batch_size,), generator=random)
-        batches.append((z.to(device), labels.to(device)))
-    standing_statistics(clone.network, batches)
-    return clone
+    return generator.with_standing_statistics(batch_size, seed)

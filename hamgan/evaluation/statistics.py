@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hamgan.config import ConfigError
-from hamgan.evaluation.distributed import Processes
+from hamgan.distributed import Processes
 from hamgan.evaluation.features import FeatureExtractor
 from hamgan.evaluation.images import GeneratedImages, Images
 from hamgan.evaluation.metrics import InceptionScore, Moments

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hamgan.config import ConfigError
-from hamgan.evaluation.distributed import Processes
+from hamgan.distributed import Processes
 from hamgan.evaluation.evaluator import evaluate
 from hamgan.evaluation.features import FeatureExtractor
 from hamgan.evaluation.protocol import Protocol

@@ -1,4 +1,4 @@
-"""The processes of an evaluation: who takes which samples, and how their sums meet."""
+"""The processes of an evaluation or of sampling: who takes which samples, and how their sums meet."""
 
 from dataclasses import dataclass
 

@@ -1,0 +1,99 @@
+"""Classes and seeds as people write them: indices, ranges, names, synsets."""
+
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from hamgan.config import ConfigError
+
+MOST_NUMBERS = 10_000_000
+"""Seeds or classes that a range may name; far more than this is a slip of the keyboard."""
+SYNSET = re.compile(r"n\d{8}")
+
+
+class HasClasses(Protocol):
+    """What knows its classes, such as a `LoadedGenerator`."""
+
+    def class_index(self, name: int | str) -> int:
+        """The index of a class."""
+        ...
+
+
+@functools.cache
+def imagenet_names() -> list[str]:
+    """ImageNet's 1000 class names in the order of their synsets; torchvision ships them beside its weights."""
+    from torchvision.models import ResNet18_Weights
+
+    return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def readable_names(class_names: Sequence[str] | None, count: int) -> list[str] | None:
+    """Names for people: a checkpoint's own; ImageNet's where its names are 1000 synsets; None where it has none."""
+    if class_names is not None and count == 1000 and all(SYNSET.fullmatch(name) for name in class_names):
+        # Folders of synsets are numbered in their order, which is the order of the names.
+        return imagenet_names()
+    return list(class_names) if class_names is not None else None
+
+
+def find_class(name: int | str, class_names: Sequence[str] | None, count: int) -> int:
+    """The index of a class given by index, name, a part of its name, or synset; ConfigError names what is nearest."""
+    if not isinstance(name, str) or name.isdecimal():
+        index = int(name)
+        if not 0 <= index < count:
+            raise ConfigError(f"class {index} is out of range; there are classes 0 to {count - 1}")
+        return index
+    if class_names is None:
+        raise ConfigError(f"class {name!r}: this generator has no class names; use 0 to {count - 1}")
+    if name in class_names:
+        return list(class_names).index(name)
+    if SYNSET.fullmatch(name):
+        raise ConfigError(f"no class is called {name!r}; the names are {', '.join(class_names[:3])}, ...")
+    return _by_words(name, readable_names(class_names, count) or [])
+
+
+def _by_words(name: str, names: list[str]) -> int:
+    lowered = name.lower().replace("_", " ")
+    exact = [index for index, known in enumerate(names) if known.lower() == lowered]
+    # ImageNet's names are lists of synonyms: "golden retriever" should find its class.
+    found = exact or [index for index, known in enumerate(names) if lowered in known.lower()]
+    if len(found) == 1:
+        return found[0]
+    choices = [names[index] for index in found] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"; nearest: {', '.join(choices[:5])}" if choices else f"; there are {', '.join(names[:20])}"
+    raise ConfigError(f"no class is called {name!r}{hint}")
+
+
+def parse_numbers(text: str, what: str) -> list[int]:
+    """``"0-3,7"`` to [0, 1, 2, 3, 7]; ConfigError for anything else, a reversed range among it."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(first) > 18 or len(last) > 18:
+            raise ConfigError(f"{what} {part.strip()!r}: give numbers and ranges such as 0-7,12")
+        if dash and int(last) < int(first):
+            raise ConfigError(f"{what} {part.strip()!r} runs backwards; write {last}-{first}")
+        if dash and int(last) - int(first) >= MOST_NUMBERS:
+            raise ConfigError(f"{what} {part.strip()!r} names more than {MOST_NUMBERS:,} numbers")
+        numbers += range(int(first), int(last) + 1) if dash else [int(first)]
+    return numbers
+
+
+def parse_classes(texts: Iterable[str], generator: HasClasses) -> list[int]:
+    """Class names, indices and ranges (``207,980-985,volcano``) to indices; ConfigError names what is nearest."""
+    indices: list[int] = []
+    for item in texts:
+        try:  # ImageNet's names have commas: "tench, Tinca tinca"
+            indices.append(generator.class_index(item))
+            continue
+        except ConfigError:
+            if "," not in item and not re.fullmatch(r"\d+-\d+", item):
+                raise
+        for text in (part.strip() for part in item.split(",")):
+            first, dash, last = text.partition("-")
+            if dash and first.isdecimal() and last.isdecimal():
+                indices += [generator.class_index(number) for number in parse_numbers(text, "class range")]
+            else:
+                indices.append(generator.class_index(text))
+    return indices

@@ -1,0 +1,92 @@
+"""The command line of scripts/sample.py."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hamgan.config import ConfigError
+
+if TYPE_CHECKING:
+    from hamgan.sampling.generator import LoadedGenerator
+    from hamgan.sampling.pictures import Between, Plan
+
+
+def sample_parser() -> argparse.ArgumentParser:
+    """All options."""
+    parser = argparse.ArgumentParser(
+        prog="sample.py", description="Draw images from a trained generator; also by `accelerate launch`."
+    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, help="run, checkpoint folder, generator.safetensors, or owner/name on a hub")
+    add("--out", required=True, type=Path, help="grid.png, film.gif, film.mp4, images.npz (as ADM's), or a new folder")
+    add("--classes", nargs="+", help="indices, ranges, names, synsets: 207,980-985 volcano (default: all)")
+    add("--seeds", help="one image per class and seed, e.g. 0-63,100 (default: 0-7)")
+    add("--per-class", type=int, metavar="N", help="every class gets N seeds of its own from --seeds")
+    add("--truncation", default="1", help="resample |z| above this; 1: none (default); 0.3,0.5,1 compares several")
+    add("--interpolate", choices=("seeds", "classes"), help="the way from each seed (class) to the next one")
+    add("--frames", type=int, help="images from one to the next (default: 8; films: 40)")
+    add("--fps", type=int, default=20, help="frames per second of a film (default: 20)")
+    add("--sheets", action="store_true", help="write a labelled sheet per class into the folder")
+    add("--batch-norm", choices=("running", "standing"), default="running", help="stored statistics, or new ones")
+    add("--batch-size", type=int, default=64, help="images per forward on a GPU; changes no image (default: 64)")
+    add("--scale", type=int, default=1, help="enlarge sheets and films by whole pixels (default: 1)")
+    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw what the arguments ask for; ConfigError (a sentence) for what cannot be."""
+    options = sample_parser().parse_args(arguments)
+
+    from hamgan.distributed import Processes
+    from hamgan.sampling.generator import default_device
+    from hamgan.sampling.loading import load_generator
+    from hamgan.sampling.writing import check_request, write_plan
+
+    device = _start_processes() or default_device()
+    if options.batch_size < 1:
+        raise ConfigError(f"batch-size is {options.batch_size}; it must be 1 or more")
+    generator = load_generator(options.checkpoint, device=options.device or device)
+    plan = _plan(options, generator)
+    shared = {"scale": options.scale, "fps": options.fps, "sheets": options.sheets}
+    check_request(plan, options.out, generator.config.resolution, **shared)
+    if options.batch_norm == "standing":
+        generator = generator.with_standing_statistics()
+    write_plan(generator, plan, options.out, batch_size=options.batch_size, **shared)
+    if Processes.current().is_main:
+        print(f"wrote {len(plan.pictures)} images to {options.out}")
+
+
+def _start_processes() -> str | None:
+    """Join the other processes that a launcher started; the device of this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return None
+    import torch
+    from accelerate import PartialState
+
+    # Without `cpu`, processes on a machine without an accelerator do not find each other.
+    return str(PartialState(cpu=not torch.accelerator.is_available()).device)
+
+
+def _plan(options: argparse.Namespace, generator: "LoadedGenerator") -> "Plan":
+    from hamgan.sampling.classes import parse_classes, parse_numbers
+    from hamgan.sampling.pictures import plan_interpolation, plan_samples
+
+    classes = parse_classes(options.classes or [f"0-{generator.num_classes - 1}"], generator)
+    count = options.per_class * len(classes) if options.per_class and options.per_class > 0 else 8
+    seeds = parse_numbers(options.seeds, "seed range") if options.seeds is not None else list(range(count))
+    try:
+        truncations = [float(part) for part in options.truncation.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"truncation {options.truncation!r}: give a number, or several as 0.3,0.5,1") from error
+    film = options.out.suffix.lower() in (".gif", ".mp4")
+    between: Between | None = options.interpolate or ("seeds" if film else None)
+    if between is None:
+        return plan_samples(classes, seeds, truncations, generator.titles, options.per_class)
+    unfit = {"several truncations": len(truncations) > 1, "--per-class": options.per_class, "--sheets": options.sheets}
+    for name in (name for name, given in unfit.items() if given):
+        raise ConfigError(f"{name} cannot be had on the way between {between}; leave one of them out")
+    frames = options.frames if options.frames is not None else (40 if film else 8)
+    return plan_interpolation(between, classes, seeds, truncations[0], generator.titles, frames, closed=film)

@@ -1,0 +1,146 @@
+"""A generator ready to sample: seeds and classes in, pictures out."""
+
+import copy
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hamgan.config import Config, ConfigError
+from hamgan.networks import Generator, standing_statistics
+from hamgan.sampling.classes import find_class, readable_names
+from hamgan.sampling.inference import InferenceGenerator, chunk_size
+from hamgan.sampling.latents import check_truncation, truncated_latent
+from hamgan.sheets import to_pil
+from hamgan.threads import single_threaded_pool
+
+STANDING_BATCHES = 16
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """[-1, 1] to 0..255, rounded, exactly as the images are saved. Shapes: [B, 3, H, W] -> the same, uint8."""
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+class LoadedGenerator:
+    """A generator ready to sample: evaluation mode, spectral norm folded into the weights.
+
+    ``network`` is the folded `Generator`, with gradients where they are asked for; images come from its faster
+    `inference` form. ``header`` is what else the file says: training, evaluation.
+
+    Example:
+        >>> generator = load_generator(run)
+        >>> image, = generator(seeds=[7], classes=["coffee"])
+        >>> image.size
+        (32, 32)
+        >>> generator(seeds=range(3), classes=[0, 3, "cat"], truncation=0.7, output="tensor").shape
+        torch.Size([3, 3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        network: Generator,
+        config: Config,
+        *,
+        class_names: list[str] | None = None,
+        kimg: float | None = None,
+        source: str = "",
+        header: dict[str, Any] | None = None,
+    ) -> None:
+        self.network, self.config = network, config
+        self.class_names, self.kimg, self.source, self.header = class_names, kimg, source, header or {}
+
+    @cached_property
+    def inference(self) -> InferenceGenerator:
+        """What draws the images; made from ``network`` at the first use."""
+        return InferenceGenerator(self.network)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that may be asked for."""
+        return self.network.num_classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are drawn."""
+        return next(self.network.parameters()).device
+
+    @property
+    def titles(self) -> list[str]:
+        """A name per class for people: the class's own, ImageNet's for synsets, else its number."""
+        names = readable_names(self.class_names, self.num_classes)
+        return names or [str(index) for index in range(self.num_classes)]
+
+    def class_index(self, name: int | str) -> int:
+        """The index of a class given by index, name, a part of its name, or synset; ConfigError names the nearest."""
+        return find_class(name, self.class_names, self.num_classes)
+
+    @torch.no_grad()
+    def images(self, z: Tensor, labels: Tensor) -> Tensor:
+        """uint8 images [B, 3, H, W] on the generator's device.
+
+        Shapes: z [B, latent_dim]; labels [B] (int64), or weights [B, classes] that blend classes. On a CPU every core
+        takes chunks of its own, and an image has the same bits whatever the batch and the number of cores.
+        """
+        parameter = next(self.network.parameters())
+        z, labels = z.to(parameter), labels.to(parameter.device)
+        if parameter.device.type != "cpu":
+            return to_uint8(self.inference(z, labels))
+        # Kernels are chosen by the size of a batch and round differently, so all chunks have one size.
+        chunk, threads, inference = chunk_size(self.network), torch.get_num_threads(), self.inference
+        run = single_threaded_pool(threads).map if threads > 1 else map
+        count, missing = len(z), -len(z) % chunk
+        z, labels = (F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) for rows in (z, labels))
+        parts = run(lambda part: to_uint8(inference(*part)), zip(z.split(chunk), labels.split(chunk), strict=True))
+        size = self.config.resolution
+        return torch.cat([*parts])[:count] if count else torch.empty(0, 3, size, size, dtype=torch.uint8)
+
+    def __call__(
+        self,
+        seeds: Sequence[int],
+        classes: Sequence[int | str],
+        truncation: float = 1.0,
+        output: Literal["pil", "tensor"] = "pil",
+        batch_size: int = 64,
+    ) -> Any:
+        """One image per seed and class, pairwise; a single class serves all seeds.
+
+        Returns a list of PIL images, or with ``output="tensor"`` uint8 [B, 3, H, W] on the CPU. Image i depends on
+        seed i and class i alone, whatever the batch size. Raises ConfigError for a class or truncation not allowed.
+        """
+        check_truncation(truncation)
+        labels = [self.class_index(name) for name in classes]
+        labels = labels * len(seeds) if len(labels) == 1 else labels
+        if len(labels) != len(seeds):
+            raise ConfigError(f"{len(seeds)} seeds and {len(labels)} classes; give as many of both, or one class")
+        size, resolution = self.config.generator.latent_dim, self.config.resolution
+        parts = [torch.empty(0, 3, resolution, resolution, dtype=torch.uint8)]
+        for start in range(0, len(seeds), batch_size):
+            z = torch.stack([truncated_latent(seed, size, truncation) for seed in seeds[start : start + batch_size]])
+            parts.append(self.images(z, torch.tensor(labels[start : start + batch_size])).cpu())
+        images = torch.cat(parts)
+        return images if output == "tensor" else to_pil(images)
+
+    def with_standing_statistics(self, batch_size: int = 64, seed: int = 0) -> "LoadedGenerator":
+        """A copy whose batch-norm statistics are the averages over 16 fresh batches (Brock et al. 2019, appendix B)."""
+        clone = copy.copy(self)
+        clone.__dict__.pop("inference", None)
+        clone.network = copy.deepcopy(self.network)
+        random = torch.Generator().manual_seed(seed)
+        batches = []
+        for _ in range(STANDING_BATCHES):
+            z = torch.randn(batch_size, clone.config.generator.latent_dim, generator=random)
+            labels = torch.randint(clone.num_classes, (batch_size,), generator=random)
+            batches.append((z.to(next(clone.network.parameters())), labels.to(clone.device)))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)  # Hamburgers draw their bases in training mode
+            standing_statistics(clone.network, batches)
+        return clone
+
+
+def default_device() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

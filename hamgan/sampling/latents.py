@@ -1,0 +1,49 @@
+"""Latents of seeds, truncated or not, and the great circles between them."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from hamgan.config import ConfigError
+
+SMALLEST_TRUNCATION = 0.001
+
+
+def truncated_latent(seed: int, size: int, truncation: float = 1.0) -> Tensor:
+    """z [size] of one seed, from N(0, 1); below 1, values beyond ``truncation`` are drawn again.
+
+    Truncation by resampling, Brock et al. 2019, section 3.1. The latent is a function of the seed alone, never of the
+    batch. Truncation 1 or more does not truncate: `truncation` is then ignored, as everybody quotes it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(size, generator=generator)
+    while truncation < 1.0 and bool((outside := z.abs() > truncation).any()):
+        z = torch.where(outside, torch.randn(size, generator=generator), z)
+    return z
+
+
+def check_truncation(truncation: float) -> None:
+    """Raise ConfigError unless latents can be drawn: resampling takes 1 / truncation rounds, for ever at 0."""
+    if not truncation >= SMALLEST_TRUNCATION:
+        raise ConfigError(
+            f"truncation is {truncation}; it must be above 0 ({SMALLEST_TRUNCATION} at least; 1 or more: no truncation)"
+        )
+
+
+def slerp(first: Tensor, second: Tensor, fraction: float) -> Tensor:
+    """From first [n] (fraction 0) to second [n] (1) on a great circle: straight lines leave the shell of N(0, 1)."""
+    cosine = torch.dot(first, second) / (first.norm() * second.norm()).clamp_min(1e-12)
+    angle = torch.acos(cosine.clamp(-1.0, 1.0))
+    if float(angle.sin()) < 1e-4:  # the same direction, or opposite ones, between which no circle is the shortest
+        return torch.lerp(first, second, fraction)
+    return (torch.sin((1 - fraction) * angle) * first + torch.sin(fraction * angle) * second) / torch.sin(angle)
+
+
+@lru_cache(maxsize=4096)
+def latent_between(seed: int, other: int | None, fraction: float, size: int, truncation: float) -> Tensor:
+    """z [size] of a seed, or on the way to another seed's."""
+    z = truncated_latent(seed, size, truncation)
+    if other is None or fraction == 0:
+        return z
+    return slerp(z, truncated_latent(other, size, truncation), fraction)
