@@ -207,7 +207,7 @@ def test_a_run_that_diverges_ends_with_code_1(script: Script, tmp_path: Path) ->
         (["--checkpoint", "PLACE/garbage.safetensors"], 1, "not a readable safetensors file"),
         (["--checkpoint", "PLACE/truncated.safetensors"], 1, "not a readable safetensors file"),
         (["--checkpoint", "PLACE/cut"], 1, "state.safetensors is damaged"),
-        (["--classes", "15"], 2, "class 15 is out of range; there are classes 0 to 14"),
+        (["--classes", "15"], 2, "class 15 is out of range; there are classes 0 to 11"),
         (["--classes", "kat"], 2, "no class is called 'kat'; nearest: cat"),
         (["--classes", "5-2"], 2, "class range '5-2' runs backwards; write 2-5"),
         (["--seeds", "9-1"], 2, "seed range '9-1' runs backwards; write 1-9"),

@@ -125,7 +125,7 @@ def test_films_have_their_rate_and_their_frames(run: Path, generator: LoadedGene
         (
             ["--per-class", "4", "--seeds", "0-7"],
             "a",
-            "15 classes with 4 seeds of their own need 60 seeds",
+            "12 classes with 4 seeds of their own need 48 seeds",
         ),
         (["--seeds", "1"], "a.gif", "a way between seeds needs two seeds or more; 1 given"),
         (["--interpolate", "classes", "--classes", "1"], "a", "needs two classes or more; 1 given"),
