@@ -192,7 +192,7 @@ def test_a_run_leaves_what_the_design_says(uninterrupted: Path) -> None:
     assert [path.name for path in list_checkpoints(uninterrupted / "checkpoints")] == ["00000000.032", "00000000.048"]
     config = load_config(uninterrupted / "config.yaml")
     classes = json.loads((uninterrupted / "classes.json").read_text())
-    assert config.data.num_classes == len(classes) == 15
+    assert config.data.num_classes == len(classes) == 12
     with Image.open(uninterrupted / "samples/00000000.024.png") as sheet:
         assert sheet.height == 2 * 34 - 2
     row = rows(uninterrupted)[-1]
