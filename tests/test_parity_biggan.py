@@ -106,21 +106,26 @@ def assert_gradients(network: nn.Module, tag: str, expected: dict[str, Tensor], 
 @pytest.mark.parametrize("tag", TAGS)
 def test_generator_in_training_mode(tag: str) -> None:
     generator, io = generator_of(tag).train(), load_io(f"{tag}_g")
-    z = io["z"].clone().requires_grad_()
     blocks = watch_blocks(generator, f"{tag}_g")
-    out = generator(z, io["y"])
+    out = generator(io["z"], io["y"])
     assert_close(out, io["out_train"], 5e-5)
     assert_blocks(blocks, io)
     loss = (out * recorded_weights(out.shape)).sum()
-    loss.backward()
     assert loss.item() == pytest.approx(io["loss_train"].item(), rel=1e-4)
     assert_buffers_follow(generator, f"{tag}_g", io)
-    # Processors with AVX-512 round so that ReLUs flip at 128 px: 5e-3 there, 1e-4 where the reference was recorded.
-    tolerance = 1e-2 if tag == "biggan128" else 1e-4
-    assert_gradients(generator, f"{tag}_g", load_weights(f"{tag}_g_grads"), tolerance)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_gradients_of_the_generator(tag: str) -> None:
+    """In float64: one ReLU that float32 rounds across zero on some processors moves the gradients by 1 %."""
+    generator, io = generator_of(tag).train().double(), load_io(f"{tag}_g")
+    z = io["z"].double().requires_grad_()
+    out = generator(z, io["y"])
+    (out * recorded_weights(out.shape, torch.float64)).sum().backward()
+    assert_gradients(generator, f"{tag}_g", load_weights(f"{tag}_g_grads"), 2e-5)
     if "grad_z" in io:
         assert z.grad is not None
-        assert_close(z.grad, io["grad_z"], 1e-4)
+        assert_close(z.grad, io["grad_z"], 2e-5)
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -148,24 +153,30 @@ def test_generator_in_evaluation_mode(tag: str) -> None:
 @pytest.mark.parametrize("tag", TAGS)
 def test_discriminator_through_three_training_forwards(tag: str) -> None:
     discriminator, io = discriminator_of(tag), load_io(f"{tag}_d")
-    x = io["x"].clone().requires_grad_()
+    x = io["x"]
     with torch.no_grad():
         assert_close(discriminator.eval()(x, io["y"]), io["logits_eval"].squeeze(1), 2e-5)
-    blocks = watch_blocks(discriminator.train(), f"{tag}_d")
+        blocks = watch_blocks(discriminator.train(), f"{tag}_d")
+        assert_close(discriminator(x, io["y"]), io["logits_train"].squeeze(1), 2e-5)
+        assert_blocks(blocks, io)
+        assert_buffers_follow(discriminator, f"{tag}_d", io)
+        assert_close(discriminator(x, io["y"]), io["logits_train_2nd"].squeeze(1), 2e-5)
+        assert_close(discriminator(x, io["y"]), io["logits_train_3rd"].squeeze(1), 2e-5)
+        assert_close(discriminator.eval()(x, io["y"]), io["logits_eval_after_3_train"].squeeze(1), 2e-5)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_gradients_of_the_discriminator(tag: str) -> None:
+    """In float64, as the generator's."""
+    discriminator, io = discriminator_of(tag).train().double(), load_io(f"{tag}_d")
+    x = io["x"].double().requires_grad_()
     logits = discriminator(x, io["y"])
-    assert_close(logits, io["logits_train"].squeeze(1), 2e-5)
-    assert_blocks(blocks, io)
-    (logits * recorded_weights(logits.shape)).sum().backward()
-    assert_buffers_follow(discriminator, f"{tag}_d", io)
+    (logits * recorded_weights(logits.shape, torch.float64)).sum().backward()
     assert_gradients(discriminator, f"{tag}_d", load_weights(f"{tag}_d_grads"), 1e-5)
     assert_gradient_sums(discriminator, f"{tag}_d", io)
     if "grad_x" in io:
         assert x.grad is not None
         assert_close(x.grad, io["grad_x"], 1e-5)
-    with torch.no_grad():
-        assert_close(discriminator(x, io["y"]), io["logits_train_2nd"].squeeze(1), 2e-5)
-        assert_close(discriminator(x, io["y"]), io["logits_train_3rd"].squeeze(1), 2e-5)
-        assert_close(discriminator.eval()(x, io["y"]), io["logits_eval_after_3_train"].squeeze(1), 2e-5)
 
 
 def assert_gradient_sums(network: nn.Module, tag: str, io: dict[str, Tensor]) -> None:
