@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from hamgan.config import ConfigError
+from hamgan.memory import keep_freed_memory
 
 DONE, FAILURE, BAD_USAGE, STOPPED = 0, 1, 2, 75
 
@@ -16,6 +17,7 @@ SECONDS_FOR_THE_FIRST = 5.0
 def run(main: Callable[[], None]) -> None:
     """Call ``main`` and exit: 0 done, 2 bad usage, 1 failure, 75 stopped on a signal with a checkpoint saved."""
     # Imported here: `--help` should not wait for torch.
+    keep_freed_memory()
     try:
         main()
     except ConfigError as error:
