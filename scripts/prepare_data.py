@@ -102,8 +102,8 @@ def merge_main(arguments: list[str]) -> None:
     merge_command(options.store, options.parts)
 
 
-def main() -> None:
-    arguments = sys.argv[1:]
+def main(given: list[str] | None = None) -> None:
+    arguments = sys.argv[1:] if given is None else given
     commands = {"inspect": inspect_main, "merge": merge_main}
     if arguments and arguments[0] in commands:
         commands[arguments[0]](arguments[1:])

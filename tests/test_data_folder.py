@@ -73,10 +73,10 @@ def test_a_broken_picture_gives_its_place_to_the_next_of_its_class(
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({}, "holds no class folders"),
+        ({}, "holds no pictures; put each class's pictures in a folder"),
         ({"cat": 3}, "one class only: all 3 images are `cat`"),
         ({"cat": 2, "cup": 1, "void": 0}, "1 of 3 classes have no images (`void`)"),
-        ({"void": 0, "nil": 0}, "holds no images"),
+        ({"void": 0, "nil": 0}, "holds no pictures"),
     ],
 )
 def test_folders_that_cannot_train_get_a_sentence(tmp_path: Path, counts: dict[str, int], message: str) -> None:

@@ -1,13 +1,16 @@
 """What scripts/prepare_data.py does with its options, and what it says."""
 
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hamgan.command_line import STOPPED
 from hamgan.data.decode import Preparation
 from hamgan.data.listing import list_pictures
 from hamgan.data.merge import merge
-from hamgan.data.prepare import PreparationError, prepare
+from hamgan.data.prepare import PreparationError, check_output, prepare
 from hamgan.data.resample import Crop, Filter
 from hamgan.data.sources import DataError
 
@@ -41,13 +44,21 @@ def _say(manifest: dict[str, Any], output: Path) -> None:
                 print(f"warning: class `{name}` has no usable picture left; training will refuse this store")
 
 
-def _or_exit(output: Path, make: Any) -> None:
+def _interrupt(number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _or_exit(output: Path, make: Callable[[], dict[str, Any]]) -> None:
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         _say(make(), output)
     except PreparationError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; run the same command again to continue")
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        sys.exit(STOPPED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def prepare_command(
@@ -70,6 +81,7 @@ def prepare_command(
     how = Preparation(resolution, crop, filter, background, min_side)
 
     def make() -> dict[str, Any]:
+        check_output(output)
         print(f"listing {source} ...", file=sys.stderr)
         listing = list_pictures(
             source, output / "work" / "unpacked", val_source=val_source, labels=labels, val_fraction=val_fraction

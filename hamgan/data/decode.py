@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torchvision.io import decode_jpeg
+from PIL import ExifTags, Image, ImageOps
 
 from hamgan.data.resample import Crop, Filter, crop_and_resize
 from hamgan.data.sources import DataError
+
+# Pillow knows more, but its EPS reader runs Ghostscript on the file, and exotic ones recognise noise.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
 
 
 class PictureError(DataError):
@@ -41,37 +43,49 @@ class Preparation:
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and floating-point grey to L: by the range of the type that the values fit into."""
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
+    values = np.asarray(image).astype(np.float32)
+    top = float(values.max(initial=0.0))
+    if not np.isfinite(top) or not np.isfinite(values.min(initial=0.0)):
         raise PictureError("has pixels that are not finite")
-    top = values.max(initial=0.0)
     full = 65535.0 if image.mode.startswith("I;16") or top > 255 else 1.0 if image.mode == "F" and top <= 1 else 255.0
-    return Image.fromarray((values / max(full, top) * 255).clip(0, 255).round().astype(np.uint8))
+    values *= 255 / max(full, top)
+    return Image.fromarray(values.clip(0, 255, out=values).round(out=values).astype(np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; a damaged EXIF block does not cost the picture."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow's EXIF parser raises nearly anything
+        return 1
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
     """Any Pillow image as RGB, upright (EXIF), on the background where it is transparent."""
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":
         image, transparent = _to_eight_bits(image), False
     if transparent:
         image = image.convert("RGBA")
-    image = ImageOps.exif_transpose(image)
-    if transparent:
         return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _jpeg_pixels(data: bytes) -> np.ndarray:
-    # The same libjpeg-turbo as Pillow's, at 1.5 times the images/s: Pillow copies every row three times.
+def jpeg_pixels(data: bytes) -> np.ndarray:
+    """A JPEG as uint8 [H, W, 3], not turned by its EXIF; raises RuntimeError for what libjpeg refuses."""
+    from torchvision.io import decode_jpeg  # torchvision doubles the seconds that a process takes to start
+
+    # libjpeg-turbo as in Pillow, at 1.5 times the images/s: Pillow copies every row three times.
     return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8)).permute(1, 2, 0).numpy()
 
 
 def _pixels(data: bytes, image: Image.Image, how: Preparation) -> np.ndarray:
-    plain = image.format == "JPEG" and image.mode == "RGB" and image.getexif().get(0x0112, 1) == 1
+    plain = image.format in ("JPEG", "MPO") and image.mode == "RGB" and _orientation(image) == 1
     if plain:
         try:
-            return _jpeg_pixels(data)
+            return jpeg_pixels(data)
         except RuntimeError:
             # Pillow reads a few JPEGs that torchvision does not, and names the reason for the others.
             pass
@@ -84,12 +98,12 @@ def decode(data: bytes, how: Preparation) -> np.ndarray:
     if not data:
         raise PictureError("is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if min(image.size) < how.min_side:
                 width, height = image.size
                 raise PictureError(f"is {width} x {height} pixels; the smallest side allowed is {how.min_side}")
             return crop_and_resize(_pixels(data, image, how), how.resolution, how.crop, how.filter)
-    except PictureError:
+    except (PictureError, MemoryError):  # too little memory is no fault of the picture
         raise
     except Image.DecompressionBombError as error:
         raise PictureError(f"has too many pixels to be safe ({error})") from error

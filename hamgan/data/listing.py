@@ -1,18 +1,23 @@
 """What a preparation works through: the pictures of folders and archives, with class and split, in a fixed order."""
 
-import glob
 import hashlib
-import re
+import os
 import zipfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from hamgan.data.archives import Member, Place, read_label_file, tar_members, zip_members
-from hamgan.data.folder import SPLIT_FOLDERS, class_folders, is_image_name, split_folders, split_names, walk_pictures
+from hamgan.data.archives import Member, Place, archive_members
+from hamgan.data.folder import SPLIT_FOLDERS, class_folders, is_image_name, split_folders, split_names, walk_files
+from hamgan.data.labels import read_label_file
+from hamgan.data.places import expand
 from hamgan.data.sources import SPLITS, DataError
+
+LARGEST_FILE = 1 << 30
 
 
 class Picture(NamedTuple):
@@ -22,7 +27,8 @@ class Picture(NamedTuple):
     """Name for messages and for the hash that splits train from val; unique within the source."""
     label: int
     place: Place
-    """("file", path), ("range", path, offset, bytes), ("zip", path, member) or ("row", source, split, row)."""
+    """("file", path, bytes), ("range", path, offset, bytes), ("zip", path, member, bytes) or
+    ("row", source, split, row)."""
 
 
 @dataclass
@@ -38,12 +44,13 @@ class Listing:
     """Pictures outside every class folder, left out too."""
 
     def sha256(self) -> str:
-        """Over names, classes and places: a changed source must not continue an old preparation."""
+        """Over names, classes and sizes: a changed source must not continue an old preparation, a moved one may."""
         digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
         for split, pictures in self.pictures.items():
             digest.update(f"\1{split}".encode())
-            for picture in pictures:
-                digest.update(repr(picture).encode("utf-8", "surrogateescape"))
+            for key, label, place in pictures:
+                where = os.path.basename(str(place[1])), *place[2:]
+                digest.update(repr((key, label, where)).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 
@@ -54,54 +61,53 @@ def _open_zip(path: str) -> zipfile.ZipFile:
 
 def read_bytes(picture: Picture) -> bytes:
     """The picture's encoded bytes; raises OSError or DataError when they cannot be read."""
-    kind, path = picture.place[0], str(picture.place[1])
+    kind, path, *where, size = picture.place
+    if kind == "row":
+        from hamgan.data.tables import read_row
+
+        return read_row(str(path), str(where[0]), int(size))
+    if int(size) > LARGEST_FILE:
+        raise DataError(f"has {size:,} bytes; pictures have at most {LARGEST_FILE:,}")
     if kind == "file":
-        return Path(path).read_bytes()
+        return Path(str(path)).read_bytes()
     if kind == "range":
-        offset, size = int(picture.place[2]), int(picture.place[3])
-        with open(path, "rb") as file:
-            file.seek(offset)
-            return file.read(size)
-    if kind == "zip":
-        try:
-            return _open_zip(path).read(str(picture.place[2]))
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise DataError(f"cannot be read from the zip file ({error})") from error
-    from hamgan.data.tables import read_row
-
-    return read_row(path, str(picture.place[2]), int(picture.place[3]))
+        with open(str(path), "rb") as file:
+            file.seek(int(where[0]))
+            return file.read(int(size))
+    try:
+        return _open_zip(str(path)).read(str(where[0]))
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot be read from the zip file ({error})") from error
 
 
-def expand(source: str) -> list[Path]:
-    """Existing files or folders that a path, a ``*`` pattern or a ``{00..12}`` pattern names, in order."""
-    names = [source]
-    while any(re.search(r"\{(\d+)\.\.(\d+)\}", name) for name in names):
-        name = names[0]
-        match = re.search(r"\{(\d+)\.\.(\d+)\}", name)
-        assert match is not None  # every name has the same braces
-        width, span = len(match[1]), range(int(match[1]), int(match[2]) + 1)
-        names = [other.replace(match[0], f"{i:0{width}d}", 1) for other in names for i in span]
-    paths: list[Path] = []
-    for name in names:
-        found = sorted(glob.glob(name)) if re.search(r"[*?\[]", name) and not Path(name).exists() else [name]
-        paths += [Path(item).expanduser() for item in found]
-    missing = [path for path in paths if not path.exists()]
-    if missing or not paths:
-        raise DataError(f"no file or folder at {missing[0] if missing else source}")
-    return paths
+def _folder_members(root: Path, spool: Path) -> list[Member]:
+    """Pictures below a folder; where there are none, those in its tar files (ImageNet's train, unpacked once)."""
+    files = walk_files(root)
+    pictures = [Member(name, ("file", str(root / name), size)) for name, size in files if is_image_name(name)]
+    archives = [name for name, _ in files if name.lower().endswith((".tar", ".zip"))]
+    return pictures or _archives_members({name: root / name for name in archives}, spool)
 
 
-def members_of(paths: Iterable[Path], spool: Path) -> list[Member]:
+def _archives_members(archives: dict[str, Path], spool: Path) -> list[Member]:
+    """Members of several archives by name; an archive without folders and classes in it is a class itself."""
+    members = []
+    for name, path in archives.items():
+        inside = archive_members(path, spool)
+        flat = all("/" not in member.name and member.label is None for member in inside)
+        above = os.path.splitext(name)[0] if flat else os.path.dirname(name)
+        members += [member._replace(name=f"{above}/{member.name}".lstrip("/")) for member in inside]
+    return members
+
+
+def members_of(paths: Sequence[Path], spool: Path) -> list[Member]:
     """Every picture below folders and inside archives; `spool` takes unpacked compressed tar files."""
-    members: list[Member] = []
-    for path in paths:
-        if path.is_dir():
-            members += [Member(name, ("file", str(path / name))) for name, _ in walk_pictures(path)]
-        elif zipfile.is_zipfile(path):
-            members += zip_members(path)
-        else:
-            members += tar_members(path, spool)
-    return [member for member in members if member.label is not None or is_image_name(member.name)]
+    if len(paths) == 1 and not paths[0].is_dir():
+        members = archive_members(paths[0], spool)
+    else:
+        folders = [path for path in paths if path.is_dir()]
+        members = [member for folder in folders for member in _folder_members(folder, spool)]
+        members += _archives_members({path.name: path for path in paths if not path.is_dir()}, spool)
+    return [member for member in members if is_image_name(member.name)]
 
 
 def _strip_common_folder(names: Sequence[str]) -> int:
@@ -125,9 +131,8 @@ def _label_of(member: Member, class_name: str | None, labels: dict[str, str] | N
     return class_name
 
 
-def _held_out(key: str, fraction: float) -> bool:
-    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+def _name_hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _assign(
@@ -158,7 +163,8 @@ def list_pictures(
     """Candidates of folders, archives, WebDataset shards or a table (``cifar10``, ``cifar100``, ``hf:NAME``).
 
     val_source: a second place whose pictures are the val split. labels: a file that gives pictures without a class
-    folder their class (see `read_label_file`). val_fraction: share of train that becomes val, by a hash of the names.
+    folder their class (see `read_label_file`). val_fraction: share of every class that becomes val, by a hash of the
+    names. spool: a folder for what must be unpacked.
     """
     from hamgan.data.tables import is_table, list_table
 
@@ -171,8 +177,8 @@ def list_pictures(
             more, more_flat = _assign(members_of(expand(val_source), spool), table, "val")
             found["val"], flat = more["val"], flat + more_flat
         listing = _sorted_listing(source, found, flat)
-        if Path(source).is_dir():
-            listing.left_out = _empty_folders(Path(source), set(listing.class_names))
+        if Path(source).expanduser().is_dir():
+            listing.left_out = _empty_folders(Path(source).expanduser(), set(listing.class_names))
     if val_fraction:
         _hold_out(listing, val_fraction)
     return listing
@@ -186,16 +192,19 @@ def _sorted_listing(source: str, found: dict[str, list[tuple[str, Member]]], fla
             "put each class's pictures in a folder of its own, or name their classes in a file with --labels"
         )
     if not class_names:
-        raise DataError(f"{source} holds no pictures")
+        raise DataError(f"{source} holds no pictures; put each class's pictures in a folder of its own")
     numbers = {name: number for number, name in enumerate(class_names)}
-    pictures = {
-        split: sorted(
-            (Picture(member.name, numbers[name], member.place) for name, member in entries),
-            key=lambda picture: (picture.label, picture.key),
-        )
-        for split, entries in found.items()
-    }
+    # Shards repeat the names of their members; with the shard's own name they are told apart.
+    pictures = {}
+    for split, entries in found.items():
+        counts = Counter(member.name for _, member in entries)
+        listed = [Picture(_key(member, counts), numbers[name], member.place) for name, member in entries]
+        pictures[split] = sorted(listed, key=lambda picture: (picture.label, picture.key))
     return Listing(class_names, pictures, unclassed=len(flat))
+
+
+def _key(member: Member, counts: Counter[str]) -> str:
+    return member.name if counts[member.name] == 1 else f"{os.path.basename(str(member.place[1]))}/{member.name}"
 
 
 def _empty_folders(root: Path, used: set[str]) -> list[str]:
@@ -203,8 +212,16 @@ def _empty_folders(root: Path, used: set[str]) -> list[str]:
 
 
 def _hold_out(listing: Listing, fraction: float) -> None:
+    """Move a share of every class to val, chosen by a hash of the names; one picture of a class always stays."""
     if listing.pictures["val"]:
         raise DataError("the source has a val split of its own; leave --val-fraction out")
+    classes: dict[int, list[Picture]] = {}
+    for picture in listing.pictures["train"]:
+        classes.setdefault(picture.label, []).append(picture)
+    held_out = set()
+    for pictures in classes.values():
+        drawn = sorted(pictures, key=lambda picture: _name_hash(picture.key))
+        held_out |= set(drawn[: min(round(len(drawn) * fraction), len(drawn) - 1)])
     train = listing.pictures["train"]
-    listing.pictures["val"] = [picture for picture in train if _held_out(picture.key, fraction)]
-    listing.pictures["train"] = [picture for picture in train if not _held_out(picture.key, fraction)]
+    listing.pictures["val"] = [picture for picture in train if picture in held_out]
+    listing.pictures["train"] = [picture for picture in train if picture not in held_out]

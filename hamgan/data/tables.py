@@ -1,10 +1,10 @@
 """Sources addressed by row number: CIFAR through torchvision and Hugging Face `datasets` (an optional extra)."""
 
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hamgan.data.places import download_folder
 from hamgan.data.sources import DataError
 
 if TYPE_CHECKING:
@@ -16,11 +16,6 @@ CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 def is_table(source: str) -> bool:
     """Whether a source is read by row number."""
     return source in CIFAR or source.startswith("hf:")
-
-
-def download_folder() -> Path:
-    """Where downloads go: ``$HAMGAN_DATA``, else ``~/.cache/hamgan``."""
-    return Path(os.environ.get("HAMGAN_DATA") or Path.home() / ".cache" / "hamgan")
 
 
 @lru_cache(maxsize=2)
