@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from hamgan.config import NormConfig, SpectralNormConfig
 
@@ -24,25 +25,35 @@ def _normalise(vector: Tensor, eps: float) -> Tensor:
     return vector / vector.norm().clamp_min(eps)
 
 
-class _DivideBySigma(torch.autograd.Function):
-    """W / sigma with sigma = u^T W v and u, v constant; the closed-form gradient avoids the graph of sigma."""
+class _NormalisedKernel(torch.autograd.Function):
+    """The kernel of W / sigma with sigma = u^T W v and u, v constant; the closed-form gradient avoids sigma's graph.
+
+    With ``spread`` the kernel is `resampling_kernel`'s, which is divided on the way without a pass of its own.
+    """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, clamp: bool) -> Tensor:
+    def forward(
+        ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, clamp: bool, spread: Tensor | None, up: bool
+    ) -> Tensor:
         divisor = sigma.clamp_min(1.0) if clamp else sigma
-        normalised = weight / divisor
-        ctx.save_for_backward(normalised, u, v, divisor, (sigma > 1.0) if clamp else None)
-        return normalised
+        ctx.up = up
+        ctx.save_for_backward(weight, u, v, divisor, (sigma > 1.0) if clamp else None, spread)
+        return weight / divisor if spread is None else resampling_kernel(weight, spread / divisor, up)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        normalised, u, v, divisor, active = ctx.saved_tensors
-        along_sigma = -(grad * normalised).sum() / divisor
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight, u, v, divisor, active, spread = ctx.saved_tensors
+        if spread is None:
+            result = (grad / divisor).contiguous(memory_format=_memory_format(grad))
+        else:
+            result = _resampled_gradient(grad, spread / divisor, ctx.up)
+        # A dot product needs no memory for its products.
+        along_sigma = -torch.dot(_as_matrix(result).flatten(), _as_matrix(weight).flatten()) / divisor
         if active is not None:  # max(1, sigma) is constant while sigma is below 1
             along_sigma = along_sigma * active
-        result = (grad / divisor).contiguous(memory_format=_memory_format(grad))
         _as_matrix(result).addr_(u * along_sigma, v)
-        return result, None, None, None, None
+        return result, None, None, None, None, None, None
 
 
 def _memory_format(tensor: Tensor) -> torch.memory_format:
@@ -98,13 +109,15 @@ class SpectralWeight(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """The normalised weight; one power iteration, stored in training mode."""
-        if self.folded:
-            return self.weight
+        return self.weight if self.folded else self._normalised(None)
+
+    def _normalised(self, spread: Tensor | None, up: bool = False) -> Tensor:
         # The iteration stays in the weight's precision: bf16 vectors would never converge.
         with torch.no_grad(), torch.autocast(self.weight.device.type, enabled=False):
             u, v, sigma = self._power_iteration()
             self.get_buffer("sigma").copy_(sigma)
-        return _DivideBySigma.apply(self.weight, u, v, sigma, self.clamp)
+        kernel: Tensor = _NormalisedKernel.apply(self.weight, u, v, sigma, self.clamp, spread, up)
+        return kernel
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -137,19 +150,33 @@ class SpectralEmbedding(SpectralWeight):
         return F.embedding(labels, self.effective_weight())
 
 
-def resampling_kernel(weight: Tensor, resample: Resample) -> Tensor:
+def resampling_taps(resample: Resample) -> Tensor:
+    """Which taps of a 3x3 kernel make up each tap of its 4x4 one: [16, 9], on the CPU."""
+    taps = _UP_TAPS if resample == "up" else _DOWN_TAPS
+    return torch.kron(taps, taps)
+
+
+def resampling_kernel(weight: Tensor, spread: Tensor, up: bool) -> Tensor:
     """The 4x4 kernel that does a 3x3 convolution and 2x nearest upsampling or 2x2 average pooling at once.
 
-    Shapes: weight [out, in, 3, 3] -> [in, out, 4, 4] for conv_transpose2d (up), [out, in, 4, 4] for conv2d (down).
-    Exact: the padding of either form is zero at the same places. 4/9 of the multiplications (up), 4/9 (down).
+    Shapes: weight [out, in, 3, 3] -> [in, out, 4, 4] for conv_transpose2d (up), [out, in, 4, 4] for conv2d (down);
+    ``spread`` [16, 9] are `resampling_taps`. Exact: the padding of either form is zero at the same places. 4/9 of the
+    multiplications (up), 4/9 (down).
     """
-    taps = (_UP_TAPS if resample == "up" else _DOWN_TAPS).to(weight)
-    spread = torch.kron(taps, taps)  # [16, 9]; one product builds a channels-last kernel without copies
     outputs, inputs = weight.shape[:2]
-    flat = weight.permute(0, 2, 3, 1).reshape(outputs, 9, inputs)
-    if resample == "up":
-        return (spread @ flat.permute(2, 1, 0)).view(inputs, 4, 4, outputs).permute(0, 3, 1, 2)
+    if up:  # One product of one copy: half the time of a product per input channel, which copies them one by one.
+        kernel = spread @ weight.permute(2, 3, 1, 0).reshape(9, -1)
+        return kernel.view(4, 4, inputs, outputs).permute(2, 3, 0, 1)
+    flat = weight.permute(0, 2, 3, 1).reshape(outputs, 9, inputs)  # a view of a channels-last weight
     return (spread @ flat).view(outputs, 4, 4, inputs).permute(0, 3, 1, 2)
+
+
+def _resampled_gradient(grad: Tensor, spread: Tensor, up: bool) -> Tensor:
+    """The gradient of a channels-last weight [out, in, 3, 3] from that of its 4x4 kernel."""
+    flat = grad.permute(0, 2, 3, 1).flatten(1, 2)  # [in, 16, out] up, [out, 16, in] down
+    flat = spread.mT @ flat
+    flat = flat.permute(2, 1, 0).contiguous() if up else flat
+    return flat.unflatten(1, (3, 3)).permute(0, 3, 1, 2)
 
 
 class SpectralConv2d(SpectralWeight):
@@ -173,12 +200,27 @@ class SpectralConv2d(SpectralWeight):
         super().__init__((outputs, inputs, kernel, kernel), config, clamp)
         self.resample: Resample = resample
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+        merged = resample != "none" and kernel == 3
+        self._spread = resampling_taps(resample) if merged else None
 
-    def _merged_kernel(self) -> Tensor:
-        if not self.folded or torch.is_grad_enabled():
-            return resampling_kernel(self.effective_weight(), self.resample)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SpectralConv2d":
+        """Whatever moves the weights, by ``to()`` and the like: the taps follow, also out of memory never written."""
+        super()._apply(fn, recurse)
+        if self._spread is not None:
+            self._spread = resampling_taps(self.resample).to(self.weight)
+        return self
+
+    def kernel(self) -> Tensor:
+        """What runs: the normalised weight, or the merged 4x4 kernel of it."""
+        spread, up = self._spread, self.resample == "up"
+        if spread is None:
+            return self.effective_weight()
+        if not self.folded:
+            return self._normalised(spread, up)
+        if torch.is_grad_enabled():
+            return resampling_kernel(self.weight, spread, up)
         if "kernel" not in self._baked:
-            self._baked["kernel"] = resampling_kernel(self.weight, self.resample)
+            self._baked["kernel"] = resampling_kernel(self.weight, spread, up)
         return self._baked["kernel"]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,8 +232,8 @@ class SpectralConv2d(SpectralWeight):
                 return F.conv2d(F.avg_pool2d(x, 2), self.effective_weight(), self.bias)
             return F.interpolate(F.conv2d(x, self.effective_weight(), self.bias), scale_factor=2, mode="nearest")
         if self.resample == "up":
-            return F.conv_transpose2d(x, self._merged_kernel(), self.bias, stride=2, padding=1)
-        return F.conv2d(x, self._merged_kernel(), self.bias, stride=2, padding=1)
+            return F.conv_transpose2d(x, self.kernel(), self.bias, stride=2, padding=1)
+        return F.conv2d(x, self.kernel(), self.bias, stride=2, padding=1)
 
 
 def _processes() -> int:

@@ -11,7 +11,7 @@ from small_runs import forget_accelerator, small_config, write_config
 from hamgan.benchmarks.command import main
 from hamgan.benchmarks.machine import Ceilings
 from hamgan.benchmarks.operators import kind_of, measure_demand, profile_kinds
-from hamgan.benchmarks.phases import SPECTRAL_NORM, phases
+from hamgan.benchmarks.phases import KERNELS, phases
 from hamgan.benchmarks.steps import make_workload
 from hamgan.config import ConfigError
 from hamgan.layers import SpectralWeight
@@ -67,7 +67,7 @@ def test_phases_run_alone_and_leave_the_weights(tmp_path: Path) -> None:
     works = phases(config, workload)
     layers = [module for network in networks for module in network.modules() if isinstance(module, SpectralWeight)]
     vectors = [layer.get_buffer("vector").clone() for layer in layers]
-    works[SPECTRAL_NORM]()
+    works[KERNELS]()
     moved = [not torch.equal(layer.get_buffer("vector"), old) for layer, old in zip(layers, vectors, strict=True)]
     assert sum(moved) > len(layers) / 2  # all but vectors of one value and those that have converged
     for work in works.values():

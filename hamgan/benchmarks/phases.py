@@ -1,21 +1,19 @@
 """The phases of a training step, each by itself."""
 
-from collections.abc import Callable, Iterable
-
 import torch
 from torch import Tensor, nn
 
 from hamgan.benchmarks.steps import Workload, draw_batches
 from hamgan.benchmarks.timing import Work
 from hamgan.config import Config
-from hamgan.layers import SpectralWeight
+from hamgan.layers import SpectralConv2d, SpectralWeight
 from hamgan.losses import discriminator_loss
 
-SPECTRAL_NORM = "spectral norm (inside the networks' phases)"
+KERNELS, PLAIN_KERNELS = "kernels from weights (inside the networks' phases)", "the same without spectral norm"
 
 
 def phases(config: Config, workload: Workload) -> dict[str, Work]:
-    """What a step does one after the other, on weights that stay as they are; the last one is part of the others."""
+    """What a step does one after the other, on weights that stay as they are; the last two are part of others."""
     step, batch = workload.step, workload.discriminator_batch
     with torch.no_grad():
         fake = step.generator(batch.latents, batch.fake_labels, batch.generator_bases)
@@ -38,6 +36,7 @@ def phases(config: Config, workload: Workload) -> dict[str, Work]:
         step.accelerator.backward(step._generator_loss(workload.generator_batch))
         step.generator_optimizer.zero_grad()
 
+    with_norm, without_norm = spectral_norm(step.generator, step.discriminator)
     return {
         "noise and images": lambda: draw_batches(config, step, len(batch.images)),
         "generated images for D": fakes,
@@ -45,7 +44,8 @@ def phases(config: Config, workload: Workload) -> dict[str, Work]:
         "G and D forward and backward": generator,
         "both Adams": _optimisers(workload),
         "average of G": workload.average,
-        SPECTRAL_NORM: spectral_norm(step.generator, step.discriminator),
+        KERNELS: with_norm,
+        PLAIN_KERNELS: without_norm,
     }
 
 
@@ -66,25 +66,38 @@ def _optimisers(workload: Workload) -> Work:
     return work
 
 
-def spectral_norm(generator: nn.Module, discriminator: nn.Module) -> Work:
-    """Every normalisation of one step: G twice, once with backward; D twice, once with backward into the weights."""
+def spectral_norm(generator: nn.Module, discriminator: nn.Module) -> tuple[Work, Work]:
+    """Every kernel of one step, and the same without normalisation: the difference is what normalisation costs.
 
-    def weights(network: nn.Module) -> list[Callable[[], Tensor]]:
-        return [module.effective_weight for module in network.modules() if isinstance(module, SpectralWeight)]
-
-    both = [(network, weights(network)) for network in (generator, discriminator)]
-    gradients = [[torch.ones_like(weight().detach()) for weight in makers] for _, makers in both]
+    G runs twice, once with backward; D twice, once with backward into its weights.
+    """
+    both = [
+        (network, [layer for layer in network.modules() if isinstance(layer, SpectralWeight)])
+        for network in (generator, discriminator)
+    ]
+    gradients = [[torch.ones_like(_kernel(layer)) for layer in layers] for _, layers in both]
 
     def work() -> None:
-        for (network, makers), grads in zip(both, gradients, strict=True):
+        for (network, layers), grads in zip(both, gradients, strict=True):
             network.requires_grad_(True)
             with torch.no_grad():
-                _all(makers)
-            torch.autograd.backward(_all(makers), grads)
+                for layer in layers:
+                    _kernel(layer)
+            # Halved, so that each gradient is fresh memory, as it is behind a convolution.
+            torch.autograd.backward([_kernel(layer) / 2 for layer in layers], grads)
             network.zero_grad()
 
-    return work
+    def without() -> None:
+        for _, layers in both:
+            for layer in layers:
+                layer.folded = True
+        work()
+        for _, layers in both:
+            for layer in layers:
+                layer.folded = False
+
+    return work, without
 
 
-def _all(makers: Iterable[Callable[[], Tensor]]) -> list[Tensor]:
-    return [maker() for maker in makers]
+def _kernel(layer: SpectralWeight) -> Tensor:
+    return layer.kernel() if isinstance(layer, SpectralConv2d) else layer.effective_weight()

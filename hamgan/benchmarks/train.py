@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from hamgan.benchmarks.machine import Ceilings, measure_ceilings
 from hamgan.benchmarks.operators import KINDS, Demand, measure_demand, profile_kinds
-from hamgan.benchmarks.phases import SPECTRAL_NORM, phases
+from hamgan.benchmarks.phases import KERNELS, PLAIN_KERNELS, phases
 from hamgan.benchmarks.plain import PlainStep
 from hamgan.benchmarks.report import Report, Table
 from hamgan.benchmarks.steps import Form, Workload, make_workload
@@ -184,13 +184,13 @@ def _measure_phases(
         return
     works: dict[str, Work] = {STEP: workload, **phases(config, workload)}
     if isinstance(workload.step, PlainStep):  # its networks have no spectral layers of ours
-        del works[SPECTRAL_NORM]
+        del works[KERNELS], works[PLAIN_KERNELS]
     timings = interleaved(works, options.rounds, device=options.device)
     rows = [[name, 1e3 * timings.median(name), f"{timings.ratio(name, STEP):.1%}"] for name in works]
     report.tables.append(Table(["phase", "ms", "of the step"], rows, f"Phases at batch {batch}, measured apart"))
     report.figures[str(batch)]["phases"] = timings.to_json()
-    if SPECTRAL_NORM in works:
-        share = timings.ratio(SPECTRAL_NORM, STEP)
+    if KERNELS in works:
+        share = timings.ratio(KERNELS, STEP) - timings.ratio(PLAIN_KERNELS, STEP)
         report.verdict.append(f"Batch {batch}: spectral normalisation is {share:.1%} of the step.")
 
 
