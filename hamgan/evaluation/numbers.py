@@ -12,7 +12,7 @@ from hamgan.evaluation.depth import ClassDistance, class_distances, fid_at_infin
 from hamgan.evaluation.features import FeatureExtractor
 from hamgan.evaluation.metrics import frechet_distance, kernel_distance, nearest_class_mean, precision_recall
 from hamgan.evaluation.protocol import Protocol
-from hamgan.evaluation.reference import reference_statistics
+from hamgan.evaluation.reference import is_statistics_file, reference_statistics
 from hamgan.evaluation.statistics import FeatureStatistics
 
 TRAIN_IMAGES, TRAIN_IMAGES_PER_CLASS = 1_000, 20
@@ -100,7 +100,7 @@ class ClassAccuracy:
         **options: Any,
     ) -> None:
         """`options` are those of `reference_statistics`: resolution, cache, batch_size, progress, processes."""
-        is_file = isinstance(reference, FeatureStatistics) or reference is None or Path(reference).is_file()
+        is_file = isinstance(reference, FeatureStatistics) or reference is None or is_statistics_file(reference)
         if real is None or real.labels is None or is_file or real.description.get("split") in (None, "train"):
             raise ConfigError(
                 "class_accuracy needs a data set with classes and a train split, and another split as its reference"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hamgan.config import ConfigError
 from hamgan.data.folder import split_folders
-from hamgan.data.sources import open_source
+from hamgan.data.sources import DataError, open_source
 from hamgan.distributed import Processes
 from hamgan.evaluation.features import FeatureExtractor
 from hamgan.evaluation.images import FolderImages, Images, SourceImages
@@ -24,6 +24,7 @@ from hamgan.evaluation.statistics import FeatureStatistics, measure
 FORMAT = "hamgan-reference-1"
 COMPARED = ("extractor", "extractor_weights", "resizer", "precision", "resolution")
 NAMED_SOURCES = ("photos", "cifar10", "cifar100")
+STATISTICS_FILES = (".safetensors", ".npz")
 
 
 def save_reference(statistics: FeatureStatistics, file: str | Path) -> Path:
@@ -47,6 +48,11 @@ def save_reference(statistics: FeatureStatistics, file: str | Path) -> Path:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, header)
     partial.replace(file)
     return file
+
+
+def is_statistics_file(reference: str | Path) -> bool:
+    """Whether a reference names a file of statistics rather than images."""
+    return Path(reference).suffix in STATISTICS_FILES and Path(reference).is_file()
 
 
 def load_reference(file: str | Path) -> FeatureStatistics:
@@ -127,15 +133,21 @@ def check_comparable(samples: dict[str, Any], reference: FeatureStatistics, dime
 
 
 def open_reference_images(reference: str | Path, split: str, resolution: int) -> Images:
-    """The images of a reference: a source of `hamgan.data` by name or path, or any folder of equally large images.
+    """The images of a reference: any source of `hamgan.data`, by name or path, or a folder of equally large images.
 
     Raises ConfigError when there is nothing at that path.
     """
     name, path = str(reference), Path(reference)
-    if name not in NAMED_SOURCES and not path.is_dir():
-        known = ", ".join(NAMED_SOURCES)
-        raise ConfigError(f"there is no reference at {name}: give a prepared store, a folder, a file or one of {known}")
-    if name in NAMED_SOURCES or (path / "manifest.json").is_file():
+    if not path.is_dir():
+        try:
+            return SourceImages(open_source(name, split, resolution), name, split)
+        except DataError as error:
+            known = ", ".join(NAMED_SOURCES)
+            raise ConfigError(
+                f"there is no reference at {name}: give a prepared store, a folder, an archive, a file of statistics "
+                f"or one of {known} ({error})"
+            ) from error
+    if (path / "manifest.json").is_file():
         return SourceImages(open_source(name, split, resolution), name, split)
     folders = split_folders(path)
     if folders == {"train": path}:  # no splits: the folder as a whole is the reference
@@ -169,7 +181,7 @@ def reference_statistics(
     """
     if isinstance(reference, FeatureStatistics):
         return reference
-    if Path(reference).is_file():
+    if is_statistics_file(reference):
         statistics = load_reference(reference)
         if keep_features and statistics.features is None:
             raise ConfigError(
@@ -223,7 +235,7 @@ def class_histogram(reference: Any, split: str) -> Tensor | None:
     labels, names = None, None
     if isinstance(reference, FeatureStatistics):
         labels, names = reference.labels, reference.class_names
-    elif reference is not None and Path(reference).is_file():
+    elif reference is not None and is_statistics_file(reference):
         statistics = load_reference(reference)
         labels, names = statistics.labels, statistics.class_names
     elif reference is not None:
