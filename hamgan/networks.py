@@ -229,6 +229,11 @@ def count_parameters(network: nn.Module) -> int:
 
 
 @torch.no_grad()
+def batch_norm_statistics(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The running means and variances among the tensors of a network's state."""
+    return {name: value for name, value in state.items() if name.endswith((".running_mean", ".running_var"))}
+
+
 def standing_statistics(generator: Generator, batches: list[tuple[Tensor, Tensor]]) -> None:
     """Replace the running batch-norm statistics by averages over fresh batches (BigGAN, appendix B).
 

@@ -7,6 +7,7 @@ import torch
 from hamgan.checkpoint import generator_from_state
 from hamgan.config import Config
 from hamgan.data import ImageSource
+from hamgan.networks import batch_norm_statistics
 from hamgan.sampling import LoadedGenerator, fold_spectral_norm
 from hamgan.sheets import draw_sheet
 from hamgan.step import GanStep
@@ -32,15 +33,22 @@ class Observer:
 
         return load_extractor(self.config.eval.features, device=self.step.accelerator.device)
 
-    def sampler(self, images_seen: int) -> LoadedGenerator:
-        """A folded copy of the network to sample from, with its class names."""
-        network = generator_from_state(self.config, self.step.sampler.state_dict(), self.config.folder)
+    def sampler(self, images_seen: int, running: bool = False) -> LoadedGenerator:
+        """A folded copy of the network to sample from, with its class names.
+
+        ``running`` takes the batch-norm statistics of G itself, also where an average of G is kept.
+        """
+        state = self.step.sampler.state_dict()
+        if running:
+            state |= batch_norm_statistics(self.step.generator.state_dict())
+        network = generator_from_state(self.config, state, self.config.folder)
         return LoadedGenerator(
             fold_spectral_norm(network.to(self.step.accelerator.device)),
             self.config,
             class_names=self.source.class_names,
             kimg=images_seen / 1000,
             source=str(self.config.folder),
+            batch_norm="running" if running else None,
         )
 
     def sheet(self, images_seen: int) -> "tuple[Image.Image, float]":
@@ -59,7 +67,7 @@ class Observer:
 
         settings = self.config.eval
         return evaluate(
-            self.sampler(images_seen),
+            self.sampler(images_seen, running=settings.batch_norm == "running"),
             settings.reference or self.config.data.source,
             settings.metrics,
             settings.features,

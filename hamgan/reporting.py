@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hamgan.checkpoint import Progress
 from hamgan.config import Config
 from hamgan.data import ImageSource, class_histogram
 from hamgan.layers import SpectralWeight
@@ -17,6 +18,7 @@ from hamgan.step import GanStep
 def describe_run(config: Config, source: ImageSource, step: GanStep, noise: Noise) -> list[str]:
     """Run folder, data, networks, how the batch is made up, device and precision: a line each."""
     train, histogram = config.train, class_histogram(source)
+    evaluation = [_describe_evaluation(config)] if config.eval.every_kimg > 0 else []
     precision = step.accelerator.mixed_precision.replace("no", "fp32")
     return [
         f"run       {config.folder}",
@@ -26,7 +28,27 @@ def describe_run(config: Config, source: ImageSource, step: GanStep, noise: Nois
         f"batch     {train.batch_size} images = {noise.processes} process(es) x {train.accumulation} accumulation x "
         f"{noise.local_batch}",
         f"device    {step.accelerator.device}, {precision}, TF32 {'on' if train.tf32 else 'off'}",
+        *evaluation,
     ]
+
+
+def _describe_evaluation(config: Config) -> str:
+    from hamgan.evaluation.cost import evaluation_share  # torch-fidelity is not needed to train
+
+    settings = config.eval
+    return (
+        f"evaluate  {settings.num_samples:,} samples every {settings.every_kimg:g} kimg: "
+        f"{evaluation_share(config):.1%} of the run's FLOPs (counted, not timed)"
+    )
+
+
+def evaluation_metrics(row: dict[str, Any], seconds: float, progress: Progress) -> dict[str, float]:
+    """The numbers of an evaluation for a row of metrics.jsonl, with what it cost."""
+    kept = {name: value for name, value in row.items() if isinstance(value, float) and name not in _NOT_NUMBERS}
+    return kept | {"evaluation_seconds": seconds, "evaluation_share": progress.evaluation_share}
+
+
+_NOT_NUMBERS = ("kimg", "truncation", "seconds", "images_per_second")
 
 
 @torch.no_grad()

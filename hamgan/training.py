@@ -32,13 +32,13 @@ from hamgan.networks import build_networks
 from hamgan.noise import Noise
 from hamgan.observer import Observer
 from hamgan.processes import FailureWatch, from_main
-from hamgan.reporting import describe_run, network_metrics
+from hamgan.reporting import describe_run, evaluation_metrics, network_metrics
 from hamgan.rollback import commit_rollback, rollback_record, rollback_target
 from hamgan.run_folder import Differences, FolderLock, check_same_run, record_overrides
 from hamgan.setting_up import crosses, learning_rate_factor, make_accelerator, micro_batch, with_classes
 from hamgan.step import GanStep
 from hamgan.stopping import StopSignals
-from hamgan.tracking import RunLog
+from hamgan.tracking import RunLog, duration
 
 
 class Diverged(RuntimeError):
@@ -236,8 +236,13 @@ class Training:
         """FID and the like on all processes; the checkpoint is kept while it is among the best."""
         from hamgan.evaluation.report import append_row
 
+        started = time.perf_counter()
         row = self.observer.evaluate(self.progress.images)
-        self.log.row(self.progress.images, {key: value for key, value in row.items() if isinstance(value, float)})
+        seconds = time.perf_counter() - started
+        self.progress.evaluation_seconds += seconds
+        self.log.row(self.progress.images, evaluation_metrics(row, seconds, self.progress))
+        share = self.progress.evaluation_share
+        self.log.say(f"evaluation: {duration(seconds)}; evaluations are {share:.1%} of the run's time so far")
         if self.accelerator.is_main_process:
             with self.log.disk("results.jsonl"):
                 append_row(row, self.folder / "results.jsonl")
@@ -273,8 +278,12 @@ class Training:
         if self.progress.stream >= settings.max_rollbacks:
             raise Diverged(f"{what}; already rolled back {self.progress.stream} times; the last good one is {target}")
         record = rollback_record(self.progress, target, reason, settings.lr_factor)
-        rollbacks, seconds = [*self.progress.rollbacks, record], self.progress.seconds
-        self.progress = replace(load_checkpoint(target, self.step), rollbacks=rollbacks, seconds=seconds)
+        self.progress = replace(
+            load_checkpoint(target, self.step),
+            rollbacks=[*self.progress.rollbacks, record],
+            seconds=self.progress.seconds,
+            evaluation_seconds=self.progress.evaluation_seconds,
+        )
         self.monitor.memory = self.progress.monitor
         self._saved_images = self.progress.images
         if main:

@@ -107,7 +107,7 @@ def start(*arguments: str | Path, log: Path) -> subprocess.Popen[bytes]:
 
 def rows(run: Path) -> list[dict[str, float]]:
     """metrics.jsonl without what a clock decides."""
-    clock = ("images_per_second", "seconds", "seconds_left")
+    clock = ("images_per_second", "seconds", "seconds_left", "evaluation_seconds", "evaluation_share")
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in clock} for line in lines]
 

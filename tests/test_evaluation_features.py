@@ -14,8 +14,10 @@ from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from hamgan.benchmarks.evaluators import save_random_inception
+from hamgan.benchmarks.timing import count_flops
 from hamgan.config import ConfigError
 from hamgan.evaluation import inception
+from hamgan.evaluation.cost import EXTRACTOR_FLOPS
 from hamgan.evaluation.efficientnet import EfficientNetLite0Extractor
 from hamgan.evaluation.features import clean_resize, load_extractor
 from hamgan.evaluation.inception import file_sha256, inception_weights
@@ -42,6 +44,7 @@ def test_folded_inception_equals_torch_fidelity(inception_file: Path) -> None:
     for found, expected in zip(extractor(images), library(images), strict=True):
         assert expected.std() > 1e-3
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-6 * float(expected.abs().max()))
+    assert count_flops(lambda: extractor(images[:1])) == EXTRACTOR_FLOPS["inception"]
 
 
 def test_numbers_of_other_weights_carry_their_hash(inception_file: Path) -> None:

@@ -39,12 +39,20 @@ class Progress:
     """Steps of G."""
     seconds: float = 0.0
     """Time spent training, over all restarts."""
+    evaluation_seconds: float = 0.0
+    """Time spent on evaluations, over all restarts."""
     fid: dict[str, float] = field(default_factory=dict)
     """FID by checkpoint name, for keeping the best."""
     monitor: dict[str, Any] = field(default_factory=dict)
     """What the monitor remembers of earlier rows."""
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
     """Every return to an earlier checkpoint: why, from where, to where."""
+
+    @property
+    def evaluation_share(self) -> float:
+        """The evaluations' share of the time that they and training have taken so far, 0 to 1."""
+        total = self.seconds + self.evaluation_seconds
+        return self.evaluation_seconds / total if total else 0.0
 
     @property
     def stream(self) -> int:

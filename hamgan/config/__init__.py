@@ -14,6 +14,7 @@ from hamgan.config.reading import (
     save_config,
 )
 from hamgan.config.schema import (
+    METRICS,
     CheckpointConfig,
     Config,
     Context,
@@ -29,9 +30,10 @@ from hamgan.config.schema import (
     SpectralNormConfig,
     TrainConfig,
 )
-from hamgan.config.validation import RESOLUTIONS, ConfigError, latent_chunks, validate
+from hamgan.config.validation import RESOLUTIONS, ConfigError, check_metrics, latent_chunks, validate
 
 __all__ = [
+    "METRICS",
     "RESOLUTIONS",
     "CheckpointConfig",
     "Config",
@@ -49,6 +51,7 @@ __all__ = [
     "SpectralNormConfig",
     "TrainConfig",
     "check_keys",
+    "check_metrics",
     "config_from_dict",
     "config_parser",
     "config_to_dict",

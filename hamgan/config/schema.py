@@ -263,6 +263,18 @@ class MonitorConfig:
     """FID: times the lowest so far."""
 
 
+METRICS = {
+    "fid": "Fréchet distance of the features",
+    "is": "Inception Score of the samples",
+    "kid": "kernel distance, mean and spread over subsets",
+    "prc": "precision and recall by nearest neighbours",
+    "fid_inf": "FID extrapolated to infinitely many samples",
+    "class_accuracy": "share of samples whose nearest class mean (of real training images) is their class",
+    "per_class": "distance of the mean features of each class",
+}
+"""What an evaluation can measure."""
+
+
 @dataclass
 class EvalConfig:
     """Evaluation while training and the defaults of scripts/evaluate.py for this run."""
@@ -270,19 +282,20 @@ class EvalConfig:
     every_kimg: float = 0.0
     """Interval of evaluations while training; 0 makes none."""
     metrics: list[str] = field(default_factory=lambda: ["fid", "is"])
-    """fid, is, kid, prc."""
+    """fid, is, kid, prc, fid_inf, class_accuracy, per_class."""
     num_samples: int = 50_000
     """Generated images."""
     reference: str | None = None
     """Reference statistics, store or folder; null takes the held-out split of the training source."""
     reference_samples: int | None = None
     """Reference images; null takes all of the split."""
-    features: str = "inception"
+    features: Literal["inception", "efficientnet-lite0"] = "inception"
     """Feature extractor: inception (torch-fidelity's inception-v3-compat) or efficientnet-lite0."""
     batch_size: int = 64
     """Images per process and forward."""
-    batch_norm: Literal["running", "standing"] = "running"
-    """Batch-norm statistics of G: the stored (EMA'd running) ones, or standing ones made anew."""
+    batch_norm: Literal["running", "standing", "ema"] | None = None
+    """Batch-norm statistics of G: the running ones of G itself, their average (ema) as the average of G keeps it, or
+    standing ones made anew; null takes those of the network that is measured."""
 
 
 @dataclass

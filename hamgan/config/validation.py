@@ -1,9 +1,12 @@
 """Checks of values that must fit together."""
 
+import difflib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from hamgan.config.schema import (
+    METRICS,
     Config,
     DiscriminatorConfig,
     GeneratorConfig,
@@ -29,10 +32,28 @@ def validate(config: Config) -> None:
     _validate_train(config.train)
     _validate_penalties(config.train)
     _positive("log", config.log, "sample_classes", "samples_per_class")
-    _positive("eval", config.eval, "num_samples", "batch_size")
+    _validate_evaluation(config)
     _validate_monitor(config.monitor)
     if config.data.num_classes is not None:
         _positive("data", config.data, "num_classes")
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Raise ConfigError for the first name that no metric has, with the nearest one that exists."""
+    for name in names:
+        near = difflib.get_close_matches(name, METRICS, n=1)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        _require(name in METRICS, f"unknown metric {name!r}{hint}; there are {', '.join(METRICS)}")
+
+
+def _validate_evaluation(config: Config) -> None:
+    _positive("eval", config.eval, "num_samples", "batch_size")
+    _require(bool(config.eval.metrics), f"eval.metrics is empty; there are {', '.join(METRICS)}")
+    check_metrics(config.eval.metrics)
+    _require(
+        config.eval.batch_norm != "ema" or config.train.ema_decay > 0,
+        "eval.batch_norm: ema needs an average of G, which train.ema_decay: 0 does not keep",
+    )
 
 
 def _require(condition: bool, message: str) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hamgan.config import ConfigError
+from hamgan.config import METRICS, ConfigError
 from hamgan.distributed import Processes
 from hamgan.evaluation.evaluator import evaluate
 from hamgan.evaluation.features import FeatureExtractor, load_extractor
 from hamgan.evaluation.neighbours import neighbour_sheet
-from hamgan.evaluation.protocol import METRICS, PRESETS, Protocol, make_protocol
+from hamgan.evaluation.protocol import PRESETS, Protocol, make_protocol
 from hamgan.evaluation.reference import open_reference_images, save_reference
 from hamgan.evaluation.report import append_row, describe_numbers, print_row
 from hamgan.evaluation.samples import images_of, is_generator, load_samples

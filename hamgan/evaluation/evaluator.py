@@ -188,12 +188,11 @@ def _protocol_row(
         "samples_hash": described["hash"],
         "resolution": described["resolution"],
     }
-    for key in ("kimg", "ema", "truncation", "labels"):
+    for key in ("kimg", "ema", "batch_norm", "truncation", "labels"):
         row[key] = described.get(key)
     generated = described["kind"] == "generator"
     row["seed"] = protocol.seed if generated else None
     row["repeats"] = protocol.repeats
-    row["batch_norm"] = protocol.batch_norm if generated else None
     if real:
         row |= {"reference": real.description.get("source"), "reference_count": real.count}
         for key in ("split", "hash", "preparation", "subset"):

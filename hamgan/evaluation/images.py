@@ -174,7 +174,7 @@ class GeneratedImages:
 
     `generator` is a LoadedGenerator, or any callable with its signature that has `num_classes` or `class_names`.
     Labels are functions of the seed: `uniform` draws them independently, `balanced` goes through the classes in turn,
-    `training` draws from `class_counts`. `ema` says whether the generator is the average, for the record.
+    `training` draws from `class_counts`.
     """
 
     kind = "generator"
@@ -188,7 +188,6 @@ class GeneratedImages:
         truncation: float = 1.0,
         labels: LabelDistribution = "uniform",
         class_counts: Tensor | None = None,
-        ema: bool = True,
     ) -> None:
         if not 0 <= (seed + 1) * num_samples <= MAX_SEED or seed < 0:
             raise ConfigError(
@@ -197,7 +196,7 @@ class GeneratedImages:
         if truncation <= 0:
             raise ConfigError(f"truncation is {truncation}; it must be above 0 (1 or more: no truncation)")
         self.generator, self.num_samples = generator, num_samples
-        self.seed, self.truncation, self.distribution, self.ema = seed, truncation, labels, ema
+        self.seed, self.truncation, self.distribution = seed, truncation, labels
         names = getattr(generator, "class_names", None)
         self.class_names = list(names) if names is not None else None
         count = getattr(generator, "num_classes", None) or len(self.class_names or [0])
@@ -246,11 +245,11 @@ class GeneratedImages:
 
     def describe(self) -> dict[str, Any]:
         """The checkpoint, its position and how it is sampled."""
-        config = getattr(self.generator, "config", None)
         return {
             "source": str(getattr(self.generator, "source", "") or type(self.generator).__name__),
             "kimg": getattr(self.generator, "kimg", None),
-            "ema": self.ema and bool(config.train.ema_decay) if config is not None else None,
+            "ema": getattr(self.generator, "is_average", None),
+            "batch_norm": getattr(self.generator, "batch_norm", None),
             "seed": self.seed,
             "truncation": self.truncation,
             "labels": self.distribution,

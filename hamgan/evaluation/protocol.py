@@ -4,24 +4,16 @@ import dataclasses
 import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
-from hamgan.config import ConfigError
+from hamgan.config import ConfigError, check_metrics
 from hamgan.evaluation.features import EXTRACTORS, Features, Precision, Resizer
 from hamgan.evaluation.images import LabelDistribution
 from hamgan.evaluation.inception import WEIGHTS_SHA256
+from hamgan.sampling import BatchNormStatistics
 
-METRICS = {
-    "fid": "Fréchet distance of the features",
-    "is": "Inception Score of the samples",
-    "kid": "kernel distance, mean and spread over subsets",
-    "prc": "precision and recall by nearest neighbours",
-    "fid_inf": "FID extrapolated to infinitely many samples",
-    "class_accuracy": "share of samples whose nearest class mean (of real training images) is their class",
-    "per_class": "distance of the mean features of each class",
-}
 NEED_FEATURES = {"kid", "prc", "fid_inf", "class_accuracy", "per_class"}
 NEED_REFERENCE_FEATURES = {"kid", "prc", "class_accuracy", "per_class"}
 
@@ -47,8 +39,9 @@ class Protocol:
     """Latents beyond it are drawn again; 1 does not truncate."""
     labels: LabelDistribution = "uniform"
     """Classes of the samples: drawn uniformly, in turn (balanced), or as often as in the reference (training)."""
-    batch_norm: str = "running"
-    """Batch-norm statistics of the generator: running (stored) or standing (made anew from 16 batches)."""
+    batch_norm: BatchNormStatistics | None = None
+    """Batch-norm statistics of the generator: the running ones of the trained G, their average (ema) as the average of
+    G keeps it, or standing ones (made anew from 16 batches); null takes those of the network that is measured."""
     ema: bool = True
     """Measure the averaged generator; false takes the one that is trained."""
     split: str = "val"
@@ -72,25 +65,14 @@ class Protocol:
 
     def validate(self) -> None:
         """Check the values together; raises ConfigError for the first that does not fit."""
-        for name in self.metrics:
-            if name not in METRICS:
-                near = difflib.get_close_matches(name, METRICS, n=1)
-                hint = f"; did you mean `{near[0]}`?" if near else ""
-                raise ConfigError(f"unknown metric {name!r}{hint}; there are {', '.join(METRICS)}")
+        check_metrics(self.metrics)
         _among("features", self.features, EXTRACTORS)
         _among("labels", self.labels, ("uniform", "balanced", "training"))
-        _among("batch_norm", self.batch_norm, ("running", "standing"))
+        if self.batch_norm is not None:
+            _among("batch_norm", self.batch_norm, get_args(BatchNormStatistics))
         _among("resizer", self.resizer, ("native", "clean"))
         _among("precision", self.precision, ("fp32", "tf32", "bf16"))
-        for name in (
-            "num_samples",
-            "repeats",
-            "is_splits",
-            "kid_subsets",
-            "kid_subset_size",
-            "neighbours",
-            "truncation",
-        ):
+        for name in POSITIVE:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.num_samples < 2:
@@ -154,7 +136,7 @@ def protocol_line(row: dict[str, Any]) -> str:
         average = {True: "EMA", False: "no EMA", None: "EMA unknown"}[row.get("ema")]
         position = f", {row['kimg']:g} kimg" if row.get("kimg") is not None else ""
         parts[0] += f" (seed {row['seed']}, {row['labels']} labels, truncation {row['truncation']:g}, {average}"
-        parts[0] += f", {row['batch_norm']} BN statistics{position})"
+        parts[0] += f", {row['batch_norm'] or 'unknown'} BN statistics{position})"
     if row.get("reference"):
         count = f"{row['reference_count']:,} images" if row.get("reference_count") else "unknown count"
         split = f" {row['reference_split']}" if row.get("reference_split") else ""

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,18 +11,22 @@ from hamgan.checkpoint import generator_from_state, latest_checkpoint, read_tens
 from hamgan.config import ConfigError, load_config
 from hamgan.evaluation.images import ArrayImages, FolderImages, GeneratedImages, Images
 from hamgan.evaluation.protocol import Protocol
+from hamgan.networks import batch_norm_statistics
 from hamgan.sampling import LoadedGenerator, fold_spectral_norm, load_generator
+
+Part = Literal["average", "generator"]
+"""Of a checkpoint: the average of G, or G itself."""
 
 
 def load_samples(samples: Any, protocol: Protocol, device: torch.device, batch_size: int = 64) -> Any:
     """A generator (callable) or a fixed set of Images, from anything `evaluate` takes.
 
-    Raises ConfigError that says what was looked for.
+    Raises ConfigError that says what was looked for, and for a generator in memory that is not the protocol's.
     """
     if isinstance(samples, (str, Path)):
         path = Path(samples)
         if is_generator(path):
-            samples = load_generator(path, device=device) if protocol.ema else _load_raw_generator(path, device)
+            samples = _load_network(path, protocol, device)
         elif path.is_dir():
             return FolderImages(path)
         elif path.suffix == ".npz" and path.is_file():
@@ -31,9 +35,26 @@ def load_samples(samples: Any, protocol: Protocol, device: torch.device, batch_s
             raise ConfigError(f"{path} is neither a run, a generator.safetensors, a folder of images nor an .npz")
         else:
             raise ConfigError(f"there is nothing at {path}: give a run, a checkpoint, a folder of images or an .npz")
-    if protocol.batch_norm == "standing" and callable(samples):
-        return with_standing_statistics(samples, batch_size, protocol.seed)
-    return samples
+    if not callable(samples):
+        return samples
+    if isinstance(samples, LoadedGenerator) and not _is_as_asked(samples, protocol):
+        weights = "the average's" if samples.is_average else "the trained network's"
+        raise ConfigError(
+            f"the generator in memory has {weights} weights and {samples.batch_norm} batch-norm statistics, which is "
+            f"not ema: {str(protocol.ema).lower()} with batch_norm: {protocol.batch_norm}; give its run instead"
+        )
+    if protocol.batch_norm is None:
+        return samples
+    if not isinstance(samples, LoadedGenerator):
+        raise ConfigError(f"batch_norm: {protocol.batch_norm} needs one of our generators, whose batch norms are known")
+    make_standing = protocol.batch_norm == "standing" and samples.batch_norm != "standing"
+    return samples.with_standing_statistics(batch_size, protocol.seed) if make_standing else samples
+
+
+def _is_as_asked(generator: LoadedGenerator, protocol: Protocol) -> bool:
+    """Whether weights and statistics are the protocol's; runs that keep no average of G are measured without it."""
+    weights_fit = protocol.ema or not generator.is_average
+    return weights_fit and protocol.batch_norm in (None, "standing", generator.batch_norm)
 
 
 def is_generator(path: Path) -> bool:
@@ -42,16 +63,24 @@ def is_generator(path: Path) -> bool:
     return path.suffix == ".safetensors" or any((path / name).exists() for name in inside)
 
 
-def _load_raw_generator(path: Path, device: torch.device) -> LoadedGenerator:
-    """The generator that is trained, not its average: only whole checkpoints have it."""
+def _load_network(path: Path, protocol: Protocol, device: torch.device) -> LoadedGenerator:
+    """The weights and the batch-norm statistics that the protocol names; only whole checkpoints have all of them."""
+    generator = load_generator(path, device=device)
+    if _is_as_asked(generator, protocol):
+        return generator
+    wanted = f"ema: {str(protocol.ema).lower()} with batch_norm: {protocol.batch_norm}"
+    if protocol.batch_norm == "ema" and not generator.config.train.ema_decay:
+        raise ConfigError(f"{wanted} needs an average of G; {path} keeps none (train.ema_decay is 0)")
     checkpoint: Path | None = path
     if not (path / "state.safetensors").is_file():
         checkpoint = latest_checkpoint(path / "checkpoints") if (path / "checkpoints").is_dir() else None
     if checkpoint is None:
-        raise ConfigError(f"ema: false needs a run or a checkpoint folder; {path} has the averaged generator alone")
+        raise ConfigError(f"{wanted} needs a run or a checkpoint folder; {path} has the averaged generator alone")
     run = checkpoint.parent.parent
     config = load_config(run / "config.yaml")
-    tensors, _ = read_tensors(checkpoint / "state.safetensors", "generator.")
+    weights: Part = "average" if protocol.ema else "generator"
+    statistics: Part = "average" if protocol.batch_norm == "ema" else "generator"
+    tensors = _read_part(checkpoint, weights) | batch_norm_statistics(_read_part(checkpoint, statistics))
     network = generator_from_state(config, tensors, checkpoint).to(device)
     names = run / "classes.json"
     return LoadedGenerator(
@@ -60,7 +89,13 @@ def _load_raw_generator(path: Path, device: torch.device) -> LoadedGenerator:
         class_names=json.loads(names.read_text()) if names.is_file() else None,
         kimg=float(checkpoint.name),
         source=str(checkpoint),
+        is_average=weights == "average",
+        batch_norm="ema" if statistics == "average" else "running",
     )
+
+
+def _read_part(checkpoint: Path, part: Part) -> dict[str, Tensor]:
+    return read_tensors(checkpoint / "state.safetensors", f"{part}.")[0]
 
 
 def images_of(samples: Any, protocol: Protocol, seed: int, class_counts: Tensor | None = None) -> Images:
@@ -75,12 +110,4 @@ def images_of(samples: Any, protocol: Protocol, seed: int, class_counts: Tensor 
         truncation=protocol.truncation,
         labels=protocol.labels,
         class_counts=class_counts,
-        ema=protocol.ema,
     )
-
-
-def with_standing_statistics(generator: Any, batch_size: int, seed: int) -> LoadedGenerator:
-    """A copy whose batch-norm statistics are the averages over 16 fresh batches (Brock et al. 2019, appendix B)."""
-    if not isinstance(generator, LoadedGenerator):
-        raise ConfigError("batch_norm: standing needs one of our generators, whose batch norms are known")
-    return generator.with_standing_statistics(batch_size, seed)

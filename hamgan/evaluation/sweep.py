@@ -26,7 +26,8 @@ def truncation_sweep(
 
     Raises ConfigError where the samples are not a generator's.
     """
-    generator = load_samples(samples, Protocol(ema=options.get("ema", True)), extractor.device)
+    choices = {name: options[name] for name in ("ema", "batch_norm", "seed") if name in options}
+    generator = load_samples(samples, Protocol(**choices), extractor.device, options.get("batch_size", 64))
     if not callable(generator):
         raise ConfigError(f"{samples} is a fixed set of images; a truncation sweep needs a generator")
     if not truncations:

@@ -18,6 +18,8 @@ from hamgan.sheets import to_pil
 from hamgan.threads import single_threaded_pool
 
 STANDING_BATCHES = 16
+BatchNormStatistics = Literal["running", "standing", "ema"]
+"""Of the trained G itself, made anew, or the average of the running ones that the average of G keeps."""
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -29,7 +31,8 @@ class LoadedGenerator:
     """A generator ready to sample: evaluation mode, spectral norm folded into the weights.
 
     ``network`` is the folded `Generator`, with gradients where they are asked for; images come from its faster
-    `inference` form. ``header`` is what else the file says: training, evaluation.
+    `inference` form. ``header`` is what else the file says: training, evaluation. ``is_average`` and ``batch_norm``
+    say whose weights and batch-norm statistics these are: without a word those of the average of G, where one is kept.
 
     Example:
         >>> generator = load_generator(run)
@@ -49,9 +52,13 @@ class LoadedGenerator:
         kimg: float | None = None,
         source: str = "",
         header: dict[str, Any] | None = None,
+        is_average: bool | None = None,
+        batch_norm: BatchNormStatistics | None = None,
     ) -> None:
         self.network, self.config = network, config
         self.class_names, self.kimg, self.source, self.header = class_names, kimg, source, header or {}
+        self.is_average = bool(config.train.ema_decay) if is_average is None else is_average
+        self.batch_norm: BatchNormStatistics = batch_norm or ("ema" if self.is_average else "running")
 
     @cached_property
     def inference(self) -> InferenceGenerator:
@@ -138,6 +145,7 @@ class LoadedGenerator:
         with torch.random.fork_rng():
             torch.manual_seed(seed)  # Hamburgers draw their bases in training mode
             standing_statistics(clone.network, batches)
+        clone.batch_norm = "standing"
         return clone
 
 

@@ -1,0 +1,48 @@
+"""What evaluating while training costs, as a share of the run's arithmetic, told before the first step."""
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from hamgan.config import Config
+from hamgan.networks import build_networks
+
+EXTRACTOR_FLOPS = {"inception": 11_426_464_960, "efficientnet-lite0": 770_375_104}
+"""Per image, two per multiply-add; the extractors resize to one size, so the images' own does not matter."""
+BATCH = 8
+
+
+def evaluation_share(config: Config) -> float:
+    """FLOPs of the evaluations during training by those of training and evaluations together, 0 to 1.
+
+    Counted per image by torch's FLOP counter on the real networks with tensors that hold no values: a step is D forward
+    and backward on generated and real images (and G forward for the former), then G and D forward and backward; an
+    evaluation is G and the extractor forward on every sample. Left out: penalties, optimisers, the reference (once per
+    run), and that an evaluation runs G and the extractor in another precision than training.
+    """
+    generating, training = count_flops_per_image(config)
+    per_evaluation = config.eval.num_samples * (generating + EXTRACTOR_FLOPS[config.eval.features])
+    between = 1000 * config.eval.every_kimg * training
+    return per_evaluation / (per_evaluation + between)
+
+
+def count_flops_per_image(config: Config) -> tuple[float, float]:
+    """FLOPs of G forward per image, and of training per image that D sees (``data.num_classes`` must be known)."""
+    # Allocates and computes nothing, whatever the size; unlike on the meta device, tensors say they are on the CPU.
+    with (
+        torch.random.fork_rng(devices=[]),
+        FakeTensorMode(allow_non_fake_inputs=True),
+        FlopCounterMode(display=False) as count,
+    ):
+        generator, discriminator = build_networks(config)
+        z, labels = torch.empty(BATCH, config.generator.latent_dim), torch.zeros(BATCH, dtype=torch.int64)
+        with torch.no_grad():
+            fake = generator(z, labels)
+        generating = count.get_total_flops()
+        discriminator(torch.cat([fake, fake]), torch.cat([labels, labels])).sum().backward()
+        discriminator_step = count.get_total_flops()
+        discriminator.requires_grad_(False)
+        discriminator(generator(z, labels), labels).sum().backward()
+        generator_step = count.get_total_flops() - discriminator_step
+    per_image = discriminator_step + generator_step / config.train.discriminator_steps
+    return generating / BATCH, per_image / BATCH
