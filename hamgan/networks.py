@@ -24,12 +24,10 @@ from hamgan.layers import (
     PlainBatchNorm,
     SelfAttention,
     SharedConditionBatchNorm,
-    SpectralConv2d,
-    SpectralEmbedding,
-    SpectralLinear,
-    SpectralWeight,
     class_rows,
 )
+from hamgan.recomputation import run_block
+from hamgan.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear, SpectralWeight
 
 Bases = dict[str, BlockBases]
 """Initial bases per context block, [B*S, D, R] (a pair of them in dual mode), keyed by the block's resolution."""
@@ -60,6 +58,12 @@ def _context_block(
     # sigma, not max(1, sigma): the official code holds these convolutions at spectral norm 1 exactly.
     conv = partial(SpectralConv2d, kernel=1, config=network.spectral_norm, bias=False, clamp=False)
     if network.context == "attention":
+        if channels < 8:
+            wider = -(-8 * network.channels // channels)
+            raise ConfigError(
+                f"context: attention needs feature maps of 8 channels or more, but those of {size} px have {channels} "
+                f"with channels: {network.channels}; take channels: {wider} or more, or context: hamburger"
+            )
         return SelfAttention(channels, conv)
     return Hamburger(channels, network.hamburger, conv, norm, positions=size * size)
 
@@ -80,6 +84,8 @@ class Generator(nn.Module):
 
     # Of the feature maps; 15 to 27 % of a step on a CPU against the contiguous one.
     memory_format = torch.channels_last
+    recompute = False
+    """Trade time for memory: `train.recompute`."""
 
     def __init__(self, config: GeneratorConfig, resolution: int, num_classes: int) -> None:
         super().__init__()
@@ -135,7 +141,7 @@ class Generator(nn.Module):
         # A [B, C, 4, 4] view of the linear layer's rows; from here on convolutions keep the format.
         x = x.contiguous(memory_format=self.memory_format)
         for block, condition in zip(self.blocks, conditions, strict=True):
-            x = block(x, condition)
+            x = run_block(block, x, condition) if self.recompute else block(x, condition)
             size = str(x.shape[-1])
             if size in self.contexts:
                 x = self.contexts[size](x, condition, bases.get(size) if bases else None)
@@ -149,6 +155,7 @@ class Discriminator(nn.Module):
     """
 
     memory_format = torch.channels_last
+    recompute = False
 
     def __init__(self, config: DiscriminatorConfig, resolution: int, num_classes: int) -> None:
         super().__init__()
@@ -176,7 +183,7 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
         x = images.contiguous(memory_format=self.memory_format)
         for block in self.blocks:
-            x = block(x)
+            x = run_block(block, x) if self.recompute else block(x)
             size = str(x.shape[-1])
             # The last block keeps the resolution: a context block stands after the first of its size.
             if block.down and size in self.contexts:

@@ -9,9 +9,9 @@ from torch import Tensor
 from hamgan.checkpoint import Progress
 from hamgan.config import Config
 from hamgan.data import ImageSource, class_histogram
-from hamgan.layers import SpectralWeight
 from hamgan.networks import Discriminator, Generator, count_parameters
 from hamgan.noise import Noise
+from hamgan.spectral import SpectralWeight
 from hamgan.step import GanStep
 
 

@@ -68,6 +68,7 @@ class GanStep:
         self.logit_averages = torch.zeros(2, device=accelerator.device)
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
+        self.generator.recompute = self.discriminator.recompute = train.recompute
         if train.compile:  # in place, so that names of weights stay and both wrappers run the compiled form
             self.generator.compile()
             self.discriminator.compile()

@@ -14,7 +14,7 @@ from hamgan.benchmarks.operators import kind_of, measure_demand, profile_kinds
 from hamgan.benchmarks.phases import KERNELS, phases
 from hamgan.benchmarks.steps import make_workload
 from hamgan.config import ConfigError
-from hamgan.layers import SpectralWeight
+from hamgan.spectral import SpectralWeight
 
 CEILINGS = Ceilings(matmul=1000.0, bandwidth=100.0, dtype="float32")
 
@@ -105,7 +105,7 @@ def test_the_report_compares_the_forms_and_tells_the_length_of_the_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--forms fast,quick", "--forms has 'quick'; allowed: fast, plain, compiled"),
+        ("--forms fast,quick", "--forms has 'quick'; allowed: fast, plain, compiled, recomputed"),
         ("--batches 0", "--batches has 0"),
         ("--batches x", "whole numbers with commas"),
         ("--gpus 1,-2", "--gpus has -2"),

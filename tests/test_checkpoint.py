@@ -30,8 +30,8 @@ from hamgan.checkpoint import (
     write_atomically,
 )
 from hamgan.config import CheckpointConfig, Config, config_to_dict
-from hamgan.layers import SpectralWeight
 from hamgan.networks import Generator, build_networks
+from hamgan.spectral import SpectralWeight
 from hamgan.step import GanStep, GeneratorBatch
 
 

@@ -14,8 +14,8 @@ from hamgan.checkpoint import CheckpointError, save_generator
 from hamgan.config import Config
 from hamgan.convert import biggan_pytorch, initialise_from, parse_class_mapping
 from hamgan.convert.official import hamgan_tf
-from hamgan.layers import SpectralWeight
 from hamgan.networks import Discriminator, Generator, build_networks
+from hamgan.spectral import SpectralWeight
 
 
 def converted() -> tuple[Config, dict[str, Tensor], dict[str, Tensor]]:

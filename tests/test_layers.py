@@ -11,15 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hamgan.config import NormConfig, SpectralNormConfig
-from hamgan.layers import (
-    BatchNorm,
-    PerClassBatchNorm,
-    SelfAttention,
-    SpectralConv2d,
-    SpectralEmbedding,
-    SpectralLinear,
-    SpectralWeight,
-)
+from hamgan.layers import BatchNorm, PerClassBatchNorm, SelfAttention
+from hamgan.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear, SpectralWeight
 
 SHAPES = [(5, 7), (6, 3, 3, 3), (4, 8, 1, 1), (3, 1, 3, 3), (1, 6)]
 

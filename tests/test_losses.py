@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from hamgan.config import load_config
-from hamgan.layers import SpectralWeight
 from hamgan.losses import add_orthogonal_gradient, discriminator_loss, generator_loss, gradient_penalty, lecam
 from hamgan.networks import Discriminator, build_networks
+from hamgan.spectral import SpectralWeight
 
 REAL, FAKE = np.array([2.0, 0.5, -3.0]), np.array([-2.0, 0.25, 1.5])
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from hamgan.config import Config, ConfigError, load_config
 from hamgan.convert.official import official_base
-from hamgan.layers import SpectralWeight
 from hamgan.networks import Discriminator, Generator, build_networks, count_parameters
+from hamgan.spectral import SpectralWeight
 
 ATTENTION = ["generator.context=attention", "discriminator.context=attention"]
 SMALL = [
@@ -208,3 +208,9 @@ def test_persistent_bases_know_the_positions_of_their_feature_map() -> None:
     images = generator(torch.randn(2, 16), torch.tensor([0, 2]))
     assert images.shape == (2, 3, 32, 32)
     assert torch.isfinite(images).all()
+
+
+def test_attention_on_too_few_channels_is_a_sentence() -> None:
+    config = load_config(None, ["data.num_classes=3", "generator.channels=2", "generator.context=attention"])
+    with pytest.raises(ConfigError, match=r"those of 64 px have 4 with channels: 2; take channels: 4 or more"):
+        build_networks(config)

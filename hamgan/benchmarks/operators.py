@@ -64,7 +64,7 @@ class OperatorLog(TorchDispatchMode):
         demand = self.kinds.setdefault(kind_of(str(func)), Demand())
         count = flop_registry.get(func._overloadpacket)
         flops = count(*args, **kwargs, out_val=result) if count else 0
-        moved = sum(_bytes(tensor) for tensor in _tensors((args, tuple(kwargs.values()), result)))
+        moved = sum(_bytes(tensor) for tensor in tensors_in((args, tuple(kwargs.values()), result)))
         demand.calls += 1
         demand.flops += flops
         demand.bytes += moved
@@ -75,12 +75,13 @@ class OperatorLog(TorchDispatchMode):
 _FREE = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::detach", "aten::_unsafe_view", "aten::alias"}
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """All tensors in nested lists and tuples."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _bytes(tensor: Tensor) -> int:

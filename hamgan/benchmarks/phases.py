@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from hamgan.benchmarks.steps import Workload, draw_batches
 from hamgan.benchmarks.timing import Work
 from hamgan.config import Config
-from hamgan.layers import SpectralConv2d, SpectralWeight
 from hamgan.losses import discriminator_loss
+from hamgan.spectral import SpectralConv2d, SpectralWeight
 
 KERNELS, PLAIN_KERNELS = "kernels from weights (inside the networks' phases)", "the same without spectral norm"
 

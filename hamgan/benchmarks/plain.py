@@ -16,16 +16,10 @@ from torch.nn.utils import parametrize
 
 from hamgan.benchmarks.straightforward import StraightforwardHamburger
 from hamgan.hamburger import Hamburger
-from hamgan.layers import (
-    BatchNorm,
-    DiscriminatorBlock,
-    SpectralConv2d,
-    SpectralEmbedding,
-    SpectralLinear,
-    SpectralWeight,
-)
+from hamgan.layers import BatchNorm, DiscriminatorBlock
 from hamgan.networks import Discriminator, Generator
 from hamgan.optimiser import make_adam
+from hamgan.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear, SpectralWeight
 from hamgan.step import GanStep
 
 Network = TypeVar("Network", Generator, Discriminator)

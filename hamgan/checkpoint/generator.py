@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hamgan.checkpoint.files import CheckpointError, read_tensors, save_tensors, short, temporary_name, to_host
 from hamgan.config import Config, config_from_dict, config_to_dict, validate
-from hamgan.layers import SpectralWeight
 from hamgan.networks import Generator
+from hamgan.spectral import SpectralWeight
 
 GENERATOR_FORMAT = "hamgan-generator"
 

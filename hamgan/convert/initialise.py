@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hamgan.checkpoint import GENERATOR_FORMAT, CheckpointError, latest_checkpoint, read_tensors
-from hamgan.layers import PerClassBatchNorm, SpectralWeight
+from hamgan.layers import PerClassBatchNorm
+from hamgan.spectral import SpectralWeight
 
 ClassMapping = Literal["auto", "redraw"] | Mapping[int, int]
 """auto: copy class tables when the numbers of classes agree, else draw them anew; or new class -> source class."""

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hamgan.layers import BatchNorm, GeneratorBlock, SpectralConv2d, SpectralWeight
+from hamgan.layers import BatchNorm, GeneratorBlock
 from hamgan.networks import START, Generator
+from hamgan.spectral import SpectralConv2d, SpectralWeight
 
 LARGEST_CHUNK = 16
 HEAP_BYTES = 2**25
