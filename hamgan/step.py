@@ -70,8 +70,9 @@ class GanStep:
         self.counts: dict[str, int] = {}
         self.generator.recompute = self.discriminator.recompute = train.recompute
         if train.compile:  # in place, so that names of weights stay and both wrappers run the compiled form
-            self.generator.compile()
-            self.discriminator.compile()
+            # Four graphs: G with and without gradient, D on one batch and on two; shapes as variables cost speed.
+            self.generator.compile(dynamic=False)
+            self.discriminator.compile(dynamic=False)
         self._generator: nn.Module = accelerator.prepare_model(self.generator)
         self._discriminator: nn.Module = accelerator.prepare_model(self.discriminator)
         self._generator_stepper = accelerator.prepare_optimizer(self.generator_optimizer)

@@ -1,0 +1,67 @@
+"""torch.compile of the step: whole graphs, none anew after the first step, the numbers of the eager form."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from small_runs import forget_accelerator, small_config
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+from hamgan.benchmarks.steps import draw_batches
+from hamgan.networks import build_networks
+from hamgan.step import GanStep
+
+BATCH = 4
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> Iterator[None]:
+    forget_accelerator()
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    torch.compiler.reset()
+    forget_accelerator()
+
+
+def trained(folder: Path, compiled: bool) -> Tensor:
+    """Losses and gradient norms of three steps [3, ...]; what is compiled after the first one is an error."""
+    overrides = ["data.num_classes=5", "train.adam_eps=1e-3", f"train.compile={str(compiled).lower()}"]
+    config = small_config(folder, *overrides)
+    step = GanStep(*build_networks(config), config.train, Accelerator(cpu=True))
+    rows = []
+    for number in range(3):
+        with torch._dynamo.config.patch(error_on_recompile=number > 0):
+            batches = draw_batches(config, step, BATCH, number)
+            step.discriminator_step([batches[0]], report=True)
+            step.generator_step([batches[1]], report=True)
+        rows.append(torch.stack(list(step.take_metrics().values())))
+    return torch.stack(rows)
+
+
+def compare_with_eager(folder: Path) -> None:
+    eager, compiled = trained(folder, compiled=False), trained(folder, compiled=True)
+    torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-3)
+    assert not counters["graph_break"]
+    # G with and without gradient, D on one batch and on two.
+    assert counters["stats"]["unique_graphs"] == 4
+
+
+@pytest.mark.slow
+def test_nothing_is_traced_anew_after_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the graphs run by eager kernels: what is traced, and when, does not depend on the code made of it."""
+    compile_module = nn.Module.compile
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda module, **options: compile_module(module, backend="aot_eager", **options)
+    )
+    compare_with_eager(tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_compiled_code_gives_the_numbers_of_the_eager_form(tmp_path: Path) -> None:
+    """Takes minutes on a CPU: every fused kernel is a run of the C++ compiler."""
+    compare_with_eager(tmp_path)
