@@ -149,7 +149,7 @@ def picture_folder(root: Path, **classes: int) -> Path:
         ),
         (["--data.source", "PLACE/missing"], 2, "no data source `.*missing`"),
         (["--data.source", "phots"], 2, "did you mean `photos`"),
-        (["--data.source", "PLACE/empty"], 2, "holds no class folders"),
+        (["--data.source", "PLACE/empty"], 2, "holds no pictures; put each class's pictures in a folder of its own"),
         (["--data.source", "PLACE/single"], 2, "has one class only: all 3 images are `cats`"),
         (["--data.source", "PLACE/hollow"], 2, r"1 of 3 classes have no images \(`dogs`\)"),
         (["--run_dir", "PLACE/foreign"], 2, "is not empty and holds no run"),

@@ -30,12 +30,14 @@ def page_faults(mode: str, **environment: str) -> int:
     return int(subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+
+
 def test_freed_tensors_are_used_again() -> None:
-    assert page_faults("default") > 10_000
+    # 160 tensors of 1,024 pages: less than a fault in every 100 pages, where pages are huge and where they are not.
     assert page_faults("keep") < 1_000
+    assert page_faults("keep") < page_faults("default") / 5
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_a_users_own_setting_stays() -> None:
-    assert page_faults("keep", MALLOC_MMAP_THRESHOLD_="131072") > 50_000
+    assert page_faults("keep", MALLOC_MMAP_THRESHOLD_="131072") > 5 * page_faults("keep")
