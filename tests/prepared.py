@@ -15,14 +15,14 @@ import numpy as np
 from conftest import ROOT
 from PIL import Image
 
-from hamgan.data.photos import _photo_folder
+from hamgan.data.photos import photo_folder
 
 CLASSES = {"cat": "chelsea.png", "cup": "coffee.png", "rocket": "rocket.jpg"}
 
 
 def encoded(name: str, number: int, kind: str = "JPEG") -> bytes:
     """A crop of a photograph, a different one for every number."""
-    with Image.open(_photo_folder() / CLASSES[name]) as image:
+    with Image.open(photo_folder() / CLASSES[name]) as image:
         x, y = 7 * number % 200, 3 * number % 100
         file = io.BytesIO()
         image.convert("RGB").crop((x, y, x + 80, y + 60)).save(file, kind)

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from hamgan.data import DataError, check_source, class_histogram, open_source
-from hamgan.data.photos import _photo_folder
+from hamgan.data.photos import photo_folder
 
 
 def photo(name: str, size: tuple[int, int] = (90, 60)) -> Image.Image:
-    return Image.open(_photo_folder() / name).convert("RGB").resize(size)
+    return Image.open(photo_folder() / name).convert("RGB").resize(size)
 
 
 def make_classes(root: Path, counts: dict[str, int]) -> Path:

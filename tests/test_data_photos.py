@@ -39,9 +39,9 @@ def test_changing_held_out_pixels_leaves_every_train_crop_unchanged(monkeypatch:
         import PIL.Image
         from PIL import ImageOps
 
-        from hamgan.data.photos import _photo_folder
+        from hamgan.data.photos import photo_folder
 
-        image = PIL.Image.open(_photo_folder() / photo.file).convert("RGB")
+        image = PIL.Image.open(photo_folder() / photo.file).convert("RGB")
         for box in strip_boxes(photo, *image.size, "val"):
             image.paste(ImageOps.invert(image.crop(box)), box)
         return [image.crop(box) for box in strip_boxes(photo, *image.size, split)]

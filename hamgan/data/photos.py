@@ -67,14 +67,15 @@ def strip_boxes(photo: Photo, width: int, height: int, split: str) -> list[tuple
     return [(left, a, right, b) if photo.rows else (a, upper, b, lower) for a, b in spans]
 
 
-def _photo_folder() -> Path:
+def photo_folder() -> Path:
+    """Where scikit-image has its photographs."""
     import skimage
 
     return Path(skimage.__file__).parent / "data"
 
 
 def _read_strips(photo: Photo, split: str) -> list[Image.Image]:
-    path = _photo_folder() / photo.file
+    path = photo_folder() / photo.file
     try:
         with Image.open(path) as image:
             pixels = image.convert("RGB")

@@ -38,7 +38,7 @@ class Unit:
     pictures: list[Picture]
 
 
-def _write_unit(store: Path, split: str, unit: Unit, how: Preparation, strict: bool) -> tuple[int, int]:
+def write_unit(store: Path, split: str, unit: Unit, how: Preparation, strict: bool) -> tuple[int, int]:
     """In a worker: decode, write, mark; returns (images, skipped)."""
     images = np.zeros((len(unit.pictures), how.resolution, how.resolution, 3), np.uint8)
     skipped: list[tuple[int, str]] = []
@@ -116,7 +116,7 @@ def run_units(
         running: set[Future[tuple[int, int]]] = set()
         while True:
             while len(running) < 4 * workers and (item := next(queue, None)) is not None:
-                running.add(pool.submit(_write_unit, store, item[0], item[1], how, strict))
+                running.add(pool.submit(write_unit, store, item[0], item[1], how, strict))
             if not running:
                 return
             finished, running = wait(running, return_when=FIRST_COMPLETED)
