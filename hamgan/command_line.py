@@ -1,5 +1,6 @@
 """How scripts end: one sentence and an exit code for whatever a user can do wrong, once however many processes."""
 
+import faulthandler
 import os
 import sys
 import time
@@ -18,6 +19,8 @@ def run(main: Callable[[], None]) -> None:
     """Call ``main`` and exit: 0 done, 2 bad usage, 1 failure, 75 stopped on a signal with a checkpoint saved."""
     # Imported here: `--help` should not wait for torch.
     keep_freed_memory()
+    if sys.__stderr__ is not None:  # a mapped file that has been cut short kills without a word
+        faulthandler.enable(sys.__stderr__)
     try:
         main()
     except ConfigError as error:
@@ -27,7 +30,8 @@ def run(main: Callable[[], None]) -> None:
     except Exception as error:
         from hamgan.checkpoint import CheckpointError
         from hamgan.processes import OtherProcessFailed
-        from hamgan.training import Diverged, Stopped
+        from hamgan.rollback import Diverged
+        from hamgan.stopping import Stopped
 
         rank = int(os.environ.get("RANK", 0))
         if isinstance(error, (Stopped, Diverged, OtherProcessFailed)) and rank > 0:

@@ -51,7 +51,8 @@ class Monitor:
             more = f" and {len(broken) - 3} more are" if len(broken) > 3 else " is" if len(broken) == 1 else " are"
             return Alarm(f"{', '.join(broken[:3])}{more} not finite", broken=True)
         series = watched(row)
-        reasons = [reason for name, value in series.items() if (reason := self._out_of_line(name, value))]
+        reasons = ["G gets no gradient: D answers the same to all images"] if row.get("g_gradient_norm") == 0 else []
+        reasons += [reason for name, value in series.items() if (reason := self._out_of_line(name, value))]
         if not reasons:
             self.memory["streak"] = 0
             for name, value in series.items():

@@ -5,14 +5,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from hamgan.checkpoint import (
     CheckpointError,
     Progress,
     list_checkpoints,
     read_state,
     remove_after,
+    state_text,
     write_atomically,
 )
+from hamgan.config import MonitorConfig
+from hamgan.processes import from_main
+
+
+class Diverged(RuntimeError):
+    """The run has diverged or collapsed, and is not to go back or has gone back often enough."""
+
+    agreed = True
+
+
+class Collapse(Exception):
+    """The monitor's alarm on its way out of the steps."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def rollback_target(folder: Path, progress: Progress, warn: Callable[[str], None]) -> Path | None:
@@ -26,7 +45,7 @@ def rollback_target(folder: Path, progress: Progress, warn: Callable[[str], None
             continue
         try:
             suspicious = read_state(path)["progress"].get("monitor", {}).get("streak", 0)
-        except (CheckpointError, AttributeError) as error:
+        except CheckpointError as error:
             warn(f"passing over a checkpoint: {error}")
             continue
         if not suspicious:
@@ -35,6 +54,26 @@ def rollback_target(folder: Path, progress: Progress, warn: Callable[[str], None
             break
     again = bool(progress.rollbacks and found) and progress.rollbacks[-1]["to"] == found[0].name
     return found[1] if again and len(found) == 2 else found[0] if found else None
+
+
+def agreed_target(
+    accelerator: Accelerator,
+    settings: MonitorConfig,
+    folder: Path,
+    progress: Progress,
+    what: str,
+    warn: Callable[[str], None],
+) -> Path:
+    """The checkpoint that all processes are to go back to; `Diverged`, which begins with ``what``, when none is."""
+    found = rollback_target(folder, progress, warn) if accelerator.is_main_process else None
+    target = from_main(accelerator, found)
+    if target is None:
+        raise Diverged(f"{what}; there is no checkpoint to go back to: try lower learning rates")
+    if settings.action != "rollback":
+        raise Diverged(f"{what}; the last good checkpoint is {target}")
+    if progress.stream >= settings.max_rollbacks:
+        raise Diverged(f"{what}; already rolled back {progress.stream} times; the last good one is {target}")
+    return target
 
 
 def rollback_record(progress: Progress, target: Path, reason: str, lr_factor: float) -> dict[str, Any]:
@@ -54,7 +93,7 @@ def commit_rollback(run: Path, target: Path, progress: Progress) -> None:
     Killed before the end, the run resumes from a newer checkpoint, diverges in the same way and comes here again.
     """
     state = read_state(target)
-    write_atomically(target / "state.json", json.dumps(state | {"progress": vars(progress)}, indent=1))
+    write_atomically(target / "state.json", state_text(state | {"progress": vars(progress)}))
     lines = "".join(json.dumps(record) + "\n" for record in progress.rollbacks)
     write_atomically(run / "rollbacks.jsonl", lines)
     remove_after(run / "checkpoints", progress.images)

@@ -16,6 +16,12 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SECONDS_BETWEEN = 2.0
 
 
+class Stopped(Exception):
+    """A signal asked the run to stop; a checkpoint has been saved."""
+
+    agreed = True
+
+
 class StopSignals:
     """SIGTERM, SIGINT and SIGUSR1 (SLURM's warning) ask for a stop after the step; a second one exits at once.
 

@@ -143,12 +143,12 @@ def keep_rows_until(path: Path, images: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             kimg = json.loads(line)["kimg"]
             if kimg is None or kimg * 1000 <= images + 0.5:  # None: an evaluation of something without a position
                 kept.append(line)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     write_atomically(path, "".join(line + "\n" for line in kept))
 

@@ -8,20 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hamgan.batches import Batches
 from hamgan.checkpoint import (
-    CheckpointError,
-    CheckpointWriter,
     Progress,
     checkpoint_name,
     latest_checkpoint,
+    list_checkpoints,
     load_checkpoint,
     networks_of,
     remove_leftovers,
-    save_generator,
-    take_snapshot,
     write_atomically,
 )
 from hamgan.config import Config, save_config, validate
@@ -33,32 +28,13 @@ from hamgan.noise import Noise
 from hamgan.observer import Observer
 from hamgan.processes import FailureWatch, from_main
 from hamgan.reporting import describe_run, evaluation_metrics, network_metrics
-from hamgan.rollback import commit_rollback, rollback_record, rollback_target
+from hamgan.rollback import Collapse, agreed_target, commit_rollback, rollback_record
 from hamgan.run_folder import Differences, FolderLock, check_same_run, record_overrides
+from hamgan.saving import Saving
 from hamgan.setting_up import crosses, learning_rate_factor, make_accelerator, micro_batch, with_classes
 from hamgan.step import GanStep
-from hamgan.stopping import StopSignals
+from hamgan.stopping import Stopped, StopSignals
 from hamgan.tracking import RunLog, duration
-
-
-class Diverged(RuntimeError):
-    """The run has diverged or collapsed, and is not to go back or has gone back often enough."""
-
-    agreed = True
-
-
-class Stopped(Exception):
-    """A signal asked the run to stop; a checkpoint has been saved."""
-
-    agreed = True
-
-
-class Collapse(Exception):
-    """The monitor's alarm on its way out of the steps."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Training:
@@ -81,7 +57,6 @@ class Training:
         self.observer = Observer(config, self.source, self.step)
         self.signals = StopSignals(accelerator)
         self.progress = Progress()
-        self._saved_images = -1
         self.lock = FolderLock(self.folder)
         problem = from_main(accelerator, self.lock.acquire() if accelerator.is_main_process else None)
         if problem is not None:
@@ -97,9 +72,9 @@ class Training:
             config.seed, accelerator.device, self.micro_batch, accelerator.process_index, accelerator.num_processes
         )
         self.monitor = Monitor(config.monitor, self.progress.monitor)
-        self.writer = CheckpointWriter(self.folder, config, self.source.class_names, self.images_per_step)
         accelerator.wait_for_everyone()
         self.log = RunLog(self.folder, config, accelerator, self.progress.images)
+        self.saving = Saving(config, self.source.class_names, self.step, self.log.say)
         for line in describe_run(config, self.source, self.step, self.noise):
             self.log.say(line)
 
@@ -123,7 +98,8 @@ class Training:
                 say(initialisation.summary(name))
 
     def _prepare_folder(self, overridden: Differences) -> None:
-        for folder in (self.folder, self.folder / "checkpoints"):
+        checkpoints = self.folder / "checkpoints"
+        for folder in (self.folder, checkpoints, *list_checkpoints(checkpoints)):
             remove_leftovers(folder)
         if overridden:
             record_overrides(self.folder, overridden, self.progress.images)
@@ -145,7 +121,7 @@ class Training:
                         self._roll_back(collapse.reason)
                 finished = True
         finally:
-            self.writer.close()
+            self.saving.close()
             self.log.close(finished)
             self.lock.release()
 
@@ -180,10 +156,10 @@ class Training:
                 if evaluated:
                     self._evaluate()
                 if evaluated or self._passed(self.config.checkpoint.every_kimg):
-                    self._save()
+                    self.saving.save(self.progress)
                 self._stop_if_asked()
-            self._save()
-            self._settle(strict=True)
+            self.saving.save(self.progress)
+            self.saving.settle(strict=True)
         finally:
             loader.close()
 
@@ -266,17 +242,8 @@ class Training:
         """Return to the last good checkpoint, to go on with other data and noise; `Diverged` when that is not to be."""
         settings, checkpoints = self.config.monitor, self.folder / "checkpoints"
         what = f"{reason} at {self.progress.images / 1000:g} kimg"
-        self._settle(strict=False)
-        main = self.accelerator.is_main_process
-        target = from_main(
-            self.accelerator, rollback_target(checkpoints, self.progress, self.log.say) if main else None
-        )
-        if target is None:
-            raise Diverged(f"{what}; there is no checkpoint to go back to: try lower learning rates")
-        if settings.action != "rollback":
-            raise Diverged(f"{what}; the last good checkpoint is {target}")
-        if self.progress.stream >= settings.max_rollbacks:
-            raise Diverged(f"{what}; already rolled back {self.progress.stream} times; the last good one is {target}")
+        self.saving.settle(strict=False)
+        target = agreed_target(self.accelerator, settings, checkpoints, self.progress, what, self.log.say)
         record = rollback_record(self.progress, target, reason, settings.lr_factor)
         self.progress = replace(
             load_checkpoint(target, self.step),
@@ -285,54 +252,22 @@ class Training:
             evaluation_seconds=self.progress.evaluation_seconds,
         )
         self.monitor.memory = self.progress.monitor
-        self._saved_images = self.progress.images
-        if main:
+        self.saving.images = self.progress.images
+        if self.accelerator.is_main_process:
             commit_rollback(self.folder, target, self.progress)
-            save_generator(
-                self.folder / "generator.safetensors",
-                self.step.sampler,
-                self.config,
-                class_names=self.source.class_names,
-                kimg=self.progress.images / 1000,
-            )
+            self.saving.write_generator()
         self.log.rewind(self.progress.images)
         self.log.say(f"rolled back to {target.name} (rollback {self.progress.stream}): {what}")
         self.accelerator.wait_for_everyone()
 
-    def _save(self) -> None:
-        """Have the main process write a checkpoint; what was saved after this step already is not written again."""
-        if self._saved_images == self.progress.images:
-            return
-        self._saved_images = self.progress.images
-        for name, network in networks_of(self.step).items():
-            if not torch.stack(torch._foreach_norm(list(network.parameters()))).isfinite().all():
-                raise Collapse(f"weights of the {name} are not finite")
-        self.step.share_sums()
-        self._settle(strict=False)
-        if self.accelerator.is_main_process:
-            self.writer.submit(take_snapshot(self.step, self.progress))
-
-    def _settle(self, strict: bool) -> None:
-        """Wait until the last checkpoint is on disk; all processes hear of it if the main one could not write it."""
-        problem = None
-        try:
-            self.writer.wait()
-        except CheckpointError as error:
-            problem = str(error)
-        problem = from_main(self.accelerator, problem)
-        if problem and (strict or self.config.checkpoint.on_full_disk == "stop"):
-            raise CheckpointError(problem)
-        if problem:
-            self.log.say(f"warning: {problem}; the run goes on and tries again at the next checkpoint")
-
     def _stop_if_asked(self) -> None:
         """All processes stop after the same step, whichever of them the signal reached first."""
-        stop, failed = self.signals.agreed(self.writer.failed)
+        stop, failed = self.signals.agreed(self.saving.failed)
         if failed:
-            self._settle(strict=False)
+            self.saving.settle(strict=False)
         if stop:
-            self._save()
-            self._settle(strict=True)
+            self.saving.save(self.progress)
+            self.saving.settle(strict=True)
             raise Stopped(f"checkpoint saved at {self.progress.images / 1000:g} kimg; the same command resumes")
 
 

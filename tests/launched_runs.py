@@ -6,7 +6,8 @@ from pathlib import Path
 
 from small_runs import small_config
 
-from hamgan.training import Stopped, Training
+from hamgan.stopping import Stopped
+from hamgan.training import Training
 
 # Far above the rounding noise of gradients (1e-7 of 80 in this network): see test_multiprocess.py.
 CALM = "train.adam_eps=1e-3"

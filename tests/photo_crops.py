@@ -1,10 +1,13 @@
 """Small sets of real images: crops of the photographs inside scikit-image's wheel."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import skimage
 from PIL import Image
+
+from hamgan.data.store import FORMAT, array_header
 
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "ihc.png", "brick.png")
 
@@ -34,4 +37,18 @@ def save_by_class(images: np.ndarray, folder: Path) -> Path:
     """PNGs in one folder per photograph."""
     for index, group in enumerate(np.split(images, len(PHOTOGRAPHS))):
         save_flat(group, folder / PHOTOGRAPHS[index].partition(".")[0])
+    return folder
+
+
+def save_store(images: np.ndarray, folder: Path) -> Path:
+    """A prepared store with one class per photograph and the same images in both splits."""
+    per_class = len(images) // len(PHOTOGRAPHS)
+    entry = {"count": len(images), "sha256": "0" * 64, "histogram": [per_class] * len(PHOTOGRAPHS)}
+    manifest = {"format": FORMAT, "source": "photographs", "class_names": list(PHOTOGRAPHS)}
+    manifest |= {"splits": {"train": entry, "val": entry}, "preparation": {"resolution": images.shape[1]}}
+    for split in ("train", "val"):
+        (folder / split).mkdir(parents=True)
+        (folder / split / "images.npy").write_bytes(array_header(len(images), images.shape[1]) + images.tobytes())
+        np.save(folder / split / "labels.npy", np.repeat(np.arange(len(PHOTOGRAPHS)), per_class))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

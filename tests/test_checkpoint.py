@@ -61,7 +61,7 @@ def saved(config: Config, accelerator: Accelerator, tmp_path_factory: pytest.Tem
     torch.manual_seed(0)
     step = trained_step(config, accelerator)
     folder = tmp_path_factory.mktemp("saved")
-    return save_checkpoint(folder, step, Progress(16, 2, 1.5, {"00000000.008": 30.0})), step
+    return save_checkpoint(folder, step, Progress(16, 2, 1.5, fid={"00000000.008": 30.0})), step
 
 
 def test_a_checkpoint_restores_everything(
@@ -71,7 +71,7 @@ def test_a_checkpoint_restores_everything(
     torch.manual_seed(1)
     other = trained_step(config, accelerator)
     progress = load_checkpoint(path, other)
-    assert progress == Progress(16, 2, 1.5, {"00000000.008": 30.0})
+    assert progress == Progress(16, 2, 1.5, fid={"00000000.008": 30.0})
     tensors = state_tensors(other)
     assert_same_state(state_tensors(step), tensors)
     prefixes = {name.split(".")[0] for name in tensors}

@@ -109,6 +109,31 @@ def test_real_images_arrive_as_read() -> None:
     loader.close()
 
 
+@pytest.fixture
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hamgan.data.loader.RETRY_SECONDS", (0.0, 0.0))
+
+
+class FlakySource(CountingSource):
+    """Fails twice in a row every other batch."""
+
+    attempts = 0
+
+    def read(self, indices, out=None):
+        self.attempts += 1
+        if self.attempts % 4 in (2, 3):
+            raise OSError("Stale file handle")
+        return super().read(indices, out)
+
+
+@pytest.mark.usefixtures("_no_waiting")
+def test_what_fails_for_a_moment_is_read_again(caplog: pytest.LogCaptureFixture) -> None:
+    seen = take(BatchLoader(FlakySource(23), seed=1, start=0, batch_size=5), 12)
+    assert np.array_equal(seen, image_order(23, 1, 0, 60))
+    assert "failed, next attempt in 0 s: Stale file handle" in caplog.text
+
+
+@pytest.mark.usefixtures("_no_waiting")
 def test_an_error_while_reading_surfaces_in_next_again_and_again() -> None:
     loader = BatchLoader(CountingSource(12, fail_at=7), seed=0, start=0, batch_size=4)
     for _ in range(2):

@@ -11,7 +11,8 @@ from small_runs import assert_same_state, forget_accelerator, last_state, rows, 
 from hamgan.checkpoint import list_checkpoints, read_state
 from hamgan.config import ConfigError, MonitorConfig, load_config
 from hamgan.monitor import Monitor
-from hamgan.training import Diverged, Training
+from hamgan.rollback import Diverged
+from hamgan.training import Training
 
 STEADY = {"logits_real": 1.0, "logits_fake": -1.0, "g_gradient_norm": 2.0, "d_gradient_norm": 3.0}
 STEADY |= {"spread_real": 0.4, "spread_fake": 0.3}
@@ -50,6 +51,16 @@ def test_what_is_out_of_line_three_rows_in_a_row_is_an_alarm(change: dict[str, A
     assert alarm is not None
     assert not alarm.broken
     assert name in alarm.reason
+
+
+def test_a_dead_discriminator_is_an_alarm_from_the_first_row_on() -> None:
+    monitor = Monitor(MonitorConfig(), {})
+    row = STEADY | {"g_gradient_norm": 0.0, "d_gradient_norm": 0.0}
+    alarms = [monitor.judge(row) for _ in range(3)]
+    assert alarms[:2] == [None, None]
+    assert alarms[2] is not None
+    assert alarms[2].reason == "G gets no gradient: D answers the same to all images, 3 rows in a row"
+    assert monitor.memory.get("history") is None
 
 
 def test_single_spikes_are_not() -> None:

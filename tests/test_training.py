@@ -24,9 +24,11 @@ from small_runs import (
 
 from hamgan.checkpoint import CheckpointError, list_checkpoints
 from hamgan.config import ConfigError, TrainConfig, load_config
+from hamgan.rollback import Diverged
 from hamgan.sampling import load_generator
 from hamgan.setting_up import crosses, learning_rate_factor, micro_batch
-from hamgan.training import Diverged, Stopped, Training
+from hamgan.stopping import Stopped
+from hamgan.training import Training
 
 # Rows are means over three steps and checkpoints come every two, so that a restart falls between two rows.
 UNEVEN = ["log.every_kimg=0.024", "train.total_kimg=0.048", "train.augment=[color,cutout]", "data.flip=true"]

@@ -5,15 +5,19 @@ networks, the average of G, both optimisers) and ``state.json`` (counters and th
 """
 
 from hamgan.checkpoint.files import CheckpointError, read_tensors, write_atomically
-from hamgan.checkpoint.generator import GENERATOR_FORMAT, generator_from_state, load_generator_file, save_generator
+from hamgan.checkpoint.generator import (
+    GENERATOR_FORMAT,
+    generator_from_state,
+    load_generator_file,
+    read_class_names,
+    save_generator,
+)
+from hamgan.checkpoint.progress import Progress, checkpoint_name, read_state, state_text
 from hamgan.checkpoint.rotation import latest_checkpoint, list_checkpoints, remove_after, remove_leftovers, rotate
 from hamgan.checkpoint.state import (
-    Progress,
     Snapshot,
-    checkpoint_name,
     load_checkpoint,
     networks_of,
-    read_state,
     save_checkpoint,
     state_tensors,
     take_snapshot,
@@ -33,6 +37,7 @@ __all__ = [
     "load_checkpoint",
     "load_generator_file",
     "networks_of",
+    "read_class_names",
     "read_state",
     "read_tensors",
     "remove_after",
@@ -41,6 +46,7 @@ __all__ = [
     "save_checkpoint",
     "save_generator",
     "state_tensors",
+    "state_text",
     "take_snapshot",
     "write_atomically",
 ]

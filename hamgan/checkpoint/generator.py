@@ -54,6 +54,20 @@ def write_generator(
         temporary.unlink(missing_ok=True)
 
 
+def read_class_names(run: Path) -> list[str] | None:
+    """The names in RUN/classes.json, None where there is no such file; CheckpointError when it is damaged."""
+    path = run / "classes.json"
+    if not path.is_file():
+        return None
+    try:
+        names = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {short(error)}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{path} is damaged: it must hold a list of names")
+    return names
+
+
 def load_generator_file(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
     """Read a file of `save_generator`: the network in evaluation mode, its configuration, the other header entries."""
     tensors, metadata = read_tensors(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hamgan.checkpoint.files import CheckpointError, temporary_name
-from hamgan.checkpoint.state import checkpoint_name, read_state
+from hamgan.checkpoint.progress import checkpoint_name, read_state
 from hamgan.config import CheckpointConfig
 
 # A checkpoint's folder; what lies beside them (a user's notes, a leftover of a crash) is no checkpoint.

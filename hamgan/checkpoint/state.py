@@ -1,9 +1,8 @@
 """The whole state of a run as tensors and counters, saved to a checkpoint folder and restored from it."""
 
 import json
-import math
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +20,8 @@ from hamgan.checkpoint.files import (
     to_host,
     write_atomically,
 )
+from hamgan.checkpoint.progress import Progress, checkpoint_name, read_state, state_text
 from hamgan.step import GanStep
-
-
-def checkpoint_name(images: int) -> str:
-    """Folder name of a checkpoint after so many images: thousands, with a fraction where there is one."""
-    return f"{images // 1000:08d}" + (f".{images % 1000:03d}" if images % 1000 else "")
-
-
-@dataclass
-class Progress:
-    """Where a run stands; with the configuration it determines all that follows."""
-
-    images: int = 0
-    """Real images seen by D."""
-    steps: int = 0
-    """Steps of G."""
-    seconds: float = 0.0
-    """Time spent training, over all restarts."""
-    evaluation_seconds: float = 0.0
-    """Time spent on evaluations, over all restarts."""
-    fid: dict[str, float] = field(default_factory=dict)
-    """FID by checkpoint name, for keeping the best."""
-    monitor: dict[str, Any] = field(default_factory=dict)
-    """What the monitor remembers of earlier rows."""
-    rollbacks: list[dict[str, Any]] = field(default_factory=list)
-    """Every return to an earlier checkpoint: why, from where, to where."""
-
-    @property
-    def evaluation_share(self) -> float:
-        """The evaluations' share of the time that they and training have taken so far, 0 to 1."""
-        total = self.seconds + self.evaluation_seconds
-        return self.evaluation_seconds / total if total else 0.0
-
-    @property
-    def stream(self) -> int:
-        """Which stream of data and noise: a rollback goes on with the next one."""
-        return len(self.rollbacks)
-
-    @property
-    def lr_factor(self) -> float:
-        """What rollbacks have multiplied the learning rates by."""
-        return math.prod(float(rollback["lr_factor"]) for rollback in self.rollbacks)
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
@@ -157,7 +116,7 @@ class Snapshot:
             temporary.mkdir()
             save_tensors(self.tensors, temporary / "state.safetensors", {"format": "hamgan-state"})
             state = self.state | {"sha256": sha256(temporary / "state.safetensors")}
-            write_atomically(temporary / "state.json", json.dumps(state, indent=1))
+            write_atomically(temporary / "state.json", state_text(state))
             fsync(temporary)
             if path.exists():  # damaged and passed over, now made again
                 shutil.rmtree(path)
@@ -184,27 +143,10 @@ def save_checkpoint(folder: Path, step: GanStep, progress: Progress) -> Path:
     return take_snapshot(step, progress).write(folder)
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """state.json of a checkpoint whose checksum holds; raises CheckpointError."""
-    try:
-        state = json.loads((path / "state.json").read_text())
-        digest = sha256(path / "state.safetensors")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is incomplete: {error}") from error
-    if not isinstance(state, dict) or digest != state.get("sha256"):
-        raise CheckpointError(f"{path}/state.safetensors is damaged: its sha256 is not the one in state.json")
-    if not {"progress", "scaler"} <= set(state):
-        raise CheckpointError(f"{path}/state.json is damaged: it does not say where the run stands")
-    return state
-
-
 def load_checkpoint(path: Path, step: GanStep) -> Progress:
     """Restore networks, average, optimisers and scaler from one checkpoint; returns where the run stood."""
     state = read_state(path)
     load_state_tensors(step, read_tensors(path / "state.safetensors")[0])
     if state["scaler"] is not None and step.accelerator.scaler is not None:
         step.accelerator.scaler.load_state_dict(state["scaler"])
-    try:
-        return Progress(**state["progress"])
-    except TypeError as error:  # other names, or not a mapping
-        raise CheckpointError(f"{path}/state.json is of another version: {error}") from error
+    return Progress(**state["progress"])

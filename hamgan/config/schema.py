@@ -242,7 +242,8 @@ class MonitorConfig:
 
     What is watched follows Brock et al. 2018 (BigGAN), section 4, which names no thresholds; these are ours. Rows of
     five healthy short runs (`configs/photos.yaml`, seeds 0 to 4) went to 1.4 times the usual margin, 3.1 times the
-    usual gradient norm, 1.24 times the usual singular value and 0.67 of the usual spread.
+    usual gradient norm, 1.24 times the usual singular value and 0.67 of the usual spread. Besides these, rows in which
+    G gets no gradient at all are out of line: D has died.
     """
 
     action: Literal["rollback", "stop", "warn"] = "rollback"

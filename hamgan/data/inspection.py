@@ -9,7 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hamgan.data.sources import DataError
-from hamgan.data.store import hash_shards, open_images, read_manifest, split_hash
+from hamgan.data.store import hash_shards, open_images, open_labels, read_manifest, split_hash
 
 _CHUNK = 512
 
@@ -52,7 +52,8 @@ def check_hashes(store: Path) -> None:
                 raise DataError(
                     f"{store}: images {written['first']} to {last} of {split} differ from the manifest's hash"
                 )
-        if split_hash(shards, np.load(store / split / "labels.npy")) != entry["sha256"]:
+        labels = open_labels(store, split, entry["count"], len(manifest["class_names"]))
+        if split_hash(shards, labels) != entry["sha256"]:
             raise DataError(f"{store}: the labels of {split} differ from the manifest's hash")
 
 
@@ -79,7 +80,7 @@ def write_sheets(store: Path, folder: Path, per_class: int = 64, split: str = "t
     """A PNG with the first images of every class; returns their paths."""
     manifest = read_manifest(store)
     images = open_images(store, split, manifest["splits"][split]["count"], manifest["preparation"]["resolution"])
-    labels = np.load(store / split / "labels.npy")
+    labels = open_labels(store, split, len(images), len(manifest["class_names"]))
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for label, name in enumerate(manifest["class_names"]):

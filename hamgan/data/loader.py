@@ -1,5 +1,6 @@
 """The order of training images, a function of the seed and the images seen, and the thread that gathers batches."""
 
+import logging
 import queue
 import threading
 from collections import deque
@@ -14,6 +15,10 @@ from torch import Tensor
 from hamgan.config import ConfigError
 from hamgan.data.sources import DataError, ImageSource, ReadsAhead
 
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = (1.0, 4.0, 15.0)
+"""Waits between attempts to read a batch: file servers are gone for moments."""
 READ_AHEAD = 4
 """Batches beyond the one being gathered that a source is told of: a disk answers many requests at once."""
 
@@ -118,9 +123,9 @@ class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
                     if isinstance(self._source, ReadsAhead):
                         self._source.expect(upcoming[-1])
                 indices = upcoming.popleft()
-                self._source.read(indices, out=buffer.images.numpy())
+                self._read(indices, buffer.images.numpy())
                 torch.index_select(self._labels, 0, torch.from_numpy(indices), out=buffer.labels)
-            except Exception as error:
+            except BaseException as error:  # whatever ends this thread, the training must not wait for it
                 reason = " ".join(str(error).split()) or type(error).__name__
                 failure = DataError(f"reading training images at position {position} failed: {reason}")
                 failure.__cause__ = error
@@ -128,6 +133,18 @@ class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
                 return
             self._ready.put(buffer)
             position += self._batch_size
+
+    def _read(self, indices: np.ndarray, out: np.ndarray) -> None:
+        """Have the source read, several times where it fails."""
+        for seconds in RETRY_SECONDS:
+            try:
+                self._source.read(indices, out=out)
+                return
+            except (OSError, DataError) as error:
+                log.warning("reading training images failed, next attempt in %g s: %s", seconds, error)
+            if self._closed.wait(seconds):
+                break
+        self._source.read(indices, out=out)
 
     def __next__(self) -> tuple[Tensor, Tensor]:
         if self._closed.is_set():

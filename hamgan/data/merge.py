@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from hamgan.data.prepare import PreparationError, write_labels_and_hash, write_skips
 from hamgan.data.sources import DataError
-from hamgan.data.store import array_header, open_images, read_manifest, to_json, write_atomically
+from hamgan.data.store import array_header, open_images, open_labels, read_manifest, to_json, write_atomically
 
 
 def _check_parts(parts: list[Path], manifests: list[dict[str, Any]]) -> None:
@@ -72,7 +72,12 @@ def merge(store: Path, parts: list[Path]) -> dict[str, Any]:
             (partial / split).mkdir()
             entries = [manifest["splits"][split] for manifest in manifests]
             _append(partial / split / "images.npy", parts, split, entries, resolution)
-            labels = np.concatenate([np.load(part / split / "labels.npy") for part in parts])
+            labels = np.concatenate(
+                [
+                    open_labels(part, split, entry["count"], len(classes))
+                    for part, entry in zip(parts, entries, strict=True)
+                ]
+            )
             splits[split] = write_labels_and_hash(partial, split, labels, len(classes), resolution)
     skips = [json.loads(line) for part in parts for line in (part / "skipped.jsonl").read_text("utf-8").splitlines()]
     write_skips(partial, skips)

@@ -60,11 +60,43 @@ def read_manifest(store: Path) -> dict[str, Any]:
         raise DataError(f"{store} is not a prepared store: it has no manifest.json{unfinished}")
     try:
         manifest = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error})") from error
-    if manifest.get("format") != FORMAT:
-        raise DataError(f"{path} has format {manifest.get('format')!r}; this version reads {FORMAT}")
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise DataError(f"{path} has format {found!r}; this version reads {FORMAT}")
+    if (lack := _lacking(manifest)) is not None:
+        raise DataError(f"{path} is damaged (its {lack} is missing or of another kind); prepare the store anew")
     return manifest
+
+
+def _lacking(manifest: dict[str, Any]) -> str | None:
+    """The first key without which, or with another kind of value, no store can be read."""
+    for key, kind in (("source", str), ("class_names", list), ("preparation", dict), ("splits", dict)):
+        if not isinstance(manifest.get(key), kind):
+            return key
+    if not all(isinstance(name, str) for name in manifest["class_names"]):
+        return "class_names"
+    if not isinstance(manifest["preparation"].get("resolution"), int):
+        return "preparation.resolution"
+    for split, entry in manifest["splits"].items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("count"), int) or "sha256" not in entry:
+            return f"splits.{split}"
+    return None
+
+
+def open_labels(store: Path, split: str, count: int, classes: int) -> np.ndarray:
+    """The labels of a split, int64 [count], each below the number of classes; DataError."""
+    path = store / split / "labels.npy"
+    try:
+        labels = np.load(path)
+    except Exception as error:  # NumPy raises nearly anything for a damaged header, TokenError among it
+        raise DataError(f"{path} is missing or damaged ({error})") from error
+    if not isinstance(labels, np.ndarray) or labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise DataError(f"{path} is damaged: it should hold {count} whole numbers")
+    if count and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError(f"{path} holds labels {labels.min()} to {labels.max()}; the store has {classes} classes")
+    return labels
 
 
 def open_images(store: Path, split: str, count: int, resolution: int) -> np.ndarray:
@@ -75,8 +107,10 @@ def open_images(store: Path, split: str, count: int, resolution: int) -> np.ndar
     path = store / split / "images.npy"
     try:
         images = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # NumPy raises nearly anything for a damaged header, TokenError among it
         raise DataError(f"{path} is missing or damaged ({error})") from error
+    if not isinstance(images, np.ndarray):
+        raise DataError(f"{path} is damaged: it is no array")
     if images.shape != (count, resolution, resolution, 3) or images.dtype != np.uint8:
         raise DataError(f"{path} holds {images.dtype} {images.shape}; the manifest: {count} images of {resolution} px")
     return images
@@ -120,7 +154,7 @@ class StoreSource:
         self._manifest, self._entry = manifest, manifest["splits"][split]
         self.name, self.split, self.resolution = str(store), split, resolution
         self.class_names = list(manifest["class_names"])
-        self.labels = np.load(store / split / "labels.npy")
+        self.labels = open_labels(store, split, self._entry["count"], len(self.class_names))
         self._images = open_images(store, split, self._entry["count"], resolution)
 
     def __len__(self) -> int:

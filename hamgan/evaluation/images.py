@@ -1,6 +1,5 @@
 """Where the images of an evaluation come from: generators, folders, arrays, data sets, all as indexed uint8 batches."""
 
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -116,9 +115,9 @@ class ArrayImages:
         self.file = file
         try:
             with np.load(file) as archive:
-                arrays = {name: archive[name] for name in ("arr_0", "arr_1") if name in archive}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ConfigError(f"{file} cannot be read as an .npz file: {error}") from error
+                arrays = {name: np.asarray(archive[name]) for name in ("arr_0", "arr_1") if name in archive}
+        except Exception as error:  # NumPy and zipfile raise nearly anything for damaged bytes
+            raise ConfigError(f"{file} cannot be read as an .npz file: {' '.join(str(error).split())[:200]}") from error
         pixels = arrays.get("arr_0")
         if pixels is None or pixels.ndim != 4 or pixels.shape[3] != 3 or len(pixels) == 0:
             raise ConfigError(f"{file} must hold arr_0 [N, H, W, 3]; it has {_shapes(arrays) or 'no such array'}")

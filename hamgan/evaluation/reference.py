@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def load_reference(file: str | Path) -> FeatureStatistics:
     if not file.is_file():
         raise ConfigError(f"there is no reference file at {file}")
     statistics = _load_npz(file) if file.suffix == ".npz" else _load_safetensors(file)
-    if statistics.covariance.shape != (len(statistics.mean), len(statistics.mean)):
+    if statistics.mean.ndim != 1 or statistics.covariance.shape != (len(statistics.mean), len(statistics.mean)):
         raise ConfigError(
             f"{file}: mean {list(statistics.mean.shape)} and covariance {list(statistics.covariance.shape)} do not fit"
         )
@@ -79,23 +78,26 @@ def _load_safetensors(file: Path) -> FeatureStatistics:
         with safe_open(file, "pt") as content:
             header = content.metadata() or {}
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no iterator)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise ConfigError(f"{file} cannot be read as a reference: {error}") from error
     if header.get("format") != FORMAT:
         raise ConfigError(
             f"{file} is not a reference file; make one by scripts/evaluate.py reference --data ... --output"
         )
-    score = json.loads(header["inception_score"])
-    return FeatureStatistics(
-        count=json.loads(header["count"]),
-        mean=tensors["mean"],
-        covariance=tensors["covariance"],
-        description=json.loads(header["description"]) | {"file": str(file)},
-        features=tensors.get("features"),
-        labels=tensors.get("labels"),
-        class_names=json.loads(header["class_names"]),
-        inception_score=tuple(score) if score else None,
-    )
+    try:
+        score = json.loads(header["inception_score"])
+        return FeatureStatistics(
+            count=json.loads(header["count"]),
+            mean=tensors["mean"],
+            covariance=tensors["covariance"],
+            description=json.loads(header["description"]) | {"file": str(file)},
+            features=tensors.get("features"),
+            labels=tensors.get("labels"),
+            class_names=json.loads(header["class_names"]),
+            inception_score=tuple(score) if score else None,
+        )
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{file} is damaged: {' '.join(str(error).split())[:200]}") from error
 
 
 def _load_npz(file: Path) -> FeatureStatistics:
@@ -105,10 +107,10 @@ def _load_npz(file: Path) -> FeatureStatistics:
             if missing:
                 raise ConfigError(f"{file} has no {' and '.join(sorted(missing))}; it has {', '.join(content.files)}")
             mean, covariance = (torch.from_numpy(content[name]).double() for name in ("mu", "sigma"))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{file} cannot be read as an .npz file: {error}") from error
+    except ConfigError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise nearly anything for damaged bytes
+        raise ConfigError(f"{file} cannot be read as an .npz file: {' '.join(str(error).split())[:200]}") from error
     digest = hashlib.sha256(mean.numpy().tobytes() + covariance.numpy().tobytes()).hexdigest()[:16]
     # Such files say neither how many images nor which extractor: only the length of the mean can be checked.
     return FeatureStatistics(

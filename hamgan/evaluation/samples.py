@@ -1,13 +1,12 @@
 """What may be measured: runs, checkpoints, folders, arrays and generators in memory, told apart by what they are."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from hamgan.checkpoint import generator_from_state, latest_checkpoint, read_tensors
+from hamgan.checkpoint import generator_from_state, latest_checkpoint, read_class_names, read_tensors
 from hamgan.config import ConfigError, load_config
 from hamgan.evaluation.images import ArrayImages, FolderImages, GeneratedImages, Images
 from hamgan.evaluation.protocol import Protocol
@@ -82,11 +81,10 @@ def _load_network(path: Path, protocol: Protocol, device: torch.device) -> Loade
     statistics: Part = "average" if protocol.batch_norm == "ema" else "generator"
     tensors = _read_part(checkpoint, weights) | batch_norm_statistics(_read_part(checkpoint, statistics))
     network = generator_from_state(config, tensors, checkpoint).to(device)
-    names = run / "classes.json"
     return LoadedGenerator(
         fold_spectral_norm(network),
         config,
-        class_names=json.loads(names.read_text()) if names.is_file() else None,
+        class_names=read_class_names(run),
         kimg=float(checkpoint.name),
         source=str(checkpoint),
         is_average=weights == "average",

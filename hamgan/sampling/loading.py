@@ -1,7 +1,6 @@
 """From a path to a generator: run folders, checkpoint folders, files of a generator, repositories of a hub."""
 
 import difflib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from hamgan.checkpoint import (
     generator_from_state,
     latest_checkpoint,
     load_generator_file,
+    read_class_names,
     read_state,
     read_tensors,
 )
@@ -90,6 +90,4 @@ def _load_folder(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
     config = load_config(run / "config.yaml")
     tensors, _ = read_tensors(checkpoint / "state.safetensors", "average." if config.train.ema_decay else "generator.")
     network = generator_from_state(config, tensors, checkpoint)
-    classes = run / "classes.json"
-    names = json.loads(classes.read_text()) if classes.is_file() else None
-    return network, config, {"class_names": names, "kimg": progress["images"] / 1000}
+    return network, config, {"class_names": read_class_names(run), "kimg": progress["images"] / 1000}
