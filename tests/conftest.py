@@ -1,4 +1,4 @@
-"""Shared by all tests: where the golden numbers are, and one thread, so that results do not depend on the machine."""
+"""Shared by all tests: the golden numbers, `--long`, and one thread, so that results do not depend on the machine."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,8 @@ def golden_file(relative: str) -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="run the tests that take minutes as well")
+    """`scripts/test.sh --long`."""
+    parser.addoption("--long", action="store_true", help="run the tests that take minutes, and some 200 kills")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -28,6 +29,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def long(pytestconfig: pytest.Config) -> bool:
+    """Whether the long form was asked for."""
+    return bool(pytestconfig.getoption("--long"))
 
 
 @pytest.fixture(autouse=True)
