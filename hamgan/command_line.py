@@ -17,7 +17,6 @@ SECONDS_FOR_THE_FIRST = 5.0
 
 def run(main: Callable[[], None]) -> None:
     """Call ``main`` and exit: 0 done, 2 bad usage, 1 failure, 75 stopped on a signal with a checkpoint saved."""
-    # Imported here: `--help` should not wait for torch.
     keep_freed_memory()
     if sys.__stderr__ is not None:  # a mapped file that has been cut short kills without a word
         faulthandler.enable(sys.__stderr__)
@@ -28,6 +27,7 @@ def run(main: Callable[[], None]) -> None:
             time.sleep(SECONDS_FOR_THE_FIRST)
         _end(BAD_USAGE, f"error: {error}")
     except Exception as error:
+        # Imported here: `--help` should not wait for torch.
         from hamgan.checkpoint import CheckpointError
         from hamgan.processes import OtherProcessFailed
         from hamgan.rollback import Diverged

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from hamgan.messages import one_line
+
 T = TypeVar("T")
 
 POLL_SECONDS = 2.0
@@ -68,7 +70,7 @@ class FailureWatch:
                 return None
             return self._store.get(_KEY).decode(errors="replace")
         except RuntimeError as error:  # the process that keeps the store has gone
-            return f"the connection to the other processes is lost ({' '.join(str(error).split())[:200]})"
+            return f"the connection to the other processes is lost ({one_line(error)})"
 
     def _watch(self) -> None:
         assert self._store is not None

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from photo_crops import crop_photographs, save_store
-from small_runs import forget_accelerator, rows, small_config
+from small_runs import rows, run_small
 
 from hamgan.rollback import Diverged
-from hamgan.training import Training
 
 WITHOUT_NORM = ["generator.spectral_norm.enabled=false", "discriminator.spectral_norm.enabled=false"]
 CASES = {
@@ -28,13 +27,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, store: Path, *overrides: str) -> Path:
-    config = small_config(folder, f"data.source={store}", "monitor.action=stop", *overrides)
-    forget_accelerator()
-    try:
-        Training(config).run()
-    finally:
-        forget_accelerator()
-    return config.folder
+    return run_small(folder, f"data.source={store}", "monitor.action=stop", *overrides)
 
 
 @pytest.mark.slow

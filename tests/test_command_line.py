@@ -145,7 +145,7 @@ def picture_folder(root: Path, **classes: int) -> Path:
         (
             ["--config", "configs/photoz.yaml"],
             2,
-            "no configuration file at configs/photoz.yaml; did you mean configs/photos",
+            "no configuration file at configs/photoz.yaml; did you mean `configs/photos",
         ),
         (["--data.source", "PLACE/missing"], 2, "no data source `.*missing`"),
         (["--data.source", "phots"], 2, "did you mean `photos`"),

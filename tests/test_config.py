@@ -119,7 +119,7 @@ def test_a_file_that_does_not_fit_gets_a_sentence(tmp_path: Path, text: str, mes
 
 def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
     write(tmp_path, "name: x")
-    with pytest.raises(ConfigError, match=r"no configuration file at .*confg.yaml; did you mean .*config.yaml"):
+    with pytest.raises(ConfigError, match=r"no configuration file at .*confg.yaml; did you mean `.*config.yaml`"):
         load_config(tmp_path / "confg.yaml")
 
 

@@ -97,8 +97,8 @@ def test_class_table_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--chekpoint", "x"], "unknown option --chekpoint; did you mean --checkpoint"),
-        (["refrence"], "unknown command 'refrence'.*did you mean reference"),
+        (["--chekpoint", "x"], "unknown option --chekpoint; did you mean `--checkpoint`"),
+        (["refrence"], "unknown command 'refrence'.*did you mean `reference`"),
         (["--checkpoint", "absent", "--metrics", "is"], "there is nothing at absent"),
         (["--checkpoint", ".", "--num_samples", "many"], "num_samples"),
         (["sweep", "--checkpoint", ".", "--output", "x.pdf"], r"x\.pdf must end in \.png"),

@@ -210,7 +210,7 @@ def test_nothing_is_overwritten_and_other_formats_are_refused(generator: LoadedG
 
 
 def test_wrong_paths_and_devices_are_sentences(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=f"there is no checkpoint at .*; did you mean {file.parent}"):
+    with pytest.raises(CheckpointError, match=f"there is no checkpoint at .*; did you mean `{file.parent}`"):
         load_generator(file.parent.with_name(file.parent.name + "x"))
     with pytest.raises(CheckpointError, match="neither a run nor a checkpoint"):
         load_generator(tmp_path)

@@ -1,7 +1,6 @@
 """The command line of scripts/benchmark.py: common options, then the subcommand's module."""
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.config import ConfigError
+from hamgan.messages import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -36,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     name = given.pop(0)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"unknown subcommand {name!r}; there are {', '.join(known)}{hint}")
+        raise ConfigError(f"unknown subcommand {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}")
     _run(name, given)
 
 

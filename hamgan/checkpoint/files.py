@@ -9,14 +9,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hamgan.messages import one_line
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint or generator file that cannot be used; the message names the file and the reason."""
-
-
-def short(error: Exception) -> str:
-    """What an error says, on one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300]
 
 
 def fsync(path: Path) -> None:
@@ -66,7 +63,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     try:
         save_file(tensors, path, metadata)
     except SafetensorError as error:  # so it reports a full disk
-        raise OSError(short(error)) from error
+        raise OSError(one_line(error)) from error
     fsync(path)
 
 
@@ -77,4 +74,4 @@ def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[
             keys: Iterator[str] = (key for key in file.keys() if key.startswith(prefix))  # noqa: SIM118
             return {key[len(prefix) :]: file.get_tensor(key) for key in keys}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {short(error)}") from error
+        raise CheckpointError(f"{path} is not a readable safetensors file: {one_line(error)}") from error

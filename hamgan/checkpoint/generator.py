@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hamgan.checkpoint.files import CheckpointError, read_tensors, save_tensors, short, temporary_name, to_host
+from hamgan.checkpoint.files import CheckpointError, read_tensors, save_tensors, temporary_name, to_host
 from hamgan.config import Config, config_from_dict, config_to_dict, validate
+from hamgan.messages import one_line
 from hamgan.networks import Generator
 from hamgan.spectral import SpectralWeight
 
@@ -62,7 +63,7 @@ def read_class_names(run: Path) -> list[str] | None:
     try:
         names = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: {short(error)}") from error
+        raise CheckpointError(f"{path} is damaged: {one_line(error)}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CheckpointError(f"{path} is damaged: it must hold a list of names")
     return names
@@ -78,7 +79,7 @@ def load_generator_file(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
         config = config_from_dict(header.pop("config"))
         validate(config)
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"the header of {path} is damaged: {short(error)}") from error
+        raise CheckpointError(f"the header of {path} is damaged: {one_line(error)}") from error
     names = header.get("class_names")
     if names is not None and (not isinstance(names, list) or len(names) != config.data.num_classes):
         raise CheckpointError(f"the header of {path} is damaged: its class names are not one per class")

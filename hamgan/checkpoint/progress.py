@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +51,6 @@ class Progress:
         return math.prod(float(rollback["lr_factor"]) for rollback in self.rollbacks)
 
 
-KINDS: dict[str, type | tuple[type, ...]] = {
-    "images": int,
-    "steps": int,
-    "seconds": (int, float),
-    "evaluation_seconds": (int, float),
-    "fid": dict,
-    "monitor": dict,
-    "rollbacks": list,
-}
-
-
 def state_text(state: dict[str, Any]) -> str:
     """state.json with a checksum of itself: with one digit flipped it would be as good JSON as before."""
     values = {key: value for key, value in state.items() if key != "checksum"}
@@ -91,9 +80,11 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def _check_progress(values: Any, file: Path) -> None:
-    known = {item.name for item in fields(Progress)}
+    start = asdict(Progress())
+    known = set(start)
     if not isinstance(values, dict) or not {"images", "steps"} <= set(values) <= known:
         raise CheckpointError(f"{file} is of another version: its progress should hold {', '.join(sorted(known))}")
     for name, value in values.items():
-        if not isinstance(value, KINDS[name]) or (isinstance(value, int) and value < 0):
+        kind = (int, float) if isinstance(start[name], float) else type(start[name])
+        if not isinstance(value, kind) or (isinstance(value, int) and value < 0):
             raise CheckpointError(f"{file} is damaged: its {name} is {str(value)[:40]!r}")

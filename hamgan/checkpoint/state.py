@@ -15,12 +15,12 @@ from hamgan.checkpoint.files import (
     read_tensors,
     save_tensors,
     sha256,
-    short,
     temporary_name,
     to_host,
     write_atomically,
 )
 from hamgan.checkpoint.progress import Progress, checkpoint_name, read_state, state_text
+from hamgan.messages import one_line
 from hamgan.step import GanStep
 
 
@@ -89,7 +89,7 @@ def load_state_tensors(step: GanStep, tensors: dict[str, Tensor]) -> None:
         step.sums = {name: value.to(step.accelerator.device) for name, value in part("sums").items()}
         step.counts = {name: int(value) for name, value in part("counts").items()}
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint is of another network: {short(error)}") from error
+        raise CheckpointError(f"the checkpoint is of another network: {one_line(error)}") from error
 
 
 @dataclass

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from hamgan.config.schema import Config
 from hamgan.config.validation import ConfigError, validate
+from hamgan.messages import did_you_mean
 
 # The text below a field is its help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -79,9 +80,7 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path("configs")
         names = sorted(str(item) for item in folder.glob("*.yaml"))
-        near = difflib.get_close_matches(str(path), names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"no configuration file at {path}{hint}")
+        raise ConfigError(f"no configuration file at {path}{did_you_mean(str(path), names)}")
     try:
         values = yaml.safe_load(path.read_text())
         keys = _flatten(values) if isinstance(values, dict) else []

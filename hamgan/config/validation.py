@@ -1,6 +1,5 @@
 """Checks of values that must fit together."""
 
-import difflib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from hamgan.config.schema import (
     MonitorConfig,
     TrainConfig,
 )
+from hamgan.messages import did_you_mean
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
 
@@ -41,9 +41,9 @@ def validate(config: Config) -> None:
 def check_metrics(names: Sequence[str]) -> None:
     """Raise ConfigError for the first name that no metric has, with the nearest one that exists."""
     for name in names:
-        near = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"; did you mean `{near[0]}`?" if near else ""
-        _require(name in METRICS, f"unknown metric {name!r}{hint}; there are {', '.join(METRICS)}")
+        _require(
+            name in METRICS, f"unknown metric {name!r}{did_you_mean(name, METRICS)}; there are {', '.join(METRICS)}"
+        )
 
 
 def _validate_evaluation(config: Config) -> None:

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from hamgan.data.resample import Crop, Filter, crop_and_resize
 from hamgan.data.sources import DataError
+from hamgan.messages import one_line
 
 # Pillow knows more, but its EPS reader runs Ghostscript on the file, and exotic ones recognise noise.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
@@ -110,5 +111,5 @@ def decode(data: bytes, how: Preparation) -> np.ndarray:
     except Image.UnidentifiedImageError as error:
         raise PictureError("is not a picture in a known format") from error
     except Exception as error:  # Pillow's plugins raise nearly anything for broken files
-        reason = re.sub(r"<[^>]*>", "", " ".join(str(error).split())) or type(error).__name__
+        reason = re.sub(r"<[^>]*>", "", one_line(error))
         raise PictureError(f"cannot be decoded ({reason})") from error

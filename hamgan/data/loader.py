@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hamgan.config import ConfigError
 from hamgan.data.sources import DataError, ImageSource, ReadsAhead
+from hamgan.messages import one_line
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
                 self._read(indices, buffer.images.numpy())
                 torch.index_select(self._labels, 0, torch.from_numpy(indices), out=buffer.labels)
             except BaseException as error:  # whatever ends this thread, the training must not wait for it
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = one_line(error)
                 failure = DataError(f"reading training images at position {position} failed: {reason}")
                 failure.__cause__ = error
                 self._ready.put(failure)

@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hamgan.data.sources import DataError
+from hamgan.messages import one_line
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -70,8 +71,7 @@ def fetch(addresses: list[str], at_a_time: int = 8) -> list[Path]:
             addresses = [system.unstrip_protocol(name) for name in found]
         sizes = [int(size or 0) for size in system.sizes(addresses)] if addresses else []
     except Exception as error:  # every file system has its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{addresses[0]} cannot be read: {reason}") from error
+        raise DataError(f"{addresses[0]} cannot be read: {one_line(error)}") from error
     if not addresses:
         raise DataError("no file fits the pattern of the address")
     names = [_local_copy(address, size) for address, size in zip(addresses, sizes, strict=True)]
@@ -100,7 +100,7 @@ def _fetch_one(system: Any, address: str, target: Path) -> None:
         try:
             system.get_file(address, str(partial))
         except Exception as error:
-            raise DataError(f"{address} cannot be fetched: {' '.join(str(error).split())}") from error
+            raise DataError(f"{address} cannot be fetched: {one_line(error)}") from error
         partial.rename(target)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hamgan.data.places import download_folder
 from hamgan.data.sources import DataError
+from hamgan.messages import one_line
 
 if TYPE_CHECKING:
     from hamgan.data.listing import Listing
@@ -48,7 +49,7 @@ def _open_hub(source: str) -> dict[str, tuple[Any, str, str]]:
     try:
         loaded = datasets.load_dataset(name, config or None)
     except Exception as error:  # the library raises nearly anything for a wrong name or a missing network
-        raise DataError(f"Hugging Face data set {name} cannot be loaded: {' '.join(str(error).split())}") from error
+        raise DataError(f"Hugging Face data set {name} cannot be loaded: {one_line(error)}") from error
     found = {}
     for ours, theirs in (("train", ("train",)), ("val", ("validation", "val", "valid", "test"))):
         split = next((other for other in theirs if other in loaded), None)

@@ -1,6 +1,5 @@
 """The command line of scripts/evaluate.py: `evaluate` (the default), `reference`, `sweep` and `neighbours`."""
 
-import difflib
 import os
 import sys
 from collections.abc import Sequence, Set
@@ -20,6 +19,7 @@ from hamgan.evaluation.report import append_row, describe_numbers, print_row
 from hamgan.evaluation.samples import images_of, is_generator, load_samples
 from hamgan.evaluation.statistics import measure
 from hamgan.evaluation.sweep import TRUNCATIONS, save_sweep, save_table, truncation_sweep
+from hamgan.messages import did_you_mean
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = given.pop(0) if given and given[0] in commands else "evaluate"
     if given and not given[0].startswith("-"):
         known = list(commands)
-        raise ConfigError(f"unknown command {given[0]!r}; there are {', '.join(known)}{_nearest(given[0], known)}")
+        raise ConfigError(f"unknown command {given[0]!r}; there are {', '.join(known)}{did_you_mean(given[0], known)}")
     _start_processes()
     commands[command](given)
 
@@ -249,7 +249,7 @@ def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
             other = f"--{name[2:].replace('-', '_')}", f"--{name[2:].replace('_', '-')}"
             match = next((item for item in other if item in known), None)
             if match is None:
-                raise ConfigError(f"unknown option {name}{_nearest(name, known)}")
+                raise ConfigError(f"unknown option {name}{did_you_mean(name, known)}")
             argument = match + equals + value
         fixed.append(argument)
     try:
@@ -257,8 +257,3 @@ def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
     except Exception as error:
         raise ConfigError(" ".join(str(error).split())) from error
     return dict(vars(parser.instantiate_classes(parsed)))
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""

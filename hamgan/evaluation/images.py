@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from hamgan.config import ConfigError
+from hamgan.messages import one_line
 from hamgan.sampling import LoadedGenerator, truncated_latent
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
@@ -117,7 +118,7 @@ class ArrayImages:
             with np.load(file) as archive:
                 arrays = {name: np.asarray(archive[name]) for name in ("arr_0", "arr_1") if name in archive}
         except Exception as error:  # NumPy and zipfile raise nearly anything for damaged bytes
-            raise ConfigError(f"{file} cannot be read as an .npz file: {' '.join(str(error).split())[:200]}") from error
+            raise ConfigError(f"{file} cannot be read as an .npz file: {one_line(error)}") from error
         pixels = arrays.get("arr_0")
         if pixels is None or pixels.ndim != 4 or pixels.shape[3] != 3 or len(pixels) == 0:
             raise ConfigError(f"{file} must hold arr_0 [N, H, W, 3]; it has {_shapes(arrays) or 'no such array'}")

@@ -15,6 +15,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from hamgan.config import ConfigError
+from hamgan.messages import one_line
 
 WEIGHTS_NAME = URL_INCEPTION_V3.rsplit("/", 1)[1]
 WEIGHTS_SHA256 = "6726825d"
@@ -104,7 +105,7 @@ def load_inception(weights: Path) -> FoldedInception:
     try:
         return FoldedInception(weights)
     except Exception as error:
-        raise ConfigError(f"{weights} does not hold the weights of inception-v3-compat: {str(error)[:200]}") from error
+        raise ConfigError(f"{weights} does not hold the weights of inception-v3-compat: {one_line(error)}") from error
 
 
 def file_sha256(path: Path) -> str:

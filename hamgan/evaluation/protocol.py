@@ -1,7 +1,6 @@
 """How a number is made: every choice that moves it, in one place, with presets for published protocols."""
 
 import dataclasses
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +11,7 @@ from hamgan.config import ConfigError, check_metrics
 from hamgan.evaluation.features import EXTRACTORS, Features, Precision, Resizer
 from hamgan.evaluation.images import LabelDistribution
 from hamgan.evaluation.inception import WEIGHTS_SHA256
+from hamgan.messages import did_you_mean, one_line
 from hamgan.sampling import BatchNormStatistics
 
 NEED_FEATURES = {"kid", "prc", "fid_inf", "class_accuracy", "per_class"}
@@ -81,9 +81,7 @@ class Protocol:
 
 def _among(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        near = difflib.get_close_matches(value, allowed, n=1)
-        hint = f"; did you mean `{near[0]}`?" if near else ""
-        raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(allowed)}{hint}")
+        raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(allowed)}{did_you_mean(value, allowed)}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -103,8 +101,7 @@ def make_protocol(preset: str | Path | None = None, **changes: Any) -> Protocol:
     known = [item.name for item in dataclasses.fields(Protocol)]
     for name in {**values, **changes}:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
             raise ConfigError(f"unknown option `{name}` of an evaluation{hint}")
     protocol = Protocol(**{**values, **changes})
     protocol.metrics = list(protocol.metrics)
@@ -117,13 +114,12 @@ def _preset_values(preset: str | Path) -> dict[str, Any]:
         return dict(PRESETS[str(preset)])
     file = Path(preset)
     if not file.is_file():
-        near = difflib.get_close_matches(str(preset), PRESETS, n=1)
-        hint = f"; did you mean `{near[0]}`?" if near else ""
-        raise ConfigError(f"no preset and no file is called {preset}; presets: {', '.join(PRESETS)}{hint}")
+        hint = f"; presets: {', '.join(PRESETS)}{did_you_mean(str(preset), PRESETS)}"
+        raise ConfigError(f"no preset and no file is called {preset}{hint}")
     try:
         values = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{file} is not valid YAML: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file} must hold `key: value` lines")
     return values

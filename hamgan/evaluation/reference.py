@@ -19,6 +19,7 @@ from hamgan.evaluation.features import FeatureExtractor
 from hamgan.evaluation.images import FolderImages, Images, SourceImages
 from hamgan.evaluation.metrics import SHUFFLE_SEED
 from hamgan.evaluation.statistics import FeatureStatistics, measure
+from hamgan.messages import one_line
 
 FORMAT = "hamgan-reference-1"
 COMPARED = ("extractor", "extractor_weights", "resizer", "precision", "resolution")
@@ -97,7 +98,7 @@ def _load_safetensors(file: Path) -> FeatureStatistics:
             inception_score=tuple(score) if score else None,
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{file} is damaged: {' '.join(str(error).split())[:200]}") from error
+        raise ConfigError(f"{file} is damaged: {one_line(error)}") from error
 
 
 def _load_npz(file: Path) -> FeatureStatistics:
@@ -110,7 +111,7 @@ def _load_npz(file: Path) -> FeatureStatistics:
     except ConfigError:
         raise
     except Exception as error:  # NumPy and zipfile raise nearly anything for damaged bytes
-        raise ConfigError(f"{file} cannot be read as an .npz file: {' '.join(str(error).split())[:200]}") from error
+        raise ConfigError(f"{file} cannot be read as an .npz file: {one_line(error)}") from error
     digest = hashlib.sha256(mean.numpy().tobytes() + covariance.numpy().tobytes()).hexdigest()[:16]
     # Such files say neither how many images nor which extractor: only the length of the mean can be checked.
     return FeatureStatistics(

@@ -1,6 +1,5 @@
 """From a path to a generator: run folders, checkpoint folders, files of a generator, repositories of a hub."""
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from hamgan.checkpoint import (
     read_tensors,
 )
 from hamgan.config import Config, ConfigError, load_config
+from hamgan.messages import did_you_mean, one_line
 from hamgan.networks import Generator
 from hamgan.sampling.generator import LoadedGenerator
 from hamgan.sampling.inference import fold_spectral_norm
@@ -66,14 +66,12 @@ def _download(name: str) -> Path:
     try:
         return Path(hf_hub_download(name, "generator.safetensors"))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"there is no checkpoint at {name}, and the hub gives none: {reason}") from error
+        raise CheckpointError(f"there is no checkpoint at {name}, and the hub gives none: {one_line(error)}") from error
 
 
 def _nearest_run(path: Path) -> str:
     siblings = [str(item) for item in path.parent.iterdir() if item.is_dir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(str(path), siblings, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return did_you_mean(str(path), siblings)
 
 
 def _load_folder(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
