@@ -87,7 +87,7 @@ def test_a_generator_in_memory_is_not_labelled_as_another(changes: dict[str, Any
 
 
 def test_a_file_of_the_average_has_no_other_weights(run: Path) -> None:
-    with pytest.raises(ConfigError, match=r"ema: false .*has the averaged generator alone"):
+    with pytest.raises(ConfigError, match=r"G itself with running .*has the averaged generator alone"):
         load_samples(run / "generator.safetensors", make_protocol(ema=False), CPU)
 
 

@@ -13,8 +13,10 @@ from PIL import Image
 from small_runs import python, run_small
 from test_multiprocess import LAUNCH
 
-from hamgan.config import ConfigError
-from hamgan.sampling import LoadedGenerator, load_generator, parse_classes
+from hamgan.checkpoint import generator_from_state, read_tensors
+from hamgan.config import ConfigError, load_config
+from hamgan.networks import batch_norm_statistics
+from hamgan.sampling import LoadedGenerator, fold_spectral_norm, load_generator, parse_classes
 from hamgan.sampling.classes import find_class, imagenet_names, readable_names
 from hamgan.sampling.command import main
 
@@ -98,6 +100,27 @@ def test_ways_between_seeds_and_classes_show_both_ends(run: Path, generator: Loa
     assert len(frames) == 9
     assert np.abs(frames[0] - drawn(generator, 7, 3)).max() <= 1
     assert np.abs(frames[-1] - drawn(generator, 7, 5)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "statistics"),
+    [
+        ([], "average", "average"),
+        (["--batch-norm", "running"], "average", "generator"),
+        (["--no-ema"], "generator", "generator"),
+        (["--no-ema", "--batch-norm", "ema"], "generator", "average"),
+    ],
+)
+def test_weights_and_statistics_are_those_asked_for(
+    run: Path, tmp_path: Path, options: list[str], weights: str, statistics: str
+) -> None:
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    state = {part: read_tensors(checkpoint / "state.safetensors", f"{part}.")[0] for part in ("average", "generator")}
+    tensors = state[weights] | batch_norm_statistics(state[statistics])
+    config = load_config(run / "config.yaml")
+    expected = LoadedGenerator(fold_spectral_norm(generator_from_state(config, tensors, checkpoint)), config)
+    folder = sample(run, tmp_path / "images", "--classes", 1, "--seeds", 3, *options)
+    np.testing.assert_array_equal(pixels(folder / "0001-seed000003.png"), drawn(expected, 3, 1))
 
 
 def test_films_have_their_rate_and_their_frames(run: Path, generator: LoadedGenerator, tmp_path: Path) -> None:

@@ -1,20 +1,15 @@
 """What may be measured: runs, checkpoints, folders, arrays and generators in memory, told apart by what they are."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hamgan.checkpoint import generator_from_state, latest_checkpoint, read_class_names, read_tensors
-from hamgan.config import ConfigError, load_config
+from hamgan.config import ConfigError
 from hamgan.evaluation.images import ArrayImages, FolderImages, GeneratedImages, Images
 from hamgan.evaluation.protocol import Protocol
-from hamgan.networks import batch_norm_statistics
-from hamgan.sampling import LoadedGenerator, fold_spectral_norm, load_generator
-
-Part = Literal["average", "generator"]
-"""Of a checkpoint: the average of G, or G itself."""
+from hamgan.sampling import LoadedGenerator, load_generator
 
 
 def load_samples(samples: Any, protocol: Protocol, device: torch.device, batch_size: int = 64) -> Any:
@@ -25,7 +20,8 @@ def load_samples(samples: Any, protocol: Protocol, device: torch.device, batch_s
     if isinstance(samples, (str, Path)):
         path = Path(samples)
         if is_generator(path):
-            samples = _load_network(path, protocol, device)
+            stored = None if protocol.batch_norm == "standing" else protocol.batch_norm
+            samples = load_generator(path, device, average=protocol.ema, batch_norm=stored)
         elif path.is_dir():
             return FolderImages(path)
         elif path.suffix == ".npz" and path.is_file():
@@ -60,40 +56,6 @@ def is_generator(path: Path) -> bool:
     """Whether a path is a run folder, a checkpoint folder or a file of a generator."""
     inside = ("generator.safetensors", "state.safetensors", "checkpoints", "config.yaml")
     return path.suffix == ".safetensors" or any((path / name).exists() for name in inside)
-
-
-def _load_network(path: Path, protocol: Protocol, device: torch.device) -> LoadedGenerator:
-    """The weights and the batch-norm statistics that the protocol names; only whole checkpoints have all of them."""
-    generator = load_generator(path, device=device)
-    if _is_as_asked(generator, protocol):
-        return generator
-    wanted = f"ema: {str(protocol.ema).lower()} with batch_norm: {protocol.batch_norm}"
-    if protocol.batch_norm == "ema" and not generator.config.train.ema_decay:
-        raise ConfigError(f"{wanted} needs an average of G; {path} keeps none (train.ema_decay is 0)")
-    checkpoint: Path | None = path
-    if not (path / "state.safetensors").is_file():
-        checkpoint = latest_checkpoint(path / "checkpoints") if (path / "checkpoints").is_dir() else None
-    if checkpoint is None:
-        raise ConfigError(f"{wanted} needs a run or a checkpoint folder; {path} has the averaged generator alone")
-    run = checkpoint.parent.parent
-    config = load_config(run / "config.yaml")
-    weights: Part = "average" if protocol.ema else "generator"
-    statistics: Part = "average" if protocol.batch_norm == "ema" else "generator"
-    tensors = _read_part(checkpoint, weights) | batch_norm_statistics(_read_part(checkpoint, statistics))
-    network = generator_from_state(config, tensors, checkpoint).to(device)
-    return LoadedGenerator(
-        fold_spectral_norm(network),
-        config,
-        class_names=read_class_names(run),
-        kimg=float(checkpoint.name),
-        source=str(checkpoint),
-        is_average=weights == "average",
-        batch_norm="ema" if statistics == "average" else "running",
-    )
-
-
-def _read_part(checkpoint: Path, part: Part) -> dict[str, Tensor]:
-    return read_tensors(checkpoint / "state.safetensors", f"{part}.")[0]
 
 
 def images_of(samples: Any, protocol: Protocol, seed: int, class_counts: Tensor | None = None) -> Images:

@@ -29,7 +29,8 @@ def sample_parser() -> argparse.ArgumentParser:
     add("--frames", type=int, help="images from one to the next (default: 8; films: 40)")
     add("--fps", type=int, default=20, help="frames per second of a film (default: 20)")
     add("--sheets", action="store_true", help="write a labelled sheet per class into the folder")
-    add("--batch-norm", choices=("running", "standing"), default="running", help="stored statistics, or new ones")
+    add("--no-ema", action="store_true", help="draw from the trained generator itself, not from its average")
+    add("--batch-norm", choices=("running", "standing", "ema"), help="statistics other than its own")
     add("--batch-size", type=int, default=64, help="images per forward on a GPU; changes no image (default: 64)")
     add("--scale", type=int, default=1, help="enlarge sheets and films by whole pixels (default: 1)")
     add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = _start_processes() or default_device()
     if options.batch_size < 1:
         raise ConfigError(f"batch-size is {options.batch_size}; it must be 1 or more")
-    generator = load_generator(options.checkpoint, device=options.device or device)
+    stored = None if options.batch_norm == "standing" else options.batch_norm
+    device = options.device or device
+    generator = load_generator(options.checkpoint, device, average=not options.no_ema, batch_norm=stored)
     plan = _plan(options, generator)
     shared = {"scale": options.scale, "fps": options.fps, "sheets": options.sheets}
     check_request(plan, options.out, generator.config.resolution, **shared)
