@@ -120,4 +120,5 @@ Look at
   {config.folder / "samples"}/   how they came about
 Go on with
   .venv/bin/python scripts/sample.py --checkpoint {config.folder} --classes 0-3 --seeds 0-15 --out grid.png
+  .venv/bin/python scripts/report.py {config.folder} --preset configs/photos.yaml     # one page about the run
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hamgan.config import Config, ConfigError, check_keys, config_to_dict, load_config
+from hamgan.environment import describe_machine, package_versions
 
 # A run may be resumed with other values of these; all else would make it a different run.
 RESUMABLE: tuple[str, ...] = (
@@ -86,6 +87,13 @@ def record_overrides(folder: Path, differences: Differences, images: int) -> Non
         for key, (stored, new) in differences.items():
             row = {"kimg": images / 1000, "key": key, "before": stored, "after": new}
             file.write(json.dumps(row | {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}) + "\n")
+
+
+def record_environment(folder: Path, images: int, processes: int) -> None:
+    """Append to RUN/environment.jsonl from where on the run has been trained on which machine with which versions."""
+    row = {"kimg": images / 1000, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "processes": processes}
+    with (folder / "environment.jsonl").open("a") as file:
+        file.write(json.dumps(row | describe_machine() | {"packages": package_versions()}) + "\n")
 
 
 class FolderLock:

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from hamgan.config import Config, config_to_dict
+from hamgan.panels import panel_of
 
 # Rows and sheets that wait for a slow tracker; more are dropped, metrics.jsonl has them all.
 QUEUE_LENGTH = 256
@@ -85,7 +86,8 @@ class Tracker:
             self.accelerator.trackers[0].tracker.define_metric("*", step_metric="kimg")
 
     def _log(self, numbers: dict[str, Any], images: int) -> None:
-        self.accelerator.log(numbers, step=None if self.name == "wandb" else images)
+        grouped = {f"{panel_of(name) or 'run'}/{name}" if name != "kimg" else name: v for name, v in numbers.items()}
+        self.accelerator.log(grouped, step=None if self.name == "wandb" else images)
 
     def _log_sheet(self, sheet: Image.Image, images: int) -> None:
         for tracker in self.accelerator.trackers:

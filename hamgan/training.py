@@ -29,7 +29,7 @@ from hamgan.observer import Observer
 from hamgan.processes import FailureWatch, from_main
 from hamgan.reporting import describe_run, evaluation_metrics, network_metrics
 from hamgan.rollback import Collapse, agreed_target, commit_rollback, rollback_record
-from hamgan.run_folder import Differences, FolderLock, check_same_run, record_overrides
+from hamgan.run_folder import Differences, FolderLock, check_same_run, record_environment, record_overrides
 from hamgan.saving import Saving
 from hamgan.setting_up import crosses, learning_rate_factor, make_accelerator, micro_batch, with_classes
 from hamgan.step import GanStep
@@ -105,6 +105,7 @@ class Training:
             record_overrides(self.folder, overridden, self.progress.images)
         save_config(self.config, self.folder / "config.yaml")
         write_atomically(self.folder / "classes.json", json.dumps(self.source.class_names))
+        record_environment(self.folder, self.progress.images, self.accelerator.num_processes)
 
     def run(self) -> None:
         """Train until ``total_kimg``; returns early by `Stopped` (signal) or `Diverged`."""

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from hamgan.benchmarks.command import main
-from hamgan.benchmarks.machine import describe_machine, measure_ceilings
+from hamgan.benchmarks.machine import measure_ceilings
 from hamgan.benchmarks.report import Report, Table
 from hamgan.benchmarks.timing import Timings, count_flops, interleaved, peak_memory
 from hamgan.config import ConfigError
+from hamgan.environment import describe_machine
 
 CPU = torch.device("cpu")
 

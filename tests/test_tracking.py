@@ -53,7 +53,7 @@ def test_tensorboard_receives_rows_and_sheets(tmp_path: Path) -> None:
     log.close()
     events = EventAccumulator(str(log.folder / "board"))
     events.Reload()
-    assert [(event.step, event.value) for event in events.Scalars("d_loss")] == [(1000, 1.0), (2000, 2.0)]
+    assert [(event.step, event.value) for event in events.Scalars("losses/d_loss")] == [(1000, 1.0), (2000, 2.0)]
     assert events.Tags()["images"] != []
 
 

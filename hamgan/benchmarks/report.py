@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hamgan.benchmarks.machine import describe_machine
+from hamgan.environment import describe_machine
 
 
 @dataclass
