@@ -22,7 +22,7 @@ from hamgan.evaluation.inception import (
     inception_weights,
     load_inception,
 )
-from hamgan.threads import single_threaded_pool
+from hamgan.threads import map_on_cores
 
 Features = Literal["inception", "efficientnet-lite0"]
 Resizer = Literal["native", "clean"]
@@ -50,7 +50,6 @@ class FeatureExtractor:
     def __post_init__(self) -> None:
         self.network.to(self.device).eval()
         self.threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        self.pool = single_threaded_pool(self.threads) if self.threads > 1 else None
         self.run = torch.compile(self._forward, dynamic=False) if self.compiled else self._forward
 
     @property
@@ -95,7 +94,7 @@ class FeatureExtractor:
         if self.device.type != "cpu":
             return self._infer(images)
         chunks = images.split(CPU_CHUNK[self.name])
-        found = list(self.pool.map(self._infer, chunks) if self.pool else map(self._infer, chunks))
+        found = map_on_cores(self.threads, self._infer, chunks)
         return torch.cat([features for features, _ in found]), torch.cat([logits for _, logits in found])
 
     @torch.inference_mode()

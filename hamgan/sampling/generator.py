@@ -15,7 +15,7 @@ from hamgan.sampling.classes import find_class, readable_names
 from hamgan.sampling.inference import InferenceGenerator, chunk_size
 from hamgan.sampling.latents import check_truncation, truncated_latent
 from hamgan.sheets import to_pil
-from hamgan.threads import single_threaded_pool
+from hamgan.threads import map_on_cores
 
 STANDING_BATCHES = 16
 BatchNormStatistics = Literal["running", "standing", "ema"]
@@ -98,12 +98,12 @@ class LoadedGenerator:
             return to_uint8(self.inference(z, labels))
         # Kernels are chosen by the size of a batch and round differently, so all chunks have one size.
         chunk, threads, inference = chunk_size(self.network), torch.get_num_threads(), self.inference
-        run = single_threaded_pool(threads).map if threads > 1 else map
         count, missing = len(z), -len(z) % chunk
         z, labels = (F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) for rows in (z, labels))
-        parts = run(lambda part: to_uint8(inference(*part)), zip(z.split(chunk), labels.split(chunk), strict=True))
+        chunks = zip(z.split(chunk), labels.split(chunk), strict=True)
+        parts = map_on_cores(threads, lambda part: to_uint8(inference(*part)), chunks)
         size = self.config.resolution
-        return torch.cat([*parts])[:count] if count else torch.empty(0, 3, size, size, dtype=torch.uint8)
+        return torch.cat(parts)[:count] if count else torch.empty(0, 3, size, size, dtype=torch.uint8)
 
     def __call__(
         self,
