@@ -44,6 +44,7 @@ eval.every_kimg eval.metrics eval.num_samples eval.reference eval.features eval.
 )
 SAMPLE_OPTIONS = {"--help", "--checkpoint", "--classes", "--seeds", "--truncation", "--out", "--scale", "--device"}
 SAMPLE_OPTIONS |= {"--per-class", "--interpolate", "--frames", "--fps", "--sheets", "--batch-norm", "--batch-size"}
+SAMPLE_OPTIONS |= {"--no-ema"}
 
 Script = Callable[..., tuple[int, str]]
 

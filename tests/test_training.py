@@ -187,6 +187,7 @@ def test_a_run_leaves_what_the_design_says(uninterrupted: Path) -> None:
         "checkpoints",
         "classes.json",
         "config.yaml",
+        "environment.jsonl",
         "generator.safetensors",
         "metrics.jsonl",
         "samples",
