@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hamgan.config import SpectralNormConfig
+from hamgan.precision import without_autocast
 
 Resample = Literal["none", "up", "down"]
 
@@ -20,7 +21,7 @@ _DOWN_TAPS = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]]) / 2
 
 
 def _normalise(vector: Tensor, eps: float) -> Tensor:
-    return vector / vector.norm().clamp_min(eps)
+    return vector / torch.linalg.vector_norm(vector).clamp_min(eps)
 
 
 class _NormalisedKernel(torch.autograd.Function):
@@ -116,12 +117,12 @@ class SpectralWeight(nn.Module):
         return self.weight if self.folded else self._normalised(None)
 
     def _normalised(self, spread: Tensor | None, up: bool = False) -> Tensor:
-        # The iteration stays in the weight's precision: bf16 vectors would never converge.
-        with torch.no_grad(), torch.autocast(self.weight.device.type, enabled=False):
-            u, v, sigma = self._power_iteration()
-            self.get_buffer("sigma").copy_(sigma)
-        # A merged kernel too: 1 / sigma rounded to bf16 would scale it by up to 0.4 %.
-        with torch.autocast(self.weight.device.type, enabled=False):
+        # The iteration stays in the weight's precision: bf16 vectors would never converge. The kernel, merged or not,
+        # too: 1 / sigma rounded to bf16 would scale it by up to 0.4 %.
+        with without_autocast(self.weight.device):
+            with torch.no_grad():
+                u, v, sigma = self._power_iteration()
+                self.get_buffer("sigma").copy_(sigma)
             kernel: Tensor = _NormalisedKernel.apply(self.weight, u, v, sigma, self.clamp, spread, up)
         return kernel
 

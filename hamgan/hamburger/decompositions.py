@@ -8,8 +8,6 @@ the small factor instead of the product.
 Under autocast the state stays in float32: bfloat16 state costs 2.6e-2 of the reconstruction.
 """
 
-import contextlib
-from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
 import torch
@@ -17,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hamgan.hamburger.autograd import linear_coefficients
+from hamgan.precision import without_autocast
 
 Gradient = Literal["one_step", "unrolled"]
 
@@ -77,11 +76,6 @@ def cd(
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
     """The type that a decomposition of ``dtype`` computes in: float32 for half precision, else the same."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Switch autocast off on ``device``; the meta device has none, and autocast refuses it."""
-    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _reconstruct(
