@@ -22,19 +22,20 @@ class TensorFlowAdam(torch.optim.Adam):
         self._steps = 0
         self._counter: Tensor | None = None
 
-    def _read_steps(self) -> None:
-        """Follow a restored state. The count lies on the device: it is read only when it is another tensor."""
-        counter = next((state["step"] for state in self.state.values() if "step" in state), None)
-        if counter is not self._counter:
-            self._counter, self._steps = counter, 0 if counter is None else int(counter)
+    def _current_counter(self) -> Tensor | None:
+        return next((state["step"] for state in self.state.values() if "step" in state), None)
 
     def step(self, closure: Any = None) -> Any:
         """One update of all parameters."""
-        self._read_steps()
+        counter = self._current_counter()
+        if counter is not None and counter is not self._counter:  # restored; it lies on the device: read it just once
+            self._steps = int(counter)
         self._steps += 1
         for group in self.param_groups:
             group["eps"] = self._eps / math.sqrt(1.0 - group["betas"][1] ** self._steps)
-        return super().step(closure)
+        loss = super().step(closure)
+        self._counter = self._current_counter()
+        return loss
 
 
 def make_adam(network: nn.Module, train: TrainConfig, lr: float, fused: bool | None = True) -> torch.optim.Adam:

@@ -58,6 +58,13 @@ def test_recomputed_blocks_fit_larger_batches(tmp_path: Path) -> None:
     assert figures["recomputed"]["per_image"] < 0.8 * figures["kept"]["per_image"]
 
 
+def test_the_official_recipe_needs_no_values_of_tensors(tmp_path: Path) -> None:
+    forget_accelerator()
+    config = small_config(tmp_path, "data.num_classes=5", "train.adam_eps_placement=tensorflow")
+    assert step_bytes(config, 8, Accelerator(cpu=True)) > 0
+    forget_accelerator()
+
+
 def test_no_memory_at_all_is_a_sentence() -> None:
     with pytest.raises(ConfigError, match="--gigabytes must be above 0"):
         main(["memory", "--gigabytes", "0"])
