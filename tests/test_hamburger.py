@@ -332,3 +332,17 @@ def test_bases_of_the_wrong_kind_are_refused() -> None:
         spatial_block(HamburgerConfig(rank=4, version="v2+", dual=True), 8)(x, bases=bases)
     with pytest.raises(ConfigError, match="no bases to update"):
         Ham(HamburgerConfig(), 8).update_bases(bases)
+
+
+def test_samples_decomposed_one_by_one_give_the_numbers_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large samples on one core take the other way; both must agree, forward and backward."""
+    x, bases = torch.rand(3, 8, 64), torch.rand(3, 8, 4)
+    found = []
+    for size in (1, 10**9):
+        monkeypatch.setattr("hamgan.hamburger.decompositions.LARGE_SAMPLE", size)
+        leaf = x.clone().requires_grad_()
+        y = nmf(leaf, bases)
+        y.square().sum().backward()
+        found.append((y.detach(), leaf.grad))
+    for one, all_at_once in zip(*found, strict=True):
+        torch.testing.assert_close(one, all_at_once, rtol=1e-6, atol=1e-7)

@@ -22,6 +22,8 @@ Gradient = Literal["one_step", "unrolled"]
 EPS = 1e-6
 # F.normalize's own floor: columns of x far below EPS keep their direction.
 TOKEN_EPS = 1e-12
+LARGE_SAMPLE = 2**17
+"""Coefficients of a sample, N x R: below, a CPU loses more by more operators than it gains by keeping to a cache."""
 
 
 class FactorFunction(Protocol):
@@ -120,6 +122,22 @@ def _nmf_constants(tokens: Tensor, bases: Tensor, steps: int, temperature: float
     return projection.mul_(scale), bases, scale
 
 
+def _nmf_constants_by_sample(
+    tokens: Tensor, bases: Tensor, steps: int, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`_nmf_constants`, one sample after the other where a core's cache then holds what every step goes through.
+
+    At N = 64x64 and R = 32 0.86 of the time for D = 32 and 0.92 for D = 256 (one thread); the same numbers.
+    """
+    small = tokens.shape[1] * bases.shape[2] < LARGE_SAMPLE
+    if torch.compiler.is_compiling() or small or tokens.device.type != "cpu" or torch.get_num_threads() > 1:
+        return _nmf_constants(tokens, bases, steps, temperature)
+    samples = zip(tokens.split(1), bases.split(1), strict=True)
+    parts = [_nmf_constants(*sample, steps, temperature) for sample in samples]
+    coefficients, final, scale = (torch.cat(part) for part in zip(*parts, strict=True))
+    return coefficients, final, scale
+
+
 def nmf_factors(
     tokens: Tensor, bases: Tensor, steps: int, gradient: Gradient = "one_step", temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
@@ -129,7 +147,7 @@ def nmf_factors(
     """
     if gradient == "one_step":
         with torch.no_grad():
-            coefficients, bases, scale = _nmf_constants(tokens.detach(), bases, steps, temperature)
+            coefficients, bases, scale = _nmf_constants_by_sample(tokens.detach(), bases, steps, temperature)
         return linear_coefficients(tokens, coefficients, bases, scale), bases
     projection = tokens @ bases
     coefficients = F.softmax(temperature * projection, dim=-1)
