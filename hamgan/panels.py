@@ -11,6 +11,7 @@ PANELS = {
     "penalties": r"r1|r2|lecam|orthogonal",
     "spread of images": r"spread_(real|fake)|diversity",
     "gates of the context blocks": r"[gd]_gate_\d+",
+    "reconstruction errors of the Hamburgers": r"[gd]_reconstruction_\d+",
     "singular values": r"[gd]_sigma_(max|mean)",
     "other metrics": r"(kid|precision|recall|class_accuracy|class_distance).*",
     "speed": r"images_per_second",

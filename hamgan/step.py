@@ -1,8 +1,8 @@
 """One adversarial step: the updates of D and G and the average of G, apart from data, logging and checkpoints."""
 
 import copy
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hamgan.augment import augment
 from hamgan.config import TrainConfig
+from hamgan.hamburger import Hamburger
 from hamgan.losses import add_orthogonal_gradient, discriminator_loss, generator_loss, gradient_penalty, lecam
 from hamgan.networks import Bases, Discriminator, Generator
 from hamgan.optimiser import make_adam
@@ -114,7 +115,7 @@ class GanStep:
 
     def _discriminator_loss(self, batch: DiscriminatorBatch, report: bool) -> tuple[Tensor, Tensor]:
         """The loss, and the means of D's logits: real, fake [2]."""
-        with torch.no_grad(), self.accelerator.autocast():
+        with torch.no_grad(), self.accelerator.autocast(), self._measured("g", self.generator, report):
             fake = self.generator(batch.latents, batch.fake_labels, batch.generator_bases)
         if report:
             self._record(spread_real=_spread(batch.images), spread_fake=_spread(fake))
@@ -124,7 +125,7 @@ class GanStep:
         train = self.train
         penalised = train.r1_gamma > 0 or train.r2_gamma > 0
         images.requires_grad_(penalised)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), self._measured("d", self.discriminator, report):
             logits = self._discriminator(images, labels, batch.bases)
         logits_fake, logits_real = logits.split([len(fake), len(batch.images)])
         loss = adversarial = discriminator_loss(train.loss, logits_real, logits_fake)
@@ -224,6 +225,19 @@ class GanStep:
     def _record_gradient_norm(self, name: str, network: nn.Module) -> None:
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         self._record(**{name: torch.stack(torch._foreach_norm(gradients)).norm()})
+
+    @contextmanager
+    def _measured(self, letter: str, network: Generator | Discriminator, report: bool) -> Iterator[None]:
+        """Record how well the Hamburgers of one forward reconstruct; not of compiled ones, which it would change."""
+        contexts = network.contexts.items() if report and not self.train.compile else ()
+        blocks = {size: block for size, block in contexts if isinstance(block, Hamburger)}
+        for block in blocks.values():
+            block.track_error = True
+        yield
+        for size, block in blocks.items():
+            block.track_error = False
+            if block.reconstruction_error is not None:
+                self._record(**{f"{letter}_reconstruction_{size}": block.reconstruction_error})
 
     def _synchronised(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
         return nullcontext() if last else self.accelerator.no_sync(model)

@@ -201,6 +201,7 @@ def test_a_run_leaves_what_the_design_says(uninterrupted: Path) -> None:
     row = rows(uninterrupted)[-1]
     expected = {"kimg", "d_loss", "g_loss", "logits_real", "logits_fake", "d_gradient_norm", "g_gradient_norm"}
     assert expected | {"g_lr", "d_lr", "g_gate_16", "d_gate_16", "g_sigma_max", "d_sigma_mean"} <= set(row)
+    assert all(0.0 < row[f"{letter}_reconstruction_16"] < 1.0 for letter in "gd")
 
 
 def test_runs_checkpoints_and_files_sample_alike(uninterrupted: Path) -> None:
