@@ -1,7 +1,9 @@
 """Shared by all tests: golden numbers, `--long`, the count of faults, and one thread, whatever the machine has."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +43,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if (counted := config.stash[TALLY]).faults:
         terminalreporter.section("faults")
         terminalreporter.write_line(f"{counted.table()}\n{counted.sentence()}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    """A test with the mark ``fault(name, who)`` is a run that meets it."""
+    report = yield
+    if report.when == "call" and (fault := item.get_closest_marker("fault")):
+        counted = item.config.stash[TALLY]
+        counted.count(*fault.args)
+        counted.runs += 1
+        counted.lost += report.failed
+    return report
 
 
 @pytest.fixture(scope="session")

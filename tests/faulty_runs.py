@@ -57,12 +57,15 @@ class Life:
     codes: list[int | None] = field(default_factory=list)
     seconds_to_end: float = 0.0
     """From the death of one process to the end of the last one."""
+    seconds_from_strike: float = 0.0
+    """From the signal to the death of a process."""
 
 
 MOMENTS: dict[str, tuple[Any, str]] = {
     "step": (training.GanStep, "discriminator_step"),
     "between": (training.GanStep, "generator_step"),
     "checkpoint": (Snapshot, "write"),
+    "data": (training, "open_source"),
     "resume": (training, "load_checkpoint"),
     "sheet": (training.Observer, "sheet"),
     "evaluation": (training.Observer, "evaluate"),
@@ -191,7 +194,7 @@ def start_life(
 
 
 def _watch(life: Life, started: list[Any], pipes: list[Connection], kill: Kill, strike: Callable[[Any], None]) -> None:
-    seen, at, died = 0, float("inf"), float("inf")
+    seen, at, died, struck = 0, float("inf"), float("inf"), float("inf")
     victims = started if kill.rank == ALL else [started[kill.rank]]
     waiting = dict(zip(pipes, range(len(pipes)), strict=True))
     while waiting or any(process.is_alive() for process in started):
@@ -207,15 +210,16 @@ def _watch(life: Life, started: list[Any], pipes: list[Connection], kill: Kill, 
                 continue
             del waiting[pipe]  # type: ignore[arg-type]
         if time.monotonic() >= at:
-            at = float("inf")
+            at, struck = float("inf"), time.monotonic()
             for process in victims:
                 if process.is_alive() and kill.number != RAISE:
                     strike(process)
         if died == float("inf") and any(process.exitcode for process in started):
             died = time.monotonic()
+            life.seconds_from_strike = max(0.0, died - struck)
         alive = any(process.is_alive() for process in started)
-        # Before training begins only a launcher can end the others; afterwards they have to notice by themselves.
-        patience = SECONDS_TO_NOTICE if life.began is not None else 0.0
+        # Before all are there only a launcher can end the others; afterwards they have to notice by themselves.
+        patience = SECONDS_TO_NOTICE if life.began is not None or kill.number == RAISE else 0.0
         if alive and time.monotonic() - died > patience:
             for process in started:
                 process.kill()
