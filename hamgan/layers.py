@@ -86,13 +86,13 @@ class BatchNorm(nn.Module):
         values = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         with torch.no_grad():
             # A twentieth of the time of torch.var_mean on a channels-last map on a CPU.
-            mean, var = torch.batch_norm_update_stats(values, None, None, 0.0)
-            # One all-reduce carries both moments; every process holds as many images.
+            mean, var = (moment.double() for moment in torch.batch_norm_update_stats(values, None, None, 0.0))
+            # One all-reduce carries both moments; every process holds as many images. In float64, for the variance is a
+            # difference of squares: in float32 a mean of 1000 standard deviations would leave nothing of it.
             moments = torch.stack([mean, var + mean * mean])
             dist.all_reduce(moments)
-            moments /= processes
-            mean = moments[0]
-            var = (moments[1] - mean * mean).clamp_min(0.0)
+            mean, square = (moments / processes).unbind()
+            mean, var = mean.to(values.dtype), (square - mean * mean).clamp_min(0.0).to(values.dtype)
             self._update(mean, var if self.biased else var * (count / (count - 1)))
         y: Tensor = _NormaliseAcross.apply(values, mean, var, self.eps)
         return y.to(x.dtype)

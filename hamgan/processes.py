@@ -11,11 +11,14 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from hamgan.config import ConfigError
 from hamgan.messages import one_line
 
 T = TypeVar("T")
 
 POLL_SECONDS = 2.0
+SILENT_POLLS = 20
+"""So often in a row a process may show no sign of life: some 40 s. Counted, since a whole job may be suspended."""
 _KEY = "hamgan/failure"
 
 
@@ -32,17 +35,21 @@ def from_main(accelerator: Accelerator, value: T) -> T:
 
 
 class FailureWatch:
-    """Ends all processes of a run within seconds when one fails, with that one's message instead of a timeout.
+    """Ends all processes of a run within a minute when one fails, with that one's message instead of a timeout.
 
-    A context manager around training. Without it the others wait in a collective, ten minutes with NCCL, and a launcher
-    that asks them to stop is not heard. A process that fails leaves its message in the launcher's key-value store; a
-    thread of every other one looks there every `POLL_SECONDS` seconds.
+    A context manager around set-up and training. Without it the others wait in a collective, ten minutes with NCCL, and
+    a launcher that asks them to stop is not heard. A process that fails leaves its message in the launcher's key-value
+    store; a thread of every other one looks there every `POLL_SECONDS` seconds. One that is killed or hangs leaves no
+    message, but no signs of life either, which the main process looks for. It keeps the store itself, or the launcher
+    does: where the store is gone, so is the run.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.rank, self.processes = accelerator.process_index, accelerator.num_processes
         self._done = threading.Event()
         self._store: dist.TCPStore | None = None
+        # By process: its signs of life, and how often in a row there was no new one.
+        self._seen = dict.fromkeys(range(1, self.processes), (0, 0))
 
     def __enter__(self) -> "FailureWatch":
         if self.processes > 1:
@@ -58,7 +65,8 @@ class FailureWatch:
         if self._store is None or error is None or not isinstance(error, Exception) or not ends_others(error):
             return
         first = self._report(f"process {self.rank}: {type(error).__name__}: {error}")
-        if first is not None:  # what has been raised here is only the echo of it
+        # What has been raised here is only the echo of it; but a ConfigError is most likely everybody's own.
+        if first is not None and not isinstance(error, ConfigError):
             raise OtherProcessFailed(first) from error
 
     def _report(self, message: str) -> str | None:
@@ -77,6 +85,9 @@ class FailureWatch:
         while not self._done.wait(POLL_SECONDS):
             try:
                 if not self._store.check([_KEY]):
+                    self._store.add(f"{_KEY}/alive/{self.rank}", 1)
+                    if self.rank == 0:
+                        self._look_for_life(self._store)
                     continue
                 message = self._store.get(_KEY).decode(errors="replace")
             except RuntimeError:
@@ -85,6 +96,15 @@ class FailureWatch:
                 if self.rank == 0:
                     print(f"error: {message}; process {self.rank} ends as well", file=sys.stderr, flush=True)
                 os._exit(1)
+
+    def _look_for_life(self, store: dist.TCPStore) -> None:
+        for rank, (before, silent) in self._seen.items():
+            signs = store.add(f"{_KEY}/alive/{rank}", 0)
+            silent = 0 if signs != before else silent + 1
+            self._seen[rank] = signs, silent
+            if silent == SILENT_POLLS:
+                seconds = SILENT_POLLS * POLL_SECONDS
+                self._report(f"process {rank} has shown no sign of life for {seconds:g} s: it was killed or hangs")
 
 
 def ends_others(error: Exception) -> bool:

@@ -61,10 +61,11 @@ class RunLog:
             self._bar.refresh()
 
     def say(self, text: str) -> None:
-        """Print a line above the progress bar."""
+        """Print a line above the progress bar; where nobody can read it (a full disk), the run goes on without."""
         if self.main:
-            tqdm.write(text, file=sys.stderr)
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):
+                tqdm.write(text, file=sys.stderr)
+                sys.stderr.flush()
 
     def advance(self, images: int) -> None:
         """Move the progress bar."""

@@ -45,7 +45,12 @@ class Training:
 
     def __init__(self, config: Config, override: Sequence[str] = ()) -> None:
         validate(config)
-        self.accelerator = accelerator = make_accelerator(config)
+        self.accelerator = make_accelerator(config)
+        with FailureWatch(self.accelerator):
+            self._set_up(config, override)
+
+    def _set_up(self, config: Config, override: Sequence[str]) -> None:
+        accelerator = self.accelerator
         self.source = open_source(config.data.source, config.data.split, config.resolution)
         check_source(self.source)
         self.config = config = with_classes(config, self.source)

@@ -1,4 +1,4 @@
-"""Measure speed and memory: benchmark.py train, block, sample, evaluate or data; each has its --help."""
+"""Measure speed and memory: benchmark.py SUBCOMMAND; --help lists them, and each has its own."""
 
 from hamgan.benchmarks.command import main
 from hamgan.command_line import run

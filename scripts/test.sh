@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All checks: formatting, lint, types and tests. Arguments are passed on to pytest, e.g. scripts/test.sh -k hamburger;
-# --long kills runs some 200 times instead of a few (see tests/test_faults.py).
+# --long kills runs some 400 times instead of a few (see tests/test_faults.py).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh

@@ -1,12 +1,16 @@
-"""Shared by all tests: the golden numbers, `--long`, and one thread, so that results do not depend on the machine."""
+"""Shared by all tests: golden numbers, `--long`, the count of faults, and one thread, whatever the machine has."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from fault_tally import Tally
 
 ROOT = Path(__file__).resolve().parents[1]
+TALLY = pytest.StashKey[Tally]()
 GOLDEN_PLACES = [os.environ.get("HAMGAN_GOLDEN"), ROOT / "../shared/golden", ROOT / "tests/golden"]
 
 
@@ -20,7 +24,7 @@ def golden_file(relative: str) -> Path:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`scripts/test.sh --long`."""
-    parser.addoption("--long", action="store_true", help="run the tests that take minutes, and some 200 kills")
+    parser.addoption("--long", action="store_true", help="run the tests that take minutes, and some 400 kills")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,6 +33,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(skip)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[TALLY] = Tally()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if (counted := config.stash[TALLY]).faults:
+        terminalreporter.section("faults")
+        terminalreporter.write_line(f"{counted.table()}\n{counted.sentence()}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    """A test with the mark ``fault(name, who)`` is a run that meets it."""
+    report = yield
+    if report.when == "call" and (fault := item.get_closest_marker("fault")):
+        counted = item.config.stash[TALLY]
+        counted.count(*fault.args)
+        counted.runs += 1
+        counted.lost += report.failed
+    return report
+
+
+@pytest.fixture(scope="session")
+def tally(pytestconfig: pytest.Config) -> Tally:
+    """Counts faults over all tests, shown at the end."""
+    return pytestconfig.stash[TALLY]
 
 
 @pytest.fixture(scope="session")

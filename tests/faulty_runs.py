@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from fault_tally import BOTH, ONE, ONE_OF_TWO, Tally
 from small_runs import small_config
 
 from hamgan import command_line, evaluation, training
@@ -56,16 +57,30 @@ class Life:
     codes: list[int | None] = field(default_factory=list)
     seconds_to_end: float = 0.0
     """From the death of one process to the end of the last one."""
+    seconds_from_strike: float = 0.0
+    """From the signal to the death of a process."""
 
 
 MOMENTS: dict[str, tuple[Any, str]] = {
     "step": (training.GanStep, "discriminator_step"),
     "between": (training.GanStep, "generator_step"),
     "checkpoint": (Snapshot, "write"),
+    "data": (training, "open_source"),
     "resume": (training, "load_checkpoint"),
     "sheet": (training.Observer, "sheet"),
     "evaluation": (training.Observer, "evaluate"),
     "rollback": (training, "commit_rollback"),
+}
+WORDS = {
+    "born": "at start",
+    "resume": "while reading a checkpoint",
+    "between": "between D's and G's step",
+    "images": "after a step",
+    "file": "in front of a file operation",
+    "checkpoint": "while writing a checkpoint",
+    "sheet": "while drawing a sheet",
+    "evaluation": "during an evaluation",
+    "rollback": "while going back after divergence",
 }
 
 
@@ -179,7 +194,7 @@ def start_life(
 
 
 def _watch(life: Life, started: list[Any], pipes: list[Connection], kill: Kill, strike: Callable[[Any], None]) -> None:
-    seen, at, died = 0, float("inf"), float("inf")
+    seen, at, died, struck = 0, float("inf"), float("inf"), float("inf")
     victims = started if kill.rank == ALL else [started[kill.rank]]
     waiting = dict(zip(pipes, range(len(pipes)), strict=True))
     while waiting or any(process.is_alive() for process in started):
@@ -195,15 +210,16 @@ def _watch(life: Life, started: list[Any], pipes: list[Connection], kill: Kill, 
                 continue
             del waiting[pipe]  # type: ignore[arg-type]
         if time.monotonic() >= at:
-            at = float("inf")
+            at, struck = float("inf"), time.monotonic()
             for process in victims:
                 if process.is_alive() and kill.number != RAISE:
                     strike(process)
         if died == float("inf") and any(process.exitcode for process in started):
             died = time.monotonic()
+            life.seconds_from_strike = max(0.0, died - struck)
         alive = any(process.is_alive() for process in started)
-        # Before training begins only a launcher can end the others; afterwards they have to notice by themselves.
-        patience = SECONDS_TO_NOTICE if life.began is not None else 0.0
+        # Before all are there only a launcher can end the others; afterwards they have to notice by themselves.
+        patience = SECONDS_TO_NOTICE if life.began is not None or kill.number == RAISE else 0.0
         if alive and time.monotonic() - died > patience:
             for process in started:
                 process.kill()
@@ -244,48 +260,29 @@ def random_kill(random: Random, processes: int, more: Sequence[str] = ()) -> Kil
     return Kill(kind, random.randint(1, most), random.uniform(0, longest) * stretch, rank)
 
 
-@dataclass
-class Tally:
-    """What became of all the kills."""
-
-    kills: dict[str, int] = field(default_factory=dict)
-    runs: int = 0
-    lost: int = 0
-    recomputed: int = 0
-    """Images at most."""
-    seconds_to_end: float = 0.0
-    """At most, from the death of one process to the end of the other."""
-
-    def count(self, kill: Kill, life: Life) -> None:
-        """Take in one life that was ended."""
-        name = f"{kill.moment}, one of two" if len(life.codes) > 1 and kill.rank != ALL else kill.moment
-        self.kills[name] = self.kills.get(name, 0) + 1
-        if life.began is not None:
-            self.seconds_to_end = max(self.seconds_to_end, life.seconds_to_end)
-
-    def sentence(self) -> str:
-        """For the end of a test session."""
-        kinds = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
-        return (
-            f"{sum(self.kills.values())} kills ({kinds}) in {self.runs} runs: {self.lost} lost, at most "
-            f"{self.recomputed} images made again, the other process gone after {self.seconds_to_end:.1f} s at most"
-        )
-
-
 def lives(
     folder: Path, overrides: list[str], processes: int, kills: Iterable[Kill], tally: Tally, final: int = 0
 ) -> None:
     """Start a run again and again, killed each time while there are kills; then to its end, which has a code."""
-    reached = 0
-    for kill in kills:
+    reached, fault = 0, ""
+    for kill in itertools.chain(kills, [Kill("never")]):
         life = start_life(folder, overrides, processes, kill)
         if life.began is not None:
-            tally.recomputed = max(tally.recomputed, reached - life.began)
+            if fault:
+                tally.made_again(fault, reached - life.began)
             reached = life.reached
-        if not life.killed:  # it was faster
+        if not life.killed:  # to its end, or faster than the kill
             break
-        tally.count(kill, life)
-    life = start_life(folder, overrides, processes, Kill("never"))
-    if life.began is not None:
-        tally.recomputed = max(tally.recomputed, reached - life.began)
+        fault = f"SIGKILL {WORDS[kill.moment]}"
+        _check_survivors(life, kill, processes)
+        tally.count(fault, ONE if processes == 1 else BOTH if kill.rank == ALL else ONE_OF_TWO)
+        if life.began is not None:
+            tally.seconds_to_end = max(tally.seconds_to_end, life.seconds_to_end)
     assert life.codes == [final] * processes, (folder / "log0.txt").read_text()[-3000:]
+
+
+def _check_survivors(life: Life, kill: Kill, processes: int) -> None:
+    """Those that were not killed have ended by themselves, once training had begun."""
+    if life.began is not None and kill.rank != ALL:
+        others = [life.codes[rank] for rank in range(processes) if rank != kill.rank]
+        assert others in ([], [command_line.FAILURE]), f"{kill}: {life}"

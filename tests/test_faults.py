@@ -1,16 +1,19 @@
 """Runs that are killed, again and again and at any moment, end as the run that nobody touched: bit for bit.
 
-In short by default; ``--long`` kills some 200 times and more. The terminal's summary counts.
+In short by default; ``--long`` kills several hundred times. The table at the end of pytest's output counts.
 """
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import pytest
-from faulty_runs import Tally, lives, random_kill
+from fault_tally import Tally
+from faulty_runs import lives, random_kill
 from photo_crops import crop_photographs, save_store
 from safetensors.torch import load_file
 from small_runs import assert_same_state, last_state, rows
@@ -29,24 +32,29 @@ EVALUATES = ["eval.every_kimg=0.032", "eval.features=efficientnet-lite0", "eval.
 EVALUATES += ["eval.num_samples=8", "eval.reference_samples=16"]
 HEALTHY = ["train.total_kimg=0.048", "checkpoint.every_kimg=0.016", "log.every_kimg=0.008"]
 RUINED = [*HEALTHY, "train.total_kimg=0.2", "train.discriminator_lr=1e38", "monitor.max_rollbacks=2"]
-RUNS = {"one": (1, BASE), "evaluated": (1, BASE + EVALUATES), "two": (2, BASE), "two evaluated": (2, BASE + EVALUATES)}
+
+
+class Kind(NamedTuple):
+    """A kind of run, and how often such ones are killed."""
+
+    processes: int
+    overrides: list[str]
+    moments: list[str]
+    """More of `faulty_runs.MOMENTS`, in which it is killed besides the usual ones."""
+    kills: tuple[int, int]
+    """In short and with --long."""
+    final: int = 0
+    """The code in which it ends."""
+
+
+RUNS = {
+    "one": Kind(1, BASE, [], (0, 150)),
+    "two": Kind(2, BASE, [], (3, 110)),
+    "one evaluated": Kind(1, BASE + EVALUATES, ["evaluation"] * 2, (3, 60)),
+    "two evaluated": Kind(2, BASE + EVALUATES, ["evaluation"] * 2, (0, 60)),
+}
+GOES_BACK = Kind(1, RUINED, ["rollback"] * 8, (3, 40), final=1)
 CLOCKS = ("seconds", "images_per_second", "samples", "protocol")
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Short: a run of each kind. Long: 27 runs of up to 12 kills."""
-    if "life_of" in metafunc.fixturenames:
-        long = metafunc.config.getoption("--long")
-        repeats = {"one": 12, "two": 8, "evaluated": 5, "two evaluated": 2} if long else {"evaluated": 1, "two": 1}
-        metafunc.parametrize("life_of", [(name, seed) for name, count in repeats.items() for seed in range(count)])
-
-
-@pytest.fixture(scope="module")
-def tally() -> Iterator[Tally]:
-    """Counts over all tests here, shown at the end."""
-    counted = Tally()
-    yield counted
-    print(f"\nfaults: {counted.sentence()}")
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +75,8 @@ class _Untouched(dict[str, Path]):
         self.folder, self.data = folder, data
 
     def __missing__(self, name: str) -> Path:
-        processes, overrides = RUNS[name]
-        lives(self.folder / name, [*overrides, self.data], processes, (), Tally())
+        kind = RUNS[name]
+        lives(self.folder / name, [*kind.overrides, self.data], kind.processes, (), Tally())
         self[name] = self.folder / name / "run"
         return self[name]
 
@@ -93,41 +101,52 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert [path for path in second.rglob("*") if path.name.endswith((".tmp", ".partial"))] == []
 
 
+def killed_runs(
+    folder: Path, kind: Kind, data: str, kills: int, tally: Tally, begun: Path | None = None
+) -> Iterator[Path]:
+    """Runs in ``folder``/0, /1 ... that have met up to eight kills each, until there have been so many of them.
+
+    ``begun`` holds what all of them go on from. A run counts as lost until the next one is asked for.
+    """
+    before = tally.faults
+    for seed in itertools.count():
+        left = before + kills - tally.faults
+        if left <= 0:
+            return
+        run, random = folder / f"killed {seed}", Random(f"{kind} {seed}")
+        if begun is not None:
+            shutil.copytree(begun, run)
+        tally.runs += 1
+        tally.lost += 1
+        moments = (random_kill(random, kind.processes, kind.moments) for _ in range(min(8, left)))
+        lives(run, [*kind.overrides, data], kind.processes, moments, tally, kind.final)
+        yield run
+        tally.lost -= 1
+        print(tally.sentence(), flush=True)
+        shutil.rmtree(run)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", RUNS)
 def test_killed_runs_end_as_the_untouched_one(
-    untouched: dict[str, Path], data: str, life_of: tuple[str, int], tmp_path: Path, tally: Tally, long: bool
+    untouched: dict[str, Path], data: str, name: str, tmp_path: Path, tally: Tally, long: bool
 ) -> None:
-    name, seed = life_of
-    processes, overrides = RUNS[name]
-    random = Random(f"{name} {seed}")
-    expected = untouched[name]
-    kills = (
-        random_kill(random, processes, ["evaluation"] * 2 * ("evaluated" in name)) for _ in range(8 if long else 3)
-    )
-    tally.runs += 1
-    tally.lost += 1
-    lives(tmp_path, [*overrides, data], processes, kills, tally)
-    assert_same_run(expected, tmp_path / "run")
-    tally.lost -= 1
-    print(tally.sentence())
+    kind = RUNS[name]
+    if not kind.kills[long]:
+        pytest.skip("with --long only")
+    for folder in killed_runs(tmp_path, kind, data, kind.kills[long], tally):
+        assert_same_run(untouched[name], folder / "run")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(3600)
 def test_a_run_that_goes_back_can_be_killed_while_it_does(data: str, tmp_path: Path, tally: Tally, long: bool) -> None:
     """Twice it returns to a checkpoint, then it gives up: with the same record, rows and weights after any kills."""
     healthy, calm = tmp_path / "healthy", tmp_path / "calm"
     lives(healthy, [*HEALTHY, data], 1, (), Tally())
     shutil.copytree(healthy, calm)
     lives(calm, [*RUINED, data], 1, (), Tally(), final=1)
-    for seed in range(4 if long else 1):
-        random, folder = Random(seed), Path(shutil.copytree(healthy, tmp_path / str(seed)))
-        kills = [random_kill(random, 1, ["rollback"] * 8) for _ in range(10 if long else 4)]
-        tally.runs += 1
-        tally.lost += 1
-        lives(folder, [*RUINED, data], 1, kills, tally, final=1)
+    for folder in killed_runs(tmp_path, GOES_BACK, data, GOES_BACK.kills[long], tally, begun=healthy):
         assert_same_run(calm / "run", folder / "run")
         assert (calm / "run/rollbacks.jsonl").read_bytes() == (folder / "run/rollbacks.jsonl").read_bytes()
-        tally.lost -= 1
-        print(tally.sentence())

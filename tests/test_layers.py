@@ -146,9 +146,11 @@ def batch_norm_case(x: Tensor) -> tuple[Tensor, Tensor, BatchNorm]:
 
 def norm_on_one_process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    x = torch.load(f"{folder}/x.pt", weights_only=True)
-    y, gradient, norm = batch_norm_case(x.chunk(2)[rank])
-    torch.save({"y": y, "gradient": gradient} | norm.state_dict(), f"{folder}/{rank}.pt")
+    x = torch.load(f"{folder}/x.pt", weights_only=True).chunk(2)[rank]
+    y, gradient, norm = batch_norm_case(x)
+    far = BatchNorm(3, NormConfig(momentum=1.0))
+    far.normalise(x.float() + 1000)
+    torch.save({"y": y, "gradient": gradient, "far": far.running_var} | norm.state_dict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -165,6 +167,8 @@ def test_batch_norm_over_two_processes_equals_one_on_the_whole_batch(tmp_path: P
     for part in parts:
         for name, value in norm.state_dict().items():
             assert torch.allclose(part[name], value, atol=1e-12)
+        variance = (x.float() + 1000).double().var((0, 2, 3))
+        assert torch.allclose(part["far"].double(), variance, rtol=1e-5)
 
 
 @torch.no_grad()

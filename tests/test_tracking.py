@@ -1,5 +1,6 @@
 """What a run writes: rows that survive restarts, TensorBoard, wandb offline, and trackers that break."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,18 @@ def test_wandb_writes_offline_where_nobody_is_logged_in(tmp_path: Path, monkeypa
     log.close()
     assert not log._tracker.failed  # type: ignore[union-attr]
     assert list((log.folder / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_a_line_that_no_disk_takes_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stderr", full)
+        log = open_log(tmp_path)
+        log.row(1000, {"d_loss": 0.5})
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):  # what is left in its buffer
+            full.close()
+    log.close()
+    assert len((log.folder / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_broken_tracker_is_warned_about_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ def to_host(tensors: dict[str, Tensor], copy: bool = False) -> dict[str, Tensor]
 
 
 def _to_host(value: Tensor, copy: bool) -> Tensor:
-    host = value.cpu().contiguous()
+    host = value.contiguous().cpu()  # put in order where it lies: a GPU's memory is the faster one
     return host.clone() if copy and host.data_ptr() == value.data_ptr() else host
 
 

@@ -3,6 +3,15 @@
 Every field is documented below its definition; ``scripts/train.py --help`` prints the same text.
 """
 
+from hamgan.config.networks import (
+    Context,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    HamburgerConfig,
+    Init,
+    NormConfig,
+    SpectralNormConfig,
+)
 from hamgan.config.reading import (
     check_keys,
     config_from_dict,
@@ -17,17 +26,10 @@ from hamgan.config.schema import (
     METRICS,
     CheckpointConfig,
     Config,
-    Context,
     DataConfig,
-    DiscriminatorConfig,
     EvalConfig,
-    GeneratorConfig,
-    HamburgerConfig,
-    Init,
     LogConfig,
     MonitorConfig,
-    NormConfig,
-    SpectralNormConfig,
     TrainConfig,
 )
 from hamgan.config.validation import RESOLUTIONS, ConfigError, check_metrics, latent_chunks, validate

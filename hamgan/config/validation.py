@@ -4,15 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from hamgan.config.schema import (
-    METRICS,
-    Config,
-    DiscriminatorConfig,
-    GeneratorConfig,
-    HamburgerConfig,
-    MonitorConfig,
-    TrainConfig,
-)
+from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig, HamburgerConfig
+from hamgan.config.schema import METRICS, Config, MonitorConfig, TrainConfig
 from hamgan.messages import did_you_mean
 
 RESOLUTIONS = (32, 64, 128, 256, 512)

@@ -1,0 +1,123 @@
+"""The networks' fields of a configuration; the text below a field is its documentation, also in ``--help``."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Context = Literal["hamburger", "attention", "none"]
+
+
+@dataclass
+class HamburgerConfig:
+    """The context block: a matrix decomposition between two 1x1 convolutions (Geng et al. 2021, section 3)."""
+
+    decomposition: Literal["nmf", "vq", "cd"] = "nmf"
+    """Matrix decomposition: non-negative factorisation, soft vector quantisation or concept decomposition."""
+    version: Literal["v1", "v2", "v2+"] = "v1"
+    """v1: bread, ham, bread; v2: a 'cheese' (1x1 conv, norm, ReLU) before the upper bread; v2+: learnt shortcut."""
+    latent_dim: int | None = None
+    """D, the channels inside the decomposition per head; null takes the channels of the feature map."""
+    rank: int = 32
+    """R, the number of bases."""
+    heads: int = 1
+    """S, the number of decompositions that share out the latent channels."""
+    steps: int = 6
+    """K, the update steps of the decomposition while training."""
+    eval_steps: int | None = None
+    """K in evaluation mode; null takes `steps`."""
+    temperature: float | None = None
+    """Inverse temperature of the softmax; null takes 1 for NMF and 100 for VQ and CD."""
+    mode: Literal["spatial", "channel"] = "spatial"
+    """Which axis holds the D features: channels at N positions, or positions at N channels."""
+    dual: bool = False
+    """v2+ only: half of the channels are decomposed spatially, the other half channel-wise."""
+    cheese_factor: int = 1
+    """v2 and v2+: the cheese has (latent channels / cheese_factor) channels."""
+    cheese_dim: int | None = None
+    """v2 and v2+: channels of the cheese whatever the factor (official HamGAN: those of the feature map)."""
+    gradient: Literal["one_step", "unrolled"] = "one_step"
+    """Differentiate the last update only (the paper, section 3.3) or all of them (Light-Ham)."""
+    bases: Literal["random", "persistent"] = "random"
+    """Draw initial bases for every sample and forward, or keep one set that follows the data."""
+    momentum: float = 0.9
+    """Persistent bases: the share of the old bases kept at an update."""
+    normalise_bases: bool = False
+    """L2-normalise the initial bases of NMF over D (official PyTorch code: yes, official HamGAN: no)."""
+    ridge: float = 0.01
+    """CD: penalty of the ridge regression that gives the coefficients (official HamGAN 0.01, PyTorch code 0.1)."""
+
+
+@dataclass
+class NormConfig:
+    """Batch normalisation."""
+
+    eps: float = 1e-5
+    """Added to the variance (BigGAN 1e-5, official HamGAN 1e-3)."""
+    momentum: float = 0.1
+    """Weight of the new batch in the running statistics (BigGAN 0.1, official HamGAN 0.001)."""
+    biased: bool = False
+    """Store the biased variance in the running statistics (official HamGAN) instead of the unbiased one."""
+    cross_replica: bool = True
+    """Take the moments over the batches of all processes."""
+
+
+@dataclass
+class SpectralNormConfig:
+    """Spectral normalisation (Miyato et al. 2018), one power iteration per training forward."""
+
+    enabled: bool = True
+    """Divide every weight by its largest singular value."""
+    clamp: bool = False
+    """Divide by max(1, sigma) (official HamGAN, except in the Hamburger) instead of sigma."""
+    vector: Literal["output", "input"] = "output"
+    """Which singular vector is stored: output side (BigGAN-PyTorch) or input side (TensorFlow)."""
+    eps: float = 1e-6
+    """Smallest norm that a singular vector is divided by (BigGAN's scripts 1e-6, torch's default 1e-12)."""
+
+
+Init = Literal["orthogonal", "glorot", "normal"]
+
+
+@dataclass
+class GeneratorConfig:
+    """The generator (BigGAN's residual network; the official HamGAN by other values)."""
+
+    channels: int = 96
+    """Width: channels of the last block; the others are 2 to 16 times as wide."""
+    latent_dim: int = 120
+    """Length of z."""
+    hierarchical: bool = True
+    """Split z: chunk 0 to the first linear layer, chunk i + 1 to the condition of block i."""
+    conditioning: Literal["shared", "per_class"] = "shared"
+    """Gains and biases of batch norm from a shared class embedding, or one gamma and beta per class."""
+    class_embedding_dim: int = 128
+    """Length of the shared class embedding (`conditioning: shared`)."""
+    context: Context = "hamburger"
+    """Global-context block."""
+    context_resolutions: list[int] = field(default_factory=lambda: [64])
+    """Feature-map sizes, in pixels, after which a context block stands."""
+    hamburger: HamburgerConfig = field(default_factory=HamburgerConfig)
+    """Used where `context` is hamburger."""
+    norm: NormConfig = field(default_factory=NormConfig)
+    """Batch normalisation."""
+    spectral_norm: SpectralNormConfig = field(default_factory=SpectralNormConfig)
+    """Spectral normalisation."""
+    init: Init = "orthogonal"
+    """Initial weights: orthogonal (BigGAN), Glorot uniform (SAGAN, HamGAN) or N(0, 0.02)."""
+
+
+@dataclass
+class DiscriminatorConfig:
+    """The discriminator (projection discriminator on BigGAN's residual network)."""
+
+    channels: int = 96
+    """Width: channels of the first block; the others are 2 to 16 times as wide."""
+    context: Context = "hamburger"
+    """Global-context block."""
+    context_resolutions: list[int] = field(default_factory=lambda: [64])
+    """Feature-map sizes, in pixels, after which a context block stands."""
+    hamburger: HamburgerConfig = field(default_factory=lambda: HamburgerConfig(rank=16))
+    """Used where `context` is hamburger."""
+    spectral_norm: SpectralNormConfig = field(default_factory=SpectralNormConfig)
+    """Spectral normalisation."""
+    init: Init = "orthogonal"
+    """Initial weights: orthogonal (BigGAN), Glorot uniform (SAGAN, HamGAN) or N(0, 0.02)."""

@@ -1,0 +1,52 @@
+"""What became of all the faults that the tests of a session tried: the table at the end of pytest's output."""
+
+from dataclasses import dataclass, field
+
+ONE, BOTH, ONE_OF_TWO = "one process", "both of two", "one of two"
+
+
+@dataclass
+class Tally:
+    """Faults by name and by whom they met, and what they cost."""
+
+    times: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Name -> who -> how often."""
+    again: dict[str, int] = field(default_factory=dict)
+    """Name -> images that were made again, at most."""
+    runs: int = 0
+    """Runs that have met a fault."""
+    lost: int = 0
+    """Of these, the ones that did not end as they should."""
+    seconds_to_end: float = 0.0
+    """From the death of one process to the end of the other, at most."""
+
+    def count(self, name: str, who: str = ONE) -> None:
+        """One more fault."""
+        met = self.times.setdefault(name, {})
+        met[who] = met.get(who, 0) + 1
+
+    def made_again(self, name: str, images: int) -> None:
+        """What a fault of this name cost once."""
+        self.again[name] = max(self.again.get(name, 0), images)
+
+    @property
+    def faults(self) -> int:
+        """All of them."""
+        return sum(sum(met.values()) for met in self.times.values())
+
+    def sentence(self) -> str:
+        """The sums."""
+        again = max(self.again.values(), default=0)
+        return (
+            f"{self.faults} faults in {self.runs} runs: {self.lost} lost, at most {again} images made again, the other "
+            f"process gone after {self.seconds_to_end:.1f} s at most"
+        )
+
+    def table(self) -> str:
+        """A line a fault, in Markdown."""
+        lines = [("fault", ONE, BOTH, ONE_OF_TWO, "images made again at most")]
+        for name, met in self.times.items():
+            again = str(self.again[name]) if name in self.again else "-"
+            lines.append((name, *(str(met.get(who, "-")) for who in (ONE, BOTH, ONE_OF_TWO)), again))
+        lines.insert(1, ("---",) * len(lines[0]))
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
