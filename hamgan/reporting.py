@@ -9,6 +9,7 @@ from torch import Tensor
 from hamgan.checkpoint import Progress
 from hamgan.config import Config
 from hamgan.data import ImageSource, class_histogram
+from hamgan.data.histogram import histogram_lines
 from hamgan.networks import Discriminator, Generator, count_parameters
 from hamgan.noise import Noise
 from hamgan.spectral import SpectralWeight
@@ -16,20 +17,25 @@ from hamgan.step import GanStep
 
 
 def describe_run(config: Config, source: ImageSource, step: GanStep, noise: Noise) -> list[str]:
-    """Run folder, data, networks, how the batch is made up, device and precision: a line each."""
+    """Run folder, data with its classes, networks, how the batch is made up, device and precision."""
     train, histogram = config.train, class_histogram(source)
     evaluation = [_describe_evaluation(config)] if config.eval.every_kimg > 0 else []
     precision = step.accelerator.mixed_precision.replace("no", "fp32")
     return [
         f"run       {config.folder}",
         f"data      {source.name}/{source.split}: {len(source):,} images at {config.resolution} px, "
-        f"{len(histogram)} classes of {histogram.min():,} to {histogram.max():,} images",
+        f"{len(histogram):,} classes",
+        *_labelled("classes", histogram_lines(source.class_names, histogram)),
         f"networks  G {count_parameters(step.generator):,} and D {count_parameters(step.discriminator):,} parameters",
         f"batch     {train.batch_size} images = {noise.processes} process(es) x {train.accumulation} accumulation x "
         f"{noise.local_batch}",
         f"device    {step.accelerator.device}, {precision}, TF32 {'on' if train.tf32 else 'off'}",
         *evaluation,
     ]
+
+
+def _labelled(label: str, lines: list[str]) -> list[str]:
+    return [f"{label if position == 0 else '':<10}{line}" for position, line in enumerate(lines)]
 
 
 def _describe_evaluation(config: Config) -> str:

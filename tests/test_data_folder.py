@@ -52,8 +52,33 @@ def test_symbolic_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (root / "cat").symlink_to(tmp_path / "store" / "cat")
     (root / "cup" / "again").symlink_to(root / "cup")
     (root / "cup" / "linked.png").symlink_to(tmp_path / "store" / "cat" / "0.png")
-    (root / "cup" / "broken.png").symlink_to(tmp_path / "gone.png")
     assert class_histogram(open_source(str(root), "train", 32)).tolist() == [2, 2]
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_classes(tmp_path / "data", {"cat": 1, "cup": 2})
+    (root / "cup" / "gone.png").symlink_to(tmp_path / "gone.png")
+    (root / "cup" / "itself.png").symlink_to("itself.png")
+    (root / "cup" / "folder").symlink_to("folder")
+    source = open_source(str(root), "train", 32)
+    assert class_histogram(source).tolist() == [1, 4]
+    with caplog.at_level(logging.WARNING):
+        images = source.read(np.arange(5))
+    assert np.array_equal(images[3], images[1])
+    named = [record.message for record in caplog.records if "is a symbolic link that leads nowhere" in record.message]
+    assert len(named) == 2
+    assert "cup/gone.png" in named[0]
+
+
+def test_a_class_of_broken_pictures_is_refused_at_once(tmp_path: Path) -> None:
+    root = make_classes(tmp_path, {"cat": 2, "cup": 2})
+    for broken in (root / "cup").iterdir():
+        broken.write_bytes(b"")
+    message = (
+        r"no picture of class `cup` in .* can be used \(cup/0.png is empty \(0 bytes\)\); remove the class or mend"
+    )
+    with pytest.raises(DataError, match=message):
+        open_source(str(root), "train", 32)
 
 
 def test_a_broken_picture_gives_its_place_to_the_next_of_its_class(

@@ -116,7 +116,7 @@ def test_unusable_pictures_are_listed_and_the_others_stay_complete(tmp_path: Pat
     (root / "cat" / "ü 猫.JPG").write_bytes(encoded("cat", 9))
     output = run_command("--source", root, "--output", tmp_path / "store", "--resolution", 32)
     assert "7 train images of 2 classes" in output
-    assert "left out: 1 folders without pictures: nobody" in output
+    assert "left out: 1 classes without usable pictures: nobody" in output
     assert "left out: 1 pictures outside any class folder" in output
     assert "skipped: 4 pictures" in output
     skipped = [json.loads(line) for line in (tmp_path / "store/skipped.jsonl").read_text().splitlines()]
@@ -282,11 +282,10 @@ def test_holding_out_takes_a_share_of_every_class_and_never_all_of_one(tmp_path:
     assert list_pictures(str(root), tmp_path / "spool", val_fraction=0.25) == listing
 
 
-def test_a_class_without_one_usable_picture_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_usable_class_is_too_few(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "source", {"cat": 2, "cup": 1})
     (root / "cup" / "0000.jpg").write_bytes(b"")
-    call_command("--source", root, "--output", tmp_path / "store", "--resolution", 32)
-    warning = "warning: class `cup` has no usable picture left; training will refuse this store"
-    assert warning in capsys.readouterr().out
-    with pytest.raises(DataError, match="has one class only: all 2 images are `cat`"):
-        check_source(open_source(str(tmp_path / "store"), "train", 32))
+    with pytest.raises(PreparationError, match=r"1 of 2 classes have no usable picture, skipped\.jsonl says why"):
+        make(root, tmp_path / "store")
+    assert not (tmp_path / "store/manifest.json").exists()
+    assert "cup/0000.jpg" in (tmp_path / "store/skipped.jsonl").read_text()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hamgan.data import BatchLoader, ImageSource, open_source
-from hamgan.data.prepare import write_labels_and_hash
+from hamgan.data.finishing import write_labels_and_hash
 from hamgan.data.store import FORMAT, array_header, to_json
 
 RESOLUTION = 128

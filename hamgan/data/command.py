@@ -31,17 +31,12 @@ def _say(manifest: dict[str, Any], output: Path) -> None:
     print(f"{output}: {counts} images of {len(manifest['class_names'])} classes")
     left = manifest["left_out"]
     if left["class_folders"]:
-        print(
-            f"left out: {len(left['class_folders'])} folders without pictures: {', '.join(left['class_folders'][:5])}"
-        )
+        names = ", ".join(left["class_folders"][:5]) + (", ..." if len(left["class_folders"]) > 5 else "")
+        print(f"left out: {len(left['class_folders'])} classes without usable pictures: {names}")
     if left["pictures_without_class"]:
         print(f"left out: {left['pictures_without_class']} pictures outside any class folder")
     if manifest["skipped"]:
         print(f"skipped: {manifest['skipped']} pictures; {output / 'skipped.jsonl'} says why")
-    if manifest["plan"]["shard"][1] == 1:
-        for name, count in zip(manifest["class_names"], manifest["splits"]["train"]["histogram"], strict=True):
-            if not count:
-                print(f"warning: class `{name}` has no usable picture left; training will refuse this store")
 
 
 def _interrupt(number: int, _frame: Any) -> None:
@@ -86,6 +81,8 @@ def prepare_command(
         listing = list_pictures(
             source, output / "work" / "unpacked", val_source=val_source, labels=labels, val_fraction=val_fraction
         )
+        found = ", ".join(f"{len(pictures):,} {split}" for split, pictures in listing.pictures.items() if pictures)
+        print(f"found {found} pictures of {len(listing.class_names):,} classes", file=sys.stderr)
         return prepare(source, listing, output, how, strict=strict, workers=workers, shard=shard)
 
     _or_exit(output, make)

@@ -8,6 +8,7 @@ from hamgan.data.sources import DataError
 
 EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
 EXTENSIONS |= {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga"}
+NOWHERE = -1
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
 
 
@@ -19,7 +20,10 @@ def is_image_name(name: str) -> bool:
 
 
 def _walk(folder: str, inside: str, parents: frozenset[str]) -> Iterator[tuple[str, int]]:
-    """(relative path with /, bytes) of every file below a folder; follows symbolic links, but not in circles."""
+    """(relative path with /, bytes) of every file below a folder; follows symbolic links, but not in circles.
+
+    A link that leads nowhere has `NOWHERE` bytes.
+    """
     real = os.path.realpath(folder)
     if real in parents:
         return
@@ -28,14 +32,19 @@ def _walk(folder: str, inside: str, parents: frozenset[str]) -> Iterator[tuple[s
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
             relative = f"{inside}{entry.name}"
-            if entry.is_dir():
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                yield relative, NOWHERE
+            elif entry.is_dir():
                 yield from _walk(entry.path, f"{relative}/", parents | {real})
             elif entry.is_file():
                 yield relative, entry.stat().st_size
 
 
 def walk_files(folder: Path) -> list[tuple[str, int]]:
-    """(path relative to `folder` with /, bytes) of every file below it that is not hidden; links are followed."""
+    """(path relative to `folder` with /, bytes) of every file below it that is not hidden; links are followed.
+
+    A link that leads nowhere has `NOWHERE` bytes.
+    """
     try:
         return list(_walk(str(folder), "", frozenset()))
     except OSError as error:

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hamgan.data.archives import Member, Place, archive_members
-from hamgan.data.folder import SPLIT_FOLDERS, class_folders, is_image_name, split_folders, split_names, walk_files
+from hamgan.data.folder import (
+    NOWHERE,
+    SPLIT_FOLDERS,
+    class_folders,
+    is_image_name,
+    split_folders,
+    split_names,
+    walk_files,
+)
 from hamgan.data.labels import read_label_file
 from hamgan.data.places import expand
 from hamgan.data.sources import SPLITS, DataError
@@ -66,6 +74,8 @@ def read_bytes(picture: Picture) -> bytes:
         from hamgan.data.tables import read_row
 
         return read_row(str(path), str(where[0]), int(size))
+    if size == NOWHERE:
+        raise DataError("is a symbolic link that leads nowhere")
     if int(size) > LARGEST_FILE:
         raise DataError(f"has {size:,} bytes; pictures have at most {LARGEST_FILE:,}")
     if kind == "file":
@@ -84,7 +94,7 @@ def _folder_members(root: Path, spool: Path) -> list[Member]:
     """Pictures below a folder; where there are none, those in its tar files (ImageNet's train, unpacked once)."""
     files = walk_files(root)
     pictures = [Member(name, ("file", str(root / name), size)) for name, size in files if is_image_name(name)]
-    archives = [name for name, _ in files if name.lower().endswith((".tar", ".zip"))]
+    archives = [name for name, size in files if name.lower().endswith((".tar", ".zip")) and size != NOWHERE]
     return pictures or _archives_members({name: root / name for name in archives}, spool)
 
 
@@ -175,6 +185,8 @@ def list_pictures(
         found, flat = _assign(members_of(expand(source), spool), table, "train" if val_source else None)
         if val_source:
             more, more_flat = _assign(members_of(expand(val_source), spool), table, "val")
+            if not more["val"]:
+                raise DataError(_without_classes(val_source, more_flat))
             found["val"], flat = more["val"], flat + more_flat
         listing = _sorted_listing(source, found, flat)
         if Path(source).expanduser().is_dir():
@@ -186,13 +198,8 @@ def list_pictures(
 
 def _sorted_listing(source: str, found: dict[str, list[tuple[str, Member]]], flat: list[str]) -> Listing:
     class_names = sorted({name for entries in found.values() for name, _ in entries})
-    if not class_names and flat:
-        raise DataError(
-            f"{source}: {len(flat)} pictures without a class, e.g. {flat[0]}; "
-            "put each class's pictures in a folder of its own, or name their classes in a file with --labels"
-        )
     if not class_names:
-        raise DataError(f"{source} holds no pictures; put each class's pictures in a folder of its own")
+        raise DataError(_without_classes(source, flat))
     numbers = {name: number for number, name in enumerate(class_names)}
     # Shards repeat the names of their members; with the shard's own name they are told apart.
     pictures = {}
@@ -201,6 +208,17 @@ def _sorted_listing(source: str, found: dict[str, list[tuple[str, Member]]], fla
         listed = [Picture(_key(member, counts), numbers[name], member.place) for name, member in entries]
         pictures[split] = sorted(listed, key=lambda picture: (picture.label, picture.key))
     return Listing(class_names, pictures, unclassed=len(flat))
+
+
+def _without_classes(source: str, flat: list[str]) -> str:
+    """Why a source in which nothing has a class cannot be used."""
+    advice = "put each class's pictures in a folder of its own"
+    if not flat:
+        return f"{source} holds no pictures; {advice}"
+    return (
+        f"{source}: {len(flat)} pictures without a class, e.g. {flat[0]}; {advice}, or name their classes in a file "
+        "with --labels"
+    )
 
 
 def _key(member: Member, counts: Counter[str]) -> str:

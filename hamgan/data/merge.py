@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hamgan.data.prepare import PreparationError, write_labels_and_hash, write_skips
+from hamgan.data.finishing import kept_classes, new_numbers, write_labels_and_hash, write_skips
 from hamgan.data.sources import DataError
 from hamgan.data.store import array_header, open_images, open_labels, read_manifest, to_json, write_atomically
+from hamgan.data.units import PreparationError
 
 
 def _check_parts(parts: list[Path], manifests: list[dict[str, Any]]) -> None:
@@ -31,21 +32,45 @@ def _check_parts(parts: list[Path], manifests: list[dict[str, Any]]) -> None:
         raise DataError(f"the parts are {have}; needed is each of 1/{total} to {total}/{total} once")
 
 
-def _append(target: Path, parts: list[Path], split: str, entries: list[dict[str, Any]], resolution: int) -> None:
-    """Write all parts' images one after the other, each shard checked against its part's manifest."""
-    total = sum(entry["count"] for entry in entries)
-    with target.open("wb") as file, tqdm(total=total, unit="img", desc=f"merge {split}", mininterval=0.5) as bar:
-        file.write(array_header(total, resolution))
+def _append(
+    target: Path, parts: list[Path], split: str, entries: list[dict[str, Any]], keep: np.ndarray, resolution: int
+) -> None:
+    """Write all parts' images one after the other, each shard checked against its part's manifest.
+
+    keep: bool [all images of the split]; the others are left out.
+    """
+    first = 0
+    with target.open("wb") as file, tqdm(total=len(keep), unit="img", desc=f"merge {split}", mininterval=0.5) as bar:
+        file.write(array_header(int(keep.sum()), resolution))
         for part, entry in zip(parts, entries, strict=True):
             images = open_images(part, split, entry["count"], resolution)
             for shard in entry["shards"]:
-                data = images[shard["first"] : shard["first"] + shard["count"]].data
-                if hashlib.sha256(data).hexdigest() != shard["sha256"]:
+                pixels = images[shard["first"] : shard["first"] + shard["count"]]
+                if hashlib.sha256(pixels.data).hexdigest() != shard["sha256"]:
                     raise DataError(f"{part}: images of {split} differ from its manifest's hash; prepare it anew")
-                file.write(data)
-                bar.update(shard["count"])
+                wanted = keep[first : first + len(pixels)]
+                file.write(pixels.data if wanted.all() else pixels[wanted].data)
+                first += len(pixels)
+                bar.update(len(pixels))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _merge_split(
+    store: Path, parts: list[Path], manifests: list[dict[str, Any]], split: str, numbers: np.ndarray
+) -> dict[str, Any]:
+    """A split of the new store, and its manifest entry; `numbers` are those of `new_numbers`."""
+    (store / split).mkdir()
+    resolution, entries = (
+        manifests[0]["preparation"]["resolution"],
+        [manifest["splits"][split] for manifest in manifests],
+    )
+    before = [
+        open_labels(part, split, entry["count"], len(numbers)) for part, entry in zip(parts, entries, strict=True)
+    ]
+    labels = numbers[np.concatenate(before)]
+    _append(store / split / "images.npy", parts, split, entries, labels >= 0, resolution)
+    return write_labels_and_hash(store, split, labels[labels >= 0], int(numbers.max()) + 1, resolution)
 
 
 def merge(store: Path, parts: list[Path]) -> dict[str, Any]:
@@ -59,33 +84,40 @@ def merge(store: Path, parts: list[Path]) -> dict[str, Any]:
     _check_parts(parts, manifests)
     if store.exists() and any(store.iterdir()):
         raise DataError(f"{store} is not empty; choose another place for the merged store")
-    resolution, classes = manifests[0]["preparation"]["resolution"], manifests[0]["class_names"]
     partial = store.with_name(f".{store.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     needed = sum(file.stat().st_size for part in parts for file in part.glob("*/images.npy"))
     partial.mkdir(parents=True)
-    if needed > shutil.disk_usage(partial).free:
-        raise PreparationError(f"{store} needs {needed / 1e9:.2f} GB, more than is free there")
-    splits = {}
-    for split in ("train", "val"):
-        if all(split in manifest["splits"] for manifest in manifests):
-            (partial / split).mkdir()
-            entries = [manifest["splits"][split] for manifest in manifests]
-            _append(partial / split / "images.npy", parts, split, entries, resolution)
-            labels = np.concatenate(
-                [
-                    open_labels(part, split, entry["count"], len(classes))
-                    for part, entry in zip(parts, entries, strict=True)
-                ]
-            )
-            splits[split] = write_labels_and_hash(partial, split, labels, len(classes), resolution)
+    try:
+        if needed > shutil.disk_usage(partial).free:
+            raise PreparationError(f"{store} needs {needed / 1e9:.2f} GB, more than is free there")
+        manifest = _write_merged(partial, parts, manifests)
+        if store.exists():
+            store.rmdir()
+        partial.rename(store)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _write_merged(store: Path, parts: list[Path], manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    """Everything that a store holds; classes without a train image in any part are left out."""
+    first = manifests[0]
+    numbers = new_numbers(np.sum([manifest["splits"]["train"]["histogram"] for manifest in manifests], axis=0))
+    kept = kept_classes(first["class_names"], numbers)
+    splits = {split: _merge_split(store, parts, manifests, split, numbers) for split in first["splits"]}
     skips = [json.loads(line) for part in parts for line in (part / "skipped.jsonl").read_text("utf-8").splitlines()]
-    write_skips(partial, skips)
+    write_skips(store, skips)
     candidates = {split: sum(manifest["plan"]["candidates"][split] for manifest in manifests) for split in splits}
-    plan = {**manifests[0]["plan"], "shard": [0, 1], "candidates": candidates}
-    manifest = {**manifests[0], "splits": splits, "skipped": len(skips), "plan": plan}
-    write_atomically(partial / "manifest.json", to_json(manifest))
-    if store.exists():
-        store.rmdir()
-    partial.rename(store)
+    empty = {*first["left_out"]["class_folders"], *first["class_names"]} - set(kept)
+    manifest = {
+        **first,
+        "class_names": kept,
+        "left_out": {**first["left_out"], "class_folders": sorted(empty)},
+        "skipped": len(skips),
+        "splits": splits,
+        "plan": {**first["plan"], "shard": [0, 1], "candidates": candidates},
+    }
+    write_atomically(store / "manifest.json", to_json(manifest))
     return manifest

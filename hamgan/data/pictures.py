@@ -39,18 +39,30 @@ class PictureSource:
         self._how = Preparation(resolution)
         self._pool = ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1), "decode")
         self._unusable: set[int] = set()
+        self._check_every_class()
+
+    def _check_every_class(self) -> None:
+        """A class of which nothing can be decoded ends a run before it starts; costs a picture per class."""
+        _, first = np.unique(self.labels, return_index=True)
+        for _ in self._pool.map(self._read_one, first.tolist()):
+            pass
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def _read_one(self, index: int) -> np.ndarray:
-        with contextlib.suppress(DataError, OSError):
+        try:
             return self._decode(index)
+        except (DataError, OSError) as error:
+            reason = str(error)
         members = np.flatnonzero(self.labels == self.labels[index])
         for candidate in np.roll(members, -1 - int(np.searchsorted(members, index))).tolist():
             with contextlib.suppress(DataError, OSError):
                 return self._decode(candidate)
-        raise DataError(f"no picture of class `{self.class_names[self.labels[index]]}` in {self.name} can be decoded")
+        raise DataError(
+            f"no picture of class `{self.class_names[self.labels[index]]}` in {self.name} can be used "
+            f"({self._pictures[index].key} {reason}); remove the class or mend its pictures"
+        )
 
     def _decode(self, index: int) -> np.ndarray:
         picture = self._pictures[index]

@@ -2,8 +2,7 @@
 
 The candidates of a split are cut into units. A worker decodes a unit, writes its images at their final place in
 images.npy and then a marker ``work/SPLIT-UNIT.json`` by an atomic rename; a unit without a marker is done again.
-When all units are there, the holes left by skipped pictures are filled with the last images, the file is cut to its
-length and the manifest is written: each of these steps can be repeated without harm.
+When all units are there, `finishing` makes them a store.
 """
 
 import fcntl
@@ -15,24 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
 from hamgan.data.decode import Preparation
+from hamgan.data.finishing import finish
 from hamgan.data.listing import Listing, Picture
 from hamgan.data.sources import DataError
-from hamgan.data.store import (
-    FORMAT,
-    HEADER_BYTES,
-    array_header,
-    hash_shards,
-    open_images,
-    read_manifest,
-    split_hash,
-    to_json,
-    write_atomically,
-)
-from hamgan.data.units import PreparationError, Unit, cut_units, run_units
+from hamgan.data.store import HEADER_BYTES, array_header, read_manifest, to_json, write_atomically
+from hamgan.data.units import PreparationError, cut_units, run_units
 
 
 def _share(listing: Listing, shard: tuple[int, int]) -> dict[str, list[Picture]]:
@@ -132,57 +119,6 @@ def _reserve(store: Path, split: str, count: int, resolution: int) -> None:
         file.truncate(HEADER_BYTES + count * resolution**2 * 3)
 
 
-def _close_gaps(store: Path, split: str, valid: np.ndarray, resolution: int) -> np.ndarray:
-    """Move the last images into the places of skipped pictures; returns the candidate of every image."""
-    count = int(valid.sum())
-    order = np.arange(count)
-    holes = np.flatnonzero(~valid[:count])
-    donors = count + np.flatnonzero(valid[count:])
-    order[holes] = donors
-    path = store / split / "images.npy"
-    size = HEADER_BYTES + count * resolution**2 * 3
-    if path.stat().st_size != size:
-        images = np.memmap(path, np.uint8, "r+", HEADER_BYTES, (len(valid), resolution, resolution, 3))
-        for hole, donor in zip(holes.tolist(), donors.tolist(), strict=True):
-            images[hole] = images[donor]
-        images.flush()
-        del images
-        with path.open("r+b") as file:
-            file.write(array_header(count, resolution))
-            file.truncate(size)
-            os.fsync(file.fileno())
-    return order
-
-
-def _finish_split(
-    store: Path, split: str, pictures: list[Picture], units: list[Unit], classes: list[str], resolution: int
-) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """Manifest entry and skip list of a split whose units are all done."""
-    valid = np.ones(len(pictures), bool)
-    skips = []
-    for unit in units:
-        for row, reason in json.loads((store / "work" / f"{unit.name}.json").read_text("utf-8")):
-            valid[unit.first + row] = False
-            picture = unit.pictures[row]
-            skips.append({"file": picture.key, "class": classes[picture.label], "split": split, "reason": reason})
-    order = _close_gaps(store, split, valid, resolution)
-    labels = np.asarray([picture.label for picture in pictures], np.int64)[order]
-    entry = write_labels_and_hash(store, split, labels, len(classes), resolution)
-    return entry, skips
-
-
-def write_labels_and_hash(store: Path, split: str, labels: np.ndarray, classes: int, resolution: int) -> dict[str, Any]:
-    """labels.npy, and the manifest entry of a split whose images are complete."""
-    temporary = store / split / ".labels.tmp.npy"
-    np.save(temporary, labels)
-    temporary.replace(store / split / "labels.npy")
-    images = open_images(store, split, len(labels), resolution)
-    with tqdm(total=len(labels), unit="img", desc=f"hash {split}", mininterval=0.5) as bar:
-        shards = hash_shards(images, bar.update)
-    histogram = np.bincount(labels, minlength=classes).tolist()
-    return {"count": len(labels), "sha256": split_hash(shards, labels), "histogram": histogram, "shards": shards}
-
-
 def prepare(
     source: str,
     listing: Listing,
@@ -224,38 +160,4 @@ def prepare(
         if todo:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             run_units(store, todo, how, strict, min(workers or cores, len(todo)), total)
-        return _finish(store, plan, listing, share, units, how)
-
-
-def _finish(
-    store: Path,
-    plan: dict[str, Any],
-    listing: Listing,
-    share: dict[str, list[Picture]],
-    units: dict[str, list[Unit]],
-    how: Preparation,
-) -> dict[str, Any]:
-    splits, skips = {}, []
-    for split, pictures in share.items():
-        splits[split], bad = _finish_split(store, split, pictures, units[split], listing.class_names, how.resolution)
-        skips += bad
-    manifest = {
-        "format": FORMAT,
-        "source": plan["source"],
-        "preparation": how.protocol(),
-        "class_names": listing.class_names,
-        "left_out": {"class_folders": listing.left_out, "pictures_without_class": listing.unclassed},
-        "skipped": len(skips),
-        "splits": splits,
-        "plan": plan,
-    }
-    write_skips(store, skips)
-    write_atomically(store / "manifest.json", to_json(manifest))
-    shutil.rmtree(store / "work")
-    return manifest
-
-
-def write_skips(store: Path, skips: list[dict[str, str]]) -> None:
-    """skipped.jsonl: one line per picture that could not be used."""
-    lines = "".join(json.dumps(skip, ensure_ascii=False) + "\n" for skip in skips)
-    write_atomically(store / "skipped.jsonl", lines.encode("utf-8", "backslashreplace"))
+        return finish(store, plan, listing, share, units)
