@@ -80,8 +80,12 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Switch autocast off on ``device``; the meta device has none, and autocast refuses it."""
-    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+    """Switch autocast off on ``device`` where it is on; the meta device has none, and autocast refuses it.
+
+    Where it is off nothing is switched, as torch.export cannot save every region that switches it.
+    """
+    on = device.type != "meta" and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else contextlib.nullcontext()
 
 
 def _reconstruct(

@@ -193,15 +193,15 @@ class LoadedGenerator:
         self,
         repo_id: str,
         *,
-        private: bool = False,
+        private: bool | None = None,
         license: str | None = None,
         token: str | None = None,
         commit_message: str = "Upload a HamGAN generator",
     ) -> str:
         """Publish what `save_pretrained` writes as the repository ``owner/name``, made where there is none.
 
-        Returns its address. Raises CheckpointError, a sentence, without a token or a network and for what else the hub
-        refuses.
+        ``private`` is for one that is made, None: as its owner has set it. Returns the address. Raises CheckpointError,
+        a sentence, without a token or a network and for what else the hub refuses.
         """
         from hamgan.sharing import publish
 

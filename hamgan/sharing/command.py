@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None, description: str | None = None)
     if options.out:
         _write(generator, options.out, options.push, options.license)
     if options.push:
-        address = generator.push_to_hub(options.push, private=options.private, license=options.license)
+        address = generator.push_to_hub(options.push, private=options.private or None, license=options.license)
         print(f"published {address}")
 
 

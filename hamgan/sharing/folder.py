@@ -39,7 +39,7 @@ def save_folder(generator: LoadedGenerator, folder: Path, name: str | None = Non
 
 
 def publish(
-    generator: LoadedGenerator, name: str, *, private: bool, licence: str | None, token: str | None, message: str
+    generator: LoadedGenerator, name: str, *, private: bool | None, licence: str | None, token: str | None, message: str
 ) -> str:
     """Upload what `save_folder` writes as the repository ``owner/name``; returns its address. See `hub.upload`."""
     check_login(token)

@@ -81,7 +81,7 @@ def export_program(generator: LoadedGenerator, path: Path) -> float:
     network = _on_cpu(generator)
     form = InferenceGenerator(network)
     buffer = io.BytesIO()
-    with _quiet():
+    with _quiet(), torch.no_grad():
         form(*_inputs(network, 1))
         program = torch.export.export(form, _inputs(network, 2), dynamic_shapes=_ANY_BATCH)
         metadata = json.dumps(generator_metadata(**public_header(generator)))

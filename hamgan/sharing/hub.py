@@ -28,7 +28,7 @@ def download(name: str, revision: str | None = None, token: str | None = None) -
         return Path(hf_hub_download(name, GENERATOR_FILE, revision=revision, token=token))
 
 
-def upload(folder: Path, name: str, *, private: bool = False, token: str | None = None, message: str) -> str:
+def upload(folder: Path, name: str, *, private: bool | None, token: str | None, message: str) -> str:
     """Publish a folder as the repository ``owner/name``, made where there is none, in one commit; returns its address.
 
     CheckpointError says what is wrong: no token, one that may not write, no network, an unusable name.
@@ -91,5 +91,5 @@ def _reason(error: Exception, name: str, revision: str | None) -> str:
     if isinstance(error, errors.HFValidationError):
         return f"{name!r} is not the name of a repository, such as owner/name"
     if status in (401, 403):
-        return f"the token may not write to {page}"
+        return f"the token is not valid or may not write to {page}"
     return one_line(error)
