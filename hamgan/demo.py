@@ -1,6 +1,5 @@
 """The demo: a training run on the embedded photographs, its figures beside the untrained generator's, and a sheet."""
 
-import json
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -12,9 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hamgan.checkpoint import record_evaluations
 from hamgan.config import Config
 from hamgan.data import ImageSource, open_source
 from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
+from hamgan.evaluation.report import append_row
 from hamgan.networks import build_networks
 from hamgan.sampling import LoadedGenerator, load_generator
 from hamgan.sheets import draw_sheet
@@ -60,8 +61,8 @@ def untrained(config: Config, classes: int, class_names: list[str] | None) -> Lo
 def _measure(generator: LoadedGenerator, config: Config) -> Figures:
     extractor = load_extractor(config.eval.features)
     trained = _evaluate(generator, config, extractor, config.eval.metrics)
-    with (config.folder / "results.jsonl").open("a") as file:
-        file.write(json.dumps(trained) + "\n")
+    append_row(trained, config.folder / "results.jsonl")
+    record_evaluations(config)
     before = untrained(config, generator.num_classes, generator.class_names)
     fid = "fid" + extractor.suffix
     return Figures(

@@ -137,7 +137,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
         first, conditions = self.conditions(z, labels)
-        x = self.linear(first).view(len(z), -1, START, START)
+        x = self.linear(first).view(z.shape[0], -1, START, START)
         # A [B, C, 4, 4] view of the linear layer's rows; from here on convolutions keep the format.
         x = x.contiguous(memory_format=self.memory_format)
         for block, condition in zip(self.blocks, conditions, strict=True):

@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 import torch
 
-from hamgan.checkpoint import CheckpointError, CheckpointWriter, Progress, networks_of, save_generator, take_snapshot
+from hamgan.checkpoint import (
+    CheckpointError,
+    CheckpointWriter,
+    Progress,
+    evaluations_of_run,
+    networks_of,
+    save_generator,
+    take_snapshot,
+)
 from hamgan.config import Config
 from hamgan.processes import from_main
 from hamgan.rollback import Collapse
@@ -55,12 +63,14 @@ class Saving:
 
     def write_generator(self) -> None:
         """Renew generator.safetensors from the weights as they are, after a return to an older checkpoint."""
+        kimg = self.images / 1000
         save_generator(
             self.config.folder / "generator.safetensors",
             self.step.sampler,
             self.config,
             class_names=self.class_names,
-            kimg=self.images / 1000,
+            kimg=kimg,
+            extra={"evaluations": evaluations_of_run(self.config, kimg)},
         )
 
     @property

@@ -131,9 +131,14 @@ class SpectralWeight(nn.Module):
         """Replace the weight by its normalised value for good (sampling and export)."""
         if not self.folded:
             self.weight.copy_(self.effective_weight())
+            self.take_as_folded()
+        self._baked.clear()
+
+    def take_as_folded(self) -> None:
+        """Take the weight as it stands for the normalised one, as it does in a file that was written folded."""
+        if not self.folded:
             self.folded = True
             del self.vector
-        self._baked.clear()
 
 
 class SpectralLinear(SpectralWeight):

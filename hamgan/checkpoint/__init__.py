@@ -4,12 +4,15 @@ A checkpoint is a folder ``checkpoints/NAME`` named by its thousands of images. 
 networks, the average of G, both optimisers) and ``state.json`` (counters and the sha256 of the former).
 """
 
+from hamgan.checkpoint.evaluations import Evaluation, evaluations_of_run, read_evaluations
 from hamgan.checkpoint.files import CheckpointError, read_tensors, write_atomically
 from hamgan.checkpoint.generator import (
     GENERATOR_FORMAT,
     generator_from_state,
+    generator_metadata,
     load_generator_file,
     read_class_names,
+    record_evaluations,
     save_generator,
 )
 from hamgan.checkpoint.progress import Progress, checkpoint_name, read_state, state_text
@@ -28,18 +31,23 @@ __all__ = [
     "GENERATOR_FORMAT",
     "CheckpointError",
     "CheckpointWriter",
+    "Evaluation",
     "Progress",
     "Snapshot",
     "checkpoint_name",
+    "evaluations_of_run",
     "generator_from_state",
+    "generator_metadata",
     "latest_checkpoint",
     "list_checkpoints",
     "load_checkpoint",
     "load_generator_file",
     "networks_of",
     "read_class_names",
+    "read_evaluations",
     "read_state",
     "read_tensors",
+    "record_evaluations",
     "remove_after",
     "remove_leftovers",
     "rotate",

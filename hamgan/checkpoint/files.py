@@ -36,11 +36,11 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader or a crash sees the old or the new one, never a part."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader or a crash sees the old or the new one, never a part."""
     temporary = temporary_name(path)
     try:
-        temporary.write_text(text)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         fsync(temporary)
         temporary.replace(path)
     finally:

@@ -1,4 +1,4 @@
-"""A generator alone in one file: the averaged weights, with configuration and class names in the header."""
+"""A generator alone in one file: the averaged weights; configuration, class names and evaluations in the header."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hamgan.checkpoint.evaluations import evaluations_of_run, is_evaluation
 from hamgan.checkpoint.files import CheckpointError, read_tensors, save_tensors, temporary_name, to_host
 from hamgan.config import Config, config_from_dict, config_to_dict, validate
 from hamgan.messages import one_line
@@ -14,6 +15,7 @@ from hamgan.networks import Generator
 from hamgan.spectral import SpectralWeight
 
 GENERATOR_FORMAT = "hamgan-generator"
+STATISTICS = ("ema", "running", "standing")
 
 
 def save_generator(
@@ -22,7 +24,7 @@ def save_generator(
     config: Config,
     *,
     class_names: list[str] | None = None,
-    kimg: float = 0.0,
+    kimg: float | None = 0.0,
     extra: dict[str, Any] | None = None,
 ) -> None:
     """Write a generator alone, its configuration and class names in the header: all that sampling needs."""
@@ -35,16 +37,11 @@ def write_generator(
     config: Config,
     *,
     class_names: list[str] | None = None,
-    kimg: float = 0.0,
+    kimg: float | None = 0.0,
     extra: dict[str, Any] | None = None,
 ) -> None:
     """`save_generator` for weights in main memory; CheckpointError when the disk does not take them."""
-    metadata = {
-        "format": GENERATOR_FORMAT,
-        "config": json.dumps(config_to_dict(config)),
-        "class_names": json.dumps(class_names),
-        "kimg": json.dumps(kimg),
-    } | {key: json.dumps(value) for key, value in (extra or {}).items()}
+    metadata = generator_metadata(config, class_names=class_names, kimg=kimg, extra=extra)
     temporary = temporary_name(path)
     try:
         save_tensors(tensors, temporary, metadata)
@@ -53,6 +50,14 @@ def write_generator(
         raise CheckpointError(f"could not write {path}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def generator_metadata(
+    config: Config, *, class_names: list[str] | None, kimg: float | None, extra: dict[str, Any] | None = None
+) -> dict[str, str]:
+    """What stands beside a generator's weights, as JSON by name; in every format that it is written in."""
+    values = {"config": config_to_dict(config), "class_names": class_names, "kimg": kimg} | (extra or {})
+    return {"format": GENERATOR_FORMAT} | {key: json.dumps(value) for key, value in values.items()}
 
 
 def read_class_names(run: Path) -> list[str] | None:
@@ -70,7 +75,12 @@ def read_class_names(run: Path) -> list[str] | None:
 
 
 def load_generator_file(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
-    """Read a file of `save_generator`: the network in evaluation mode, its configuration, the other header entries."""
+    """Read a file of `save_generator`: the network in evaluation mode, its configuration, the other header entries.
+
+    Among these, where they are there: ``evaluations`` (rows of results.jsonl about these weights, each with its
+    protocol), ``folded`` (whether spectral norm is in the weights), ``ema`` and ``batch_norm`` (whose weights and
+    which statistics they are; as a run writes it, the average of G where one is kept).
+    """
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != GENERATOR_FORMAT:
         raise CheckpointError(f"{path} is a safetensors file, but not a HamGAN generator")
@@ -83,15 +93,36 @@ def load_generator_file(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
     names = header.get("class_names")
     if names is not None and (not isinstance(names, list) or len(names) != config.data.num_classes):
         raise CheckpointError(f"the header of {path} is damaged: its class names are not one per class")
-    return generator_from_state(config, tensors, path), config, header
+    evaluations = header.get("evaluations", [])
+    if not isinstance(evaluations, list) or not all(map(is_evaluation, evaluations)):
+        raise CheckpointError(f"the header of {path} is damaged: not every evaluation has its protocol")
+    for key, allowed in (("ema", (True, False)), ("folded", (True, False)), ("batch_norm", STATISTICS)):
+        if header.get(key, allowed[0]) not in allowed:
+            raise CheckpointError(f"the header of {path} is damaged: {key} is {header[key]!r}")
+    return generator_from_state(config, tensors, path, folded=header.get("folded") is True), config, header
 
 
-def generator_from_state(config: Config, tensors: dict[str, Tensor], path: Path) -> Generator:
-    """A generator in evaluation mode with the given weights; CheckpointError when they do not fit."""
+def record_evaluations(config: Config) -> None:
+    """Write what has been measured after a run's end into the header of its generator.safetensors."""
+    path = config.folder / "generator.safetensors"
+    generator, stored, header = load_generator_file(path)
+    names, kimg = header.pop("class_names"), header.pop("kimg")
+    header["evaluations"] = evaluations_of_run(config, kimg)
+    save_generator(path, generator, stored, class_names=names, kimg=kimg, extra=header)
+
+
+def generator_from_state(config: Config, tensors: dict[str, Tensor], path: Path, folded: bool = False) -> Generator:
+    """A generator in evaluation mode with the given weights; CheckpointError when they do not fit.
+
+    ``folded``: the weights are divided by their singular values already.
+    """
     if config.data.num_classes is None:
         raise CheckpointError(f"the configuration of {path} has no data.num_classes")
     with torch.device("meta"):
         generator = Generator(config.generator, config.resolution, config.data.num_classes)
+    layers = [module for module in generator.modules() if isinstance(module, SpectralWeight)]
+    for layer in layers if folded else ():
+        layer.take_as_folded()
     # Before any memory is taken: a damaged header may ask for more than there is.
     expected = {name: value.shape for name, value in generator.state_dict().items()}
     found = {name: value.shape for name, value in tensors.items()}
@@ -102,7 +133,6 @@ def generator_from_state(config: Config, tensors: dict[str, Tensor], path: Path)
         )
         raise CheckpointError(f"{len(wrong)} weights in {path} do not fit its configuration: {examples}")
     generator.to_empty(device="cpu").load_state_dict(tensors)
-    for module in generator.modules():
-        if isinstance(module, SpectralWeight):  # the one buffer that no file holds
-            module.get_buffer("sigma").fill_(1.0)
+    for layer in layers:  # the one buffer that no file holds
+        layer.get_buffer("sigma").fill_(1.0)
     return generator.eval().requires_grad_(False)

@@ -3,6 +3,7 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from hamgan.checkpoint.evaluations import evaluations_of_run
 from hamgan.checkpoint.files import CheckpointError
 from hamgan.checkpoint.generator import write_generator
 from hamgan.checkpoint.rotation import rotate
@@ -37,12 +38,14 @@ class CheckpointWriter:
             )
         except OSError as error:
             raise CheckpointError(f"could not delete old checkpoints: {error}") from error
+        kimg = progress["images"] / 1000
         write_generator(
             self.folder / "generator.safetensors",
             snapshot.generator_tensors(),
             self.config,
             class_names=self.class_names,
-            kimg=progress["images"] / 1000,
+            kimg=kimg,
+            extra={"evaluations": evaluations_of_run(self.config, kimg)},
         )
 
     @property

@@ -159,8 +159,9 @@ class _Transfer:
         """Context blocks of another kind or size than the source's at the same resolution."""
 
         def layout(state: Mapping[str, Tensor], owner: str) -> dict[str, tuple[int, ...]]:
-            own = {name: tensor for name, tensor in state.items() if name.startswith(f"{owner}.")}
-            return {name: tuple(tensor.shape[name in self.tables :]) for name, tensor in own.items()}
+            # Files with folded weights have no singular vectors.
+            own = [name for name in state if name.startswith(f"{owner}.") and not name.endswith(".vector")]
+            return {name: tuple(state[name].shape[name in self.tables :]) for name in own}
 
         owners = {".".join(name.split(".")[:2]) for name in self.target if name.startswith("contexts.")}
         return {owner for owner in owners if layout(self.target, owner) != layout(self.source, owner)}

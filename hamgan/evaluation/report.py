@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 NAMES = {
     "fid": "FID",
@@ -17,17 +17,33 @@ NAMES = {
 }
 
 
-def describe_numbers(row: dict[str, Any]) -> list[str]:
-    """One line per number of a row, named with its extractor where that is not the usual one, with its spread."""
-    lines = []
+class Number(NamedTuple):
+    """A measured number: its key in a row, its title (with its extractor where that is not the usual one)."""
+
+    key: str
+    title: str
+    value: float
+    spread: float | None
+
+    def __str__(self) -> str:
+        return f"{self.value:.5g}" + (f" ± {self.spread:.2g}" if self.spread is not None else "")
+
+
+def numbers_of(row: dict[str, Any]) -> list[Number]:
+    """The measured numbers of a row, in its order."""
+    numbers = []
     for key, value in row.items():
         name, suffix = _split_key(key)
         if name is None or not isinstance(value, float):
             continue
-        spread = row.get(f"{name}_std{suffix}")
         extractor = f" ({row['extractor']})" if suffix else ""
-        lines.append(f"{NAMES[name]}{extractor}: {value:.5g}" + (f" ± {spread:.2g}" if spread is not None else ""))
-    return lines
+        numbers.append(Number(key, NAMES[name] + extractor, value, row.get(f"{name}_std{suffix}")))
+    return numbers
+
+
+def describe_numbers(row: dict[str, Any]) -> list[str]:
+    """One line per number of a row, with its spread."""
+    return [f"{number.title}: {number}" for number in numbers_of(row)]
 
 
 def _split_key(key: str) -> tuple[str | None, str]:

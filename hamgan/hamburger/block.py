@@ -120,7 +120,7 @@ class Hamburger(nn.Module):
         if self.cheese is None:
             return self._add(x, y)
         tokens = F.relu(y).flatten(2).mT
-        return self._finish(x, tokens, _weight(self.upper_bread).flatten(1).expand(len(x), -1, -1))
+        return self._finish(x, tokens, _weight(self.upper_bread).flatten(1).expand(x.shape[0], -1, -1))
 
     def _latent_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x and the lower bread's output as tokens [B, N, L] of the decomposition: float32 at least, >= 0 for NMF.
@@ -139,7 +139,7 @@ class Hamburger(nn.Module):
         latent = latent.to(state_dtype(latent.dtype))
         if self.config.decomposition == "nmf":
             latent = rectify_(latent) if self.config.gradient == "one_step" else F.relu(latent)
-        return x, latent.unflatten(0, (len(x), -1)) if as_rows else latent.flatten(2).mT
+        return x, latent.unflatten(0, (x.shape[0], -1)) if as_rows else latent.flatten(2).mT
 
     def _thin_factors(self, tokens: Tensor, weight: Tensor, bases: Bases | None) -> tuple[Tensor, Tensor]:
         """Factors left [B, N, R'], right [B, C', R'] of ``weight`` [C', latent] times what ham makes."""

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from hamgan.config import Config, ConfigError
 from hamgan.networks import Generator, standing_statistics
 from hamgan.sampling.classes import find_class, readable_names
 from hamgan.sampling.inference import InferenceGenerator, chunk_size
-from hamgan.sampling.latents import check_truncation, truncated_latent
+from hamgan.sampling.latents import check_seeds, check_truncation, truncated_latent
 from hamgan.sheets import to_pil
 from hamgan.threads import map_on_cores
 
@@ -31,8 +32,9 @@ class LoadedGenerator:
     """A generator ready to sample: evaluation mode, spectral norm folded into the weights.
 
     ``network`` is the folded `Generator`, with gradients where they are asked for; images come from its faster
-    `inference` form. ``header`` is what else the file says: training, evaluation. ``is_average`` and ``batch_norm``
-    say whose weights and batch-norm statistics these are: without a word those of the average of G, where one is kept.
+    `inference` form. ``evaluations`` are rows of results.jsonl about these weights, numbers with their ``protocol``;
+    ``header`` is what else the file says. ``is_average`` and ``batch_norm`` say whose weights and batch-norm statistics
+    these are: without a word those of the average of G, where one is kept.
 
     Example:
         >>> generator = load_generator(run)
@@ -52,11 +54,13 @@ class LoadedGenerator:
         kimg: float | None = None,
         source: str = "",
         header: dict[str, Any] | None = None,
+        evaluations: list[dict[str, Any]] | None = None,
         is_average: bool | None = None,
         batch_norm: BatchNormStatistics | None = None,
     ) -> None:
         self.network, self.config = network, config
         self.class_names, self.kimg, self.source, self.header = class_names, kimg, source, header or {}
+        self.evaluations = evaluations or []
         self.is_average = bool(config.train.ema_decay) if is_average is None else is_average
         self.batch_norm: BatchNormStatistics = batch_norm or ("ema" if self.is_average else "running")
 
@@ -107,8 +111,8 @@ class LoadedGenerator:
 
     def __call__(
         self,
-        seeds: Sequence[int],
-        classes: Sequence[int | str],
+        seeds: int | Sequence[int],
+        classes: int | str | Sequence[int | str],
         truncation: float = 1.0,
         output: Literal["pil", "tensor"] = "pil",
         batch_size: int = 64,
@@ -116,10 +120,15 @@ class LoadedGenerator:
         """One image per seed and class, pairwise; a single class serves all seeds.
 
         Returns a list of PIL images, or with ``output="tensor"`` uint8 [B, 3, H, W] on the CPU. Image i depends on
-        seed i and class i alone, whatever the batch size. Raises ConfigError for a class or truncation not allowed.
+        seed i and class i alone, whatever the batch size. Raises ConfigError for a value that is not allowed.
         """
         check_truncation(truncation)
-        labels = [self.class_index(name) for name in classes]
+        if output not in ("pil", "tensor"):
+            raise ConfigError(f"output is {output!r}; allowed: pil, tensor")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}; it must be 1 or more")
+        seeds = check_seeds([seeds] if isinstance(seeds, int) else seeds)
+        labels = [self.class_index(name) for name in ([classes] if isinstance(classes, (int, str)) else classes)]
         labels = labels * len(seeds) if len(labels) == 1 else labels
         if len(labels) != len(seeds):
             raise ConfigError(f"{len(seeds)} seeds and {len(labels)} classes; give as many of both, or one class")
@@ -147,6 +156,56 @@ class LoadedGenerator:
             standing_statistics(clone.network, batches)
         clone.batch_norm = "standing"
         return clone
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> "LoadedGenerator":
+        """`load_generator`, by the name that hubs' users know: a folder of `save_pretrained` or a hub's ``owner/name``.
+
+        Example:
+            >>> load_generator(run).save_pretrained(folder, license="cc0-1.0")
+            >>> LoadedGenerator.from_pretrained(folder)(seeds=0, classes="cat")
+            [<PIL.Image.Image image mode=RGB size=32x32 at ...>]
+        """
+        from hamgan.sampling.loading import load_generator
+
+        return load_generator(name, device, dtype, revision=revision, token=token)
+
+    def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:
+        """Write a new folder as a hub shows it: generator.safetensors, README.md (the model card) and sheet.png.
+
+        ``license`` is the hub's short name for that of the weights, such as ``mit``. The weights have this generator's
+        type, spectral norm in them; paths on this machine are cut to their last part. Raises ConfigError for a folder
+        that has something in it and where huggingface_hub is missing, CheckpointError where the disk takes nothing.
+        """
+        from hamgan.sharing import save_folder
+
+        save_folder(self, Path(folder), licence=license)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        license: str | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a HamGAN generator",
+    ) -> str:
+        """Publish what `save_pretrained` writes as the repository ``owner/name``, made where there is none.
+
+        ``private`` is for one that is made, None: as its owner has set it. Returns the address. Raises CheckpointError,
+        a sentence, without a token or a network and for what else the hub refuses.
+        """
+        from hamgan.sharing import publish
+
+        return publish(self, repo_id, private=private, licence=license, token=token, message=commit_message)
 
 
 def default_device() -> str:

@@ -126,7 +126,7 @@ class InferenceGenerator(nn.Module):
     @torch.no_grad()
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Images [B, 3, R, R] in [-1, 1]."""
-        count, network = len(z), self.network
+        count, network = z.shape[0], self.network
         first, conditions = network.conditions(z, labels)
         x = network.linear(first).view(count, -1, START, START).contiguous(memory_format=torch.channels_last)
         for block, condition in zip(network.blocks, conditions, strict=True):

@@ -1,6 +1,9 @@
 """Latents of seeds, truncated or not, and the great circles between them."""
 
+import operator
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -29,6 +32,17 @@ def check_truncation(truncation: float) -> None:
         raise ConfigError(
             f"truncation is {truncation}; it must be above 0 ({SMALLEST_TRUNCATION} at least; 1 or more: no truncation)"
         )
+
+
+def check_seeds(seeds: Iterable[object]) -> list[int]:
+    """Seeds as plain numbers; ConfigError for what is none."""
+    numbers = []
+    for seed in seeds:
+        number = operator.index(seed) if isinstance(seed, SupportsIndex) else -1
+        if not 0 <= number < 2**63:
+            raise ConfigError(f"seed {seed!r}: give whole numbers from 0")
+        numbers.append(number)
+    return numbers
 
 
 def slerp(first: Tensor, second: Tensor, fraction: float) -> Tensor:

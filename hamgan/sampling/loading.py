@@ -13,17 +13,19 @@ from hamgan.checkpoint import (
     latest_checkpoint,
     load_generator_file,
     read_class_names,
+    read_evaluations,
     read_state,
     read_tensors,
 )
 from hamgan.config import Config, ConfigError, load_config
-from hamgan.messages import did_you_mean, one_line
+from hamgan.messages import did_you_mean
 from hamgan.networks import Generator, batch_norm_statistics
-from hamgan.sampling.generator import LoadedGenerator
+from hamgan.sampling.generator import BatchNormStatistics, LoadedGenerator
 from hamgan.sampling.inference import fold_spectral_norm
 
 StoredStatistics = Literal["running", "ema"]
 """Batch-norm statistics that a checkpoint holds: of G itself, or the average of them that the average of G keeps."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -34,12 +36,15 @@ def load_generator(
     *,
     average: bool = True,
     batch_norm: StoredStatistics | None = None,
+    revision: str | None = None,
+    token: str | None = None,
 ) -> LoadedGenerator:
     """Load a run folder, a checkpoint folder, a ``generator.safetensors`` or a hub's ``owner/name`` for sampling.
 
     ``average`` takes the average of G where the run keeps one, else the trained G; ``batch_norm`` the running
     batch-norm statistics of G or their average (ema), None those of the network that is loaded. What a file of the
-    averaged generator does not hold is taken from the run's newest checkpoint.
+    averaged generator does not hold is taken from the run's newest checkpoint. Of a hub, ``revision`` is a branch, tag
+    or commit, ``token`` stands in for that of `hf auth login`.
 
     Raises CheckpointError naming the path and what is wrong with it, ConfigError for a device that cannot be used and
     for weights or statistics that are not there.
@@ -51,33 +56,62 @@ def load_generator(
     """
     place = Path(path)
     if not place.exists() and HUB_ID.fullmatch(str(path)) and not place.parent.is_dir():
-        place = _download(str(path))
+        from hamgan.sharing.hub import download
+
+        place = download(str(path), revision, token)
     if place.is_dir():
         network, config, header = _load_folder(place)
     elif place.is_file():
         network, config, header = load_generator_file(place)
     else:
         raise CheckpointError(f"there is no checkpoint at {path}{_nearest_run(place)}")
-    is_average, stored = bool(config.train.ema_decay), _statistics(config.train.ema_decay > 0)
-    wanted = is_average and average, batch_norm or _statistics(is_average and average)
+    is_average = header.pop("ema", config.train.ema_decay > 0)
+    stored = header.pop("batch_norm", _statistics(is_average))
+    wanted = _wanted(is_average, stored, average, batch_norm)
     if wanted != (is_average, stored):
         network, header["kimg"] = _put_together(place, config, *wanted)
+        header.pop("evaluations", None)
         is_average, stored = wanted
-    try:
-        network = network.to(device=device, dtype=dtype)
-    except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch that was built without it
-        raise ConfigError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    names, kimg = header.pop("class_names", None), header.pop("kimg", None)
+    header.pop("folded", None)
+    names, kimg, evaluations = (header.pop(key, None) for key in ("class_names", "kimg", "evaluations"))
+    if kimg is not None:  # the run knows of evaluations made since the file was written
+        evaluations = read_evaluations(_run_of(place), kimg, ema=is_average, batch_norm=stored) or evaluations
     return LoadedGenerator(
-        fold_spectral_norm(network),
+        _placed(fold_spectral_norm(network), device, dtype),
         config,
         class_names=names,
         kimg=kimg,
         source=str(path),
         header=header,
+        evaluations=evaluations,
         is_average=is_average,
         batch_norm=stored,
     )
+
+
+def _wanted(
+    is_average: bool, stored: BatchNormStatistics, average: bool, batch_norm: StoredStatistics | None
+) -> tuple[bool, BatchNormStatistics]:
+    """Whose weights and which statistics are asked for, where a file has these."""
+    wanted = is_average and average
+    return wanted, batch_norm or (stored if wanted == is_average else _statistics(wanted))
+
+
+def _placed(network: Generator, device: str | torch.device | None, dtype: torch.dtype | None) -> Generator:
+    """Where and in which type the images are to be drawn; of folded weights, as half a sigma is none."""
+    if dtype not in (None, *DTYPES):
+        raise ConfigError(f"dtype is {dtype!r}; allowed: {', '.join(map(str, DTYPES))}")
+    try:
+        return network.to(device=device, dtype=dtype)
+    except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch that was built without it
+        raise ConfigError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _run_of(place: Path) -> Path:
+    """The run folder that a path is, or lies in."""
+    if place.name == "generator.safetensors":
+        return place.parent
+    return place.resolve().parent.parent if (place / "state.safetensors").is_file() else place
 
 
 def _statistics(is_average: bool) -> StoredStatistics:
@@ -85,7 +119,7 @@ def _statistics(is_average: bool) -> StoredStatistics:
 
 
 def _put_together(
-    path: Path, config: Config, is_average: bool, batch_norm: StoredStatistics
+    path: Path, config: Config, is_average: bool, batch_norm: BatchNormStatistics
 ) -> tuple[Generator, float]:
     """Weights of one network with the statistics of the other, and their kimg; only whole checkpoints have both."""
     wanted = f"{'the average of G' if is_average else 'G itself'} with {batch_norm} batch-norm statistics"
@@ -105,20 +139,6 @@ def _put_together(
 def _read_part(checkpoint: Path, is_average: bool) -> dict[str, Tensor]:
     part = "average" if is_average else "generator"
     return read_tensors(checkpoint / "state.safetensors", f"{part}.")[0]
-
-
-def _download(name: str) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise CheckpointError(
-            f"there is no checkpoint at {name}; to load it from a hub: pip install huggingface_hub"
-        ) from error
-    try:
-        return Path(hf_hub_download(name, "generator.safetensors"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise CheckpointError(f"there is no checkpoint at {name}, and the hub gives none: {one_line(error)}") from error
 
 
 def _nearest_run(path: Path) -> str:

@@ -1,0 +1,137 @@
+"""The model card: README.md of a repository, written from what the generator's file says and nothing else."""
+
+from typing import Any
+
+import jinja2
+import yaml
+
+from hamgan.config import Config, GeneratorConfig, config_to_dict
+from hamgan.networks import count_parameters
+from hamgan.sampling.generator import LoadedGenerator
+from hamgan.sharing.hub import GENERATOR_FILE
+from hamgan.sharing.public import public_config, public_evaluation
+
+SHEET_FILE = "sheet.png"
+SHEET_ROWS, SHEET_COLUMNS = 12, 8
+MOST_NAMES = 100
+"""Classes that a card lists."""
+TASK = "unconditional-image-generation"
+"""The nearest of the hub's tasks: it has none for images of a class."""
+
+
+def model_card(generator: LoadedGenerator, name: str, licence: str | None = None) -> str:
+    """The card of a repository ``owner/name``: YAML for the hub, then figures with their protocol, and how to draw."""
+    from huggingface_hub import ModelCard
+
+    evaluations = [public_evaluation(row) for row in generator.evaluations]
+    config, names = public_config(generator.config), generator.class_names
+    converted = _converted(generator)
+    values = {
+        "metadata": _metadata(config, evaluations, name, licence),
+        "title": name.rpartition("/")[2],
+        "name": name,
+        "resolution": config.resolution,
+        "classes": generator.num_classes,
+        "parameters": f"{count_parameters(generator.network):,}",
+        "context": _context(config.generator),
+        "sheet": SHEET_FILE,
+        "rows": SHEET_ROWS,
+        "columns": SHEET_COLUMNS,
+        "example": repr(names[0]) if names else "0",
+        "class_names": generator.titles if names else [],
+        "most_names": MOST_NAMES,
+        "training": converted or _training(generator, config),
+        "evaluations": [_shown(row) for row in evaluations],
+        "generator_file": GENERATOR_FILE,
+        "config": yaml.safe_dump(_known(config, bool(converted)), sort_keys=False).strip(),
+        "licence": licence,
+    }
+    loader = jinja2.PackageLoader("hamgan.sharing", ".")
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True)
+    text = environment.get_template("model_card.md.jinja").render(values)
+    return str(ModelCard(text)) + "\n"  # reads the YAML as the hub will
+
+
+def _known(config: Config, converted: bool) -> dict[str, Any]:
+    """What of the configuration holds for the weights: of converted ones the network alone."""
+    values = config_to_dict(config)
+    return {key: values[key] for key in ("resolution", "generator")} if converted else values
+
+
+def _context(network: GeneratorConfig) -> str:
+    sizes = ", ".join(f"{size}x{size}" for size in network.context_resolutions)
+    if network.context == "hamburger":
+        block = network.hamburger
+        return f"Hamburger {block.version} ({block.decomposition.upper()}, rank {block.rank}) at {sizes}"
+    return "none" if network.context == "none" else f"self-attention at {sizes}"
+
+
+def _converted(generator: LoadedGenerator) -> dict[str, str]:
+    """Of weights that another program has trained, where the configuration does not say how."""
+    source = generator.header.get("converted_from")
+    if not isinstance(source, dict):
+        return {}
+    return {"weights": f"converted from {source.get('kind')}; how they were trained is not recorded here"}
+
+
+def _training(generator: LoadedGenerator, config: Config) -> dict[str, str]:
+    train = config.train
+    facts = {"data": f"{config.data.source} ({config.data.split} split)"}
+    if config.data.source == "photos":
+        facts["data"] += ", crops of the photographs that scikit-image ships"
+    if generator.kimg is not None:
+        facts["images seen by the discriminator"] = f"{generator.kimg * 1000:,.0f}"
+    facts["batch"] = f"{train.batch_size} images, {train.discriminator_steps} discriminator step(s) per generator step"
+    facts["loss"] = train.loss
+    facts["learning rates"] = f"{train.generator_lr:g} (G), {train.discriminator_lr:g} (D), {train.lr_schedule}"
+    weights = f"an average over training (decay {train.ema_decay:g})" if generator.is_average else "as trained"
+    facts["weights"] = f"{weights}, {generator.batch_norm} batch-norm statistics"
+    if train.init_from:
+        facts["started from"] = train.init_from
+    return facts
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    from hamgan.evaluation.report import numbers_of
+
+    return {"numbers": numbers_of(row), "protocol": row["protocol"], "warnings": row.get("warnings") or []}
+
+
+def _metadata(config: Config, evaluations: list[dict[str, Any]], name: str, licence: str | None) -> str:
+    from huggingface_hub import ModelCardData
+
+    results = [result for row in evaluations for result in _results(row)]
+    source = config.data.source
+    data = ModelCardData(
+        license=licence or "unknown",
+        library_name="hamgan",
+        pipeline_tag=TASK,
+        tags=["gan", "class-conditional", "image-generation"],
+        datasets=[source.removeprefix("hf:").partition("@")[0]] if source.startswith("hf:") else None,
+        model_name=name.rpartition("/")[2],
+        eval_results=results or None,
+    )
+    return str(data.to_yaml())
+
+
+def _results(row: dict[str, Any]) -> list[Any]:
+    """The numbers of an evaluation as the hub's tables take them; every one carries its protocol."""
+    from huggingface_hub import EvalResult
+
+    from hamgan.evaluation.report import numbers_of
+
+    reference, split = str(row.get("reference")), row.get("reference_split")
+    return [
+        EvalResult(
+            task_type=TASK,
+            dataset_type=reference,
+            dataset_name=f"{reference} ({split})" if split else reference,
+            dataset_split=split,
+            metric_type=number.key,
+            metric_name=number.title,
+            metric_value=number.value,
+            metric_args={"protocol": row["protocol"]},
+        )
+        for number in numbers_of(row)
+        if not number.key.startswith("class_accuracy_real")  # of the data, not of this generator
+    ]
