@@ -268,6 +268,25 @@ def test_many_visitors_at_once_are_served_or_told_to_wait(app: Served, generator
     assert app.ask("classes", *SAMPLES)[0].startswith("<p>2 images in")
 
 
+def test_visitors_who_come_and_go_leave_no_memory_behind(app: Served) -> None:
+    def resident() -> int:
+        """Megabytes."""
+        return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{app.process.pid}/status").read_text())[0]) // 1024
+
+    body = app.request("classes", ["kat"], "0", 2, 1, 1).data
+    assert isinstance(body, bytes)
+
+    def come(visitors: range) -> None:
+        for visitor in visitors:
+            session = f'"visitor{visitor}"'.encode()
+            status_of(app, "POST", "/gradio_api/run/predict", body.replace(b'"test"', session))
+
+    come(range(150))
+    before = resident()
+    come(range(150, 900))
+    assert resident() - before < 30  # some 64 MB if all were remembered
+
+
 def test_a_turnstile_lets_one_through_and_few_wait() -> None:
     turnstile, inside, most, go_on = Turnstile(2), [0], [0], threading.Event()
 

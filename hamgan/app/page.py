@@ -17,6 +17,8 @@ from hamgan.config import ConfigError
 HERE = Path(__file__).parent
 LONGEST_LINE = 16
 """Requests that may wait for their turn."""
+MOST_SESSIONS = 100
+"""Visitors that Gradio remembers, at some 85 kB each; a forgotten one notices nothing."""
 PER_CLASS = 16
 """Where the slider of images per class ends."""
 SIDE = 96
@@ -62,6 +64,7 @@ def build_page(studio: Studio) -> gr.Blocks:
     """The page of a generator."""
     name = studio.generator.config.name
     with gr.Blocks(title=f"{name} - HamGAN", analytics_enabled=False) as page:
+        page.state_session_capacity = MOST_SESSIONS
         gr.HTML(studio.about())
         widgets = Widgets(page, studio)
         with gr.Tabs():
