@@ -122,4 +122,6 @@ Look at
 Go on with
   .venv/bin/python scripts/sample.py --checkpoint {config.folder} --classes 0-3 --seeds 0-15 --out grid.png
   .venv/bin/python scripts/report.py {config.folder} --preset configs/photos.yaml     # one page about the run
+  .venv/bin/pip install -q -r requirements-sharing.txt \\
+    && .venv/bin/python scripts/demo_app.py --checkpoint {config.folder}     # a page to play with the generator
 """

@@ -12,4 +12,7 @@ echo "ruff ..."
 echo "mypy ..."
 "$PYTHON" -m mypy
 echo "pytest ..."
-exec "$PYTHON" -m pytest "$@"
+# A file per process at a time, on up to 8 cores; --long in one process, which counts all faults.
+processes=(-n logical --maxprocesses 8 --dist loadfile)
+[[ " $* " != *" --long "* ]] || processes=()
+exec "$PYTHON" -m pytest "${processes[@]}" "$@"

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from browser import chromium
 from conftest import ROOT
 from small_runs import python, run_small
 
@@ -32,9 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def page_in_a_browser(path: Path, script: str = "") -> str:
     """The page as Chromium has it after its scripts ran; without a network."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine")
+    browser = chromium()
     copy = path.with_name(f"browser-{path.name}")
     copy.write_text(path.read_text().replace("</body>", f"<script>{script}</script></body>"))
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", copy.as_uri()]

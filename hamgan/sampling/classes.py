@@ -3,7 +3,7 @@
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from hamgan.config import ConfigError
@@ -65,9 +65,11 @@ def _by_words(name: str, names: list[str]) -> int:
     raise ConfigError(f"no class is called {name!r}{hint}")
 
 
-def parse_numbers(text: str, what: str) -> list[int]:
-    """``"0-3,7"`` to [0, 1, 2, 3, 7]; ConfigError for anything else, a reversed range among it."""
-    numbers: list[int] = []
+def numbers_in(text: str, what: str) -> Iterator[int]:
+    """The numbers of ``"0-3,7"`` one after the other: 0, 1, 2, 3, 7; ConfigError where one is no number or range.
+
+    Whoever takes text from strangers can stop before a long range has become as many numbers.
+    """
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or len(first) > 18 or len(last) > 18:
@@ -76,8 +78,12 @@ def parse_numbers(text: str, what: str) -> list[int]:
             raise ConfigError(f"{what} {part.strip()!r} runs backwards; write {last}-{first}")
         if dash and int(last) - int(first) >= MOST_NUMBERS:
             raise ConfigError(f"{what} {part.strip()!r} names more than {MOST_NUMBERS:,} numbers")
-        numbers += range(int(first), int(last) + 1) if dash else [int(first)]
-    return numbers
+        yield from range(int(first), int(last) + 1) if dash else [int(first)]
+
+
+def parse_numbers(text: str, what: str) -> list[int]:
+    """``"0-3,7"`` to [0, 1, 2, 3, 7]; ConfigError for anything else, a reversed range among it."""
+    return list(numbers_in(text, what))
 
 
 def parse_classes(texts: Iterable[str], generator: HasClasses) -> list[int]:
@@ -93,7 +99,7 @@ def parse_classes(texts: Iterable[str], generator: HasClasses) -> list[int]:
         for text in (part.strip() for part in item.split(",")):
             first, dash, last = text.partition("-")
             if dash and first.isdecimal() and last.isdecimal():
-                indices += [generator.class_index(number) for number in parse_numbers(text, "class range")]
+                indices += [generator.class_index(number) for number in numbers_in(text, "class range")]
             else:
                 indices.append(generator.class_index(text))
     return indices
