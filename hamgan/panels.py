@@ -13,7 +13,7 @@ PANELS = {
     "gates of the context blocks": r"[gd]_gate_\d+",
     "reconstruction errors of the Hamburgers": r"[gd]_reconstruction_\d+",
     "singular values": r"[gd]_sigma_(max|mean)",
-    "other metrics": r"(kid|precision|recall|class_accuracy|class_distance).*",
+    "other metrics": r"(kid|precision|recall|class_accuracy|class_distance|class_diversity|class_leakage).*",
     "speed": r"images_per_second",
     "learning rates": r"[gd]_lr",
     "memory": r"memory_gib",

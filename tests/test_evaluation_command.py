@@ -85,13 +85,16 @@ def test_neighbours_show_copies_first(tmp_path: Path, capsys: pytest.CaptureFixt
     assert copy.tobytes() == sample.tobytes()
 
 
-def test_class_table_is_written(tmp_path: Path) -> None:
+def test_class_table_and_confusions_are_written(tmp_path: Path) -> None:
     real, fake = (save_by_class(crop_photographs(seed, 2), tmp_path / str(seed)) for seed in (0, 1))
     table = tmp_path / "classes.csv"
     sources = ["--samples", str(fake), "--reference", str(real), "--metrics", "per_class"]
-    main([*sources, "--class-table", str(table), *COMMON])
-    assert table.read_text().splitlines()[0] == "class,samples,reference,distance"
+    main([*sources, "--class-table", str(table), "--confusion", str(tmp_path / "confusion.png"), *COMMON])
+    assert table.read_text().splitlines()[0] == "class,samples,reference,distance,diversity,leakage,leakage_real"
     assert len(table.read_text().splitlines()) == 7
+    assert (tmp_path / "confusion.csv").read_text().startswith("class,taken_for,share,share_real\n")
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert picture.width > picture.height > 300
 
 
 @pytest.mark.parametrize(
@@ -101,6 +104,15 @@ def test_class_table_is_written(tmp_path: Path) -> None:
         (["refrence"], "unknown command 'refrence'.*did you mean `reference`"),
         (["--checkpoint", "absent", "--metrics", "is"], "there is nothing at absent"),
         (["--checkpoint", ".", "--num_samples", "many"], "num_samples"),
+        (
+            ["--checkpoint", ".", "--class-table", "x.csv"],
+            "--class-table needs per_class among --metrics; they are fid",
+        ),
+        (["--checkpoint", ".", "--confusion", "x.png"], "--confusion needs per_class among --metrics"),
+        (
+            ["--checkpoint", ".", "--metrics", "per_class", "--confusion", "x.pdf"],
+            r"--confusion x\.pdf must end in \.png",
+        ),
         (["sweep", "--checkpoint", ".", "--output", "x.pdf"], r"x\.pdf must end in \.png"),
         (["reference", "--data", ".", "--output", "x.npz"], r"x\.npz must end in \.safetensors"),
     ],
@@ -134,7 +146,7 @@ def test_command_line_is_frozen() -> None:
         evaluate_parser: "checkpoint samples reference metrics features num_samples seed repeats truncation labels "
         "batch_norm ema split reference_samples is_splits kid_subsets kid_subset_size neighbours resizer precision "
         "inception_sha256 inception-weights batch-size device compiled quiet preset strict cache memory-gib results "
-        "class-table",
+        "class-table confusion",
         reference_parser: "data output split resolution features keep-features",
         sweep_parser: "checkpoint reference truncations output num_samples",
         neighbours_parser: "checkpoint reference split output rows columns num_samples",

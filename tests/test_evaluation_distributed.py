@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from photo_crops import crop_photographs, save_flat
+from photo_crops import crop_photographs, save_by_class, save_flat
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,8 +24,8 @@ state = PartialState(cpu=True)
 samples, reference, output = sys.argv[1:]
 try:
     row = evaluate(
-        samples, reference, ("fid", "is", "kid", "prc"), "efficientnet-lite0", progress=False, device="cpu",
-        kid_subset_size=12, kid_subsets=7, is_splits=3, batch_size=4,
+        samples, reference, ("fid", "is", "kid", "prc", "per_class"), "efficientnet-lite0", progress=False,
+        device="cpu", kid_subset_size=12, kid_subsets=7, is_splits=3, batch_size=4,
     )
 except ConfigError as error:
     row = {"error": str(error)}
@@ -53,14 +53,16 @@ def run_processes(count: int, samples: Path, reference: Path, output: Path) -> l
 
 
 def test_two_processes_equal_one_with_an_uneven_count(tmp_path: Path) -> None:
-    samples = save_flat(crop_photographs(0, 4)[:23], tmp_path / "a")
-    reference = save_flat(crop_photographs(1, 4)[:21], tmp_path / "b")
+    samples = save_by_class(crop_photographs(0, 4), tmp_path / "a")
+    reference = save_by_class(crop_photographs(1, 4), tmp_path / "b")
+    for file in (samples / "ihc/003.png", *reference.glob("brick/00[01].png"), reference / "ihc/000.png"):
+        file.unlink()
     (alone,) = run_processes(1, samples, reference, tmp_path / "one")
     first, second = run_processes(2, samples, reference, tmp_path / "two")
     assert first == second
     assert (first["processes"], alone["processes"]) == (2, 1)
     tolerances = {"fid": 1e-6, "inception_score": 1e-5, "inception_score_std": 1e-5, "kid": 1e-4}
-    tolerances |= {"precision": 1e-9, "recall": 1e-9}
+    tolerances |= {"precision": 1e-9, "recall": 1e-9, "class_leakage": 1e-9, "class_diversity": 1e-5}
     for name, tolerance in tolerances.items():
         key = f"{name}_efficientnet_lite0"
         assert first[key] == pytest.approx(alone[key], rel=tolerance, abs=1e-9), name

@@ -10,12 +10,12 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from hamgan.distributed import Processes
+from hamgan.evaluation.by_class import nearest_class_mean
 from hamgan.evaluation.metrics import (
     InceptionScore,
     Moments,
     frechet_distance,
     kernel_distance,
-    nearest_class_mean,
     precision_recall,
 )
 

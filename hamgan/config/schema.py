@@ -157,7 +157,7 @@ METRICS = {
     "prc": "precision and recall by nearest neighbours",
     "fid_inf": "FID extrapolated to infinitely many samples",
     "class_accuracy": "share of samples whose nearest class mean (of real training images) is their class",
-    "per_class": "distance of the mean features of each class",
+    "per_class": "class by class: distance of the mean features, diversity, samples taken for another class",
 }
 """What an evaluation can measure."""
 

@@ -10,15 +10,16 @@ from jsonargparse import ArgumentParser, Namespace
 
 from hamgan.config import METRICS, ConfigError
 from hamgan.distributed import Processes
+from hamgan.evaluation.class_report import save_confusions
 from hamgan.evaluation.evaluator import evaluate
 from hamgan.evaluation.features import FeatureExtractor, load_extractor
 from hamgan.evaluation.neighbours import neighbour_sheet
 from hamgan.evaluation.protocol import PRESETS, Protocol, make_protocol
 from hamgan.evaluation.reference import open_reference_images, save_reference
-from hamgan.evaluation.report import append_row, describe_numbers, print_row
+from hamgan.evaluation.report import TABLES, append_row, describe_numbers, print_row, save_table
 from hamgan.evaluation.samples import images_of, is_generator, load_samples
 from hamgan.evaluation.statistics import measure
-from hamgan.evaluation.sweep import TRUNCATIONS, save_sweep, save_table, truncation_sweep
+from hamgan.evaluation.sweep import TRUNCATIONS, save_sweep, truncation_sweep
 from hamgan.messages import did_you_mean
 
 
@@ -75,7 +76,9 @@ def evaluate_parser() -> ArgumentParser:
     parser.add_argument("--cache", type=str, help="folder that keeps the features of named references")
     parser.add_argument("--memory-gib", type=float, default=8.0, help="what gathered features may take per process")
     parser.add_argument("--results", type=str, help="JSON-lines file for the row; a run has its results.jsonl")
-    parser.add_argument("--class-table", type=str, help="CSV file for the distances of all classes (per_class)")
+    parser.add_argument("--class-table", type=str, help="CSV file for the figures of all classes (per_class)")
+    what = "picture of which classes are taken for which (per_class), .png; the table stands beside it"
+    parser.add_argument("--confusion", type=str, help=what)
     return parser
 
 
@@ -124,21 +127,38 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         parser.set_defaults(metrics=",".join(values["metrics"]))
     options = _parse(parser, arguments)
     samples, results, quiet = options.pop("checkpoint"), options.pop("results"), options.pop("quiet")
-    table = options.pop("class_table")
     options.pop("preset")
     metrics = [name.strip() for name in options.pop("metrics").split(",") if name.strip()]
+    table, confusion = _class_files(options, metrics)
     row = evaluate(samples, options.pop("reference"), metrics, progress=not quiet, **options)
     row["preset"] = str(preset) if preset else None
     if not Processes.current().is_main:
         return
     print_row(row)
-    classes = next((row.pop(key) for key in list(row) if key.startswith("class_table")), None)
-    if table and classes:
-        print(f"all classes: {save_table(classes, table)}")
+    _write_class_files(row, table, confusion)
     if results is None and Path(samples).is_dir() and is_generator(Path(samples)):
         results = Path(samples) / "results.jsonl"
     if results:
         print(f"row appended to {append_row(row, results)}")
+
+
+def _class_files(options: dict[str, Any], metrics: Sequence[str]) -> tuple[str | None, Path | None]:
+    """--class-table and --confusion, which say what is wrong with them before anything is measured."""
+    table, confusion = options.pop("class_table"), options.pop("confusion")
+    for name, given in (("--class-table", table), ("--confusion", confusion)):
+        if given and "per_class" not in metrics:
+            raise ConfigError(f"{name} needs per_class among --metrics; they are {', '.join(metrics)}")
+    return table, _ending(confusion, ".png", "--confusion") if confusion else None
+
+
+def _write_class_files(row: dict[str, Any], table: str | None, confusion: Path | None) -> None:
+    tables = {name: value for key, value in row.items() for name in TABLES if key.startswith(name)}
+    if table:
+        print(f"all classes: {save_table(tables['class_table'], table)}")
+    if confusion:
+        names = [entry["class"] for entry in tables["class_table"]]
+        paths = save_confusions(tables["class_confusions"], names, confusion, row["protocol"])
+        print(f"confusions: picture {paths[0]}, table {paths[1]}")
 
 
 def run_reference(arguments: Sequence[str]) -> None:
@@ -225,9 +245,9 @@ def _extractor(options: dict[str, Any]) -> FeatureExtractor:
     )
 
 
-def _ending(path: str, suffix: str) -> Path:
+def _ending(path: str, suffix: str, option: str = "--output") -> Path:
     if not path.endswith(suffix):
-        raise ConfigError(f"--output {path} must end in {suffix}")
+        raise ConfigError(f"{option} {path} must end in {suffix}")
     return Path(path)
 
 

@@ -29,6 +29,8 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 BATCH_NORM_EPS = 1e-3
+LAST_OF_RESOLUTION = (0, 2, 4, 10, 15)
+"""The last block of each feature map size: 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's."""
 
 
 class SamePadConv2d(nn.Conv2d):
@@ -122,6 +124,20 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):
         if "logits" in self.features_list:
             found["logits"] = self._fc(pooled)
         return tuple(found[name].float() for name in self.features_list)
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """Activations at 1/2 to 1/32 of the size, of float pixels 0 to 255, [B, 3, H, W] with H and W multiples of 32.
+
+        With gradients to the pixels.
+        """
+        x = ((x - 127) / 128).contiguous(memory_format=torch.channels_last)
+        x = F.relu6(self._bn0(self._conv_stem(x)), inplace=True)
+        found = []
+        for index, block in enumerate(self._blocks):
+            x = block(x)
+            if index in LAST_OF_RESOLUTION:
+                found.append(x)
+        return found
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:

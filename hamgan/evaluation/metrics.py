@@ -220,16 +220,3 @@ def _share_inside(points: Tensor, centres: Tensor, radii: Tensor, processes: Pro
         inside += (torch.cdist(block, centres) <= radii).any(1).sum().cpu()
     processes.sum_(inside)
     return float(inside.item() / len(points))
-
-
-def nearest_class_mean(train_features: Tensor, train_labels: Tensor, features: Tensor, labels: Tensor) -> float:
-    """The share of `features` [N, D] whose nearest class mean of `train_features` [M, D] is that of their own label.
-
-    Labels are class indices [M] and [N]; a class without training features is never predicted.
-    """
-    present, row_of = torch.unique(train_labels.cpu(), return_inverse=True)
-    sums = torch.zeros(len(present), train_features.shape[1], dtype=torch.float64)
-    sums.index_add_(0, row_of, train_features.cpu().double())
-    means = sums / torch.bincount(row_of)[:, None]
-    predicted = present[torch.cdist(features.cpu().double(), means).argmin(1)]
-    return float((predicted == labels.cpu()).double().mean())

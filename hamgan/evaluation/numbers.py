@@ -8,17 +8,17 @@ from torch import Tensor
 
 from hamgan.config import ConfigError
 from hamgan.distributed import Processes
-from hamgan.evaluation.depth import ClassDistance, class_distances, fid_at_infinity
+from hamgan.evaluation.by_class import compare_classes, nearest_class_mean
+from hamgan.evaluation.class_report import class_numbers
+from hamgan.evaluation.depth import fid_at_infinity
 from hamgan.evaluation.features import FeatureExtractor
-from hamgan.evaluation.metrics import frechet_distance, kernel_distance, nearest_class_mean, precision_recall
+from hamgan.evaluation.metrics import frechet_distance, kernel_distance, precision_recall
 from hamgan.evaluation.protocol import Protocol
 from hamgan.evaluation.reference import is_statistics_file, reference_statistics
 from hamgan.evaluation.statistics import FeatureStatistics
 
 TRAIN_IMAGES, TRAIN_IMAGES_PER_CLASS = 1_000, 20
 """Real training images that fit the nearest-class-mean classifier: the larger of both."""
-EXTREMES = 5
-"""Best and worst classes that a row names."""
 
 
 def compute_numbers(
@@ -64,29 +64,10 @@ def _per_class(found: FeatureStatistics, real: FeatureStatistics) -> dict[str, A
         raise ConfigError("per_class needs classes on both sides: folders of class folders, a data set, a generator")
     labels = match_classes(found, real)
     names = real.class_names or [str(index) for index in range(int(real.labels.max()) + 1)]
-    table = class_distances(_features(found), labels, _features(real), real.labels, len(names))
-    known = sorted((entry for entry in table if entry.distance is not None), key=_distance)
-    if not known:
+    classes = compare_classes(_features(found), labels, _features(real), real.labels, len(names))
+    if not bool(classes.known.any()):
         raise ConfigError("per_class: no class has two images on both sides")
-    return {
-        "class_distance": sum(map(_distance, known)) / len(known),
-        "best_classes": [f"{names[entry.index]} {entry.distance:.4g}" for entry in known[:EXTREMES]],
-        "worst_classes": [f"{names[entry.index]} {entry.distance:.4g}" for entry in known[: -EXTREMES - 1 : -1]],
-        "class_table": [
-            {
-                "class": names[entry.index],
-                "samples": entry.samples,
-                "reference": entry.reference,
-                "distance": entry.distance,
-            }
-            for entry in table
-        ],
-    }
-
-
-def _distance(entry: ClassDistance) -> float:
-    assert entry.distance is not None
-    return entry.distance
+    return class_numbers(classes, names)
 
 
 class ClassAccuracy:

@@ -1,6 +1,8 @@
 """Numbers for people: the screen, results.jsonl, tables, curves and sheets."""
 
+import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +10,9 @@ NAMES = {
     "fid": "FID",
     "fid_inf": "FID at infinitely many samples",
     "class_distance": "Squared distance of class means, average over classes",
+    "class_diversity": "Diversity within a class, of that of real images",
+    "class_leakage": "Samples taken for another class (nearest class mean)",
+    "class_leakage_real": "Real images taken for another class",
     "inception_score": "Inception Score",
     "kid": "KID",
     "precision": "Precision",
@@ -15,6 +20,14 @@ NAMES = {
     "class_accuracy": "Class right (nearest class mean)",
     "class_accuracy_real": "Class right, real held-out images",
 }
+EXTREMES = {
+    "best_classes": "best classes",
+    "worst_classes": "worst classes",
+    "least_diverse_classes": "least diverse classes",
+    "most_confused_classes": "taken for another class",
+}
+TABLES = ("class_table", "class_confusions")
+"""What is too long for a row: files of their own, on request."""
 
 
 class Number(NamedTuple):
@@ -59,10 +72,10 @@ def print_row(row: dict[str, Any]) -> None:
     """Print the numbers, the protocol that belongs to them, and the warnings."""
     for line in describe_numbers(row):
         print(line)
-    for title in ("best", "worst"):
-        classes = next((value for key, value in row.items() if key.startswith(f"{title}_classes")), None)
+    for name, title in EXTREMES.items():
+        classes = next((value for key, value in row.items() if key.startswith(name)), None)
         if classes:
-            print(f"{title} classes: {', '.join(classes)}")
+            print(f"{title}: {', '.join(classes)}")
     print(f"protocol: {row['protocol']}")
     print(f"{row['seconds']:.1f} s, {row['images_per_second']:.1f} images/s on {row['device']}")
     for warning in row["warnings"]:
@@ -70,9 +83,20 @@ def print_row(row: dict[str, Any]) -> None:
 
 
 def append_row(row: dict[str, Any], file: str | Path) -> Path:
-    """Append a row to a JSON-lines file."""
+    """Append a row to a JSON-lines file, without its tables."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as stream:
-        stream.write(json.dumps(row) + "\n")
+        stream.write(json.dumps({key: value for key, value in row.items() if not key.startswith(TABLES)}) + "\n")
+    return file
+
+
+def save_table(rows: Sequence[dict[str, Any]], file: str | Path) -> Path:
+    """Rows with the same keys as CSV."""
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
     return file

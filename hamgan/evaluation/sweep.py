@@ -1,6 +1,5 @@
 """FID against Inception Score over truncation (the curves of Brock et al. 2019, appendix D)."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from hamgan.distributed import Processes
 from hamgan.evaluation.evaluator import evaluate
 from hamgan.evaluation.features import FeatureExtractor
 from hamgan.evaluation.protocol import Protocol
+from hamgan.evaluation.report import save_table
 from hamgan.evaluation.samples import load_samples
 
 TRUNCATIONS = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -48,17 +48,6 @@ def save_sweep(rows: Sequence[dict[str, Any]], picture: str | Path) -> list[Path
     save_table(rows, table)
     _draw(rows, picture)
     return [picture, table]
-
-
-def save_table(rows: Sequence[dict[str, Any]], file: str | Path) -> Path:
-    """Rows with the same keys as CSV."""
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return file
 
 
 def _draw(rows: Sequence[dict[str, Any]], picture: Path) -> None:

@@ -1,0 +1,6 @@
+"""From images back to latents and classes, by optimisation."""
+
+from hamgan.inversion.optimise import Inversion, invert
+from hamgan.inversion.quality import Quality, measure_quality
+
+__all__ = ["Inversion", "Quality", "invert", "measure_quality"]

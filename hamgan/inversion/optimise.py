@@ -1,0 +1,195 @@
+"""Inversion by optimisation: the latent and the class whose image is nearest to a given one.
+
+Zhu et al. 2016 and Creswell & Bharath 2018 descend on z from random starts; Abdal et al. 2019 (StyleGAN) show that
+pixels and a perceptual distance together, and a good start, decide the result. Here the starts are the nearest of many
+random samples of all classes; they compete, and the winner's class is the class that is found.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import chi
+from torch import Tensor
+from tqdm import tqdm
+
+from hamgan.config import ConfigError
+from hamgan.evaluation.efficientnet import EfficientNetLite0Extractor
+from hamgan.inversion.distance import ImageDistance
+from hamgan.sampling import LoadedGenerator, truncated_latent
+from hamgan.threads import map_on_cores
+
+LEARNING_RATE = 0.2
+ROUNDS = ((1.0, 0.25), (0.25, 0.75))
+"""Share of the starts that take part in a round, and its share of the steps: most starts end in poor minima early."""
+SEARCHED = 4096
+"""Random samples that the starts are chosen from; with many classes each has fewer than `samples`."""
+RANKED = 64
+"""Of these the nearest by pixels, which cost nothing, are compared by the whole distance."""
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A latent [latent_dim] and a class that stand for an image: ``generator.images(z[None], labels)`` draws them."""
+
+    z: Tensor
+    label: int
+    image: Tensor
+    """What they look like, uint8 [3, R, R]."""
+    baseline: Tensor
+    """The nearest of `samples` random images of the same class, uint8 [3, R, R]."""
+    baseline_seed: int
+    """Its seed."""
+
+
+def invert(
+    generator: LoadedGenerator,
+    images: Tensor,
+    classes: Sequence[int] | None = None,
+    *,
+    steps: int = 300,
+    restarts: int = 8,
+    samples: int = 64,
+    pixels_only: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[Inversion]:
+    """Find a latent and a class for every image.
+
+    Args: uint8 images [N, 3, R, R] of the generator's resolution; ``classes`` that may be found (None: all);
+    ``restarts`` descents per image; ``samples`` random images per class, of the seeds ``seed``, ``seed`` + 1, ...
+
+    The answer for an image depends on the arguments alone, not on the images beside it. Raises ConfigError for
+    images of another size and numbers below 1.
+    """
+    size = generator.config.resolution
+    if tuple(images.shape[1:]) != (3, size, size):
+        raise ConfigError(f"the images are {list(images.shape[1:])}; this generator draws [3, {size}, {size}]")
+    for name, value in (("steps", steps), ("restarts", restarts), ("samples", samples)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; it must be 1 or more")
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; it must be 0 or more")
+    labels = list(range(generator.num_classes)) if classes is None else list(dict.fromkeys(classes))
+    inverter = _Inverter(generator, labels, steps, restarts, samples, pixels_only, seed)
+    threads = torch.get_num_threads() if generator.device.type == "cpu" else 1
+    with tqdm(total=len(images), desc="invert", unit="img", disable=not progress) as bar:
+
+        def work(image: Tensor) -> Inversion:
+            found = inverter(image)
+            bar.update()
+            return found
+
+        return map_on_cores(threads, work, images.split(1))
+
+
+class _Inverter:
+    """What all images share: the random samples that descents start from, the distance, the numbers."""
+
+    def __init__(
+        self,
+        generator: LoadedGenerator,
+        classes: list[int],
+        steps: int,
+        restarts: int,
+        samples: int,
+        pixels_only: bool,
+        seed: int,
+    ) -> None:
+        self.generator, self.classes = generator, classes
+        self.steps, self.restarts, self.samples, self.seed = steps, restarts, samples, seed
+        self.parameter = next(generator.network.parameters())
+        network = None if pixels_only else EfficientNetLite0Extractor("inversion", ["1280"]).to(self.parameter)
+        self.distance = ImageDistance(network)
+        size = generator.config.generator.latent_dim
+        self.radii = (float(chi.ppf(0.005, size)), float(chi.ppf(0.995, size)))
+        self.search = self._search()
+
+    def _search(self) -> tuple[Tensor, Tensor, Tensor]:
+        """z [n, latent_dim], labels [n] and uint8 images [n, 3, R, R] of random samples."""
+        each = max(1, min(self.samples, SEARCHED // len(self.classes)))
+        z = self._latents(each).repeat(len(self.classes), 1)
+        labels = torch.tensor(self.classes).repeat_interleave(each)
+        images = torch.cat([self.generator.images(*part) for part in zip(z.split(256), labels.split(256), strict=True)])
+        return z.to(self.parameter), labels.to(self.parameter.device), images
+
+    def __call__(self, image: Tensor) -> Inversion:
+        """Invert one image, uint8 [1, 3, R, R]."""
+        target = _from_uint8(image.to(self.parameter.device), self.parameter)
+        with torch.no_grad():
+            activations = self.distance.activations(target)
+            z, labels = self._starts(target, activations)
+        for share, length in ROUNDS:
+            kept = math.ceil(share * self.restarts)
+            z, labels = z[:kept], labels[:kept]
+            z, order = self._descend(z, labels, target, activations, math.ceil(length * self.steps))
+            z, labels = z[order], labels[order]
+        label = int(labels[0])
+        baseline, seed = self._nearest_sample(label, target, activations)
+        return Inversion(z[0].cpu(), label, self.generator.images(z[:1], labels[:1])[0].cpu(), baseline, seed)
+
+    def _latents(self, count: int) -> Tensor:
+        size = self.generator.config.generator.latent_dim
+        return torch.stack([truncated_latent(self.seed + index, size) for index in range(count)])
+
+    def _starts(self, target: Tensor, activations: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The nearest random samples, nearest first; half of them at most of one class, where there are several."""
+        z, labels, images = self.search
+        order = self._rank(images, target, activations)
+        most = self.restarts if len(self.classes) == 1 else math.ceil(self.restarts / 2)
+        taken: dict[int, int] = {}
+        chosen: list[int] = []
+        for index, label in zip(order.tolist(), labels[order].tolist(), strict=True):
+            if len(chosen) < self.restarts and taken.get(label, 0) < most:
+                taken[label] = taken.get(label, 0) + 1
+                chosen.append(index)
+        return z[chosen], labels[chosen]
+
+    def _rank(self, images: Tensor, target: Tensor, activations: list[Tensor]) -> Tensor:
+        """Indices of uint8 images [n, 3, R, R], nearest first."""
+        by_pixels = torch.cat(
+            [(_from_uint8(part, target) - target).square().mean((1, 2, 3)) for part in images.split(256)]
+        )
+        order = by_pixels.argsort(stable=True)
+        first = order[:RANKED]
+        parts = [self.distance(_from_uint8(images[part], target), target, activations) for part in first.split(16)]
+        return torch.cat([first[torch.cat(parts).argsort(stable=True)], order[RANKED:]])
+
+    def _descend(
+        self, z: Tensor, labels: Tensor, target: Tensor, activations: list[Tensor], steps: int
+    ) -> tuple[Tensor, Tensor]:
+        """Descend from z [r, latent_dim] with Adam; the best z on each way, and their order, best first."""
+        z = z.detach().clone().requires_grad_()
+        optimiser = torch.optim.Adam([z], lr=LEARNING_RATE)
+        best, lowest = z.detach().clone(), torch.full((len(z),), torch.inf, dtype=z.dtype, device=z.device)
+        for step in range(steps + 1):
+            distances = self.distance(self.generator.network(z, labels), target, activations)
+            with torch.no_grad():
+                better = distances < lowest
+                lowest = torch.where(better, distances, lowest)
+                best = torch.where(better[:, None], z, best)
+            if step < steps:
+                # Constant, then linearly to zero: the last steps settle into the minimum.
+                optimiser.param_groups[0]["lr"] = LEARNING_RATE * min(1.0, 2 * (1 - step / steps))
+                distances.sum().backward(inputs=[z])
+                optimiser.step()
+                optimiser.zero_grad()
+                self._onto_shell(z)
+        return best, lowest.argsort(stable=True)
+
+    @torch.no_grad()
+    def _onto_shell(self, z: Tensor) -> None:
+        """Move z, in place, to the radii between which 99 % of N(0, I) lie: G has never seen others."""
+        radius = z.norm(dim=1, keepdim=True)
+        z.mul_(radius.clamp(*self.radii) / radius.clamp_min(1e-12))
+
+    @torch.no_grad()
+    def _nearest_sample(self, label: int, target: Tensor, activations: list[Tensor]) -> tuple[Tensor, int]:
+        images = self.generator.images(self._latents(self.samples), torch.full((self.samples,), label))
+        index = int(self._rank(images, target, activations)[0])
+        return images[index].cpu(), self.seed + index
+
+
+def _from_uint8(images: Tensor, like: Tensor) -> Tensor:
+    return images.to(like.dtype).div(127.5).sub(1.0)

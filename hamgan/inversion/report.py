@@ -1,0 +1,83 @@
+"""What is said and written of inverted pictures: lines, a sheet, a file of latents."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hamgan.checkpoint.files import save_tensors, temporary_name
+from hamgan.inversion.optimise import Inversion
+from hamgan.inversion.quality import Quality, mean_quality
+from hamgan.sheets import draw_sheet
+
+FORMAT = "hamgan-inversion-1"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A picture and what was found for it."""
+
+    file: Path
+    target: Tensor
+    """uint8 [3, R, R]."""
+    found: Inversion
+    class_name: str
+    quality: Quality
+    baseline: Quality
+    """Of the nearest random sample of the class that was found."""
+
+
+def describe(results: Sequence[Result], samples: int) -> list[str]:
+    """A line with the figures of every picture, and one with their averages where there are several."""
+    lines = [
+        f"{item.file.name}: {item.class_name}, {item.quality} (best of {samples} random samples: {item.baseline})"
+        for item in results
+    ]
+    if len(results) > 1:
+        mean, baseline = mean_quality([i.quality for i in results]), mean_quality([i.baseline for i in results])
+        lines.append(f"average: {mean} (best of {samples} random samples: {baseline})")
+    return lines
+
+
+def save_results(results: Sequence[Result], checkpoint: str, samples: int, sheet: Path) -> Path:
+    """Write the sheet (PNG) and beside it, as safetensors, what draws the reconstructions again; returns its path.
+
+    Tensors: z [N, latent_dim] and labels [N] for ``generator.images(z, labels)``, baseline_seeds [N], and the figures
+    psnr, ssim, cosine [N], those of the baseline with `baseline_` in front. Both files appear whole or not at all.
+    """
+    latents = sheet.with_suffix(".safetensors")
+    tensors = {
+        "z": torch.stack([item.found.z for item in results]),
+        "labels": torch.tensor([item.found.label for item in results]),
+        "baseline_seeds": torch.tensor([item.found.baseline_seed for item in results]),
+    }
+    for name in ("psnr", "ssim", "cosine"):
+        tensors[name] = torch.tensor([getattr(item.quality, name) for item in results])
+        tensors[f"baseline_{name}"] = torch.tensor([getattr(item.baseline, name) for item in results])
+    header = {"format": FORMAT, "checkpoint": checkpoint}
+    header["images"] = json.dumps([str(item.file) for item in results])
+    header["classes"] = json.dumps([item.class_name for item in results])
+    partial_sheet, partial_latents = temporary_name(sheet), temporary_name(latents)
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _draw(results, samples, partial_sheet)
+        save_tensors(tensors, partial_latents, header)
+        partial_latents.replace(latents)
+        partial_sheet.replace(sheet)
+    finally:
+        partial_sheet.unlink(missing_ok=True)
+        partial_latents.unlink(missing_ok=True)
+    return latents
+
+
+def _draw(results: Sequence[Result], samples: int, file: Path) -> None:
+    rows = [torch.stack([item.target, item.found.image, item.found.baseline]) for item in results]
+    titles = [
+        f"{item.file.name[:40]} as {item.class_name[:24]}, {item.quality.psnr:.1f} dB (random {item.baseline.psnr:.1f})"
+        for item in results
+    ]
+    groups = [("target", 1), ("reconstruction", 1), (f"best of {samples}", 1)]
+    draw_sheet(rows, titles, groups=groups, scale=max(1, 96 // rows[0].shape[-1])).save(file, format="PNG")
