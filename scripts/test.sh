@@ -15,4 +15,4 @@ echo "pytest ..."
 # A file per process at a time, on up to 8 cores; --long in one process, which counts all faults.
 processes=(-n logical --maxprocesses 8 --dist loadfile)
 [[ " $* " != *" --long "* ]] || processes=()
-exec "$PYTHON" -m pytest "${processes[@]}" "$@"
+exec "$PYTHON" -m pytest ${processes[@]+"${processes[@]}"} "$@"
