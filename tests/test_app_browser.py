@@ -237,7 +237,7 @@ def test_names_are_text_and_the_evaluation_is_shown(run: Path, browser: Chrome, 
     network, config, header = load_generator_file(run / "generator.safetensors")
     names = [MARKUP, *header["class_names"][1:]]
     file = tmp_path / "generator.safetensors"
-    extra = {"evaluation": EVALUATION}
+    extra = {"evaluations": [EVALUATION]}
     save_generator(file, network, replace(config, name=NAME), class_names=names, kimg=5.0, extra=extra)
     with served(file, tmp_path) as app:
         opened(browser, app)

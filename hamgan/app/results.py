@@ -58,8 +58,7 @@ class Studio:
     def about(self) -> str:
         """HTML: what is loaded."""
         generator = self.generator
-        evaluation = generator.header.get("evaluation")
-        row = evaluation if isinstance(evaluation, dict) else {}
+        row = generator.evaluations[-1] if generator.evaluations else {}
         return TEMPLATES.get_template("about.html").render(
             name=generator.config.name,
             resolution=generator.config.resolution,
