@@ -189,7 +189,7 @@ def test_training_on_a_folder_of_pictures_ends_with_code_0(script: Script, tmp_p
     options = ["--config", write_config(tmp_path), "--run_dir", tmp_path / "run", "--data.source", data]
     code, text = script("train", *options, "--train.total_kimg", "0.008")
     assert code == 0, text
-    assert "9 images at 32 px, 2 classes\nclasses   cat 5, cup 4\n" in text
+    assert "9 images at 32 px, 2 classes\nclasses   cats 5, dogs 4\n" in text
     assert hamgan.load_generator(tmp_path / "run").class_names == ["cats", "dogs"]
 
 

@@ -73,7 +73,8 @@ def test_a_run_tells_of_evaluations_that_are_newer_than_its_file(run: Path, tmp_
     own = rows(run)[0]
     other = own | {"protocol": "another", "class_table_efficientnet_lite0": ["long"]}
     strangers = [{"kimg": 0.016}, {"ema": False}, {"batch_norm": "standing"}, {"protocol": None}]
-    lines = [*(own | change for change in strangers), other, own | {"kid": 0.5}]
+    lines = [own | {"protocol": f"{change}"} | change for change in strangers] + [other]
+    lines += [{key: own[key] for key in ("kimg", "ema", "batch_norm", "protocol")} | {"kid": 0.5}]
     copy = tmp_path / "run"
     copy.mkdir()
     for name in ("generator.safetensors", "config.yaml", "results.jsonl"):

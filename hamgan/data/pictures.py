@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +16,8 @@ from hamgan.data.places import download_folder
 from hamgan.data.sources import DataError
 
 log = logging.getLogger(__name__)
+
+ADVICE = "remove or fill them, or prepare a store, which leaves such classes out"
 
 
 class PictureSource:
@@ -44,35 +47,40 @@ class PictureSource:
     def _check_every_class(self) -> None:
         """A class of which nothing can be decoded ends a run before it starts; costs a picture per class."""
         _, first = np.unique(self.labels, return_index=True)
-        for _ in self._pool.map(self._read_one, first.tolist()):
+        for _ in self._pool.map(self._decode_or_replace, first.tolist()):
             pass
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def _read_one(self, index: int) -> np.ndarray:
+        return self._decode_or_replace(index, self._warn_once)
+
+    def _decode_or_replace(self, index: int, told: Callable[[int, Exception], None] | None = None) -> np.ndarray:
+        """A picture, or the next one of its class that can be decoded."""
         try:
             return self._decode(index)
         except (DataError, OSError) as error:
             reason = str(error)
+            if told:
+                told(index, error)
         members = np.flatnonzero(self.labels == self.labels[index])
         for candidate in np.roll(members, -1 - int(np.searchsorted(members, index))).tolist():
             with contextlib.suppress(DataError, OSError):
                 return self._decode(candidate)
         raise DataError(
             f"no picture of class `{self.class_names[self.labels[index]]}` in {self.name} can be used "
-            f"({self._pictures[index].key} {reason}); remove the class or mend its pictures"
+            f"({self._pictures[index].key} {reason}); {ADVICE}"
         )
 
     def _decode(self, index: int) -> np.ndarray:
-        picture = self._pictures[index]
-        try:
-            return decode(read_bytes(picture), self._how)
-        except (DataError, OSError) as error:
-            if index not in self._unusable:
-                self._unusable.add(index)
-                log.warning("%s: %s %s; the next picture of its class stands in", self.name, picture.key, error)
-            raise
+        return decode(read_bytes(self._pictures[index]), self._how)
+
+    def _warn_once(self, index: int, error: Exception) -> None:
+        if index not in self._unusable:
+            self._unusable.add(index)
+            key = self._pictures[index].key
+            log.warning("%s: %s %s; the next picture of its class stands in", self.name, key, error)
 
     def read(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Images uint8 [B, H, W, 3]: centre crops, decoded by several threads; the same for any number of them."""
@@ -101,4 +109,4 @@ def _check_classes(source: str, listing: Listing) -> None:
     if empty := listing.left_out:
         listed = ", ".join(f"`{name}`" for name in empty[:5]) + (", ..." if len(empty) > 5 else "")
         classes = len(listing.class_names) + len(empty)
-        raise DataError(f"{source}: {len(empty)} of {classes} classes have no images ({listed}); remove or fill them")
+        raise DataError(f"{source}: {len(empty)} of {classes} classes have no images ({listed}); {ADVICE}")
