@@ -8,7 +8,7 @@ from torch import Tensor
 from hamgan.evaluation.efficientnet import EfficientNetLite0Extractor
 
 FEATURE_WEIGHT = 0.03
-"""At 20 dB both parts are about as large: reconstructions of held-out photographs lose 0.3 dB for it."""
+"""Measured on 12 held-out photographs (demo, 32 px): cosine of features 0.57 instead of 0.47 for 1.3 dB of PSNR."""
 
 
 @dataclass(frozen=True)
