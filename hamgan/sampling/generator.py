@@ -25,7 +25,7 @@ BatchNormStatistics = Literal["running", "standing", "ema"]
 
 def to_uint8(images: Tensor) -> Tensor:
     """[-1, 1] to 0..255, rounded, exactly as the images are saved. Shapes: [B, 3, H, W] -> the same, uint8."""
-    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 class LoadedGenerator:

@@ -1,9 +1,9 @@
 """The generator's evaluation forward in a form for sampling: the same images, fewer passes over weights and memory.
 
-Against the form that is trained: weights are divided by their singular values once and for all; nearest up-sampling and
-the 3x3 convolution behind it are 2x2 convolutions at the small size, one for each of the four phases of the output (4/9
-of the multiplications), whose kernels are made once; batch norm writes those phases straight to their places;
-everything elementwise happens in place; the shortcut is added at the small resolution.
+Against the form that is trained: weights are divided by their singular values once and for all; the kernels that do
+nearest up-sampling and a 3x3 convolution at once (4/9 of the multiplications) are made once; on small maps each phase
+of the output is a convolution of its own; everything elementwise happens in place; the shortcut is added at the small
+resolution.
 """
 
 import copy
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hamgan.layers import BatchNorm, GeneratorBlock
 from hamgan.networks import START, Generator
-from hamgan.spectral import SpectralConv2d, SpectralWeight
+from hamgan.spectral import SpectralConv2d, SpectralWeight, resampling_kernel, resampling_taps
 
 LARGEST_CHUNK = 4
 """As fast as 8 and 16 at 128 px (widths 16 and 64, one core: 1.01 and 0.97 of the images/s of 8), and a single image,
@@ -22,8 +22,9 @@ which costs a whole chunk, is not left waiting for fifteen others."""
 HEAP_BYTES = 2**25
 """The largest block that glibc keeps for reuse; larger ones cost a page fault per 4 KiB at every allocation."""
 SMALL_MAP = 8
-"""Up to this height every phase is a convolution of its own: all phases at once take a row and a column too many, 0.56
-of the work of a 4x4 map (one core, width 64: 0.45 of the time at 4x4, 0.69 at 8x8, 1.0 at 16x16; width 16: 1.0)."""
+"""Up to this height the four phases of an up-sampled convolution are convolutions of their own: 0.26 (4x4) and 0.46
+(8x8) of the time of the one transposed convolution that does larger maps (width 64, batch 4, one core; 0.5 and 1.3 at
+width 16)."""
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 # Output row 2i + a of an up-sampled 3-tap convolution sees the input rows i - 1 + a and i + a; [phase, tap, weight].
@@ -68,14 +69,15 @@ class InferenceNorm(nn.Module):
 class InferenceBlock(nn.Module):
     """`GeneratorBlock` for sampling; overwrites its input. Shapes: x [B, in, H, W] -> [B, out, 2H, 2W]."""
 
-    def __init__(self, block: GeneratorBlock) -> None:
+    def __init__(self, block: GeneratorBlock, size: int) -> None:
+        """``size``: height of the block's input."""
         super().__init__()
         self.norm1, self.norm2 = InferenceNorm(block.norm1), InferenceNorm(block.norm2)
-        self.conv2, self.shortcut = block.conv2, block.shortcut
-        assert block.conv1.bias is not None
-        self.channels = len(block.conv1.bias)
-        self.register_buffer("kernel", phase_kernel(block.conv1.weight))
-        self.register_buffer("kernel_bias", block.conv1.bias.repeat(4))
+        self.conv2, self.shortcut, self.bias = block.conv2, block.shortcut, block.conv1.bias
+        self.small = size <= SMALL_MAP
+        weight = block.conv1.weight
+        taps = resampling_taps("up").to(weight)
+        self.register_buffer("kernel", phase_kernel(weight) if self.small else resampling_kernel(weight, taps, up=True))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """The block's output, channels last."""
@@ -83,26 +85,28 @@ class InferenceBlock(nn.Module):
         shortcut = F.conv2d(x, self.shortcut.weight, self.shortcut.bias)
         x = self.norm1(x, condition).relu_()
         scale, shift = self.norm2.factors(condition, x)
-        shape = (batch, self.channels, 2 * height, 2 * width)
-        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        for (a, b), phase in zip(PHASES, self._up_sampled(x), strict=True):
-            torch.addcmul(shift, phase, scale, out=y[:, :, a::2, b::2])
+        y = self._by_phases(x, scale, shift) if self.small else self._at_once(x, scale, shift)
         y = F.conv2d(y.relu_(), self.conv2.weight, self.conv2.bias, padding=1)
-        cells = y.permute(0, 2, 3, 1).view(batch, height, 2, width, 2, self.channels)
+        cells = y.permute(0, 2, 3, 1).view(batch, height, 2, width, 2, -1)
         cells.add_(shortcut.permute(0, 2, 3, 1)[:, :, None, :, None])
         return y
 
-    def _up_sampled(self, x: Tensor) -> list[Tensor]:
-        """The first convolution behind up-sampling, a map [B, out, H, W] per phase."""
-        height, width = x.shape[2:]
-        kernel, bias = self.get_buffer("kernel"), self.get_buffer("kernel_bias")
-        if height > SMALL_MAP:
-            phases = F.conv2d(x, kernel, bias, padding=1).split(self.channels, dim=1)
-            return [phase[:, :, a : a + height, b : b + width] for (a, b), phase in zip(PHASES, phases, strict=True)]
+    def _at_once(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Up-sampling, first convolution and second norm: [B, in, H, W] -> [B, out, 2H, 2W], channels last."""
+        y = F.conv_transpose2d(x, self.get_buffer("kernel"), self.bias, stride=2, padding=1)
+        return torch.addcmul(shift, y, scale, out=y)
+
+    def _by_phases(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """The same; every phase goes straight to its places."""
+        batch, _, height, width = x.shape
+        kernels = self.get_buffer("kernel").chunk(4)
+        shape = (batch, len(kernels[0]), 2 * height, 2 * width)
+        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         padded = F.pad(x, (1, 1, 1, 1))
-        windows = [padded[:, :, a : a + height + 1, b : b + width + 1] for a, b in PHASES]
-        parts = zip(windows, kernel.split(self.channels), bias.split(self.channels), strict=True)
-        return [F.conv2d(*part) for part in parts]
+        for (a, b), kernel in zip(PHASES, kernels, strict=True):
+            window = padded[:, :, a : a + height + 1, b : b + width + 1]
+            torch.addcmul(shift, F.conv2d(window, kernel, self.bias), scale, out=y[:, :, a::2, b::2])
+        return y
 
 
 class InferenceGenerator(nn.Module):
@@ -115,7 +119,12 @@ class InferenceGenerator(nn.Module):
         super().__init__()
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
         self.network = copy.deepcopy(network, shared).eval()
-        blocks = [InferenceBlock(block) for block in self.network.blocks if isinstance(block, GeneratorBlock)]
+        sizes = [START * 2**index for index in range(len(self.network.blocks))]
+        blocks = [
+            InferenceBlock(block, size)
+            for block, size in zip(self.network.blocks, sizes, strict=True)
+            if isinstance(block, GeneratorBlock)
+        ]
         self.network.blocks = nn.ModuleList(blocks)
         for context in self.network.contexts.values():
             norm = getattr(context, "norm", None)
