@@ -24,9 +24,10 @@ def describe_numbers(row: dict[str, Any]) -> list[str]:
         name, suffix = _split_key(key)
         if name is None or not isinstance(value, float):
             continue
-        spread = row.get(f"{name}_std{suffix}")
+        spread, over_seeds = row.get(f"{name}_std{suffix}"), row.get(f"{name}_seeds_std{suffix}")
         extractor = f" ({row['extractor']})" if suffix else ""
-        lines.append(f"{NAMES[name]}{extractor}: {value:.5g}" + (f" ± {spread:.2g}" if spread is not None else ""))
+        line = f"{NAMES[name]}{extractor}: {value:.5g}" + (f" ± {spread:.2g}" if spread is not None else "")
+        lines.append(line + (f" (± {over_seeds:.2g} over {row['repeats']} seeds)" if over_seeds is not None else ""))
     return lines
 
 
