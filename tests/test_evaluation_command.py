@@ -56,6 +56,33 @@ def test_preset_of_yaml_is_the_default_and_options_win(
     assert row["preset"] == str(tmp_path / "mine.yaml")
 
 
+def test_the_spread_over_seeds_is_printed(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = save_flat(crop_photographs(1, 1), tmp_path / "real")
+    arguments = ["--checkpoint", str(run_folder), "--reference", str(images), "--num-samples", "6", *COMMON]
+    main([*arguments, "--metrics", "fid", "--repeats", "2"])
+    printed = capsys.readouterr().out
+    row = json.loads((run_folder / "results.jsonl").read_text())
+    assert f"(± {row['fid_seeds_std_efficientnet_lite0']:.2g} over 2 seeds)" in printed
+    assert "protocol: 6 samples (mean of seeds 0 to 1, " in printed
+
+
+def test_a_reference_file_of_another_split_than_the_presets_is_told(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = tmp_path / "val.safetensors"
+    save_by_class(crop_photographs(1, 2), tmp_path / "real" / "train")
+    save_by_class(crop_photographs(2, 2), tmp_path / "real" / "val")
+    main(["reference", "--data", str(tmp_path / "real"), "--resolution", "32", "--output", str(reference), *COMMON])
+    arguments = ["--checkpoint", str(run_folder), "--reference", str(reference), "--num-samples", "6", *COMMON]
+    told = "the reference file holds the val split, the protocol says train"
+    main([*arguments, "--metrics", "fid", "--preset", "biggan"])
+    assert f"warning: {told}" in capsys.readouterr().out
+    main([*arguments, "--metrics", "fid"])
+    assert told not in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=told):
+        main([*arguments, "--metrics", "fid", "--preset", "biggan", "--strict"])
+
+
 def test_sweep_writes_a_curve_and_a_table(run_folder: Path, tmp_path: Path) -> None:
     images = save_flat(crop_photographs(1, 1), tmp_path / "real")
     output = tmp_path / "sweep.png"

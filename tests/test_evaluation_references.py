@@ -115,3 +115,16 @@ def test_a_file_that_is_nothing_of_that_is_named(
     (tmp_path / "notes.txt").write_text("no reference")
     with pytest.raises(ConfigError, match=r"notes\.txt"):
         evaluate(samples, tmp_path / "notes.txt", ("fid",), extractor=extractor, **OPTIONS)
+
+
+def test_linked_folders_are_measured_too(
+    tmp_path: Path, source: Path, samples: Path, extractor: FeatureExtractor
+) -> None:
+    (tmp_path / "links").mkdir()
+    for folder in (source / "val").iterdir():
+        (tmp_path / "links" / folder.name).symlink_to(folder)
+    (tmp_path / "links" / ".thumbnail.png").write_bytes(b"no picture")
+    options: dict[str, Any] = {**OPTIONS, "extractor": extractor}
+    rows = [evaluate(samples, folder, ("fid",), **options) for folder in (tmp_path / "links", source / "val")]
+    assert rows[0]["reference_count"] == len(VAL)
+    assert rows[0]["reference_hash"] == rows[1]["reference_hash"]

@@ -167,6 +167,11 @@ def _warnings(count: int, real: FeatureStatistics | None, extractor: FeatureExtr
                     f"{what}: {number:,} images for the covariance of {extractor.dimension} features; the FID is far "
                     f"above that of {10 * extractor.dimension:,} and must only be compared at the same counts"
                 )
+    if real and (measured := real.description.get("split")) not in (None, protocol.split):
+        found.append(
+            f"the reference file holds the {measured} split, the protocol says {protocol.split}; give --split "
+            f"{measured} or another file"
+        )
     if protocol.precision != "fp32":
         change = {"bf16": "4.5e-3", "tf32": "1e-3"}[protocol.precision]
         found.append(f"{protocol.precision} features differ from fp32's by about {change} relative; do not quote")

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from hamgan.config import ConfigError
+from hamgan.data.folder import walk_files
 from hamgan.messages import one_line
 from hamgan.sampling import LoadedGenerator, truncated_latent
 
@@ -54,17 +55,17 @@ class Images(Protocol):
 class FolderImages:
     """All images below a folder in the order of their paths; labels are the first-level folders, where there are any.
 
-    torch-fidelity takes the same order for a flat folder. Images are read as RGB; every image must have the first one's
-    size: an evaluation never resizes on its own account.
+    Links are followed, hidden files left out. torch-fidelity takes the same order for a flat folder. Images are read as
+    RGB; every image must have the first one's size: an evaluation never resizes on its own account.
     """
 
     kind = "folder"
 
     def __init__(self, folder: Path, split: str | None = None) -> None:
         self.folder, self.split = folder, split
-        self.files = sorted(
-            (file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file()), key=str
-        )
+        # Not rglob, which passes linked folders over.
+        found = [folder / name for name, _ in walk_files(folder)]
+        self.files = sorted((file for file in found if file.suffix.lower() in EXTENSIONS), key=str)
         if not self.files:
             raise ConfigError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
         parents = [file.relative_to(folder).parts[0] if file.parent != folder else None for file in self.files]

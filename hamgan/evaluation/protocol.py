@@ -131,7 +131,9 @@ def protocol_line(row: dict[str, Any]) -> str:
     if row.get("seed") is not None:
         average = {True: "EMA", False: "no EMA", None: "EMA unknown"}[row.get("ema")]
         position = f", {row['kimg']:g} kimg" if row.get("kimg") is not None else ""
-        parts[0] += f" (seed {row['seed']}, {row['labels']} labels, truncation {row['truncation']:g}, {average}"
+        last = row["seed"] + row.get("repeats", 1) - 1
+        seeds = f"seed {row['seed']}" if last == row["seed"] else f"mean of seeds {row['seed']} to {last}"
+        parts[0] += f" ({seeds}, {row['labels']} labels, truncation {row['truncation']:g}, {average}"
         parts[0] += f", {row['batch_norm'] or 'unknown'} BN statistics{position})"
     if row.get("reference"):
         count = f"{row['reference_count']:,} images" if row.get("reference_count") else "unknown count"

@@ -37,9 +37,14 @@ class Number(NamedTuple):
     title: str
     value: float
     spread: float | None
+    """Over subsets or splits."""
+    seeds_spread: float | None
+    """Over the seeds of repeated evaluations."""
+    seeds: int
 
     def __str__(self) -> str:
-        return f"{self.value:.5g}" + (f" ± {self.spread:.2g}" if self.spread is not None else "")
+        text = f"{self.value:.5g}" + (f" ± {self.spread:.2g}" if self.spread is not None else "")
+        return text + (f" (± {self.seeds_spread:.2g} over {self.seeds} seeds)" if self.seeds_spread is not None else "")
 
 
 def numbers_of(row: dict[str, Any]) -> list[Number]:
@@ -50,7 +55,8 @@ def numbers_of(row: dict[str, Any]) -> list[Number]:
         if name is None or not isinstance(value, float):
             continue
         extractor = f" ({row['extractor']})" if suffix else ""
-        numbers.append(Number(key, NAMES[name] + extractor, value, row.get(f"{name}_std{suffix}")))
+        spreads = (row.get(f"{name}{kind}_std{suffix}") for kind in ("", "_seeds"))
+        numbers.append(Number(key, NAMES[name] + extractor, value, *spreads, row.get("repeats", 1)))
     return numbers
 
 
