@@ -55,8 +55,8 @@ def numbers_of(row: dict[str, Any]) -> list[Number]:
         if name is None or not isinstance(value, float):
             continue
         extractor = f" ({row['extractor']})" if suffix else ""
-        spreads = (row.get(f"{name}{kind}_std{suffix}") for kind in ("", "_seeds"))
-        numbers.append(Number(key, NAMES[name] + extractor, value, *spreads, row.get("repeats", 1)))
+        spread, over_seeds = row.get(f"{name}_std{suffix}"), row.get(f"{name}_seeds_std{suffix}")
+        numbers.append(Number(key, NAMES[name] + extractor, value, spread, over_seeds, row.get("repeats", 1)))
     return numbers
 
 
