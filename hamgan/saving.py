@@ -1,6 +1,7 @@
 """When a run's state goes to disk, and what all its processes do when the disk does not take it."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -9,6 +10,7 @@ from hamgan.checkpoint import (
     CheckpointWriter,
     Progress,
     evaluations_of_run,
+    load_generator_file,
     networks_of,
     save_generator,
     take_snapshot,
@@ -61,11 +63,25 @@ class Saving:
         if problem:
             self.say(f"warning: {problem}; the run goes on and tries again at the next checkpoint")
 
+    def renew_generator(self, progress: Progress) -> None:
+        """Write generator.safetensors where it is not of the weights that a run resumes from: a kill came between."""
+        try:
+            kimg = load_generator_file(self._generator_file)[2].get("kimg")
+        except CheckpointError:
+            kimg = None
+        if kimg != progress.images / 1000:
+            self.images = progress.images
+            self.write_generator()
+
+    @property
+    def _generator_file(self) -> Path:
+        return self.config.folder / "generator.safetensors"
+
     def write_generator(self) -> None:
         """Renew generator.safetensors from the weights as they are, after a return to an older checkpoint."""
         kimg = self.images / 1000
         save_generator(
-            self.config.folder / "generator.safetensors",
+            self._generator_file,
             self.step.sampler,
             self.config,
             class_names=self.class_names,

@@ -80,6 +80,8 @@ class Training:
         accelerator.wait_for_everyone()
         self.log = RunLog(self.folder, config, accelerator, self.progress.images)
         self.saving = Saving(config, self.source.class_names, self.step, self.log.say)
+        if self.progress.images and accelerator.is_main_process:
+            self.saving.renew_generator(self.progress)
         for line in describe_run(config, self.source, self.step, self.noise):
             self.log.say(line)
 

@@ -255,3 +255,17 @@ def test_intervals_are_passed_once_per_multiple_whatever_the_rounding() -> None:
         assert passed == [images, 2 * images, 3 * images]
     assert crosses(990, 1100, 0.5)
     assert not crosses(0, 10**9, 0)
+
+
+def test_a_generator_file_of_other_weights_is_renewed_on_resume(tmp_path: Path) -> None:
+    """As a kill leaves it between a checkpoint (or a return to an older one) and the file."""
+    run = run_small(tmp_path, "train.total_kimg=0.016")
+    file = run / "generator.safetensors"
+    old = file.read_bytes()
+    run_small(tmp_path, "train.total_kimg=0.032")
+    expected = load_file(file)
+    file.unlink()  # tensors that were read from it still see its bytes
+    file.write_bytes(old)
+    run_small(tmp_path, "train.total_kimg=0.032")
+    assert_same_state(load_file(file), expected)
+    assert load_generator(run, device="cpu").kimg == 0.032
