@@ -262,8 +262,8 @@ class Training:
         self.monitor.memory = self.progress.monitor
         self.saving.images = self.progress.images
         if self.accelerator.is_main_process:
+            self.saving.write_generator()  # first: killed in between, the run comes here again and not past it
             commit_rollback(self.folder, target, self.progress)
-            self.saving.write_generator()
         self.log.rewind(self.progress.images)
         self.log.say(f"rolled back to {target.name} (rollback {self.progress.stream}): {what}")
         self.accelerator.wait_for_everyone()
