@@ -91,6 +91,9 @@ def check_output(path: Path) -> None:
             f"{path}: sheets are written as .png, films as .gif or .mp4, arrays as .npz; "
             "a name without an ending is a folder of .png files"
         )
+    for above in path.parents:
+        if above.is_file():
+            raise ConfigError(f"{path}: {above} is a file, not a folder; choose another --out")
     if path.is_dir() and kind not in OUTPUTS and not any(path.iterdir()):
         return
     if path.exists():

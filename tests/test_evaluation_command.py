@@ -66,7 +66,7 @@ def test_the_spread_over_seeds_is_printed(run_folder: Path, tmp_path: Path, caps
     assert "protocol: 6 samples (mean of seeds 0 to 1, " in printed
 
 
-def test_a_reference_file_of_another_split_than_the_presets_is_told(
+def test_a_reference_file_of_another_split_is_told_and_refused_by_a_preset(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reference = tmp_path / "val.safetensors"
@@ -75,15 +75,39 @@ def test_a_reference_file_of_another_split_than_the_presets_is_told(
     main(["reference", "--data", str(tmp_path / "real"), "--resolution", "32", "--output", str(reference), *COMMON])
     arguments = ["--checkpoint", str(run_folder), "--reference", str(reference), "--num-samples", "6", *COMMON]
     told = "the reference file holds the val split, the protocol says train"
-    main([*arguments, "--metrics", "fid", "--preset", "biggan"])
+    main([*arguments, "--metrics", "fid", "--split", "train"])
     assert f"warning: {told}" in capsys.readouterr().out
     main([*arguments, "--metrics", "fid"])
     assert told not in capsys.readouterr().out
     with pytest.raises(ConfigError, match=told):
-        main([*arguments, "--metrics", "fid", "--preset", "biggan", "--strict"])
+        main([*arguments, "--metrics", "fid", "--split", "train", "--strict"])
+    with pytest.raises(ConfigError, match=f"preset biggan: {told}"):
+        main([*arguments, "--metrics", "fid", "--preset", "biggan"])
 
 
-def test_sweep_writes_a_curve_and_a_table(run_folder: Path, tmp_path: Path) -> None:
+def test_bf16_features_state_the_change_of_fid(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = save_flat(crop_photographs(1, 2), tmp_path / "real")
+    arguments = ["--checkpoint", str(run_folder), "--reference", str(images), "--num-samples", "20", *COMMON]
+    arguments += ["--metrics", "fid"]
+    main(arguments)
+    main([*arguments, "--precision", "bf16"])
+    full, rounded = (json.loads(line) for line in (run_folder / "results.jsonl").read_text().splitlines()[-2:])
+    name = "fid_efficientnet_lite0"
+    assert "fid_change_of" not in full
+    # All images are fewer than the part that is measured both ways, so the change is that of the whole FID.
+    assert rounded["fid_change_of"] == pytest.approx(full[name], rel=1e-6)
+    assert rounded["fid_change_bf16"] == pytest.approx(rounded[name] - full[name], abs=1e-5 * full[name])
+    assert 0 < abs(rounded["fid_change_bf16"]) < 0.02 * full[name]
+    assert f"bf16 moved the FID of 20 samples against {len(images_in(images))} reference" in capsys.readouterr().out
+
+
+def images_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.png"))
+
+
+def test_sweep_writes_a_curve_and_a_table(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = save_flat(crop_photographs(1, 1), tmp_path / "real")
     output = tmp_path / "sweep.png"
     sources = ["--checkpoint", str(run_folder), "--reference", str(images), "--num_samples", "6"]
@@ -93,6 +117,7 @@ def test_sweep_writes_a_curve_and_a_table(run_folder: Path, tmp_path: Path) -> N
     header, *rows = output.with_suffix(".csv").read_text().splitlines()
     column = header.split(",").index("truncation")
     assert [row.split(",")[column] for row in rows] == ["0.5", "1.0"]
+    assert "truncation 0.5, 1, " in capsys.readouterr().out
 
 
 def test_neighbours_show_copies_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """From seeds and classes to images: what decides an image, what is refused, what is written."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,12 +145,13 @@ def test_classes_go_by_index_name_and_part_of_a_name(generator: LoadedGenerator)
         (6, "class 6 is out of range; there are classes 0 to 5"),
         ("6", "class 6 is out of range; there are classes 0 to 5"),
         (-1, "class -1 is out of range"),
+        (1.7, "class 1.7 is neither a whole number nor a name"),
         ("vulcano", "no class is called 'vulcano'; nearest: volcano"),
         ("gold", "no class is called 'gold'; nearest: goldfish, golden retriever"),
         ("zzzz", "no class is called 'zzzz'; there are tench"),
     ],
 )
-def test_an_unknown_class_names_the_nearest(generator: LoadedGenerator, name: int | str, message: str) -> None:
+def test_an_unknown_class_names_the_nearest(generator: LoadedGenerator, name: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         generator.class_index(name)
 
@@ -201,6 +203,7 @@ def test_nothing_is_overwritten_and_other_formats_are_refused(generator: LoadedG
         (taken, "exists already"),
         (tmp_path, "exists already"),
         (tmp_path / "a.jpg", "sheets are written as .png"),
+        (taken / "folder" / "a.png", "taken.png is a file, not a folder"),
     ):
         with pytest.raises(ConfigError, match=message):
             sample_to(generator, [0], [0], 1.0, out)

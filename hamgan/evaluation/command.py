@@ -19,7 +19,7 @@ from hamgan.evaluation.reference import open_reference_images, save_reference
 from hamgan.evaluation.report import TABLES, append_row, describe_numbers, print_row, save_table
 from hamgan.evaluation.samples import images_of, is_generator, load_samples
 from hamgan.evaluation.statistics import measure
-from hamgan.evaluation.sweep import TRUNCATIONS, save_sweep, truncation_sweep
+from hamgan.evaluation.sweep import TRUNCATIONS, save_sweep, sweep_protocol, truncation_sweep
 from hamgan.messages import did_you_mean
 
 
@@ -127,11 +127,9 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         parser.set_defaults(metrics=",".join(values["metrics"]))
     options = _parse(parser, arguments)
     samples, results, quiet = options.pop("checkpoint"), options.pop("results"), options.pop("quiet")
-    options.pop("preset")
     metrics = [name.strip() for name in options.pop("metrics").split(",") if name.strip()]
     table, confusion = _class_files(options, metrics)
     row = evaluate(samples, options.pop("reference"), metrics, progress=not quiet, **options)
-    row["preset"] = str(preset) if preset else None
     if not Processes.current().is_main:
         return
     print_row(row)
@@ -199,7 +197,7 @@ def run_sweep(arguments: Sequence[str]) -> None:
     if Processes.current().is_main:
         for row in rows:
             print(f"truncation {row['truncation']:g}: {'; '.join(describe_numbers(row))}")
-        print(f"protocol: {rows[-1]['protocol']}")
+        print(f"protocol: {sweep_protocol(rows)}")
         print(f"curve {paths[0]}, table {paths[1]}")
 
 

@@ -16,6 +16,7 @@ from hamgan.evaluation.images import Images
 from hamgan.evaluation.numbers import ClassAccuracy, compute_numbers, over_repeats
 from hamgan.evaluation.protocol import NEED_FEATURES, NEED_REFERENCE_FEATURES, Protocol, make_protocol, protocol_line
 from hamgan.evaluation.reference import check_comparable, class_histogram, reference_statistics
+from hamgan.evaluation.rounding import describe_change, fid_change
 from hamgan.evaluation.samples import images_of, load_samples
 from hamgan.evaluation.statistics import FeatureStatistics, measure
 
@@ -76,6 +77,7 @@ def evaluate(
     _check_memory(images, extractor, protocol, memory_gib)
     shared: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "processes": processes}
     real = _open_reference(reference, images, extractor, protocol, cache, shared)
+    _check_split(real, protocol, preset)
     warnings = _warnings(len(images), real, extractor, protocol)
     if strict and warnings:
         raise ConfigError("; ".join(warnings))
@@ -91,6 +93,10 @@ def evaluate(
         each.append(_same_on_every_process(numbers, processes))
     row: dict[str, Any] = {f"{name}{extractor.suffix}": value for name, value in over_repeats(each).items()}
     row |= _protocol_row(found, real, protocol, processes, extractor)
+    if protocol.precision != "fp32" and "fid" in protocol.metrics:
+        change = fid_change(images, reference, extractor, protocol, shared)
+        row |= change
+        warnings += describe_change(change, protocol.precision)
     row |= {"preset": str(preset) if preset else None, "warnings": warnings}
     row |= {"seconds": round(time.perf_counter() - start, 2), "protocol": protocol_line(row)}
     return _same_on_every_process(row, processes)
@@ -167,15 +173,28 @@ def _warnings(count: int, real: FeatureStatistics | None, extractor: FeatureExtr
                     f"{what}: {number:,} images for the covariance of {extractor.dimension} features; the FID is far "
                     f"above that of {10 * extractor.dimension:,} and must only be compared at the same counts"
                 )
-    if real and (measured := real.description.get("split")) not in (None, protocol.split):
-        found.append(
-            f"the reference file holds the {measured} split, the protocol says {protocol.split}; give --split "
-            f"{measured} or another file"
-        )
+    if problem := _other_split(real, protocol):
+        found.append(problem)
     if protocol.precision != "fp32":
         change = {"bf16": "4.5e-3", "tf32": "1e-3"}[protocol.precision]
         found.append(f"{protocol.precision} features differ from fp32's by about {change} relative; do not quote")
     return found
+
+
+def _check_split(real: FeatureStatistics | None, protocol: Protocol, preset: str | Path | None) -> None:
+    """A preset is a published protocol: against another split its name would be a lie."""
+    if preset and (problem := _other_split(real, protocol)):
+        raise ConfigError(f"preset {preset}: {problem}")
+
+
+def _other_split(real: FeatureStatistics | None, protocol: Protocol) -> str:
+    measured = real.description.get("split") if real else None
+    if measured in (None, protocol.split):
+        return ""
+    return (
+        f"the reference file holds the {measured} split, the protocol says {protocol.split}; give --split "
+        f"{measured} or another file"
+    )
 
 
 def _protocol_row(

@@ -59,7 +59,8 @@ class Protocol:
     resizer: Resizer = "native"
     """native: the extractor's own (Inception: TensorFlow 1's bilinear); clean: clean-fid's antialiased bicubic."""
     precision: Precision = "fp32"
-    """Arithmetic of the extractor; bf16 moves features by 4.5e-3 relative, tf32 by 1e-3: not for numbers to quote."""
+    """Arithmetic of the extractor; bf16 moves features by 4.5e-3 relative, tf32 by 1e-3: not for numbers to quote. The
+    row has the change of FID that it causes on a part of the samples."""
     inception_sha256: str = WEIGHTS_SHA256
     """First digits of the hash that the Inception weights must have; other weights label their numbers with it."""
 
@@ -133,7 +134,8 @@ def protocol_line(row: dict[str, Any]) -> str:
         position = f", {row['kimg']:g} kimg" if row.get("kimg") is not None else ""
         last = row["seed"] + row.get("repeats", 1) - 1
         seeds = f"seed {row['seed']}" if last == row["seed"] else f"mean of seeds {row['seed']} to {last}"
-        parts[0] += f" ({seeds}, {row['labels']} labels, truncation {row['truncation']:g}, {average}"
+        truncation = row["truncation"] if isinstance(row["truncation"], str) else f"{row['truncation']:g}"
+        parts[0] += f" ({seeds}, {row['labels']} labels, truncation {truncation}, {average}"
         parts[0] += f", {row['batch_norm'] or 'unknown'} BN statistics{position})"
     if row.get("reference"):
         count = f"{row['reference_count']:,} images" if row.get("reference_count") else "unknown count"

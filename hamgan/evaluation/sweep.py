@@ -8,7 +8,7 @@ from hamgan.config import ConfigError
 from hamgan.distributed import Processes
 from hamgan.evaluation.evaluator import evaluate
 from hamgan.evaluation.features import FeatureExtractor
-from hamgan.evaluation.protocol import Protocol
+from hamgan.evaluation.protocol import Protocol, protocol_line
 from hamgan.evaluation.report import save_table
 from hamgan.evaluation.samples import load_samples
 
@@ -50,6 +50,12 @@ def save_sweep(rows: Sequence[dict[str, Any]], picture: str | Path) -> list[Path
     return [picture, table]
 
 
+def sweep_protocol(rows: Sequence[dict[str, Any]]) -> str:
+    """The one line for all rows: they differ in truncation only."""
+    values = ", ".join(f"{row['truncation']:g}" for row in rows)
+    return protocol_line(rows[0] | {"truncation": values})
+
+
 def _draw(rows: Sequence[dict[str, Any]], picture: Path) -> None:
     import matplotlib
 
@@ -67,7 +73,7 @@ def _draw(rows: Sequence[dict[str, Any]], picture: Path) -> None:
     axes.set_ylabel(f"FID{name}")
     axes.set_title("Truncation sweep")
     axes.grid(alpha=0.3)
-    figure.text(0.01, -0.02, _wrapped(rows[-1]["protocol"]), fontsize=6, va="top")
+    figure.text(0.01, -0.02, _wrapped(sweep_protocol(rows)), fontsize=6, va="top")
     figure.savefig(picture, dpi=150, bbox_inches="tight")
     pyplot.close(figure)
 

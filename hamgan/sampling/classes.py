@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
@@ -40,7 +41,10 @@ def readable_names(class_names: Sequence[str] | None, count: int) -> list[str] |
 def find_class(name: int | str, class_names: Sequence[str] | None, count: int) -> int:
     """The index of a class given by index, name, a part of its name, or synset; ConfigError names what is nearest."""
     if not isinstance(name, str) or name.isdecimal():
-        index = int(name)
+        try:
+            index = int(name) if isinstance(name, str) else operator.index(name)
+        except TypeError as error:
+            raise ConfigError(f"class {name!r} is neither a whole number nor a name") from error
         if not 0 <= index < count:
             raise ConfigError(f"class {index} is out of range; there are classes 0 to {count - 1}")
         return index
