@@ -26,7 +26,7 @@ from hamgan.checkpoint import CheckpointError, list_checkpoints
 from hamgan.config import ConfigError, TrainConfig, load_config
 from hamgan.rollback import Diverged
 from hamgan.sampling import load_generator
-from hamgan.setting_up import crosses, learning_rate_factor, micro_batch
+from hamgan.setting_up import crosses, learning_rate_factor, make_accelerator, micro_batch
 from hamgan.stopping import Stopped
 from hamgan.training import Training
 
@@ -269,3 +269,14 @@ def test_a_generator_file_of_other_weights_is_renewed_on_resume(tmp_path: Path) 
     run_small(tmp_path, "train.total_kimg=0.032")
     assert_same_state(load_file(file), expected)
     assert load_generator(run, device="cpu").kimg == 0.032
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="with an accelerator its own bf16 decides")
+@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16"), (False, "no")])
+def test_auto_takes_bf16_where_the_cpu_has_matrix_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amx: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": amx})
+    assert make_accelerator(small_config(tmp_path, "train.precision=auto")).mixed_precision == expected
+    forget_accelerator()
+    assert make_accelerator(small_config(tmp_path, "train.precision=fp32")).mixed_precision == "no"

@@ -73,7 +73,8 @@ class TrainConfig:
     ema_start_kimg: float = 0.0
     """Until then the average is a copy of G."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """auto: bf16 on a GPU that has it, fp32 elsewhere. Losses, logits and decompositions stay in fp32."""
+    """auto: bf16 on a GPU that has it and on a CPU with AMX, fp32 elsewhere. Losses, logits and decompositions stay in
+    fp32."""
     tf32: bool = False
     """Allow TF32 in fp32 convolutions and matrix products on NVIDIA GPUs."""
     compile: bool = False
