@@ -33,7 +33,7 @@ def make_accelerator(config: Config) -> Accelerator:
 def has_fast_bf16() -> bool:
     """Whether bf16 pays: on GPUs that have it and on CPUs with matrix units for it.
 
-    On such a CPU (Intel, AMX) a step of the demo takes 0.56 of its time in fp32; without AMX, bf16 is the slower one.
+    On such a CPU (Intel, AMX) the demo trains 1.55 times as fast as in fp32 (two threads); without AMX, bf16 is slower.
     """
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
