@@ -94,7 +94,7 @@ def evaluate(
     row: dict[str, Any] = {f"{name}{extractor.suffix}": value for name, value in over_repeats(each).items()}
     row |= _protocol_row(found, real, protocol, processes, extractor)
     if protocol.precision != "fp32" and "fid" in protocol.metrics:
-        change = fid_change(images, reference, extractor, protocol, shared)
+        change = fid_change(images, reference, extractor, protocol, cache, shared)
         row |= change
         warnings += describe_change(change, protocol.precision)
     row |= {"preset": str(preset) if preset else None, "warnings": warnings}

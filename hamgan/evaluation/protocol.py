@@ -1,6 +1,7 @@
 """How a number is made: every choice that moves it, in one place, with presets for published protocols."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -126,15 +127,18 @@ def _preset_values(preset: str | Path) -> dict[str, Any]:
     return values
 
 
-def protocol_line(row: dict[str, Any]) -> str:
-    """One line that has to stand beside a number so that it can be compared with another."""
+def protocol_line(row: dict[str, Any], truncations: Sequence[float] = ()) -> str:
+    """One line that has to stand beside a number so that it can be compared with another.
+
+    ``truncations`` stand in place of the row's where the line belongs to a sweep.
+    """
     parts = [f"{row['num_samples']:,} samples"]
     if row.get("seed") is not None:
         average = {True: "EMA", False: "no EMA", None: "EMA unknown"}[row.get("ema")]
         position = f", {row['kimg']:g} kimg" if row.get("kimg") is not None else ""
         last = row["seed"] + row.get("repeats", 1) - 1
         seeds = f"seed {row['seed']}" if last == row["seed"] else f"mean of seeds {row['seed']} to {last}"
-        truncation = row["truncation"] if isinstance(row["truncation"], str) else f"{row['truncation']:g}"
+        truncation = ", ".join(f"{value:g}" for value in truncations or [row["truncation"]])
         parts[0] += f" ({seeds}, {row['labels']} labels, truncation {truncation}, {average}"
         parts[0] += f", {row['batch_norm'] or 'unknown'} BN statistics{position})"
     if row.get("reference"):

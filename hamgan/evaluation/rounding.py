@@ -1,7 +1,6 @@
 """What features of less than float32 do to a FID: measured on a part of the samples, never assumed."""
 
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from hamgan.evaluation.features import FeatureExtractor
 from hamgan.evaluation.images import Images
 from hamgan.evaluation.metrics import frechet_distance
 from hamgan.evaluation.protocol import Protocol
-from hamgan.evaluation.reference import Subset, is_statistics_file, open_reference_images
+from hamgan.evaluation.reference import Subset, is_statistics_file, reference_statistics
 from hamgan.evaluation.statistics import FeatureStatistics, measure
 
 MOST_IMAGES = 2_000
@@ -21,30 +20,30 @@ def fid_change(
     reference: str | Path | FeatureStatistics | None,
     extractor: FeatureExtractor,
     protocol: Protocol,
+    cache: str | Path | None,
     shared: dict[str, Any],
 ) -> dict[str, Any]:
     """FID of up to 2,000 images a side with the extractor's precision and with fp32, and their difference.
 
-    Empty where the reference's images are not at hand (a file of statistics).
+    Empty where the reference's images are not at hand (a file of statistics), and on all processes but the main one.
     """
     if reference is None or isinstance(reference, FeatureStatistics) or is_statistics_file(reference):
         return {}
-    resolution = images.read([0]).shape[-1]
-    sides = [images, open_reference_images(reference, protocol.split, resolution)]
-    parts = [Subset(side, MOST_IMAGES) if len(side) > MOST_IMAGES else side for side in sides]
-    exact = replace(extractor, precision="fp32")
-    found = [
-        measure(part, network, title=f"{network.precision} check", **shared)
-        for network, part in product((extractor, exact), parts)
-    ]
-    rounded, full = (
-        frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance)
-        for fake, real in (found[:2], found[2:])
-    )
+    part = Subset(images, MOST_IMAGES) if len(images) > MOST_IMAGES else images
+    most = min(MOST_IMAGES, protocol.reference_samples or MOST_IMAGES)
+    sides = []
+    for network in (extractor, replace(extractor, precision="fp32")):
+        fake = measure(part, network, title=f"{network.precision} check", **shared)
+        resolution = fake.description["resolution"]
+        options = {"split": protocol.split, "resolution": resolution, "max_count": most, "cache": cache}
+        sides.append((reference_statistics(reference, network, **options, **shared), fake))
+    if not shared["processes"].is_main:
+        return {}
+    rounded, full = (frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance) for real, fake in sides)
     return {
         f"fid_change_{extractor.precision}": rounded - full,
         "fid_change_of": full,
-        "fid_change_images": [len(part) for part in parts],
+        "fid_change_images": [fake.count, sides[0][0].count],
     }
 
 

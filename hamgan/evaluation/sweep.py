@@ -52,8 +52,7 @@ def save_sweep(rows: Sequence[dict[str, Any]], picture: str | Path) -> list[Path
 
 def sweep_protocol(rows: Sequence[dict[str, Any]]) -> str:
     """The one line for all rows: they differ in truncation only."""
-    values = ", ".join(f"{row['truncation']:g}" for row in rows)
-    return protocol_line(rows[0] | {"truncation": values})
+    return protocol_line(rows[0], [row["truncation"] for row in rows])
 
 
 def _draw(rows: Sequence[dict[str, Any]], picture: Path) -> None:
