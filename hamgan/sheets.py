@@ -83,6 +83,13 @@ def draw_grid(images: Tensor, title: str, *, scale: int = 1, gap: int = 2) -> Im
     return sheet
 
 
+def check_parents(path: Path, option: str = "--out") -> None:
+    """Raise ConfigError where an output path leads through a file."""
+    for above in path.parents:
+        if above.is_file():
+            raise ConfigError(f"{path}: {above} is a file, not a folder; choose another {option}")
+
+
 def check_output(path: Path) -> None:
     """Raise ConfigError when an output path is taken or of another format; nothing that exists is ever overwritten."""
     kind = path.suffix.lower()
@@ -91,9 +98,7 @@ def check_output(path: Path) -> None:
             f"{path}: sheets are written as .png, films as .gif or .mp4, arrays as .npz; "
             "a name without an ending is a folder of .png files"
         )
-    for above in path.parents:
-        if above.is_file():
-            raise ConfigError(f"{path}: {above} is a file, not a folder; choose another --out")
+    check_parents(path)
     if path.is_dir() and kind not in OUTPUTS and not any(path.iterdir()):
         return
     if path.exists():

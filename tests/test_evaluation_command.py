@@ -164,6 +164,10 @@ def test_class_table_and_confusions_are_written(tmp_path: Path) -> None:
             r"--confusion x\.pdf must end in \.png",
         ),
         (["sweep", "--checkpoint", ".", "--output", "x.pdf"], r"x\.pdf must end in \.png"),
+        (
+            ["sweep", "--checkpoint", ".", "--output", f"{ROOT}/README.md/x.png"],
+            "README.md is a file.*another --output",
+        ),
         (["reference", "--data", ".", "--output", "x.npz"], r"x\.npz must end in \.safetensors"),
     ],
 )

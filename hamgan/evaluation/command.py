@@ -21,6 +21,7 @@ from hamgan.evaluation.samples import images_of, is_generator, load_samples
 from hamgan.evaluation.statistics import measure
 from hamgan.evaluation.sweep import TRUNCATIONS, save_sweep, sweep_protocol, truncation_sweep
 from hamgan.messages import did_you_mean
+from hamgan.sheets import check_parents
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -246,6 +247,7 @@ def _extractor(options: dict[str, Any]) -> FeatureExtractor:
 def _ending(path: str, suffix: str, option: str = "--output") -> Path:
     if not path.endswith(suffix):
         raise ConfigError(f"{option} {path} must end in {suffix}")
+    check_parents(Path(path), option)
     return Path(path)
 
 
