@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from PIL import Image
 from tqdm import tqdm
 
 from hamgan.config import ConfigError
@@ -20,13 +19,14 @@ from hamgan.distributed import Processes
 from hamgan.sampling.animation import check_film, write_film
 from hamgan.sampling.generator import LoadedGenerator
 from hamgan.sampling.pictures import Plan, draw, plan_samples
+from hamgan.sampling.png import encode_png
 from hamgan.sheets import check_output, draw_grid, draw_sheet, sheet_size
 
 FILMS = (".gif", ".mp4")
 LARGEST_SHEET = 178_000_000
 """Pixels: what Pillow opens without a warning."""
 ENCODERS = 4
-"""Threads that encode PNGs; Pillow lets go of the interpreter meanwhile."""
+"""Threads that encode and write PNGs."""
 
 
 def sample_to(
@@ -162,7 +162,7 @@ def _write_folder(generator: LoadedGenerator, plan: Plan, folder: Path, batch_si
 
 
 def _save(image: np.ndarray, path: Path) -> None:
-    Image.fromarray(image).save(path, compress_level=1)  # a third of the default's time, a tenth more bytes
+    path.write_bytes(encode_png(image))
 
 
 def _put_together(images: np.ndarray, plan: Plan, path: Path, scale: int, fps: int, sheets: bool) -> None:
