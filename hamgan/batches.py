@@ -47,7 +47,7 @@ class Batches:
 
     def _generator_batch(self, counter: int, part: int) -> GeneratorBatch:
         noise, step = self.noise, self.step
-        latents, labels = self._latents("g_latent", counter)
+        latents, labels = self._latents("g_latent", counter, pairs=self.config.train.mode_seeking > 0)
         paired = self.config.train.loss == "relativistic"
         images = None
         if paired:  # a generated image is compared with a real one of its class
@@ -63,8 +63,9 @@ class Batches:
             image_labels=labels if paired else None,
         )
 
-    def _latents(self, purpose: str, counter: int) -> tuple[Tensor, Tensor]:
-        return self.noise.latents(purpose, counter, self.config.generator.latent_dim, self.step.generator.num_classes)
+    def _latents(self, purpose: str, counter: int, pairs: bool = False) -> tuple[Tensor, Tensor]:
+        size, classes = self.config.generator.latent_dim, self.step.generator.num_classes
+        return self.noise.latents(purpose, counter, size, classes, pairs)
 
     def _real_images(self, counter: int) -> tuple[Tensor, Tensor]:
         """The loader's next uint8 batch [b, H, W, 3] on the device as [b, 3, H, W] in [-1, 1], and its labels."""

@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SAME_IMAGE = 1e-3
+"""A quotient of `mode_seeking` that counts as none: a seventh of a grey level between latents of N(0, 1)."""
+
 
 def discriminator_loss(kind: str, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
     """Loss of D, a scalar. Shapes: logits [B].
@@ -45,6 +48,18 @@ def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
 def lecam(logits_real: Tensor, logits_fake: Tensor, average_real: Tensor, average_fake: Tensor) -> Tensor:
     """LeCam regularisation of logits [B] towards moving averages of D's logits (Tseng et al. 2021, equation 7)."""
     return F.relu(logits_real - average_fake).square().mean() + F.relu(average_real - logits_fake).square().mean()
+
+
+def mode_seeking(images: Tensor, latents: Tensor) -> Tensor:
+    """``1 / (|I_1 - I_2| / |z_1 - z_2|)``, averaged over pairs: a loss of G that grows as images come to be alike.
+
+    Mean absolute differences, as the official code of Mao et al. 2019 (MSGAN, equation 3) has them; it takes the mean
+    over the batch before the quotient, so that one class that has collapsed hides behind the others.
+    Shapes: images [B, 3, H, W] in [-1, 1] and latents [B, z]; the pairs are rows 0 and 1, 2 and 3, ..., of one class.
+    """
+    between_images = (images[0::2] - images[1::2]).float().abs().mean(dim=(1, 2, 3))
+    between_latents = (latents[0::2] - latents[1::2]).abs().mean(dim=1)
+    return (1 / (between_images / between_latents + SAME_IMAGE)).mean()
 
 
 @torch.no_grad()

@@ -43,11 +43,15 @@ class Noise:
         """This rank's contiguous part of a draw for the global batch (axis 0, a multiple of the batch)."""
         return values.chunk(self.processes)[self.rank] if self.processes > 1 else values
 
-    def latents(self, purpose: str, counter: int, size: int, classes: int) -> tuple[Tensor, Tensor]:
-        """z [b, size] from N(0, 1) and uniform labels [b]."""
+    def latents(
+        self, purpose: str, counter: int, size: int, classes: int, pairs: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """z [b, size] from N(0, 1) and uniform labels [b]; ``pairs``: rows 0 and 1, 2 and 3, ... share a label."""
         generator = self.generator(purpose, counter)
         z = torch.randn(self.batch, size, device=self.device, generator=generator)
         labels = torch.randint(classes, (self.batch,), device=self.device, generator=generator)
+        if pairs:
+            labels[1::2] = labels[0::2]
         return self.share(z), self.share(labels)
 
     def bases(self, purpose: str, counter: int, network: Generator | Discriminator, copies: int = 1) -> Bases:

@@ -8,7 +8,7 @@ PANELS = {
     "losses": r"[gd]_loss",
     "logits of D": r"logits_(real|fake)",
     "gradient norms": r"[gd]_gradient_norm",
-    "penalties": r"r1|r2|lecam|orthogonal",
+    "penalties": r"r1|r2|mode_seeking",
     "spread of images": r"spread_(real|fake)|diversity",
     "gates of the context blocks": r"[gd]_gate_\d+",
     "reconstruction errors of the Hamburgers": r"[gd]_reconstruction_\d+",

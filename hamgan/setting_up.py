@@ -42,13 +42,18 @@ def has_fast_bf16() -> bool:
 
 def micro_batch(config: Config, processes: int) -> int:
     """Images per backward pass over all processes; ConfigError unless everything divides."""
-    train = config.train
-    if train.batch_size % (train.accumulation * processes):
-        parts = train.accumulation * processes
+    train, parts = config.train, config.train.accumulation * processes
+    where = f"{processes} process(es) x {train.accumulation} accumulation step(s)"
+    if train.batch_size % parts:
         below = train.batch_size // parts * parts
         raise ConfigError(
-            f"train.batch_size {train.batch_size} does not divide by {processes} process(es) x {train.accumulation} "
-            f"accumulation step(s); take {below or parts} or {below + parts}"
+            f"train.batch_size {train.batch_size} does not divide by {where}; take {below or parts} or {below + parts}"
+        )
+    share = train.batch_size // parts
+    if train.mode_seeking and share % 2:
+        raise ConfigError(
+            f"train.mode_seeking compares pairs, and train.batch_size {train.batch_size} gives {share} images to each "
+            f"of {where}; take {parts * max(share - 1, 2)} or {parts * (share + 1)}"
         )
     return train.batch_size // train.accumulation
 

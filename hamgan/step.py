@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from hamgan.augment import augment
 from hamgan.config import TrainConfig
 from hamgan.hamburger import Hamburger
-from hamgan.losses import add_orthogonal_gradient, discriminator_loss, generator_loss, gradient_penalty, lecam
+from hamgan.losses import (
+    add_orthogonal_gradient,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    lecam,
+    mode_seeking,
+)
 from hamgan.networks import Bases, Discriminator, Generator
 from hamgan.optimiser import make_adam
 
@@ -37,7 +44,7 @@ class DiscriminatorBatch:
 
 @dataclass
 class GeneratorBatch:
-    """Input of one backward pass of G. Shapes: latents [B, z], labels [B]."""
+    """Input of one backward pass of G. Shapes: latents [B, z], labels [B], in pairs for `train.mode_seeking`."""
 
     latents: Tensor
     labels: Tensor
@@ -184,6 +191,10 @@ class GanStep:
         logits_fake, logits_real = logits[: len(fake)], logits[len(fake) :]
         loss = generator_loss(self.train.loss, logits_fake, logits_real if len(logits_real) else None)
         self._record(g_loss=loss)
+        if self.train.mode_seeking:
+            sameness = mode_seeking(fake, batch.latents)
+            self._record(mode_seeking=sameness)
+            loss = loss + self.train.mode_seeking * sameness
         return loss
 
     @torch.no_grad()

@@ -148,6 +148,8 @@ def test_null_on_the_command_line_gets_a_sentence() -> None:
         ("train.ema_decay=1", "ema_decay is 1.0; allowed: 0 to below 1"),
         ("train.r1_gamma=-1", "r1_gamma is -1.0; allowed: 0 and above"),
         ("train.lecam_decay=2", "lecam_decay is 2.0; allowed: 0 to below 1"),
+        ("train.mode_seeking=-1", "mode_seeking is -1.0; allowed: 0 and above"),
+        ("train.mode_seeking=1 train.loss=relativistic", "mode_seeking draws labels in pairs"),
         ("train.threads=0", "threads is 0; it must be positive"),
         ("log.sample_classes=0", "sample_classes is 0; it must be positive"),
         ("data.num_classes=0", "num_classes is 0; it must be positive"),
@@ -156,7 +158,7 @@ def test_null_on_the_command_line_gets_a_sentence() -> None:
 )
 def test_values_that_do_not_fit_together_get_a_sentence(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_config(None, [override])
+        load_config(None, override.split())
 
 
 def test_a_small_discriminator_has_no_4x4_map_for_a_context_block() -> None:

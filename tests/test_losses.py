@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from hamgan.config import load_config
-from hamgan.losses import add_orthogonal_gradient, discriminator_loss, generator_loss, gradient_penalty, lecam
+from hamgan.losses import (
+    add_orthogonal_gradient,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    lecam,
+    mode_seeking,
+)
 from hamgan.networks import Discriminator, build_networks
 from hamgan.spectral import SpectralWeight
 
@@ -143,6 +150,24 @@ def test_lecam_has_the_value_of_the_official_formula() -> None:
     averages = torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.4, dtype=torch.float64)
     value = lecam(torch.from_numpy(REAL), torch.from_numpy(FAKE), *averages)
     assert value.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_mode_seeking_is_the_inverse_of_how_far_images_of_a_pair_are_apart() -> None:
+    random = np.random.default_rng(0)
+    images, latents = random.uniform(-1, 1, (4, 3, 2, 2)), random.normal(size=(4, 5))
+    quotients = [np.abs(images[i] - images[i + 1]).mean() / np.abs(latents[i] - latents[i + 1]).mean() for i in (0, 2)]
+    value = mode_seeking(torch.from_numpy(images), torch.from_numpy(latents))
+    assert value.item() == pytest.approx(np.mean([1 / (quotient + 1e-3) for quotient in quotients]), rel=1e-6)
+
+
+def test_mode_seeking_drives_images_of_a_pair_apart_and_survives_equal_ones() -> None:
+    images = torch.tensor([0.1, -0.1, 0.3, 0.3]).view(4, 1, 1, 1).expand(4, 3, 2, 2).clone().requires_grad_()
+    value = mode_seeking(images, torch.tensor([[0.0], [1.0], [2.0], [3.0]]))
+    (gradient,) = torch.autograd.grad(value, images)
+    assert value.item() < 1 / (2 * 1e-3) + 10
+    assert bool((gradient[0] < 0).all())  # descent raises the larger value
+    assert bool((gradient[1] > 0).all())
+    assert bool(gradient.isfinite().all())
 
 
 def test_the_orthogonal_gradient_is_that_of_half_the_squared_off_diagonal() -> None:

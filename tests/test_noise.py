@@ -35,6 +35,15 @@ def test_a_draw_is_repeated_by_seed_purpose_counter_and_stream_only() -> None:
         assert not torch.isclose(z, reference).any()
 
 
+def test_pairs_share_a_label_and_nothing_else_changes() -> None:
+    z, labels = noise().latents("g_latent", 64, 5, 1000)
+    same_z, paired = noise().latents("g_latent", 64, 5, 1000, pairs=True)
+    assert torch.equal(same_z, z)
+    assert torch.equal(paired, labels[0::2].repeat_interleave(2))
+    halves = [noise(rank=rank, processes=2).latents("g_latent", 64, 5, 1000, pairs=True)[1] for rank in range(2)]
+    assert torch.equal(torch.cat(halves), paired)
+
+
 def test_global_randomness_is_neither_used_nor_moved() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()

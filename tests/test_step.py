@@ -76,6 +76,7 @@ def without_gradient(network: nn.Module) -> list[str]:
         pytest.param(["train.loss=non_saturating", "train.r1_gamma=1"], id="non-saturating, R1"),
         pytest.param(["train.loss=wasserstein", "train.lecam=0.3"], id="Wasserstein, LeCam"),
         pytest.param(["train.loss=relativistic", "train.r1_gamma=1", "train.r2_gamma=1"], id="relativistic, R1, R2"),
+        pytest.param(["train.mode_seeking=0.1"], id="mode seeking"),
         pytest.param(["train.orthogonal_regularisation=1e-4", "generator.context=attention"], id="orthogonal"),
         pytest.param(["generator.hamburger.decomposition=vq", "discriminator.hamburger.decomposition=cd"], id="VQ, CD"),
     ],
@@ -95,6 +96,7 @@ def test_every_game_is_finite_and_its_gradient_reaches_all_parameters(
     metrics = step.take_metrics()
     assert {"d_loss", "g_loss", "logits_real", "logits_fake", "d_gradient_norm", "g_gradient_norm"} <= set(metrics)
     assert ("r1" in metrics, "r2" in metrics) == (step.train.r1_gamma > 0, step.train.r2_gamma > 0)
+    assert ("mode_seeking" in metrics) == (step.train.mode_seeking > 0)
     assert all(torch.isfinite(value) for value in metrics.values())
 
 

@@ -66,6 +66,9 @@ class TrainConfig:
     """Weight of the LeCam regularisation (Tseng et al. 2021); needs `lecam_decay` averages of D's logits."""
     lecam_decay: float = 0.99
     """Decay of LeCam's averages, per D step."""
+    mode_seeking: float = 0.0
+    """Weight in G's loss of the mode-seeking term (Mao et al. 2019), against images of a class that are all alike; G's
+    labels are then drawn in pairs."""
     augment: list[Literal["color", "translation", "cutout"]] = field(default_factory=list)
     """DiffAugment (Zhao et al. 2020) on real and generated images in front of D."""
     ema_decay: float = 0.9999

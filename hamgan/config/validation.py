@@ -141,7 +141,11 @@ def _validate_monitor(monitor: MonitorConfig) -> None:
 
 
 def _validate_penalties(train: TrainConfig) -> None:
-    for name in ("orthogonal_regularisation", "r1_gamma", "r2_gamma", "lecam", "ema_start_kimg"):
+    for name in ("orthogonal_regularisation", "r1_gamma", "r2_gamma", "lecam", "mode_seeking", "ema_start_kimg"):
         value = getattr(train, name)
         _require(0 <= value < math.inf, f"train.{name} is {value}; allowed: 0 and above")
     _require(0 <= train.lecam_decay < 1, f"train.lecam_decay is {train.lecam_decay}; allowed: 0 to below 1")
+    _require(
+        train.mode_seeking == 0 or train.loss != "relativistic",
+        "train.mode_seeking draws labels in pairs; train.loss: relativistic takes those of the real images",
+    )
