@@ -168,6 +168,15 @@ def test_class_table_and_confusions_are_written(tmp_path: Path) -> None:
             ["sweep", "--checkpoint", ".", "--output", f"{ROOT}/README.md/x.png"],
             "README.md is a file.*another --output",
         ),
+        (
+            ["--checkpoint", ".", "--results", f"{ROOT}/README.md/x.jsonl"],
+            "README.md is a file.*another --results",
+        ),
+        (["--checkpoint", ".", "--results", str(ROOT)], "--results .* is a folder; name a file"),
+        (
+            ["--checkpoint", ".", "--metrics", "per_class", "--class-table", f"{ROOT}/README.md/x.csv"],
+            "README.md is a file.*another --class-table",
+        ),
         (["reference", "--data", ".", "--output", "x.npz"], r"x\.npz must end in \.safetensors"),
     ],
 )

@@ -128,6 +128,8 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         parser.set_defaults(metrics=",".join(values["metrics"]))
     options = _parse(parser, arguments)
     samples, results, quiet = options.pop("checkpoint"), options.pop("results"), options.pop("quiet")
+    if results:
+        _check_file(results, "--results")
     metrics = [name.strip() for name in options.pop("metrics").split(",") if name.strip()]
     table, confusion = _class_files(options, metrics)
     row = evaluate(samples, options.pop("reference"), metrics, progress=not quiet, **options)
@@ -144,6 +146,8 @@ def run_evaluate(arguments: Sequence[str]) -> None:
 def _class_files(options: dict[str, Any], metrics: Sequence[str]) -> tuple[str | None, Path | None]:
     """--class-table and --confusion, which say what is wrong with them before anything is measured."""
     table, confusion = options.pop("class_table"), options.pop("confusion")
+    if table:
+        _check_file(table, "--class-table")
     for name, given in (("--class-table", table), ("--confusion", confusion)):
         if given and "per_class" not in metrics:
             raise ConfigError(f"{name} needs per_class among --metrics; they are {', '.join(metrics)}")
@@ -247,8 +251,15 @@ def _extractor(options: dict[str, Any]) -> FeatureExtractor:
 def _ending(path: str, suffix: str, option: str = "--output") -> Path:
     if not path.endswith(suffix):
         raise ConfigError(f"{option} {path} must end in {suffix}")
-    check_parents(Path(path), option)
+    _check_file(path, option)
     return Path(path)
+
+
+def _check_file(path: str, option: str) -> None:
+    """Raise ConfigError for an output that cannot be a file, before anything is measured."""
+    check_parents(Path(path), option)
+    if Path(path).is_dir():
+        raise ConfigError(f"{option} {path} is a folder; name a file")
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
