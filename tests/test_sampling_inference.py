@@ -15,6 +15,7 @@ from hamgan.sampling.inference import InferenceGenerator, chunk_size, phase_kern
 VARIANTS = {
     "hierarchical": [],
     "per class": ["generator.conditioning=per_class", "generator.hierarchical=false"],
+    "context behind the last block": ["generator.context_resolutions=[32]"],
     "attention": ["generator.context=attention"],
     "without context": ["generator.context=none"],
     "hamburger v2": ["generator.hamburger.version=v2"],

@@ -2,7 +2,7 @@
 
 plain: the generator as other trainers keep it (parametrised spectral norm, up-sampling and convolutions apart,
 contiguous maps) in evaluation mode. trained: ours in evaluation mode. folded: weights divided by their singular values
-once. drawing: the form that `load_generator` draws with. compiled: the same by torch.compile. One set of weights.
+once. drawing: the form that `load_generator` draws with. One set of weights.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from hamgan.config import ConfigError, load_config
 from hamgan.networks import Generator, build_networks
 from hamgan.sampling import InferenceGenerator, LoadedGenerator, fold_spectral_norm, plan_samples
 from hamgan.sampling.pictures import inputs
-from hamgan.sampling.writing import write_plan
+from hamgan.sampling.writing import BATCH_SIZE, write_plan
 
-PLAIN, TRAINED, DRAWING, COMPILED = "plain", "trained", "drawing", "compiled"
+PLAIN, TRAINED, DRAWING = "plain", "trained", "drawing"
 BARE, WHOLE = "bare forward", "sample.py to PNGs"
 
 
@@ -32,8 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="YAML file (default: the default configuration, 1000 classes)")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the configuration")
     parser.add_argument("--batch", type=int, default=8, help="images per forward (default: 8)")
-    parser.add_argument("--images", type=int, default=64, help="images that the whole script draws (default: 64)")
-    parser.add_argument("--compile", action="store_true", help="measure the compiled form as well")
+    parser.add_argument("--images", type=int, default=128, help="images that the whole script draws (default: 128)")
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -45,7 +44,7 @@ def run(options: argparse.Namespace) -> Report:
     if config.data.num_classes is None:  # training would read it from the data
         config = replace(config, data=replace(config.data, num_classes=1000))
     network = build_networks(config)[0].to(options.device).eval().requires_grad_(False)
-    forms = make_forms(network, options.compile)
+    forms = make_forms(network)
     generator = LoadedGenerator(fold_spectral_norm(network), config)
     report = Report(
         f"Drawing from {config.name}",
@@ -57,19 +56,15 @@ def run(options: argparse.Namespace) -> Report:
     return report
 
 
-def make_forms(network: Generator, compiled: bool = False) -> dict[str, nn.Module]:
+def make_forms(network: Generator) -> dict[str, nn.Module]:
     """The generator in every form; ``network``, in evaluation mode, stays as it is."""
     folded = fold_spectral_norm(copy.deepcopy(network))
-    forms: dict[str, nn.Module] = {
+    return {
         PLAIN: plain_form(network).eval(),
         TRAINED: copy.deepcopy(network),
         "folded": folded,
         DRAWING: InferenceGenerator(folded),
     }
-    if compiled:
-        forms[COMPILED] = InferenceGenerator(folded)
-        forms[COMPILED].compile()
-    return forms
 
 
 def _measure_forms(
@@ -86,7 +81,7 @@ def _measure_forms(
         works = {name: work(form) for name, form in forms.items()}
         timings = interleaved(works, options.rounds, device=options.device)
         memory = {name: peak_memory(one, options.device) for name, one in works.items()}
-        flops = {name: count_flops(one) for name, one in works.items() if name != COMPILED}
+        flops = {name: count_flops(one) for name, one in works.items()}
     rows = [
         [
             name,
@@ -95,7 +90,7 @@ def _measure_forms(
             timings.ratio(PLAIN, name),
             float((images[name] - images[PLAIN]).abs().max()),
             memory[name] / 2**20,
-            flops[name] / options.batch / 1e9 if name in flops else None,
+            flops[name] / options.batch / 1e9,
             f"{timings.spread(name):.0%}",
         ]
         for name in forms
@@ -103,32 +98,34 @@ def _measure_forms(
     headers = ["form", "ms", "images/s", "times plain", "largest difference", "peak MiB", "GFLOP / image", "spread"]
     report.tables.append(Table(headers, rows, f"Forward of {options.batch} images, values from -1 to 1"))
     report.figures["forms"] = {"timings": timings.to_json(), "peak_bytes": memory, "flops": flops}
-    report.verdict += [_sentence(name, timings) for name in (DRAWING, COMPILED) if name in forms]
+    report.verdict.append(_sentence(timings))
 
 
-def _sentence(name: str, timings: Timings) -> str:
-    trained = f", {timings.ratio(TRAINED, name):.2f} times those of the form that trains"
-    return f"The {name} form gives {timings.ratio(PLAIN, name):.2f} times the images/s of the plain form{trained}."
+def _sentence(timings: Timings) -> str:
+    trained = f", {timings.ratio(TRAINED, DRAWING):.2f} times those of the form that trains"
+    return f"The drawing form gives {timings.ratio(PLAIN, DRAWING):.2f} times the images/s of the plain form{trained}."
 
 
 def _measure_script(report: Report, generator: LoadedGenerator, options: argparse.Namespace) -> None:
-    """Latents, forwards, conversion, PNG files: against nothing but the forwards of as many images."""
+    """Latents, forwards, conversion, PNG files: against nothing but the forwards of the same batches."""
     plan = plan_samples([0], range(options.images), [1.0], generator.titles)
     z, labels = (part.to(options.device) for part in inputs(plan.pictures, generator))
 
     def bare() -> None:
-        for part in zip(z.split(options.batch), labels.split(options.batch), strict=True):
+        for part in zip(z.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True):
             generator.inference(*part)
 
     with tempfile.TemporaryDirectory() as folder:
         number = iter(range(10**9))
 
         def whole() -> None:
-            write_plan(generator, plan, Path(folder) / str(next(number)), batch_size=options.batch)
+            write_plan(generator, plan, Path(folder) / str(next(number)))
 
         timings = interleaved({BARE: bare, WHOLE: whole}, options.rounds, device=options.device, clock="wall")
     share = timings.ratio(BARE, WHOLE)
     rows = [[name, timings.median(name), options.images / timings.median(name)] for name in (BARE, WHOLE)]
-    report.tables.append(Table(["what", "s", "images/s"], rows, f"{options.images} images, wall time"))
+    report.tables.append(
+        Table(["what", "s", "images/s"], rows, f"{options.images} images in batches of {BATCH_SIZE}, wall time")
+    )
     report.figures["script"] = timings.to_json()
     report.verdict.append(f"The whole script reaches {share:.0%} of the bare forward's throughput.")

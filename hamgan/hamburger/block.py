@@ -108,10 +108,10 @@ class Hamburger(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None, bases: Bases | None = None) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W] in the memory format of x; ``bases`` as ``draw_bases`` makes them."""
-        x, tokens = self._latent_tokens(x)
+        x, tokens = self.latent_tokens(x)
         first = self.upper_bread if self.cheese is None else self.cheese
         with without_autocast(x.device):
-            left, right = self._thin_factors(tokens, _weight(first).flatten(1), bases)
+            left, right = self.thin_factors(tokens, _weight(first).flatten(1), bases)
         if self.cheese is None and self.norm is None:
             return self._finish(x, left, right)
         y = _product(left, right, like=x)
@@ -122,7 +122,7 @@ class Hamburger(nn.Module):
         tokens = F.relu(y).flatten(2).mT
         return self._finish(x, tokens, _weight(self.upper_bread).flatten(1).expand(x.shape[0], -1, -1))
 
-    def _latent_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def latent_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x and the lower bread's output as tokens [B, N, L] of the decomposition: float32 at least, >= 0 for NMF.
 
         A channels-last map is a matrix of rows, which ``fork`` makes use of.
@@ -141,8 +141,8 @@ class Hamburger(nn.Module):
             latent = rectify_(latent) if self.config.gradient == "one_step" else F.relu(latent)
         return x, latent.unflatten(0, (x.shape[0], -1)) if as_rows else latent.flatten(2).mT
 
-    def _thin_factors(self, tokens: Tensor, weight: Tensor, bases: Bases | None) -> tuple[Tensor, Tensor]:
-        """Factors left [B, N, R'], right [B, C', R'] of ``weight`` [C', latent] times what ham makes."""
+    def thin_factors(self, tokens: Tensor, weight: Tensor, bases: Bases | None) -> tuple[Tensor, Tensor]:
+        """Factors left [B, N, R'], right [B, C', R'] of ``weight`` [C', latent] times what ham makes of the tokens."""
         weight = weight.to(tokens.dtype)
         if self.channel_ham is None:
             if isinstance(bases, tuple):
@@ -185,7 +185,8 @@ class Hamburger(nn.Module):
 
     def _add(self, x: Tensor, y: Tensor) -> Tensor:
         y = y.to(x.dtype)
-        y = x + y if self.gate is None else torch.addcmul(x, y, self.gate.to(x.dtype))
+        out = None if torch.is_grad_enabled() else y  # which is this forward's own
+        y = torch.add(x, y, out=out) if self.gate is None else torch.addcmul(x, y, self.gate.to(x.dtype), out=out)
         return F.relu(y) if self.final_relu else y
 
 

@@ -25,6 +25,8 @@ from hamgan.sheets import check_output, draw_grid, draw_sheet, sheet_size
 FILMS = (".gif", ".mp4")
 LARGEST_SHEET = 178_000_000
 """Pixels: what Pillow opens without a warning."""
+BATCH_SIZE = 64
+"""Images that are drawn together: on a CPU they are shared out among the cores."""
 ENCODERS = 4
 """Threads that encode and write PNGs."""
 
@@ -71,7 +73,7 @@ def write_plan(
     scale: int = 1,
     fps: int = 20,
     sheets: bool = False,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
 ) -> None:
     """Draw a plan and write it as the suffix of ``out`` says; ``sheets``: a labelled sheet per row into a folder.
 
