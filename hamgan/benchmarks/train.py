@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Report:
     """Measure every batch size; the first form is the one that phases and the verdict speak of."""
     config, batches, gpus, forms = _read(options)
-    accelerator = _accelerator(config, options.device)
+    accelerator = benchmark_accelerator(config, options.device)
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     ceilings = measure_ceilings(options.device, dtype)
@@ -85,7 +85,7 @@ def _numbers(name: str, text: str) -> list[int]:
     return values
 
 
-def _accelerator(config: Config, device: torch.device) -> Accelerator:
+def benchmark_accelerator(config: Config, device: torch.device) -> Accelerator:
     """As training makes it; on the CPU of a machine with a GPU it needs a word with Accelerate."""
     if device.type == "cpu" and torch.accelerator.is_available():
         return Accelerator(cpu=True)
