@@ -140,17 +140,18 @@ def _nmf_into(
 
     Leaves the coefficients in ``projection`` and the scale in ``coefficients``; returns the bases [.., D, R].
     """
+    eps = tokens.new_full((), EPS)  # a number would be made a tensor, of float64, by every sum: 4 % of the time
     torch.matmul(tokens, bases, out=projection)
     logits = projection if temperature == 1 else torch.mul(projection, temperature, out=denominator)
     torch.softmax(logits, dim=-1, out=coefficients)
     for _ in range(steps):
         torch.matmul(coefficients, bases.mT @ bases, out=denominator)
-        coefficients.mul_(projection).div_(denominator.add_(EPS))
+        coefficients.mul_(projection).div_(denominator.add_(eps))
         target = tokens.mT @ coefficients
-        bases = target.mul_(bases).div_((bases @ (coefficients.mT @ coefficients)).add_(EPS))
+        bases = target.mul_(bases).div_((bases @ (coefficients.mT @ coefficients)).add_(eps))
         torch.matmul(tokens, bases, out=projection)
     torch.matmul(coefficients, bases.mT @ bases, out=denominator)
-    projection.mul_(coefficients.div_(denominator.add_(EPS)))
+    projection.mul_(coefficients.div_(denominator.add_(eps)))
     return bases
 
 
