@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from hamgan.benchmarks.configuration import add_config_arguments, read_config
 from hamgan.benchmarks.report import Report, Table
 from hamgan.benchmarks.timing import default_clock, synchronise
 from hamgan.checkpoint import Progress
-from hamgan.config import CheckpointConfig, Config, ConfigError, load_config
+from hamgan.config import CheckpointConfig, Config, ConfigError
 from hamgan.networks import build_networks
 from hamgan.saving import Saving
 from hamgan.step import GanStep
@@ -30,8 +31,7 @@ SHARE = 0.01
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which run, how fast, on which disk."""
     parser.set_defaults(rounds=3)
-    parser.add_argument("--config", type=Path, help="YAML file (default: the default configuration, 1000 classes)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the configuration")
+    add_config_arguments(parser)
     parser.add_argument(
         "--images-per-second", type=float, default=2000.0, help="assumed speed of the run (default: 2000)"
     )
@@ -44,9 +44,7 @@ def run(options: argparse.Namespace) -> Report:
         raise ConfigError(f"--images-per-second is {options.images_per_second}; it must be above 0")
     if options.folder is not None and not options.folder.is_dir():
         raise ConfigError(f"--folder {options.folder} is no folder")
-    config = load_config(options.config, options.set)
-    if config.data.num_classes is None:  # training would read it from the data
-        config = replace(config, data=replace(config.data, num_classes=1000))
+    config = read_config(options.config, options.set)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         step = make_step(config, options.device)
         still, written, size = measure(replace(config, run_dir=folder), step, options.rounds)

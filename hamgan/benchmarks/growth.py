@@ -11,11 +11,16 @@ from pathlib import Path
 
 import torch
 
+from hamgan.benchmarks.configuration import (
+    add_config_arguments,
+    benchmark_accelerator,
+    precision_of,
+    read_step_config,
+)
 from hamgan.benchmarks.report import Report, Table
 from hamgan.benchmarks.steps import make_workload
 from hamgan.benchmarks.timing import count_flops, interleaved, peak_memory
-from hamgan.benchmarks.train import benchmark_accelerator
-from hamgan.config import RESOLUTIONS, Config, ConfigError, latent_chunks, load_config
+from hamgan.config import RESOLUTIONS, Config, ConfigError, latent_chunks
 
 BASE = "as configured"
 
@@ -23,8 +28,7 @@ BASE = "as configured"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What stands in the middle."""
     parser.set_defaults(rounds=5)
-    parser.add_argument("--config", type=Path, help="YAML file (default: the default configuration, 1000 classes)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the configuration")
+    add_config_arguments(parser)
     parser.add_argument("--batch", type=int, default=8, help="images per step, an even number (default: 8)")
 
 
@@ -52,7 +56,7 @@ def run(options: argparse.Namespace) -> Report:
         [
             name,
             1e3 * timings.median(name),
-            timings.median(name) / timings.median(BASE),
+            timings.ratio(name, BASE),
             flops[name] / flops[BASE],
             flops[name] / timings.median(name) / 1e9,
             memory[name] / memory[BASE],
@@ -62,17 +66,14 @@ def run(options: argparse.Namespace) -> Report:
     ]
     headers = ["what is changed", "ms", "time x", "FLOP x", "GFLOP/s", "memory x", "spread"]
     threads = f", {torch.get_num_threads()} CPU thread(s)" if options.device.type == "cpu" else ""
+    precision = precision_of(accelerator)
     widths = f"{base.generator.channels} and {base.discriminator.channels}"
-    precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     return Report(
         f"Growth of a step of {base.name}",
         f"{base.resolution} px, widths {widths}, batch {options.batch}, {precision}{threads}; medians of "
         f"{options.rounds} rounds in turn. Memory: beyond weights and optimisers.",
         [Table(headers, rows, "One step of D and G; x: times the first row")],
-        [
-            _sentence(name, timings.median(name) / timings.median(BASE), flops[name] / flops[BASE])
-            for name in list(works)[1:]
-        ],
+        [_sentence(name, timings.ratio(name, BASE), flops[name] / flops[BASE]) for name in list(works)[1:]],
         {"timings": timings.to_json(), "peak_bytes": memory, "flops": flops},
     )
 
@@ -83,13 +84,10 @@ def _sentence(name: str, time: float, flops: float) -> str:
 
 def make_variants(file: Path | None, overrides: list[str], batch: int) -> Iterator[Variant]:
     """The configured step first. Raises ConfigError for what the configuration does not allow."""
-    given = load_config(file, overrides)
-    if given.train.loss == "relativistic":
-        raise ConfigError("train.loss: relativistic pairs images, which this benchmark does not draw; take another")
+    given = read_step_config(file, overrides)
 
     def changed(*values: str) -> Config:
-        classes = [] if given.data.num_classes else ["data.num_classes=1000"]
-        return load_config(file, [*overrides, *classes, *values])
+        return read_step_config(file, [*overrides, *values])
 
     def contexts(size: int) -> list[str]:
         return [f"{network}.context_resolutions=[{size}]" for network in ("generator", "discriminator")]

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hamgan.benchmarks.configuration import read_config
 from hamgan.benchmarks.operators import tensors_in
 from hamgan.benchmarks.report import Report, Table
 from hamgan.benchmarks.steps import Workload, draw_batches
-from hamgan.config import Config, ConfigError, load_config
+from hamgan.config import Config, ConfigError
 from hamgan.networks import build_networks
 from hamgan.step import GanStep
 
@@ -111,13 +112,11 @@ def run(options: argparse.Namespace) -> Report:
     if options.gigabytes <= 0 or not 0 <= options.reserve < 1:
         raise ConfigError("--gigabytes must be above 0, --reserve from 0 to below 1")
     limit = options.gigabytes * 1e9 * (1 - options.reserve)
-    configs = [load_config(path, options.set) for path in options.config]
+    configs = [read_config(path, options.set) for path in options.config]
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     rows: list[list[object]] = []
     verdict, figures = [], {}
     for path, config in zip(options.config, configs, strict=True):
-        if config.data.num_classes is None:
-            config = replace(config, data=replace(config.data, num_classes=1000))
         kept, recomputed = (measure_need(config, recompute, accelerator) for recompute in (False, True))
         largest = [need.largest_batch(limit) for need in (kept, recomputed)]
         name = path.stem if path else config.name

@@ -8,16 +8,16 @@ once. drawing: the form that `load_generator` draws with. One set of weights.
 import argparse
 import copy
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from hamgan.benchmarks.configuration import add_config_arguments, read_config
 from hamgan.benchmarks.plain import plain_form
 from hamgan.benchmarks.report import Report, Table
 from hamgan.benchmarks.timing import Timings, Work, count_flops, interleaved, peak_memory
-from hamgan.config import ConfigError, load_config
+from hamgan.config import ConfigError
 from hamgan.networks import Generator, build_networks
 from hamgan.sampling import InferenceGenerator, LoadedGenerator, fold_spectral_norm, plan_samples
 from hamgan.sampling.pictures import inputs
@@ -29,8 +29,7 @@ BARE, WHOLE = "bare forward", "sample.py to PNGs"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is drawn and how much of it."""
-    parser.add_argument("--config", type=Path, help="YAML file (default: the default configuration, 1000 classes)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the configuration")
+    add_config_arguments(parser)
     parser.add_argument("--batch", type=int, default=8, help="images per forward (default: 8)")
     parser.add_argument("--images", type=int, default=128, help="images that the whole script draws (default: 128)")
 
@@ -40,9 +39,7 @@ def run(options: argparse.Namespace) -> Report:
     for name in ("batch", "images"):
         if getattr(options, name) < 1:
             raise ConfigError(f"--{name} is {getattr(options, name)}; it must be 1 or more")
-    config = load_config(options.config, options.set)
-    if config.data.num_classes is None:  # training would read it from the data
-        config = replace(config, data=replace(config.data, num_classes=1000))
+    config = read_config(options.config, options.set)
     network = build_networks(config)[0].to(options.device).eval().requires_grad_(False)
     forms = make_forms(network)
     generator = LoadedGenerator(fold_spectral_norm(network), config)

@@ -6,13 +6,12 @@ train.recompute. A step is one update of D, one of G and one of G's average, on 
 """
 
 import argparse
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any, get_args
 
 import torch
-from accelerate import Accelerator
 
+from hamgan.benchmarks.configuration import add_config_arguments, benchmark_accelerator, precision_of, read_step_config
 from hamgan.benchmarks.machine import Ceilings, measure_ceilings
 from hamgan.benchmarks.operators import KINDS, Demand, measure_demand, profile_kinds
 from hamgan.benchmarks.phases import KERNELS, PLAIN_KERNELS, phases
@@ -20,8 +19,7 @@ from hamgan.benchmarks.plain import PlainStep
 from hamgan.benchmarks.report import Report, Table
 from hamgan.benchmarks.steps import Form, Workload, make_workload
 from hamgan.benchmarks.timing import Timings, Work, interleaved, peak_memory
-from hamgan.config import Config, ConfigError, load_config
-from hamgan.setting_up import make_accelerator
+from hamgan.config import Config, ConfigError
 
 FORMS: tuple[Form, ...] = get_args(Form)
 STEP = "whole step"
@@ -29,8 +27,7 @@ STEP = "whole step"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is trained and in which forms."""
-    parser.add_argument("--config", type=Path, help="YAML file (default: the default configuration, 1000 classes)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the configuration")
+    add_config_arguments(parser)
     parser.add_argument("--batches", default="8", help="images per step, with commas between (default: 8)")
     parser.add_argument("--forms", default="fast,plain", help=f"of {','.join(FORMS)} (default: fast,plain)")
     parser.add_argument("--gpus", default="1,8", help="devices that the run's length is told for (default: 1,8)")
@@ -41,7 +38,7 @@ def run(options: argparse.Namespace) -> Report:
     """Measure every batch size; the first form is the one that phases and the verdict speak of."""
     config, batches, gpus, forms = _read(options)
     accelerator = benchmark_accelerator(config, options.device)
-    precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    precision = precision_of(accelerator)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     ceilings = measure_ceilings(options.device, dtype)
     threads = "" if options.device.type != "cpu" else f", {torch.get_num_threads()} CPU thread(s)"
@@ -62,11 +59,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def _read(options: argparse.Namespace) -> tuple[Config, list[int], list[int], list[Form]]:
-    config = load_config(options.config, options.set)
-    if config.data.num_classes is None:  # training would read it from the data
-        config = replace(config, data=replace(config.data, num_classes=1000))
-    if config.train.loss == "relativistic":
-        raise ConfigError("train.loss: relativistic pairs images, which this benchmark does not draw; take another")
+    config = read_step_config(options.config, options.set)
     batches, gpus = _numbers("batches", options.batches), _numbers("gpus", options.gpus)
     forms = options.forms.split(",")
     for form in forms:
@@ -83,16 +76,6 @@ def _numbers(name: str, text: str) -> list[int]:
     if min(values) < 1:
         raise ConfigError(f"--{name} has {min(values)}; it must be 1 or more")
     return values
-
-
-def benchmark_accelerator(config: Config, device: torch.device) -> Accelerator:
-    """As training makes it; on the CPU of a machine with a GPU it needs a word with Accelerate."""
-    if device.type == "cpu" and torch.accelerator.is_available():
-        return Accelerator(cpu=True)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    threads = config.train.threads or torch.get_num_threads()
-    return make_accelerator(replace(config, train=replace(config.train, threads=threads)))
 
 
 def _measure_batch(

@@ -35,8 +35,6 @@ def linear_coefficients(tokens: Tensor, coefficients: Tensor, bases: Tensor, sca
 
     Shapes: tokens [B, N, D], bases [B, D, R], scale [B, N, R].
     """
-    if not (torch.is_grad_enabled() and tokens.requires_grad):
-        return coefficients
     result: Tensor = _LinearCoefficients.apply(tokens, coefficients, bases, scale)
     return result
 

@@ -114,7 +114,7 @@ class Hamburger(nn.Module):
             left, right = self.thin_factors(tokens, _weight(first).flatten(1), bases)
         if self.cheese is None and self.norm is None:
             return self._finish(x, left, right)
-        y = _product(left, right, like=x)
+        y = thin_product(left, right, like=x)
         if self.norm is not None:
             y = self.norm(y) if condition is None else self.norm(y, condition)
         if self.cheese is None:
@@ -180,7 +180,7 @@ class Hamburger(nn.Module):
             right = right * self.gate.to(right.dtype)
         if self.shortcut is not None:
             x = x * self.shortcut.to(x.dtype)
-        y = _product(left, right, like=x, add=True)
+        y = thin_product(left, right, like=x, add=True)
         return F.relu(y) if self.final_relu else y
 
     def _add(self, x: Tensor, y: Tensor) -> Tensor:
@@ -230,10 +230,11 @@ def _join_heads(factor: Tensor) -> Tensor:
     return factor.transpose(1, 2).flatten(2)
 
 
-def _product(left: Tensor, right: Tensor, like: Tensor, add: bool = False) -> Tensor:
+def thin_product(left: Tensor, right: Tensor, like: Tensor, add: bool = False, overwrite: bool = False) -> Tensor:
     """``left @ right.mT`` (+ ``like``) as a feature map in the type and memory format of ``like`` [B, C, H, W].
 
-    Half precision: bfloat16 factors, but float32 for float16, whose range the factors can leave.
+    With ``overwrite`` the sum may take the memory of ``like``, where that is channels last. Half precision: bfloat16
+    factors, but float32 for float16, whose range the factors can leave.
     """
     dtype = torch.float32 if like.dtype == torch.float16 else like.dtype
     left, right = left.to(dtype), right.to(dtype)
@@ -241,7 +242,8 @@ def _product(left: Tensor, right: Tensor, like: Tensor, add: bool = False) -> Te
     with without_autocast(like.device):
         if like.is_contiguous(memory_format=torch.channels_last):
             tokens = like.flatten(2).mT.to(dtype)
-            y = torch.baddbmm(tokens, left, right.mT) if add else torch.bmm(left, right.mT)
+            out = tokens if overwrite else None  # a copy, if the type is another
+            y = torch.baddbmm(tokens, left, right.mT, out=out) if add else torch.bmm(left, right.mT)
             return y.mT.unflatten(2, (height, width)).to(like.dtype)
         columns = like.flatten(2).to(dtype)
         y = torch.baddbmm(columns, right, left.mT) if add else torch.bmm(right, left.mT)

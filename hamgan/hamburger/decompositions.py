@@ -166,7 +166,7 @@ def nmf_factors(
         wanted = torch.is_grad_enabled() and tokens.requires_grad
         with torch.no_grad():
             coefficients, bases, scale = _nmf_constants(tokens.detach(), bases, steps, temperature, wanted)
-        return linear_coefficients(tokens, coefficients, bases, scale), bases
+        return linear_coefficients(tokens, coefficients, bases, scale) if wanted else coefficients, bases
     projection = tokens @ bases
     coefficients = F.softmax(temperature * projection, dim=-1)
     for _ in range(steps):

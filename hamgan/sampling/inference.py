@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hamgan.hamburger import Hamburger
+from hamgan.hamburger.block import thin_product
 from hamgan.layers import BatchNorm, GeneratorBlock
 from hamgan.networks import START, Generator
 from hamgan.spectral import SpectralConv2d, SpectralWeight, resampling_kernel, resampling_taps
@@ -142,13 +143,7 @@ class InferenceHamburger(nn.Module):
         _, tokens = block.latent_tokens(x)
         left, right = block.thin_factors(tokens, block.upper_bread.effective_weight().flatten(1), None)
         scale, shift = (block.gate.to(x.dtype) * part for part in block.norm.factors(condition, x))
-        rows = x.add_(shift).permute(0, 2, 3, 1).flatten(1, 2)
-        right = right * scale.flatten(-3)[..., None]
-        if x.dtype == torch.float16:  # whose range the factors can leave
-            rows.add_(torch.bmm(left, right.mT))
-        else:
-            torch.baddbmm(rows, left.to(x.dtype), right.to(x.dtype).mT, out=rows)
-        return x
+        return thin_product(left, right * scale.flatten(-3)[..., None], like=x.add_(shift), add=True, overwrite=True)
 
 
 class InferenceGenerator(nn.Module):
@@ -161,22 +156,21 @@ class InferenceGenerator(nn.Module):
         super().__init__()
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
         self.network = copy.deepcopy(network, shared).eval()
-        self.norm_inside = str(network.resolution) not in network.contexts
+        norm = self.network.output_norm
+        inside = str(network.resolution) not in network.contexts  # nothing stands between the last block and the norm
+        self.output_norm = None if inside else InferenceNorm(norm)
         last = len(network.blocks) - 1
         blocks = [
-            InferenceBlock(block, START * 2**index, network.output_norm if index == last and self.norm_inside else None)
+            InferenceBlock(block, START * 2**index, norm if inside and index == last else None)
             for index, block in enumerate(self.network.blocks)
             if isinstance(block, GeneratorBlock)
         ]
         self.network.blocks = nn.ModuleList(blocks)
-        for context in self.network.contexts.values():
-            norm = getattr(context, "norm", None)
-            if norm is not None:
-                context.norm = InferenceNorm(norm)
-        for size, context in self.network.contexts.items():
-            if isinstance(context, Hamburger) and context.cheese is None and context.norm is not None:
-                self.network.contexts[size] = InferenceHamburger(context)
-        self.output_norm = InferenceNorm(self.network.output_norm)
+        for size, context in list(self.network.contexts.items()):
+            if isinstance(context, Hamburger) and context.norm is not None:
+                context.norm = InferenceNorm(context.norm)
+                if context.cheese is None:
+                    self.network.contexts[size] = InferenceHamburger(context)
 
     @torch.no_grad()
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
@@ -190,8 +184,8 @@ class InferenceGenerator(nn.Module):
             if size in network.contexts:
                 x = network.contexts[size](x, condition)
         conv: SpectralConv2d = network.output_conv
-        x = (x if self.norm_inside else self.output_norm(x)).relu_()
-        return F.conv2d(x, conv.weight, conv.bias, padding=1).tanh_()
+        x = x if self.output_norm is None else self.output_norm(x)
+        return F.conv2d(x.relu_(), conv.weight, conv.bias, padding=1).tanh_()
 
 
 def chunk_size(network: Generator) -> int:
