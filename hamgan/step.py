@@ -77,7 +77,11 @@ class GanStep:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
         self.generator.recompute = self.discriminator.recompute = train.recompute
-        if train.compile:  # in place, so that names of weights stay and both wrappers run the compiled form
+        if train.compile:
+            # Backward without autocast, as eager. By default it takes that of the forward, and so gradients in bf16 of
+            # what is float32 there, kernels and logits among it.
+            torch._functorch.config.backward_pass_autocast = "off"
+            # In place, so that names of weights stay and both wrappers run the compiled form.
             # Four graphs: G with and without gradient, D on one batch and on two; shapes as variables cost speed.
             self.generator.compile(dynamic=False)
             self.discriminator.compile(dynamic=False)
