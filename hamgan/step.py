@@ -72,6 +72,7 @@ class GanStep:
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False) if train.ema_decay else None
         self.generator_optimizer = self._make_optimizer(generator, train.generator_lr)
         self.discriminator_optimizer = self._make_optimizer(discriminator, train.discriminator_lr)
+        self.penalised = train.r1_gamma > 0 or train.r2_gamma > 0
         # LeCam's averages of D's logits: real, fake.
         self.logit_averages = torch.zeros(2, device=accelerator.device)
         self.sums: dict[str, Tensor] = {}
@@ -84,7 +85,8 @@ class GanStep:
             # In place, so that names of weights stay and both wrappers run the compiled form.
             # Four graphs: G with and without gradient, D on one batch and on two; shapes as variables cost speed.
             self.generator.compile(dynamic=False)
-            self.discriminator.compile(dynamic=False)
+            if not self.penalised:  # compiled code has no second derivatives
+                self.discriminator.compile(dynamic=False)
         self._generator: nn.Module = accelerator.prepare_model(self.generator)
         self._discriminator: nn.Module = accelerator.prepare_model(self.discriminator)
         self._generator_stepper = accelerator.prepare_optimizer(self.generator_optimizer)
@@ -134,13 +136,12 @@ class GanStep:
         images = augment(torch.cat([fake.to(batch.images.dtype), batch.images]), batch.augmentation)
         labels = torch.cat([batch.fake_labels, batch.labels])
         train = self.train
-        penalised = train.r1_gamma > 0 or train.r2_gamma > 0
-        images.requires_grad_(penalised)
+        images.requires_grad_(self.penalised)
         with self.accelerator.autocast(), self._measured("d", self.discriminator, report):
             logits = self._discriminator(images, labels, batch.bases)
         logits_fake, logits_real = logits.split([len(fake), len(batch.images)])
         loss = adversarial = discriminator_loss(train.loss, logits_real, logits_fake)
-        if penalised:
+        if self.penalised:
             # |grad D|^2 per image: the gradient of the summed logits holds each image's own.
             loss = loss + self._gradient_penalties(logits_fake, logits_real, images)
         if train.lecam:

@@ -27,10 +27,10 @@ def _fresh_compiler() -> Iterator[None]:
     forget_accelerator()
 
 
-def trained(folder: Path, compiled: bool, precision: str) -> Tensor:
+def trained(folder: Path, compiled: bool, precision: str, *overrides: str) -> Tensor:
     """Losses and gradient norms of three steps [3, ...]; what is compiled after the first one is an error."""
-    overrides = ["data.num_classes=5", "train.adam_eps=1e-3", f"train.compile={str(compiled).lower()}"]
-    config = small_config(folder, *overrides)
+    compile_ = f"train.compile={str(compiled).lower()}"
+    config = small_config(folder, "data.num_classes=5", "train.adam_eps=1e-3", compile_, *overrides)
     forget_accelerator()
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
     step = GanStep(*build_networks(config), config.train, accelerator)
@@ -46,26 +46,35 @@ def trained(folder: Path, compiled: bool, precision: str) -> Tensor:
     return torch.stack(rows)
 
 
-def compare_with_eager(folder: Path, precision: str = "no") -> None:
-    eager, compiled = trained(folder, False, precision), trained(folder, True, precision)
+def compare_with_eager(folder: Path, precision: str, *overrides: str, graphs: int = 4) -> None:
+    eager, compiled = (trained(folder, form, precision, *overrides) for form in (False, True))
     tolerance = 1e-3 if precision == "no" else 2e-2
     torch.testing.assert_close(compiled, eager, rtol=tolerance, atol=tolerance)
     assert not counters["graph_break"]
     # G with and without gradient, D on one batch and on two.
-    assert counters["stats"]["unique_graphs"] == 4
+    assert counters["stats"]["unique_graphs"] == graphs
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_nothing_is_traced_anew_after_the_first_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
-) -> None:
-    """With the graphs run by eager kernels: what is traced, and when, does not depend on the code made of it."""
+@pytest.fixture
+def _eager_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are traced as ever and run by eager kernels: what is traced, and when, does not depend on the code."""
     compile_module = nn.Module.compile
     monkeypatch.setattr(
         nn.Module, "compile", lambda module, **options: compile_module(module, backend="aot_eager", **options)
     )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_eager_kernels")
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_nothing_is_traced_anew_after_the_first_step(tmp_path: Path, precision: str) -> None:
     compare_with_eager(tmp_path, precision)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_eager_kernels")
+def test_a_gradient_penalty_leaves_the_discriminator_eager(tmp_path: Path) -> None:
+    compare_with_eager(tmp_path, "no", "train.r1_gamma=1", "train.loss=non_saturating", graphs=2)
 
 
 @pytest.mark.long

@@ -81,7 +81,7 @@ class TrainConfig:
     tf32: bool = False
     """Allow TF32 in fp32 convolutions and matrix products on NVIDIA GPUs."""
     compile: bool = False
-    """Compile both networks by torch.compile."""
+    """Compile both networks by torch.compile; the generator only, together with R1 or R2."""
     recompute: bool = False
     """Keep the inputs of residual blocks only and run the blocks again in backward: less memory, more time, the same
     numbers. Not together with `compile`."""
