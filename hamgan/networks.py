@@ -27,7 +27,7 @@ from hamgan.layers import (
     class_rows,
 )
 from hamgan.recomputation import run_block
-from hamgan.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear, SpectralWeight
+from hamgan.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear, SpectralWeight, iterate_together
 
 Bases = dict[str, BlockBases]
 """Initial bases per context block, [B*S, D, R] (a pair of them in dual mode), keyed by the block's resolution."""
@@ -136,6 +136,7 @@ class Generator(nn.Module):
         return _draw_bases(self.contexts, batch, device, generator)
 
     def forward(self, z: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
+        iterate_together(self)
         first, conditions = self.conditions(z, labels)
         x = self.linear(first).view(z.shape[0], -1, START, START)
         # A [B, C, 4, 4] view of the linear layer's rows; from here on convolutions keep the format.
@@ -181,6 +182,7 @@ class Discriminator(nn.Module):
         return _draw_bases(self.contexts, batch, device, generator)
 
     def forward(self, images: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
+        iterate_together(self)
         x = images.contiguous(memory_format=self.memory_format)
         for block in self.blocks:
             x = run_block(block, x) if self.recompute else block(x)

@@ -6,27 +6,27 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
 from hamgan.layers import BatchNorm
-from hamgan.spectral import SpectralWeight
+from hamgan.spectral import PowerIteration, SpectralWeight
 
 
 class _Run:
-    """A run of a block on kernels made beforehand; the second one leaves the running moments alone."""
+    """A run of a block on power iterations made beforehand; the second one leaves the running moments alone."""
 
-    def __init__(self, block: nn.Module, kernels: dict[SpectralWeight, Tensor], again: bool) -> None:
-        self.kernels = kernels
+    def __init__(self, block: nn.Module, iterations: dict[SpectralWeight, PowerIteration], again: bool) -> None:
+        self.iterations = iterations
         self.norms = [module for module in block.modules() if isinstance(module, BatchNorm)] if again else []
 
     def __enter__(self) -> None:
-        for layer, kernel in self.kernels.items():
-            layer.held = kernel
+        for layer, iteration in self.iterations.items():
+            layer.ahead[:] = [iteration]
         for norm in self.norms:
             norm.frozen = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for layer in self.kernels:
-            layer.held = None
+        for layer in self.iterations:
+            layer.ahead.clear()
         for norm in self.norms:
             norm.frozen = False
 
@@ -35,15 +35,16 @@ def run_block(block: nn.Module, *inputs: Tensor) -> Tensor:
     """``block(*inputs)``, whose intermediate results are dropped and computed again in backward.
 
     Singular vectors and running moments move once, as without checkpointing, and the numbers are the same bit by bit:
-    the normalised kernels, which are small, are made before the block and kept.
+    power iterations are done before the block and kept.
     """
     if is_grad_enabled():
-        kernels = {layer: layer.kernel() for layer in block.modules() if isinstance(layer, SpectralWeight)}
+        layers = [layer for layer in block.modules() if isinstance(layer, SpectralWeight) and not layer.folded]
+        iterations = {layer: layer.iterate() for layer in layers}
         y: Tensor = checkpoint(
             block,
             *inputs,
             use_reentrant=False,
-            context_fn=lambda: (_Run(block, kernels, again=False), _Run(block, kernels, again=True)),
+            context_fn=lambda: (_Run(block, iterations, again=False), _Run(block, iterations, again=True)),
             preserve_rng_state=False,
         )
     else:

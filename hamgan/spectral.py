@@ -1,7 +1,7 @@
 """Spectrally normalised layers, convolutions with resampling among them."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,49 +10,70 @@ from torch.autograd.function import once_differentiable
 
 from hamgan.config import SpectralNormConfig
 from hamgan.precision import without_autocast
-
-Resample = Literal["none", "up", "down"]
-
-# Rows: taps of the 4x4 kernel along one axis; columns: taps of the 3x3 kernel that fall on them.
-# Nearest 2x upsampling then a 3-tap kernel w is a stride-2 transposed convolution with (w2, w1+w2, w0+w1, w0) ...
-_UP_TAPS = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-# ... and a 3-tap kernel then averaging of 2 is a stride-2 convolution with (w0, w0+w1, w1+w2, w2) / 2.
-_DOWN_TAPS = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]]) / 2
+from hamgan.resampling import Resample, resampling_gradient, resampling_kernel, resampling_taps
 
 
-def _normalise(vector: Tensor, eps: float) -> Tensor:
-    return vector / torch.linalg.vector_norm(vector).clamp_min(eps)
+class PowerIteration(NamedTuple):
+    """What a power iteration leaves for one layer: what its weight W is divided by, and the gradient of that."""
+
+    divisor: Tensor
+    """sigma = u^T W v or, with ``clamp``, max(1, sigma)."""
+    slope: Tensor
+    """-u / divisor [out], or zeros where the divisor is 1, whatever sigma."""
+    v: Tensor
+    """[columns]"""
+
+
+def _add_through_divisor(grad: Tensor, weight: Tensor, slope: Tensor, v: Tensor) -> Tensor:
+    """Add, in place, the gradient of W through the divisor to the one that W / divisor has with a constant divisor.
+
+    u and v are constants. Shapes: ``weight`` [out * columns], in the order of `_as_matrix`.
+    """
+    matrix = _as_matrix(grad)
+    # A dot product needs no memory for its products.
+    matrix.addr_(slope * torch.dot(matrix.view(-1), weight), v)
+    return grad
 
 
 class _NormalisedKernel(torch.autograd.Function):
-    """The kernel of W / sigma with sigma = u^T W v and u, v constant; the closed-form gradient avoids sigma's graph.
+    """The kernel of W / divisor; the closed-form gradient avoids the graph of the power iteration.
 
     With ``spread`` the kernel is `resampling_kernel`'s, which is divided on the way without a pass of its own.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, clamp: bool, spread: Tensor | None, up: bool
-    ) -> Tensor:
-        divisor = sigma.clamp_min(1.0) if clamp else sigma
+    def forward(ctx: Any, weight: Tensor, iteration: PowerIteration, spread: Tensor | None, up: bool) -> Tensor:
+        divisor, slope, v = iteration
         ctx.up = up
-        ctx.save_for_backward(weight, u, v, divisor, (sigma > 1.0) if clamp else None, spread)
+        ctx.save_for_backward(_as_matrix(weight).view(-1), divisor, slope, v, spread)
         return weight / divisor if spread is None else resampling_kernel(weight, spread / divisor, up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, u, v, divisor, active, spread = ctx.saved_tensors
+        weight, divisor, slope, v, spread = ctx.saved_tensors
         if spread is None:
             result = (grad / divisor).contiguous(memory_format=_memory_format(grad))
         else:
-            result = _resampled_gradient(grad, spread / divisor, ctx.up)
-        # A dot product needs no memory for its products.
-        along_sigma = -torch.dot(_as_matrix(result).flatten(), _as_matrix(weight).flatten()) / divisor
-        if active is not None:  # max(1, sigma) is constant while sigma is below 1
-            along_sigma = along_sigma * active
-        _as_matrix(result).addr_(u * along_sigma, v)
-        return result, None, None, None, None, None, None
+            result = resampling_gradient(grad, spread / divisor, ctx.up)
+        return _add_through_divisor(result, weight, slope, v), None, None, None
+
+
+class _UndividedWeight(torch.autograd.Function):
+    """W as it is, for a product whose other factor is divided; its gradient gets the part through the divisor.
+
+    That happens in place: for layers' products, whose gradient of W is memory that nothing else holds.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, iteration: PowerIteration) -> Tensor:
+        ctx.save_for_backward(_as_matrix(weight).view(-1), iteration.slope, iteration.v)
+        return weight.view_as(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _add_through_divisor(grad.contiguous(memory_format=_memory_format(grad)), *ctx.saved_tensors), None
 
 
 def _memory_format(tensor: Tensor) -> torch.memory_format:
@@ -74,6 +95,9 @@ class SpectralWeight(nn.Module):
     kh*kw*in (``vector: input``), in that order.
     """
 
+    vector: Tensor
+    sigma: Tensor
+
     def __init__(self, shape: tuple[int, ...], config: SpectralNormConfig, clamp: bool | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(shape).contiguous(memory_format=_memory_format(torch.empty(shape))))
@@ -84,47 +108,31 @@ class SpectralWeight(nn.Module):
             columns = self.weight[0].numel()
             self.register_buffer("vector", torch.randn(shape[0] if config.vector == "output" else columns))
         self.register_buffer("sigma", torch.ones(()), persistent=False)  # of the last call, for logging
-        self._baked: dict[str, Tensor] = {}
-        self.held: Tensor | None = None
-        """A kernel that `forward` takes instead of making one (`recomputation`)."""
+        self.ahead: list[PowerIteration] = []
+        """At most one, done before the next call instead of in it (`iterate_together`, `recomputation`)."""
 
-    def _power_iteration(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Singular vectors u [out] and v [columns], and sigma = u^T W v."""
-        matrix, eps = _as_matrix(self.weight), self.config.eps
-        stored: Tensor = self.get_buffer("vector")
-        if self.config.vector == "output":
-            v = _normalise(matrix.mT @ stored, eps)
-            product = matrix @ v
-            u = _normalise(product, eps)
-            sigma = torch.dot(u, product)
-            updated = u
-        else:
-            u = _normalise(matrix @ stored, eps)
-            product = matrix.mT @ u
-            v = _normalise(product, eps)
-            sigma = torch.dot(v, product)
-            updated = v
-        if self.training:
-            stored.copy_(updated)
-        return u, v, sigma
-
-    def kernel(self) -> Tensor:
-        """What `forward` multiplies with: the normalised weight, or the one that is held."""
-        return self.effective_weight() if self.held is None else self.held
+    def iterate(self) -> PowerIteration:
+        """One power iteration, stored in training mode."""
+        return self.ahead.pop() if self.ahead else power_iterations([self])[0]
 
     def effective_weight(self) -> Tensor:
         """The normalised weight; one power iteration, stored in training mode."""
-        return self.weight if self.folded else self._normalised(None)
+        return self.weight if self.folded else self._normalised()
 
-    def _normalised(self, spread: Tensor | None, up: bool = False) -> Tensor:
-        # The iteration stays in the weight's precision: bf16 vectors would never converge. The kernel, merged or not,
-        # too: 1 / sigma rounded to bf16 would scale it by up to 0.4 %.
+    def _normalised(self, spread: Tensor | None = None, up: bool = False) -> Tensor:
+        # Without autocast: 1 / sigma rounded to bf16 would scale the kernel, merged or not, by up to 0.4 %.
         with without_autocast(self.weight.device):
-            with torch.no_grad():
-                u, v, sigma = self._power_iteration()
-                self.get_buffer("sigma").copy_(sigma)
-            kernel: Tensor = _NormalisedKernel.apply(self.weight, u, v, sigma, self.clamp, spread, up)
+            kernel: Tensor = _NormalisedKernel.apply(self.weight, self.iterate(), spread, up)
         return kernel
+
+    def _factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The factors of a product of x and the normalised weight, of which the smaller one was divided."""
+        if self.folded:
+            return x, self.weight
+        if x.numel() >= self.weight.numel():
+            return x, self._normalised()
+        iteration = self.iterate()
+        return x / iteration.divisor, _UndividedWeight.apply(self.weight, iteration)
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -132,13 +140,55 @@ class SpectralWeight(nn.Module):
         if not self.folded:
             self.weight.copy_(self.effective_weight())
             self.take_as_folded()
-        self._baked.clear()
 
     def take_as_folded(self) -> None:
         """Take the weight as it stands for the normalised one, as it does in a file that was written folded."""
         if not self.folded:
             self.folded = True
             del self.vector
+
+
+@torch.no_grad()
+def power_iterations(layers: Sequence[SpectralWeight]) -> list[PowerIteration]:
+    """One power iteration of each of the layers, which have one configuration; stored in training mode.
+
+    Together they take half of the time of one after the other: of a small weight, dispatch is most of it.
+    """
+    config, weights = layers[0].config, [layer.weight for layer in layers]
+    # In the weights' precision: bf16 vectors would never converge.
+    with without_autocast(weights[0].device):
+        matrices = [_as_matrix(weight) for weight in weights]
+        if config.vector == "input":
+            matrices = [matrix.mT for matrix in matrices]
+        stored = [layer.vector for layer in layers]
+        others, products = [], []
+        for matrix, vector in zip(matrices, stored, strict=True):
+            others.append(torch.mv(matrix.mT, vector))
+            products.append(torch.mv(matrix, others[-1]))  # normalised below: here the matrix is still in the cache
+        norms = torch._foreach_clamp_min(torch._foreach_norm(others), config.eps)
+        torch._foreach_div_(others, norms)
+        torch._foreach_div_(products, norms)
+        norms = torch._foreach_norm(products)
+        clamped = torch._foreach_clamp_min(norms, config.eps)
+        torch._foreach_div_(products, clamped)
+        sigmas = torch.stack(norms).square() / torch.stack(clamped)  # of a product and its normalised form
+        divisors = torch._foreach_clamp_min(sigmas.unbind(), [1.0 if layer.clamp else 0.0 for layer in layers])
+        divisor = torch.stack(divisors)
+        factors = (divisor == sigmas) / -divisor
+        torch._foreach_copy_([layer.sigma for layer in layers], sigmas.unbind())
+        if layers[0].training:
+            torch._foreach_copy_(stored, products)
+        us, vs = (products, others) if config.vector == "output" else (others, products)
+        slopes = torch._foreach_mul(us, factors.unbind())
+    return [PowerIteration(*parts) for parts in zip(divisors, slopes, vs, strict=True)]
+
+
+def iterate_together(network: nn.Module) -> None:
+    """Do the power iterations of a network's next forward in one go."""
+    layers = [layer for layer in network.modules() if isinstance(layer, SpectralWeight) and not layer.folded]
+    if layers:
+        for layer, iteration in zip(layers, power_iterations(layers), strict=True):
+            layer.ahead[:] = [iteration]
 
 
 class SpectralLinear(SpectralWeight):
@@ -149,7 +199,8 @@ class SpectralLinear(SpectralWeight):
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.kernel(), self.bias)
+        x, weight = self._factors(x)
+        return F.linear(x, weight, self.bias)
 
 
 class SpectralEmbedding(SpectralWeight):
@@ -159,36 +210,10 @@ class SpectralEmbedding(SpectralWeight):
         super().__init__((classes, features), config)
 
     def forward(self, labels: Tensor) -> Tensor:
-        return F.embedding(labels, self.kernel())
-
-
-def resampling_taps(resample: Resample) -> Tensor:
-    """Which taps of a 3x3 kernel make up each tap of its 4x4 one: [16, 9], on the CPU."""
-    taps = _UP_TAPS if resample == "up" else _DOWN_TAPS
-    return torch.kron(taps, taps)
-
-
-def resampling_kernel(weight: Tensor, spread: Tensor, up: bool) -> Tensor:
-    """The 4x4 kernel that does a 3x3 convolution and 2x nearest upsampling or 2x2 average pooling at once.
-
-    Shapes: weight [out, in, 3, 3] -> [in, out, 4, 4] for conv_transpose2d (up), [out, in, 4, 4] for conv2d (down);
-    ``spread`` [16, 9] are `resampling_taps`. Exact: the padding of either form is zero at the same places. 4/9 of the
-    multiplications (up), 4/9 (down).
-    """
-    outputs, inputs = weight.shape[:2]
-    if up:  # One product of one copy: half the time of a product per input channel, which copies them one by one.
-        kernel = spread @ weight.permute(2, 3, 1, 0).reshape(9, -1)
-        return kernel.view(4, 4, inputs, outputs).permute(2, 3, 0, 1)
-    flat = weight.permute(0, 2, 3, 1).reshape(outputs, 9, inputs)  # a view of a channels-last weight
-    return (spread @ flat).view(outputs, 4, 4, inputs).permute(0, 3, 1, 2)
-
-
-def _resampled_gradient(grad: Tensor, spread: Tensor, up: bool) -> Tensor:
-    """The gradient of a channels-last weight [out, in, 3, 3] from that of its 4x4 kernel."""
-    flat = grad.permute(0, 2, 3, 1).flatten(1, 2)  # [in, 16, out] up, [out, 16, in] down
-    flat = spread.mT @ flat
-    flat = flat.permute(2, 1, 0).contiguous() if up else flat
-    return flat.unflatten(1, (3, 3)).permute(0, 3, 1, 2)
+        if self.folded:
+            return F.embedding(labels, self.weight)
+        iteration = self.iterate()  # the rows are divided, not the table
+        return F.embedding(labels, _UndividedWeight.apply(self.weight, iteration)) / iteration.divisor
 
 
 class SpectralConv2d(SpectralWeight):
@@ -222,27 +247,15 @@ class SpectralConv2d(SpectralWeight):
             self._spread = resampling_taps(self.resample).to(self.weight)
         return self
 
-    def kernel(self) -> Tensor:
-        """What `forward` multiplies with: the normalised weight, or the merged 4x4 kernel of it."""
-        spread, up = self._spread, self.resample == "up"
-        if spread is None or self.held is not None:
-            return super().kernel()
-        if not self.folded:
-            return self._normalised(spread, up)
-        if torch.is_grad_enabled():
-            return resampling_kernel(self.weight, spread, up)
-        if "kernel" not in self._baked:
-            self._baked["kernel"] = resampling_kernel(self.weight, spread, up)
-        return self._baked["kernel"]
+    def _merged(self, spread: Tensor) -> Tensor:
+        """The 4x4 kernel of the normalised weight."""
+        up = self.resample == "up"
+        return resampling_kernel(self.weight, spread, up) if self.folded else self._normalised(spread, up)
 
     def forward(self, x: Tensor) -> Tensor:
-        size = self.weight.shape[-1]
-        if self.resample == "none":
-            return F.conv2d(x, self.kernel(), self.bias, padding=size // 2)
-        if size == 1:
-            if self.resample == "down":
-                return F.conv2d(F.avg_pool2d(x, 2), self.kernel(), self.bias)
-            return F.interpolate(F.conv2d(x, self.kernel(), self.bias), scale_factor=2, mode="nearest")
-        if self.resample == "up":
-            return F.conv_transpose2d(x, self.kernel(), self.bias, stride=2, padding=1)
-        return F.conv2d(x, self.kernel(), self.bias, stride=2, padding=1)
+        if self._spread is not None:
+            convolution = F.conv_transpose2d if self.resample == "up" else F.conv2d
+            return convolution(x, self._merged(self._spread), self.bias, stride=2, padding=1)
+        x, kernel = self._factors(F.avg_pool2d(x, 2) if self.resample == "down" else x)
+        y = F.conv2d(x, kernel, self.bias, padding=self.weight.shape[-1] // 2)
+        return F.interpolate(y, scale_factor=2, mode="nearest") if self.resample == "up" else y

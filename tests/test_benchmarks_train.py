@@ -11,10 +11,9 @@ from small_runs import forget_accelerator, small_config, write_config
 from hamgan.benchmarks.command import main
 from hamgan.benchmarks.machine import Ceilings
 from hamgan.benchmarks.operators import kind_of, measure_demand, profile_kinds
-from hamgan.benchmarks.phases import KERNELS, phases
+from hamgan.benchmarks.phases import phases
 from hamgan.benchmarks.steps import make_workload
 from hamgan.config import ConfigError
-from hamgan.spectral import SpectralWeight
 
 CEILINGS = Ceilings(matmul=1000.0, bandwidth=100.0, dtype="float32")
 
@@ -65,11 +64,6 @@ def test_phases_run_alone_and_leave_the_weights(tmp_path: Path) -> None:
     networks = (step.generator, step.discriminator)
     before = [parameter.clone() for network in networks for parameter in network.parameters()]
     works = phases(config, workload)
-    layers = [module for network in networks for module in network.modules() if isinstance(module, SpectralWeight)]
-    vectors = [layer.get_buffer("vector").clone() for layer in layers]
-    works[KERNELS]()
-    moved = [not torch.equal(layer.get_buffer("vector"), old) for layer, old in zip(layers, vectors, strict=True)]
-    assert sum(moved) > len(layers) / 2  # all but vectors of one value and those that have converged
     for work in works.values():
         work()
     after = [parameter for network in networks for parameter in network.parameters()]
@@ -93,6 +87,7 @@ def test_the_report_compares_the_forms_and_tells_the_length_of_the_run(
     assert "Batch 2: spectral normalisation is" in printed
     assert "the 7,200 images of hamgan take" in printed
     figures = json.loads(file.read_text())["figures"]
+    assert figures["4"]["phases"]["median"]["whole step without spectral norm"] > 0
     demand = figures["4"]["demand"]
     flops = {form: sum(kind["flops"] for kind in kinds.values()) for form, kinds in demand.items()}
     # Merged up- and down-sampling takes 4/9 of the multiplications of most convolutions.

@@ -1,19 +1,15 @@
 """The phases of a training step, each by itself."""
 
 import torch
-from torch import Tensor, nn
 
 from hamgan.benchmarks.steps import Workload, draw_batches
 from hamgan.benchmarks.timing import Work
 from hamgan.config import Config
 from hamgan.losses import discriminator_loss
-from hamgan.spectral import SpectralConv2d, SpectralWeight
-
-KERNELS, PLAIN_KERNELS = "kernels from weights (inside the networks' phases)", "the same without spectral norm"
 
 
 def phases(config: Config, workload: Workload) -> dict[str, Work]:
-    """What a step does one after the other, on weights that stay as they are; the last two are part of others."""
+    """What a step does one after the other, on weights that stay as they are."""
     step, batch = workload.step, workload.discriminator_batch
     with torch.no_grad():
         fake = step.generator(batch.latents, batch.fake_labels, batch.generator_bases)
@@ -36,7 +32,6 @@ def phases(config: Config, workload: Workload) -> dict[str, Work]:
         step.accelerator.backward(step._generator_loss(workload.generator_batch))
         step.generator_optimizer.zero_grad()
 
-    with_norm, without_norm = spectral_norm(step.generator, step.discriminator)
     return {
         "noise and images": lambda: draw_batches(config, step, len(batch.images)),
         "generated images for D": fakes,
@@ -44,8 +39,6 @@ def phases(config: Config, workload: Workload) -> dict[str, Work]:
         "G and D forward and backward": generator,
         "both Adams": _optimisers(workload),
         "average of G": workload.average,
-        KERNELS: with_norm,
-        PLAIN_KERNELS: without_norm,
     }
 
 
@@ -64,40 +57,3 @@ def _optimisers(workload: Workload) -> Work:
             optimizer.zero_grad()
 
     return work
-
-
-def spectral_norm(generator: nn.Module, discriminator: nn.Module) -> tuple[Work, Work]:
-    """Every kernel of one step, and the same without normalisation: the difference is what normalisation costs.
-
-    G runs twice, once with backward; D twice, once with backward into its weights.
-    """
-    both = [
-        (network, [layer for layer in network.modules() if isinstance(layer, SpectralWeight)])
-        for network in (generator, discriminator)
-    ]
-    gradients = [[torch.ones_like(_kernel(layer)) for layer in layers] for _, layers in both]
-
-    def work() -> None:
-        for (network, layers), grads in zip(both, gradients, strict=True):
-            network.requires_grad_(True)
-            with torch.no_grad():
-                for layer in layers:
-                    _kernel(layer)
-            # Halved, so that each gradient is fresh memory, as it is behind a convolution.
-            torch.autograd.backward([_kernel(layer) / 2 for layer in layers], grads)
-            network.zero_grad()
-
-    def without() -> None:
-        for _, layers in both:
-            for layer in layers:
-                layer.folded = True
-        work()
-        for _, layers in both:
-            for layer in layers:
-                layer.folded = False
-
-    return work, without
-
-
-def _kernel(layer: SpectralWeight) -> Tensor:
-    return layer.kernel() if isinstance(layer, SpectralConv2d) else layer.effective_weight()

@@ -14,15 +14,15 @@ import torch
 from hamgan.benchmarks.configuration import add_config_arguments, benchmark_accelerator, precision_of, read_step_config
 from hamgan.benchmarks.machine import Ceilings, measure_ceilings
 from hamgan.benchmarks.operators import KINDS, Demand, measure_demand, profile_kinds
-from hamgan.benchmarks.phases import KERNELS, PLAIN_KERNELS, phases
-from hamgan.benchmarks.plain import PlainStep
+from hamgan.benchmarks.phases import phases
 from hamgan.benchmarks.report import Report, Table
 from hamgan.benchmarks.steps import Form, Workload, make_workload
 from hamgan.benchmarks.timing import Timings, Work, interleaved, peak_memory
 from hamgan.config import Config, ConfigError
 
 FORMS: tuple[Form, ...] = get_args(Form)
-STEP = "whole step"
+STEP, WITHOUT_NORM = "whole step", "whole step without spectral norm"
+NO_NORM = [f"{network}.spectral_norm.enabled=false" for network in ("generator", "discriminator")]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,10 @@ def run(options: argparse.Namespace) -> Report:
     for batch in batches:
         works = {form: make_workload(config, form, batch, accelerator) for form in forms}
         _measure_batch(report, works, batch, ceilings, options)
-        _measure_phases(report, config, works[forms[0]], batch, options)
+        if not options.no_profile:
+            unnormalised = read_step_config(options.config, [*options.set, *NO_NORM])
+            without_norm = make_workload(unnormalised, forms[0], batch, accelerator)
+            _measure_phases(report, config, works[forms[0]], without_norm, batch, options)
     report.verdict.append(_length_of_run(config, report.figures, gpus))
     return report
 
@@ -160,21 +163,21 @@ def _profile(
 
 
 def _measure_phases(
-    report: Report, config: Config, workload: Workload, batch: int, options: argparse.Namespace
+    report: Report,
+    config: Config,
+    workload: Workload,
+    without_norm: Workload,
+    batch: int,
+    options: argparse.Namespace,
 ) -> None:
     """Phases in turn with the whole step, as shares of it."""
-    if options.no_profile:
-        return
-    works: dict[str, Work] = {STEP: workload, **phases(config, workload)}
-    if isinstance(workload.step, PlainStep):  # its networks have no spectral layers of ours
-        del works[KERNELS], works[PLAIN_KERNELS]
+    works: dict[str, Work] = {STEP: workload, WITHOUT_NORM: without_norm, **phases(config, workload)}
     timings = interleaved(works, options.rounds, device=options.device)
     rows = [[name, 1e3 * timings.median(name), f"{timings.ratio(name, STEP):.1%}"] for name in works]
     report.tables.append(Table(["phase", "ms", "of the step"], rows, f"Phases at batch {batch}, measured apart"))
     report.figures[str(batch)]["phases"] = timings.to_json()
-    if KERNELS in works:
-        share = timings.ratio(KERNELS, STEP) - timings.ratio(PLAIN_KERNELS, STEP)
-        report.verdict.append(f"Batch {batch}: spectral normalisation is {share:.1%} of the step.")
+    share = 1 - timings.ratio(WITHOUT_NORM, STEP)
+    report.verdict.append(f"Batch {batch}: spectral normalisation is {share:.1%} of the step.")
 
 
 def _length_of_run(config: Config, figures: dict[str, Any], gpus: list[int]) -> str:

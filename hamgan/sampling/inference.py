@@ -16,7 +16,8 @@ from hamgan.hamburger import Hamburger
 from hamgan.hamburger.block import thin_product
 from hamgan.layers import BatchNorm, GeneratorBlock
 from hamgan.networks import START, Generator
-from hamgan.spectral import SpectralConv2d, SpectralWeight, resampling_kernel, resampling_taps
+from hamgan.resampling import resampling_kernel, resampling_taps
+from hamgan.spectral import SpectralConv2d, SpectralWeight
 
 LARGEST_CHUNK = 4
 """As fast as 8 and 16 at 128 px (widths 16 and 64, one core: 1.01 and 0.97 of the images/s of 8), and a single image,
