@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from small_runs import forget_accelerator, small_config
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from hamgan.augment import draw_augmentation
 from hamgan.config import Config
@@ -201,3 +202,31 @@ def test_bf16_gradients_point_where_float32_ones_do(make_step: MakeStep, real: t
         flat = [p.grad.flatten() for p in step.discriminator.parameters() if p.grad is not None]
         gradients.append(torch.cat(flat))
     assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["train.r1_gamma=1", "train.r2_gamma=1", "train.loss=relativistic", "train.lecam=0.1"],
+        ["train.mode_seeking=0.1", "train.orthogonal_regularisation=1e-4", "train.adam_eps_placement=tensorflow"],
+        ["generator.context=attention", "generator.hierarchical=false", "generator.conditioning=per_class"],
+        ["generator.hamburger.decomposition=vq", "discriminator.hamburger.decomposition=cd"],
+    ],
+    ids=["default", "penalties", "regularisers", "attention", "VQ and CD"],
+)
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+def test_a_step_reads_no_value_on_the_host(
+    make_step: MakeStep, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
+) -> None:
+    """A host that waits for a value leaves a GPU without work; tensors without values refuse to be read."""
+    monkeypatch.setattr(nn.Module, "to", lambda module, *_: module)  # which would swap them
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        step = make_step(*overrides, precision="bf16")
+        images = torch.empty(BATCH, 3, 32, 32), torch.zeros(BATCH, dtype=torch.int64)
+        for _ in range(2):
+            step.discriminator_step([discriminator_batch(images)])
+            step.generator_step([generator_batch(images, paired=step.train.loss == "relativistic")])
+            step.update_average(10**9)
+        with pytest.raises(DataDependentOutputException):
+            float(step.take_metrics()["g_loss"])

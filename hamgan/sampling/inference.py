@@ -107,6 +107,7 @@ class InferenceBlock(nn.Module):
         scale, shift = self.norm2.factors(condition, x)
         y = self._by_phases(x, scale, shift) if self.small else self._at_once(x, scale, shift)
         y = F.conv2d(y.relu_(), self.get_buffer("second"), self.get_buffer("second_bias"), padding=1)
+        y = y.contiguous(memory_format=torch.channels_last)  # no copy, unless a library answered in another format
         y.permute(0, 2, 3, 1).view(batch, height, 2, width, -1).add_(shortcut[:, :, None])
         return y
 
