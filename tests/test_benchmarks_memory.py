@@ -1,6 +1,7 @@
 """benchmark.py memory: live bytes on tensors without data, the largest batch."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from small_runs import forget_accelerator, small_config, write_config
 from torch._subclasses import FakeTensorMode
 
 from hamgan.benchmarks.command import main
-from hamgan.benchmarks.memory import LiveBytes, Need, step_bytes
+from hamgan.benchmarks.memory import LiveBytes, Need, measure_need, step_bytes
 from hamgan.benchmarks.steps import make_workload
 from hamgan.benchmarks.timing import peak_memory
 from hamgan.config import ConfigError
@@ -68,3 +69,14 @@ def test_the_official_recipe_needs_no_values_of_tensors(tmp_path: Path) -> None:
 def test_no_memory_at_all_is_a_sentence() -> None:
     with pytest.raises(ConfigError, match="--gigabytes must be above 0"):
         main(["memory", "--gigabytes", "0"])
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_largest_batch_takes_what_there_is(tmp_path: Path, recompute: bool) -> None:
+    """Also where the step's peak is at another place than for small batches, among weights instead of images."""
+    forget_accelerator()
+    config, accelerator, limit = small_config(tmp_path, "data.num_classes=100000"), Accelerator(cpu=True), 5e8
+    batch = measure_need(config, recompute, limit, accelerator).largest_batch(limit)
+    config = replace(config, train=replace(config.train, recompute=recompute))
+    assert step_bytes(config, batch, accelerator) == pytest.approx(limit, rel=0.02)
+    forget_accelerator()

@@ -25,7 +25,7 @@ from hamgan.networks import build_networks
 from hamgan.step import GanStep
 
 GIB = 2**30
-BATCHES = (16, 32)
+BATCHES = (128, 256)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,12 +99,21 @@ class Need:
         return max(0, int((limit - self.fixed) / self.per_image) // 8 * 8)
 
 
-def measure_need(config: Config, recompute: bool, accelerator: Accelerator) -> Need:
-    """The line through two batch sizes."""
+def _line(low: tuple[int, int], high: tuple[int, int]) -> Need:
+    """Through two batch sizes and their bytes."""
+    per_image = (high[1] - low[1]) / (high[0] - low[0])
+    return Need(low[1] - low[0] * per_image, per_image)
+
+
+def measure_need(config: Config, recompute: bool, limit: float, accelerator: Accelerator) -> Need:
+    """The line through the bytes of about the largest batch and a smaller one: what a layer keeps depends on sizes."""
     config = replace(config, train=replace(config.train, recompute=recompute, compile=False))
-    low, high = (step_bytes(config, batch, accelerator) for batch in BATCHES)
-    per_image = (high - low) / (BATCHES[1] - BATCHES[0])
-    return Need(low - BATCHES[0] * per_image, per_image)
+    low, high = ((batch, step_bytes(config, batch, accelerator)) for batch in BATCHES)
+    need = _line(low, high)
+    guess = need.largest_batch(limit)
+    if guess in (0, *BATCHES):
+        return need
+    return _line(high, (guess, step_bytes(config, guess, accelerator)))
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -117,7 +126,7 @@ def run(options: argparse.Namespace) -> Report:
     rows: list[list[object]] = []
     verdict, figures = [], {}
     for path, config in zip(options.config, configs, strict=True):
-        kept, recomputed = (measure_need(config, recompute, accelerator) for recompute in (False, True))
+        kept, recomputed = (measure_need(config, recompute, limit, accelerator) for recompute in (False, True))
         largest = [need.largest_batch(limit) for need in (kept, recomputed)]
         name = path.stem if path else config.name
         rows += [
