@@ -87,7 +87,7 @@ def test_the_report_compares_the_forms_and_tells_the_length_of_the_run(
     assert "Batch 2: spectral normalisation is" in printed
     assert "the 7,200 images of hamgan take" in printed
     figures = json.loads(file.read_text())["figures"]
-    assert figures["4"]["phases"]["median"]["whole step without spectral norm"] > 0
+    assert figures["4"]["spectral norm"]["median"]["whole step without spectral norm"] > 0
     demand = figures["4"]["demand"]
     flops = {form: sum(kind["flops"] for kind in kinds.values()) for form, kinds in demand.items()}
     # Merged up- and down-sampling takes 4/9 of the multiplications of most convolutions.

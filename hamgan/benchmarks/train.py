@@ -170,13 +170,16 @@ def _measure_phases(
     batch: int,
     options: argparse.Namespace,
 ) -> None:
-    """Phases in turn with the whole step, as shares of it."""
-    works: dict[str, Work] = {STEP: workload, WITHOUT_NORM: without_norm, **phases(config, workload)}
+    """Phases in turn with the whole step, as shares of it, and what spectral normalisation adds to one."""
+    works: dict[str, Work] = {STEP: workload, **phases(config, workload)}
     timings = interleaved(works, options.rounds, device=options.device)
     rows = [[name, 1e3 * timings.median(name), f"{timings.ratio(name, STEP):.1%}"] for name in works]
     report.tables.append(Table(["phase", "ms", "of the step"], rows, f"Phases at batch {batch}, measured apart"))
     report.figures[str(batch)]["phases"] = timings.to_json()
-    share = 1 - timings.ratio(WITHOUT_NORM, STEP)
+    # A difference of a few percent: side by side, in three times the rounds.
+    pair = interleaved({STEP: workload, WITHOUT_NORM: without_norm}, 3 * options.rounds, device=options.device)
+    report.figures[str(batch)]["spectral norm"] = pair.to_json()
+    share = 1 - pair.ratio(WITHOUT_NORM, STEP)
     report.verdict.append(f"Batch {batch}: spectral normalisation is {share:.1%} of the step.")
 
 
