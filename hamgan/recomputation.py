@@ -6,7 +6,7 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
 from hamgan.layers import BatchNorm
-from hamgan.spectral import PowerIteration, SpectralWeight
+from hamgan.spectral import PowerIteration, SpectralWeight, normalised_layers
 
 
 class _Run:
@@ -38,8 +38,7 @@ def run_block(block: nn.Module, *inputs: Tensor) -> Tensor:
     power iterations are done before the block and kept.
     """
     if is_grad_enabled():
-        layers = [layer for layer in block.modules() if isinstance(layer, SpectralWeight) and not layer.folded]
-        iterations = {layer: layer.iterate() for layer in layers}
+        iterations = {layer: layer.iterate() for layer in normalised_layers(block)}
         y: Tensor = checkpoint(
             block,
             *inputs,

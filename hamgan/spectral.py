@@ -183,9 +183,14 @@ def power_iterations(layers: Sequence[SpectralWeight]) -> list[PowerIteration]:
     return [PowerIteration(*parts) for parts in zip(divisors, slopes, vs, strict=True)]
 
 
+def normalised_layers(module: nn.Module) -> list[SpectralWeight]:
+    """The layers inside a module whose forward does a power iteration."""
+    return [layer for layer in module.modules() if isinstance(layer, SpectralWeight) and not layer.folded]
+
+
 def iterate_together(network: nn.Module) -> None:
     """Do the power iterations of a network's next forward in one go."""
-    layers = [layer for layer in network.modules() if isinstance(layer, SpectralWeight) and not layer.folded]
+    layers = normalised_layers(network)
     if layers:
         for layer, iteration in zip(layers, power_iterations(layers), strict=True):
             layer.ahead[:] = [iteration]
@@ -239,6 +244,12 @@ class SpectralConv2d(SpectralWeight):
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
         merged = resample != "none" and kernel == 3
         self._spread = resampling_taps(resample) if merged else None
+        self._fixed: Tensor | None = None
+
+    def fix(self) -> None:
+        """Make the merged kernel of a folded weight for good: for an export, whose weights never change."""
+        if self._spread is not None:
+            self._fixed = self._merged(self._spread)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SpectralConv2d":
         """Whatever moves the weights, by ``to()`` and the like: the taps follow, also out of memory never written."""
@@ -249,6 +260,8 @@ class SpectralConv2d(SpectralWeight):
 
     def _merged(self, spread: Tensor) -> Tensor:
         """The 4x4 kernel of the normalised weight."""
+        if self._fixed is not None:
+            return self._fixed
         up = self.resample == "up"
         return resampling_kernel(self.weight, spread, up) if self.folded else self._normalised(spread, up)
 

@@ -9,6 +9,7 @@ import torch
 from small_runs import small_config
 from test_sampling_inference import VARIANTS, latents, trained_form
 
+from hamgan import spectral
 from hamgan.checkpoint import CheckpointError
 from hamgan.config import ConfigError, config_from_dict
 from hamgan.sampling import LoadedGenerator, fold_spectral_norm
@@ -58,6 +59,16 @@ def test_exported_forms_draw_the_same_images_in_any_batch(tmp_path: Path, varian
         ("labels", ["batch"], "tensor(int64)"),
         ("images", ["batch", 3, 32, 32], "tensor(float)"),
     ]
+
+
+@pytest.mark.slow
+def test_an_onnx_model_holds_its_merged_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what makes them: of large layers, every run of the model would make them anew."""
+    generator, made = loaded(tmp_path), []
+    merge = spectral.resampling_kernel
+    monkeypatch.setattr(spectral, "resampling_kernel", lambda *parts: made.append(parts) or merge(*parts))
+    export_onnx(generator, tmp_path / "g.onnx")
+    assert len(made) == len(generator.network.blocks)
 
 
 def test_what_onnx_cannot_say_is_a_sentence_and_torch_can(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from hamgan.sampling.generator import LoadedGenerator
 from hamgan.sampling.inference import InferenceGenerator
 from hamgan.sampling.latents import truncated_latent
 from hamgan.sharing.public import public_header
+from hamgan.spectral import SpectralConv2d
 
 ONNX_TOLERANCE, PROGRAM_TOLERANCE = 1e-4, 1e-5
 """How far the images of an exported model may lie from PyTorch's, in units of [-1, 1]."""
@@ -52,6 +53,9 @@ def export_onnx(generator: LoadedGenerator, path: Path) -> float:
             raise ConfigError(f"ONNX needs the package {package}: pip install -r requirements-sharing.txt") from error
     network = _on_cpu(generator)
     with _quiet(), torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, SpectralConv2d):
+                module.fix()  # else every run of the model would merge its kernels
         network(*_inputs(network, 1))  # Hamburgers draw their initial bases once; from here on these are constants
         try:
             exported: Any = torch.onnx.export(
