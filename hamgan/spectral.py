@@ -12,6 +12,9 @@ from hamgan.config import SpectralNormConfig
 from hamgan.precision import without_autocast
 from hamgan.resampling import Resample, resampling_gradient, resampling_kernel, resampling_taps
 
+SMALL = 2**17
+"""Up to so many values a weight is normalised in one go with others: a call of its own costs more than dividing it."""
+
 
 class PowerIteration(NamedTuple):
     """What a power iteration leaves for one layer: what its weight W is divided by, and the gradient of that."""
@@ -22,41 +25,53 @@ class PowerIteration(NamedTuple):
     """-u / divisor [out], or zeros where the divisor is 1, whatever sigma."""
     v: Tensor
     """[columns]"""
+    weight: Tensor | None = None
+    """W / divisor, where it was made beforehand."""
 
 
 def _add_through_divisor(grad: Tensor, weight: Tensor, slope: Tensor, v: Tensor) -> Tensor:
     """Add, in place, the gradient of W through the divisor to the one that W / divisor has with a constant divisor.
 
-    u and v are constants. Shapes: ``weight`` [out * columns], in the order of `_as_matrix`.
+    u and v are constants. Shapes: as `SpectralWeight`'s, and ``grad`` is laid out as the weight.
     """
     matrix = _as_matrix(grad)
     # A dot product needs no memory for its products.
-    matrix.addr_(slope * torch.dot(matrix.view(-1), weight), v)
+    matrix.addr_(slope * torch.dot(matrix.view(-1), _as_matrix(weight).view(-1)), v)
     return grad
 
 
-class _NormalisedKernel(torch.autograd.Function):
-    """The kernel of W / divisor; the closed-form gradient avoids the graph of the power iteration.
-
-    With ``spread`` the kernel is `resampling_kernel`'s, which is divided on the way without a pass of its own.
-    """
+class _NormalisedWeights(torch.autograd.Function):
+    """W / divisor of each weight; the closed-form gradient avoids the graph of the power iteration."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, iteration: PowerIteration, spread: Tensor | None, up: bool) -> Tensor:
-        divisor, slope, v = iteration
-        ctx.up = up
-        ctx.save_for_backward(_as_matrix(weight).view(-1), divisor, slope, v, spread)
-        return weight / divisor if spread is None else resampling_kernel(weight, spread / divisor, up)
+    def forward(ctx: Any, iterations: Sequence[PowerIteration], *weights: Tensor) -> tuple[Tensor, ...]:
+        divisors, slopes, vs, _ = zip(*iterations, strict=True)
+        ctx.save_for_backward(*weights, *divisors, *slopes, *vs)
+        return tuple(torch._foreach_div(weights, divisors))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(grads)
+        weights, divisors, slopes, vs = (ctx.saved_tensors[start * count : (start + 1) * count] for start in range(4))
+        divided = map(_laid_out_as_weight, torch._foreach_div(grads, divisors))
+        return None, *map(_add_through_divisor, divided, weights, slopes, vs)
+
+
+class _MergedKernel(torch.autograd.Function):
+    """The `resampling_kernel` of W / divisor, which is divided on the way without a pass of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, iteration: PowerIteration, spread: Tensor, up: bool) -> Tensor:
+        ctx.up, spread = up, spread / iteration.divisor
+        ctx.save_for_backward(weight, iteration.slope, iteration.v, spread)
+        return resampling_kernel(weight, spread, up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, divisor, slope, v, spread = ctx.saved_tensors
-        if spread is None:
-            result = (grad / divisor).contiguous(memory_format=_memory_format(grad))
-        else:
-            result = resampling_gradient(grad, spread / divisor, ctx.up)
-        return _add_through_divisor(result, weight, slope, v), None, None, None
+        weight, slope, v, spread = ctx.saved_tensors
+        return _add_through_divisor(resampling_gradient(grad, spread, ctx.up), weight, slope, v), None, None, None
 
 
 class _UndividedWeight(torch.autograd.Function):
@@ -67,17 +82,21 @@ class _UndividedWeight(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, iteration: PowerIteration) -> Tensor:
-        ctx.save_for_backward(_as_matrix(weight).view(-1), iteration.slope, iteration.v)
+        ctx.save_for_backward(weight, iteration.slope, iteration.v)
         return weight.view_as(weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _add_through_divisor(grad.contiguous(memory_format=_memory_format(grad)), *ctx.saved_tensors), None
+        return _add_through_divisor(_laid_out_as_weight(grad), *ctx.saved_tensors), None
 
 
 def _memory_format(tensor: Tensor) -> torch.memory_format:
     return torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+
+
+def _laid_out_as_weight(grad: Tensor) -> Tensor:
+    return grad.contiguous(memory_format=_memory_format(grad))
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
@@ -103,6 +122,7 @@ class SpectralWeight(nn.Module):
         self.weight = nn.Parameter(torch.empty(shape).contiguous(memory_format=_memory_format(torch.empty(shape))))
         self.config = config
         self.clamp = config.clamp if clamp is None else clamp
+        self.small = self.weight.numel() <= SMALL
         self.folded = not config.enabled
         if config.enabled:
             columns = self.weight[0].numel()
@@ -117,20 +137,15 @@ class SpectralWeight(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """The normalised weight; one power iteration, stored in training mode."""
-        return self.weight if self.folded else self._normalised()
-
-    def _normalised(self, spread: Tensor | None = None, up: bool = False) -> Tensor:
-        # Without autocast: 1 / sigma rounded to bf16 would scale the kernel, merged or not, by up to 0.4 %.
-        with without_autocast(self.weight.device):
-            kernel: Tensor = _NormalisedKernel.apply(self.weight, self.iterate(), spread, up)
-        return kernel
+        if self.folded:
+            return self.weight
+        iteration = self.iterate()
+        return normalised_weights([self], [iteration])[0] if iteration.weight is None else iteration.weight
 
     def _factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The factors of a product of x and the normalised weight, of which the smaller one was divided."""
-        if self.folded:
-            return x, self.weight
-        if x.numel() >= self.weight.numel():
-            return x, self._normalised()
+        """The factors of a product of x and the normalised weight, of which one was divided."""
+        if self.folded or self.small or x.numel() >= self.weight.numel():
+            return x, self.effective_weight()
         iteration = self.iterate()
         return x / iteration.divisor, _UndividedWeight.apply(self.weight, iteration)
 
@@ -165,22 +180,35 @@ def power_iterations(layers: Sequence[SpectralWeight]) -> list[PowerIteration]:
         for matrix, vector in zip(matrices, stored, strict=True):
             others.append(torch.mv(matrix.mT, vector))
             products.append(torch.mv(matrix, others[-1]))  # normalised below: here the matrix is still in the cache
-        norms = torch._foreach_clamp_min(torch._foreach_norm(others), config.eps)
-        torch._foreach_div_(others, norms)
-        torch._foreach_div_(products, norms)
-        norms = torch._foreach_norm(products)
-        clamped = torch._foreach_clamp_min(norms, config.eps)
-        torch._foreach_div_(products, clamped)
-        sigmas = torch.stack(norms).square() / torch.stack(clamped)  # of a product and its normalised form
-        divisors = torch._foreach_clamp_min(sigmas.unbind(), [1.0 if layer.clamp else 0.0 for layer in layers])
-        divisor = torch.stack(divisors)
+        other_norms, product_norms = torch.stack(torch._foreach_norm(others + products)).split(len(layers))
+        other_norms = other_norms.clamp_min(config.eps)
+        norms = product_norms / other_norms
+        clamped = norms.clamp_min(config.eps)
+        torch._foreach_div_(others + products, torch.cat([other_norms, other_norms * clamped]).unbind())
+        sigmas = norms.square() / clamped  # of a product and its normalised form
+        divisor = sigmas
+        if any(layer.clamp for layer in layers):
+            bounds = [1.0 if layer.clamp else 0.0 for layer in layers]
+            divisor = torch.stack(torch._foreach_clamp_min(sigmas.unbind(), bounds))
         factors = (divisor == sigmas) / -divisor
         torch._foreach_copy_([layer.sigma for layer in layers], sigmas.unbind())
         if layers[0].training:
             torch._foreach_copy_(stored, products)
         us, vs = (products, others) if config.vector == "output" else (others, products)
         slopes = torch._foreach_mul(us, factors.unbind())
-    return [PowerIteration(*parts) for parts in zip(divisors, slopes, vs, strict=True)]
+    return [PowerIteration(*parts) for parts in zip(divisor.unbind(), slopes, vs, strict=True)]
+
+
+def normalised_weights(layers: Sequence[SpectralWeight], iterations: Sequence[PowerIteration]) -> Sequence[Tensor]:
+    """The normalised weights of the layers by power iterations that were done."""
+    weights: list[Tensor] = [layer.weight for layer in layers]
+    # Without autocast: 1 / sigma rounded to bf16 would scale a weight by up to 0.4 %.
+    with without_autocast(weights[0].device):
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            normalised: Sequence[Tensor] = _NormalisedWeights.apply(iterations, *weights)
+            return normalised
+        divisors: list[Tensor] = [iteration.divisor for iteration in iterations]
+        return torch._foreach_div(weights, divisors)
 
 
 def normalised_layers(module: nn.Module) -> list[SpectralWeight]:
@@ -189,11 +217,18 @@ def normalised_layers(module: nn.Module) -> list[SpectralWeight]:
 
 
 def iterate_together(network: nn.Module) -> None:
-    """Do the power iterations of a network's next forward in one go."""
+    """Do the power iterations of a network's next forward in one go, and normalise its small weights."""
     layers = normalised_layers(network)
-    if layers:
-        for layer, iteration in zip(layers, power_iterations(layers), strict=True):
-            layer.ahead[:] = [iteration]
+    if not layers:
+        return
+    iterations = dict(zip(layers, power_iterations(layers), strict=True))
+    small = [layer for layer in layers if layer.small]
+    if small:
+        weights = normalised_weights(small, [iterations[layer] for layer in small])
+        for layer, weight in zip(small, weights, strict=True):
+            iterations[layer] = iterations[layer]._replace(weight=weight)
+    for layer, iteration in iterations.items():
+        layer.ahead[:] = [iteration]
 
 
 class SpectralLinear(SpectralWeight):
@@ -215,8 +250,8 @@ class SpectralEmbedding(SpectralWeight):
         super().__init__((classes, features), config)
 
     def forward(self, labels: Tensor) -> Tensor:
-        if self.folded:
-            return F.embedding(labels, self.weight)
+        if self.folded or self.small:
+            return F.embedding(labels, self.effective_weight())
         iteration = self.iterate()  # the rows are divided, not the table
         return F.embedding(labels, _UndividedWeight.apply(self.weight, iteration)) / iteration.divisor
 
@@ -243,6 +278,7 @@ class SpectralConv2d(SpectralWeight):
         self.resample: Resample = resample
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
         merged = resample != "none" and kernel == 3
+        self.small = self.small and not merged
         self._spread = resampling_taps(resample) if merged else None
         self._fixed: Tensor | None = None
 
@@ -263,7 +299,11 @@ class SpectralConv2d(SpectralWeight):
         if self._fixed is not None:
             return self._fixed
         up = self.resample == "up"
-        return resampling_kernel(self.weight, spread, up) if self.folded else self._normalised(spread, up)
+        if self.folded:
+            return resampling_kernel(self.weight, spread, up)
+        with without_autocast(self.weight.device):
+            kernel: Tensor = _MergedKernel.apply(self.weight, self.iterate(), spread, up)
+        return kernel
 
     def forward(self, x: Tensor) -> Tensor:
         if self._spread is not None:

@@ -58,7 +58,7 @@ def test_spectral_norm_and_its_closed_gradient_equal_autograd(
 
 
 def layer_and_inputs(kind: str) -> tuple[SpectralWeight, Tensor]:
-    """A layer and its input; of a small input the layer divides that, of a large one its weight."""
+    """A layer and its input; of a small input a layer with a large weight divides that, of a large one its weight."""
     torch.manual_seed(0)
     kinds: dict[str, tuple[SpectralWeight, tuple[int, ...]]] = {
         "linear, small": (SpectralLinear(5, 7, SpectralNormConfig()), (2, 5)),
@@ -70,6 +70,7 @@ def layer_and_inputs(kind: str) -> tuple[SpectralWeight, Tensor]:
     }
     layer, shape = kinds[kind]
     layer = layer.double()
+    layer.small = False
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)
     return layer, torch.randn(shape, dtype=torch.float64, requires_grad=True)
@@ -105,13 +106,18 @@ def test_layers_and_both_of_their_gradients_equal_autograd(kind: str) -> None:
 
 def test_iterations_of_a_whole_network_equal_those_of_its_layers_and_are_used_once() -> None:
     network = nn.Sequential(*[SpectralLinear(4, 4, SpectralNormConfig(clamp=clamp)) for clamp in (False, True)])
+    network.insert(1, SpectralLinear(4, 4, SpectralNormConfig()))
+    network[1].small = False
     for layer in network:
         nn.init.normal_(layer.weight)
     apart = copy.deepcopy(network)
     for _ in range(2):
         iterate_together(network)
         x = torch.ones(2, 4)
-        assert torch.equal(network(x), apart(x))
+        y, expected = network(x), apart(x)
+        assert torch.equal(y, expected)
+        gradients = torch.autograd.grad(y.sin().sum(), list(network.parameters()))
+        assert all(map(torch.equal, gradients, torch.autograd.grad(expected.sin().sum(), list(apart.parameters()))))
         assert all(torch.equal(value, apart.state_dict()[name]) for name, value in network.state_dict().items())
     assert not torch.equal(network(x), network(x))  # each call moves the vectors
 
@@ -157,11 +163,16 @@ def test_a_zero_weight_stays_finite() -> None:
     assert torch.equal(layer(torch.ones(2, 4)), torch.zeros(2, 3))
 
 
-def test_embedding_rows_are_rows_of_the_normalised_table() -> None:
+@pytest.mark.parametrize("small", [True, False])
+def test_embedding_rows_are_rows_of_the_normalised_table(small: bool) -> None:
     table = SpectralEmbedding(4, 3, SpectralNormConfig()).double()
     nn.init.normal_(table.weight)
     table.eval()
-    assert torch.equal(table(torch.tensor([2, 0])), table.effective_weight()[[2, 0]])
+    table.small = small  # a large table is not divided, its rows are
+    rows, expected = table(torch.tensor([2, 0])), table.effective_weight()[[2, 0]]
+    assert torch.equal(rows, expected)
+    gradients = [torch.autograd.grad(value.sin().sum(), table.weight)[0] for value in (rows, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
