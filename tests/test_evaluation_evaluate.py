@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from conftest import ROOT
 from photo_crops import PHOTOGRAPHS, crop_photographs, save_by_class, save_flat
 from PIL import Image
 
@@ -276,6 +277,7 @@ def test_unreadable_image_is_named(tmp_path: Path, extractor: FeatureExtractor) 
         ({"metrics": ("fid",), "reference": "absent"}, "no reference at absent.*photos"),
         ({"metrics": ("kid",), "num_samples": 10_000_000}, "kid keep all features: about 95.4 GiB"),
         ({"preset": "bigan"}, "presets: hamgan-paper, biggan; did you mean `biggan`"),
+        ({"preset": ROOT / "configs/photos.yaml"}, "photos.yaml is the configuration of a run; a preset is"),
     ],
 )
 def test_wrong_options_are_explained(changes: dict[str, Any], message: str, extractor: FeatureExtractor) -> None:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import yaml
 
-from hamgan.config import ConfigError, check_metrics
+from hamgan.config import Config, ConfigError, check_metrics
 from hamgan.evaluation.features import EXTRACTORS, Features, Precision, Resizer
 from hamgan.evaluation.images import LabelDistribution
 from hamgan.evaluation.inception import WEIGHTS_SHA256
@@ -124,6 +124,10 @@ def _preset_values(preset: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is not valid YAML: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file} must hold `key: value` lines")
+    of_a_run = {item.name for item in dataclasses.fields(Config)} - {item.name for item in dataclasses.fields(Protocol)}
+    if of_a_run & set(values):
+        allowed = f"{', '.join(PRESETS)} or a YAML file of an evaluation's options"
+        raise ConfigError(f"{file} is the configuration of a run; a preset is {allowed}, as `num_samples: 10000`")
     return values
 
 
