@@ -91,12 +91,9 @@ class _UndividedWeight(torch.autograd.Function):
         return _add_through_divisor(_laid_out_as_weight(grad), *ctx.saved_tensors), None
 
 
-def _memory_format(tensor: Tensor) -> torch.memory_format:
-    return torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
-
-
-def _laid_out_as_weight(grad: Tensor) -> Tensor:
-    return grad.contiguous(memory_format=_memory_format(grad))
+def _laid_out_as_weight(tensor: Tensor) -> Tensor:
+    """A kernel channels-last, a matrix row by row."""
+    return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.contiguous_format)
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
@@ -119,7 +116,7 @@ class SpectralWeight(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], config: SpectralNormConfig, clamp: bool | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(shape).contiguous(memory_format=_memory_format(torch.empty(shape))))
+        self.weight = nn.Parameter(_laid_out_as_weight(torch.empty(shape)))
         self.config = config
         self.clamp = config.clamp if clamp is None else clamp
         self.small = self.weight.numel() <= SMALL
