@@ -1,6 +1,6 @@
 """Layers of both networks: batch norm, attention, residual blocks; `spectral` has the normalised ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hamgan.config import NormConfig, SpectralNormConfig
-from hamgan.spectral import SpectralConv2d, SpectralLinear
+from hamgan.spectral import SpectralConv2d, SpectralLinear, spectral_products
 
 
 def _processes() -> int:
@@ -146,13 +146,28 @@ class SharedConditionBatchNorm(BatchNorm):
         super().__init__(channels, norm)
         self.gain = SpectralLinear(condition_dim, channels, spectral, bias=False)
         self.bias = SpectralLinear(condition_dim, channels, spectral, bias=False)
+        self.gain.grouped = self.bias.grouped = False  # `spectral_products` divides their results instead
+        self.ahead: list[tuple[Tensor, Tensor]] = []
+        """Gain and bias: at most one pair, made before the next call instead of in it (`Generator`)."""
 
     def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Linear in the condition [B, dim]."""
-        return 1.0 + self.gain(condition), self.bias(condition)
+        if self.ahead:
+            return self.ahead.pop()
+        assert condition is not None
+        return gains_and_biases([self], condition[None], [0])[0]
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         return self.affine(x, *self.gain_and_bias(condition))
+
+
+def gains_and_biases(
+    norms: Sequence[SharedConditionBatchNorm], conditions: Tensor, indices: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """Gain and bias [B, C] of every norm for its ``conditions[index]`` [B, dim], in one go."""
+    layers = [layer for norm in norms for layer in (norm.gain, norm.bias)]
+    products = spectral_products(layers, conditions, [index for index in indices for _ in range(2)])
+    return [(1.0 + gain, bias) for gain, bias in zip(products[::2], products[1::2], strict=True)]
 
 
 def class_rows(table: Tensor, labels: Tensor) -> Tensor:

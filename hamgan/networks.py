@@ -25,9 +25,17 @@ from hamgan.layers import (
     SelfAttention,
     SharedConditionBatchNorm,
     class_rows,
+    gains_and_biases,
 )
 from hamgan.recomputation import run_block
-from hamgan.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear, SpectralWeight, iterate_together
+from hamgan.spectral import (
+    SpectralConv2d,
+    SpectralEmbedding,
+    SpectralLinear,
+    SpectralWeight,
+    iterate_together,
+    normalised_layers,
+)
 
 Bases = dict[str, BlockBases]
 """Initial bases per context block, [B*S, D, R] (a pair of them in dual mode), keyed by the block's resolution."""
@@ -131,6 +139,21 @@ class Generator(nn.Module):
         first, *chunks = z.split(self.chunk, dim=1)
         return first, [torch.cat([embedded, chunk], dim=1) for chunk in chunks]
 
+    def _condition_norms(self, conditions: list[Tensor]) -> None:
+        """Make what norms with spectral norm take from the conditions in one go: apart, calls are most of its time."""
+        norms, indices = [], []
+        for index, block in enumerate(self.blocks):
+            size = str(START * 2 ** (index + 1))
+            modules = [block, self.contexts[size]] if size in self.contexts else [block]
+            for part in (part for module in modules for part in module.modules()):
+                if isinstance(part, SharedConditionBatchNorm) and normalised_layers(part):
+                    norms.append(part)
+                    indices.append(index)
+        if norms:
+            pairs = gains_and_biases(norms, torch.stack(conditions), indices)
+            for norm, pair in zip(norms, pairs, strict=True):
+                norm.ahead[:] = [pair]
+
     def draw_bases(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Bases:
         """Random initial bases for every Hamburger, as `forward` takes them."""
         return _draw_bases(self.contexts, batch, device, generator)
@@ -138,6 +161,8 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
         iterate_together(self)
         first, conditions = self.conditions(z, labels)
+        if not self.recompute:  # whose blocks make their own again
+            self._condition_norms(conditions)
         x = self.linear(first).view(z.shape[0], -1, START, START)
         # A [B, C, 4, 4] view of the linear layer's rows; from here on convolutions keep the format.
         x = x.contiguous(memory_format=self.memory_format)

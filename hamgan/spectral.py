@@ -1,6 +1,6 @@
 """Spectrally normalised layers, convolutions with resampling among them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +29,12 @@ class PowerIteration(NamedTuple):
     """W / divisor, where it was made beforehand."""
 
 
+def _constants(iterations: Sequence[PowerIteration]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Divisors, slopes and vs."""
+    divisors, slopes, vs, *_ = (list(parts) for parts in zip(*iterations, strict=True))
+    return divisors, slopes, vs
+
+
 def _add_through_divisor(grad: Tensor, weight: Tensor, slope: Tensor, v: Tensor) -> Tensor:
     """Add, in place, the gradient of W through the divisor to the one that W / divisor has with a constant divisor.
 
@@ -45,15 +51,14 @@ class _NormalisedWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, iterations: Sequence[PowerIteration], *weights: Tensor) -> tuple[Tensor, ...]:
-        divisors, slopes, vs, _ = zip(*iterations, strict=True)
+        divisors, slopes, vs = _constants(iterations)
         ctx.save_for_backward(*weights, *divisors, *slopes, *vs)
         return tuple(torch._foreach_div(weights, divisors))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        count = len(grads)
-        weights, divisors, slopes, vs = (ctx.saved_tensors[start * count : (start + 1) * count] for start in range(4))
+        weights, divisors, slopes, vs = _in_parts(ctx.saved_tensors, 4)
         divided = map(_laid_out_as_weight, torch._foreach_div(grads, divisors))
         return None, *map(_add_through_divisor, divided, weights, slopes, vs)
 
@@ -91,6 +96,43 @@ class _UndividedWeight(torch.autograd.Function):
         return _add_through_divisor(_laid_out_as_weight(grad), *ctx.saved_tensors), None
 
 
+class _DividedProducts(torch.autograd.Function):
+    """x[i] @ W.mT / divisor for each index and weight: few rows are divided instead of weights and their gradients.
+
+    The gradient of the divisor is a scalar product of such rows too.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, indices: Sequence[int], iterations: Sequence[PowerIteration], *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.indices, (divisors, slopes, vs) = indices, _constants(iterations)
+        products = [torch.mm(x[index], weight.mT) for index, weight in zip(indices, weights, strict=True)]
+        torch._foreach_div_(products, divisors)
+        ctx.save_for_backward(x, *weights, *products, *divisors, *slopes, *vs)
+        return tuple(products)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, *saved = ctx.saved_tensors
+        weights, products, divisors, slopes, vs = _in_parts(saved, 5)
+        dots = [torch.dot(grad.reshape(-1), product.view(-1)) for grad, product in zip(grads, products, strict=True)]
+        slopes = torch._foreach_mul(slopes, dots)
+        grads = torch._foreach_div(grads, divisors)
+        grad_x, grad_weights = torch.zeros_like(x), []
+        for index, grad, weight, slope, v in zip(ctx.indices, grads, weights, slopes, vs, strict=True):
+            grad_x[index].addmm_(grad, weight)
+            grad_weights.append(torch.mm(grad.mT, x[index]).addr_(slope, v))
+        return grad_x, None, None, *grad_weights
+
+
+def _in_parts(tensors: Sequence[Tensor], parts: int) -> Iterator[Sequence[Tensor]]:
+    """As many successive tensors in every part."""
+    length = len(tensors) // parts
+    return (tensors[start : start + length] for start in range(0, len(tensors), length))
+
+
 def _laid_out_as_weight(tensor: Tensor) -> Tensor:
     """A kernel channels-last, a matrix row by row."""
     return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.contiguous_format)
@@ -119,7 +161,8 @@ class SpectralWeight(nn.Module):
         self.weight = nn.Parameter(_laid_out_as_weight(torch.empty(shape)))
         self.config = config
         self.clamp = config.clamp if clamp is None else clamp
-        self.small = self.weight.numel() <= SMALL
+        self.grouped = self.weight.numel() <= SMALL
+        """Whether `iterate_together` normalises the weight."""
         self.folded = not config.enabled
         if config.enabled:
             columns = self.weight[0].numel()
@@ -141,7 +184,7 @@ class SpectralWeight(nn.Module):
 
     def _factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The factors of a product of x and the normalised weight, of which one was divided."""
-        if self.folded or self.small or x.numel() >= self.weight.numel():
+        if self.folded or self.grouped or x.numel() >= self.weight.numel():
             return x, self.effective_weight()
         iteration = self.iterate()
         return x / iteration.divisor, _UndividedWeight.apply(self.weight, iteration)
@@ -219,10 +262,10 @@ def iterate_together(network: nn.Module) -> None:
     if not layers:
         return
     iterations = dict(zip(layers, power_iterations(layers), strict=True))
-    small = [layer for layer in layers if layer.small]
-    if small:
-        weights = normalised_weights(small, [iterations[layer] for layer in small])
-        for layer, weight in zip(small, weights, strict=True):
+    grouped = [layer for layer in layers if layer.grouped]
+    if grouped:
+        weights = normalised_weights(grouped, [iterations[layer] for layer in grouped])
+        for layer, weight in zip(grouped, weights, strict=True):
             iterations[layer] = iterations[layer]._replace(weight=weight)
     for layer, iteration in iterations.items():
         layer.ahead[:] = [iteration]
@@ -240,6 +283,18 @@ class SpectralLinear(SpectralWeight):
         return F.linear(x, weight, self.bias)
 
 
+def spectral_products(layers: Sequence[nn.Module], x: Tensor, indices: Sequence[int]) -> Sequence[Tensor]:
+    """``layer(x[index])`` of linear layers without bias in one go, for x [N, B, in] of few rows; once differentiable."""
+    spectral = [layer for layer in layers if isinstance(layer, SpectralLinear) and not layer.folded]
+    if len(spectral) < len(layers):
+        return [layer(x[index]) for layer, index in zip(layers, indices, strict=True)]
+    weights = [layer.weight for layer in spectral]
+    with without_autocast(x.device):
+        iterations = [layer.iterate() for layer in spectral]
+        products: Sequence[Tensor] = _DividedProducts.apply(x.to(weights[0].dtype), indices, iterations, *weights)
+    return products
+
+
 class SpectralEmbedding(SpectralWeight):
     """A class table divided by its largest singular value. Shapes: labels [B] -> [B, features]."""
 
@@ -247,7 +302,7 @@ class SpectralEmbedding(SpectralWeight):
         super().__init__((classes, features), config)
 
     def forward(self, labels: Tensor) -> Tensor:
-        if self.folded or self.small:
+        if self.folded or self.grouped:
             return F.embedding(labels, self.effective_weight())
         iteration = self.iterate()  # the rows are divided, not the table
         return F.embedding(labels, _UndividedWeight.apply(self.weight, iteration)) / iteration.divisor
@@ -275,7 +330,7 @@ class SpectralConv2d(SpectralWeight):
         self.resample: Resample = resample
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
         merged = resample != "none" and kernel == 3
-        self.small = self.small and not merged
+        self.grouped = self.grouped and not merged
         self._spread = resampling_taps(resample) if merged else None
         self._fixed: Tensor | None = None
 

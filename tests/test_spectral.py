@@ -70,7 +70,7 @@ def layer_and_inputs(kind: str) -> tuple[SpectralWeight, Tensor]:
     }
     layer, shape = kinds[kind]
     layer = layer.double()
-    layer.small = False
+    layer.grouped = False
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)
     return layer, torch.randn(shape, dtype=torch.float64, requires_grad=True)
@@ -107,7 +107,7 @@ def test_layers_and_both_of_their_gradients_equal_autograd(kind: str) -> None:
 def test_iterations_of_a_whole_network_equal_those_of_its_layers_and_are_used_once() -> None:
     network = nn.Sequential(*[SpectralLinear(4, 4, SpectralNormConfig(clamp=clamp)) for clamp in (False, True)])
     network.insert(1, SpectralLinear(4, 4, SpectralNormConfig()))
-    network[1].small = False
+    network[1].grouped = False
     for layer in network:
         nn.init.normal_(layer.weight)
     apart = copy.deepcopy(network)
@@ -168,7 +168,7 @@ def test_embedding_rows_are_rows_of_the_normalised_table(small: bool) -> None:
     table = SpectralEmbedding(4, 3, SpectralNormConfig()).double()
     nn.init.normal_(table.weight)
     table.eval()
-    table.small = small  # a large table is not divided, its rows are
+    table.grouped = small  # a large table is not divided, its rows are
     rows, expected = table(torch.tensor([2, 0])), table.effective_weight()[[2, 0]]
     assert torch.equal(rows, expected)
     gradients = [torch.autograd.grad(value.sin().sum(), table.weight)[0] for value in (rows, expected)]
