@@ -118,8 +118,7 @@ class _DividedProducts(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         weights, products, divisors, slopes, vs = _in_parts(saved, 5)
         dots = [torch.dot(grad.reshape(-1), product.view(-1)) for grad, product in zip(grads, products, strict=True)]
-        slopes = torch._foreach_mul(slopes, dots)
-        grads = torch._foreach_div(grads, divisors)
+        slopes, grads = list(torch._foreach_mul(slopes, dots)), torch._foreach_div(grads, divisors)
         grad_x, grad_weights = torch.zeros_like(x), []
         for index, grad, weight, slope, v in zip(ctx.indices, grads, weights, slopes, vs, strict=True):
             grad_x[index].addmm_(grad, weight)
@@ -127,10 +126,10 @@ class _DividedProducts(torch.autograd.Function):
         return grad_x, None, None, *grad_weights
 
 
-def _in_parts(tensors: Sequence[Tensor], parts: int) -> Iterator[Sequence[Tensor]]:
+def _in_parts(tensors: Sequence[Tensor], parts: int) -> Iterator[list[Tensor]]:
     """As many successive tensors in every part."""
     length = len(tensors) // parts
-    return (tensors[start : start + length] for start in range(0, len(tensors), length))
+    return (list(tensors[start : start + length]) for start in range(0, len(tensors), length))
 
 
 def _laid_out_as_weight(tensor: Tensor) -> Tensor:
@@ -284,7 +283,10 @@ class SpectralLinear(SpectralWeight):
 
 
 def spectral_products(layers: Sequence[nn.Module], x: Tensor, indices: Sequence[int]) -> Sequence[Tensor]:
-    """``layer(x[index])`` of linear layers without bias in one go, for x [N, B, in] of few rows; once differentiable."""
+    """``layer(x[index])`` of linear layers without bias, in one go.
+
+    Shapes: x [N, B, in], few rows -> [B, out] each. Differentiable once.
+    """
     spectral = [layer for layer in layers if isinstance(layer, SpectralLinear) and not layer.folded]
     if len(spectral) < len(layers):
         return [layer(x[index]) for layer, index in zip(layers, indices, strict=True)]

@@ -13,7 +13,9 @@ from hamgan.benchmarks.machine import Ceilings
 from hamgan.benchmarks.operators import kind_of, measure_demand, profile_kinds
 from hamgan.benchmarks.phases import phases
 from hamgan.benchmarks.steps import make_workload
+from hamgan.benchmarks.train import run_unnormalised
 from hamgan.config import ConfigError
+from hamgan.spectral import normalised_layers
 
 CEILINGS = Ceilings(matmul=1000.0, bandwidth=100.0, dtype="float32")
 
@@ -69,6 +71,22 @@ def test_phases_run_alone_and_leave_the_weights(tmp_path: Path) -> None:
     after = [parameter for network in networks for parameter in network.parameters()]
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
     assert all(parameter.grad is None for parameter in after)
+    forget_accelerator()
+
+
+def test_a_step_without_normalisation_leaves_the_networks_normalised(tmp_path: Path) -> None:
+    config = small_config(tmp_path, "data.num_classes=5")
+    forget_accelerator()
+    workload = make_workload(config, "fast", 4, Accelerator(cpu=True))
+    layers = normalised_layers(workload.step.generator)
+    vectors, weights = ([getattr(layer, name).clone() for layer in layers] for name in ("vector", "weight"))
+    same = lambda name, values: [torch.equal(getattr(layer, name), v) for layer, v in zip(layers, values, strict=True)]  # noqa: E731
+    run_unnormalised(workload, layers)
+    assert normalised_layers(workload.step.generator) == layers
+    assert all(same("vector", vectors))
+    assert not all(same("weight", weights))  # it was a step
+    workload()
+    assert not any(same("vector", vectors))
     forget_accelerator()
 
 

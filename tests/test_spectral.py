@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from hamgan.config import SpectralNormConfig
 from hamgan.resampling import Resample
-from hamgan.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear, SpectralWeight, iterate_together
+from hamgan.spectral import (
+    SpectralConv2d,
+    SpectralEmbedding,
+    SpectralLinear,
+    SpectralWeight,
+    iterate_together,
+    spectral_products,
+)
 
 SHAPES = [(5, 7), (6, 3, 3, 3), (4, 8, 1, 1), (3, 1, 3, 3), (1, 6)]
 
@@ -101,6 +108,26 @@ def test_layers_and_both_of_their_gradients_equal_autograd(kind: str) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-10)
     gradients = torch.autograd.grad(penalised(actual, x), [x, layer.weight, layer.bias])
     expected_gradients = torch.autograd.grad(penalised(expected, x), [x, layer.reference, layer.bias])
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("vector", ["output", "input"])
+def test_products_of_several_layers_and_their_gradients_equal_autograd(vector: str) -> None:
+    torch.manual_seed(0)
+    layers = [
+        SpectralLinear(4, outputs, SpectralNormConfig(vector=vector, clamp=clamp), bias=False).double()
+        for outputs, clamp in [(3, False), (5, False), (6, True), (2, True)]
+    ]
+    for layer, scale in zip(layers, [1.0, 2.0, 3.0, 0.01], strict=True):
+        nn.init.normal_(layer.weight, std=scale)
+    x, indices = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True), [0, 1, 1, 1]
+    weights = [autograd_form(layer) for layer in layers]
+    expected = [F.linear(x[index], weight) for index, weight in zip(indices, weights, strict=True)]
+    actual = spectral_products(layers, x, indices)
+    torch.testing.assert_close(list(actual), expected, rtol=0, atol=1e-12)
+    loss, expected_loss = (torch.cat(list(ys), dim=1).sin().square().sum() for ys in (actual, expected))
+    gradients = torch.autograd.grad(loss, [x, *(layer.weight for layer in layers)])
+    expected_gradients = torch.autograd.grad(expected_loss, [x, *(layer.reference for layer in layers)])
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-10)
 
 
