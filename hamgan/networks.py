@@ -33,7 +33,7 @@ from hamgan.spectral import (
     SpectralEmbedding,
     SpectralLinear,
     SpectralWeight,
-    iterate_together,
+    normalise_together,
     normalised_layers,
 )
 
@@ -159,7 +159,7 @@ class Generator(nn.Module):
         return _draw_bases(self.contexts, batch, device, generator)
 
     def forward(self, z: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
-        iterate_together(self)
+        normalise_together(self)
         first, conditions = self.conditions(z, labels)
         if not self.recompute:  # whose blocks make their own again
             self._condition_norms(conditions)
@@ -207,7 +207,7 @@ class Discriminator(nn.Module):
         return _draw_bases(self.contexts, batch, device, generator)
 
     def forward(self, images: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
-        iterate_together(self)
+        normalise_together(self)
         x = images.contiguous(memory_format=self.memory_format)
         for block in self.blocks:
             x = run_block(block, x) if self.recompute else block(x)

@@ -161,14 +161,16 @@ class SpectralWeight(nn.Module):
         self.config = config
         self.clamp = config.clamp if clamp is None else clamp
         self.grouped = self.weight.numel() <= SMALL
-        """Whether `iterate_together` normalises the weight."""
+        """Whether `normalise_together` normalises the weight."""
         self.folded = not config.enabled
         if config.enabled:
             columns = self.weight[0].numel()
             self.register_buffer("vector", torch.randn(shape[0] if config.vector == "output" else columns))
         self.register_buffer("sigma", torch.ones(()), persistent=False)  # of the last call, for logging
         self.ahead: list[PowerIteration] = []
-        """At most one, done before the next call instead of in it (`iterate_together`, `recomputation`)."""
+        """At most one, done before the next call instead of in it (`normalise_together`, `recomputation`)."""
+        self.handed: list[PowerIteration] = []
+        """At most one, for the next `normalise_together` (`iterate_together`)."""
 
     def iterate(self) -> PowerIteration:
         """One power iteration, stored in training mode."""
@@ -255,12 +257,22 @@ def normalised_layers(module: nn.Module) -> list[SpectralWeight]:
     return [layer for layer in module.modules() if isinstance(layer, SpectralWeight) and not layer.folded]
 
 
-def iterate_together(network: nn.Module) -> None:
-    """Do the power iterations of a network's next forward in one go, and normalise its small weights."""
+def iterate_together(layers: Sequence[SpectralWeight]) -> None:
+    """Do the power iterations for the next forwards of one or several networks in one go: half of the calls for two."""
+    layers = [layer for layer in layers if not layer.folded]
+    if layers:
+        for layer, iteration in zip(layers, power_iterations(layers), strict=True):
+            layer.handed[:] = [iteration]
+
+
+def normalise_together(network: nn.Module) -> None:
+    """Do the power iterations of a network's next forward and normalise its small weights, each in one go."""
     layers = normalised_layers(network)
     if not layers:
         return
-    iterations = dict(zip(layers, power_iterations(layers), strict=True))
+    handed = all(layer.handed for layer in layers)
+    done = [layer.handed.pop() for layer in layers] if handed else power_iterations(layers)
+    iterations = dict(zip(layers, done, strict=True))
     grouped = [layer for layer in layers if layer.grouped]
     if grouped:
         weights = normalised_weights(grouped, [iterations[layer] for layer in grouped])

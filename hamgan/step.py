@@ -23,6 +23,7 @@ from hamgan.losses import (
 )
 from hamgan.networks import Bases, Discriminator, Generator
 from hamgan.optimiser import make_adam
+from hamgan.spectral import SpectralWeight, iterate_together, normalised_layers
 
 T = TypeVar("T")
 
@@ -72,6 +73,7 @@ class GanStep:
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False) if train.ema_decay else None
         self.generator_optimizer = self._make_optimizer(generator, train.generator_lr)
         self.discriminator_optimizer = self._make_optimizer(discriminator, train.discriminator_lr)
+        self._normalised = self._normalised_together()
         self.penalised = train.r1_gamma > 0 or train.r2_gamma > 0
         # LeCam's averages of D's logits: real, fake.
         self.logit_averages = torch.zeros(2, device=accelerator.device)
@@ -99,6 +101,12 @@ class GanStep:
     def sampler(self) -> Generator:
         """The network to sample from: the average of G, or G itself where none is kept."""
         return self.generator if self.average is None else self.average
+
+    def _normalised_together(self) -> list[SpectralWeight]:
+        """The layers whose power iterations both networks' forwards of a half step share: half of the calls."""
+        layers = [*normalised_layers(self.generator), *normalised_layers(self.discriminator)]
+        alike = all(layer.config == layers[0].config for layer in layers)
+        return layers if alike and not self.train.compile else []
 
     def scale_learning_rates(self, factor: float) -> None:
         """Set both learning rates to a multiple of the configured ones."""
@@ -128,6 +136,7 @@ class GanStep:
 
     def _discriminator_loss(self, batch: DiscriminatorBatch, report: bool) -> tuple[Tensor, Tensor]:
         """The loss, and the means of D's logits: real, fake [2]."""
+        iterate_together(self._normalised)
         with torch.no_grad(), self.accelerator.autocast(), self._measured("g", self.generator, report):
             fake = self.generator(batch.latents, batch.fake_labels, batch.generator_bases)
         if report:
@@ -185,6 +194,7 @@ class GanStep:
         self._generator_stepper.step()
 
     def _generator_loss(self, batch: GeneratorBatch) -> Tensor:
+        iterate_together(self._normalised)
         with self.accelerator.autocast():
             fake = self._generator(batch.latents, batch.labels, batch.generator_bases)
             images, labels = fake, batch.labels

@@ -15,7 +15,7 @@ from hamgan.spectral import (
     SpectralEmbedding,
     SpectralLinear,
     SpectralWeight,
-    iterate_together,
+    normalise_together,
     spectral_products,
 )
 
@@ -139,7 +139,7 @@ def test_iterations_of_a_whole_network_equal_those_of_its_layers_and_are_used_on
         nn.init.normal_(layer.weight)
     apart = copy.deepcopy(network)
     for _ in range(2):
-        iterate_together(network)
+        normalise_together(network)
         x = torch.ones(2, 4)
         y, expected = network(x), apart(x)
         assert torch.equal(y, expected)
