@@ -14,6 +14,7 @@ from hamgan.augment import draw_augmentation
 from hamgan.config import Config
 from hamgan.data import open_source
 from hamgan.networks import build_networks
+from hamgan.spectral import normalised_layers
 from hamgan.step import DiscriminatorBatch, GanStep, GeneratorBatch
 
 MakeStep = Callable[..., GanStep]
@@ -113,6 +114,41 @@ def test_each_step_moves_its_own_network_only(make_step: MakeStep, real: tuple[T
     assert all(torch.equal(old, new) for old, new in zip(discriminator, step.discriminator.parameters(), strict=True))
     after = [p.grad for p in step.discriminator.parameters() if p.grad is not None]
     assert all(torch.equal(old, new) for old, new in zip(gradients, after, strict=True))
+
+
+@pytest.mark.parametrize("vector", ["output", "input"])
+def test_power_iterations_of_both_networks_in_one_go_equal_those_of_each(
+    make_step: MakeStep, real: tuple[Tensor, Tensor], vector: str
+) -> None:
+    states = []
+    for together in (True, False):
+        # Of networks that are configured differently each does its own.
+        step = make_step(f"generator.spectral_norm.vector={vector}", "discriminator.spectral_norm.vector=output")
+        assert bool(step._normalised) == (vector == "output")
+        step._normalised = step._normalised if together else []
+        torch.manual_seed(0)  # for the Hamburgers' bases
+        train(step, real, steps=2)
+        states.append([*step.generator.state_dict().values(), *step.discriminator.state_dict().values()])
+        assert not any(layer.handed or layer.ahead for layer in normalised_layers(step.generator))
+    assert all(map(torch.equal, *states))
+
+
+def test_iterations_of_a_step_that_failed_are_not_used_on_other_weights(
+    make_step: MakeStep, real: tuple[Tensor, Tensor]
+) -> None:
+    step = make_step()
+    bad = generator_batch(real)
+    bad.labels = bad.labels + 1000
+    with pytest.raises(IndexError):
+        step.generator_step([bad])
+    layers = normalised_layers(step.generator)
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.mul_(2)
+    before = [float(layer.sigma) for layer in layers]
+    step.discriminator_step([discriminator_batch(real)])
+    ratios = [float(layer.sigma) / sigma for layer, sigma in zip(layers, before, strict=True)]
+    assert min(ratios) > 1.5
 
 
 def test_r1_is_taken_on_real_images_alone(make_step: MakeStep, real: tuple[Tensor, Tensor]) -> None:
