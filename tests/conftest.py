@@ -1,6 +1,5 @@
 """Shared by all tests: golden numbers, `--long`, the count of faults, and one thread, whatever the machine has."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,12 @@ from fault_tally import Tally
 
 ROOT = Path(__file__).resolve().parents[1]
 TALLY = pytest.StashKey[Tally]()
-GOLDEN_PLACES = [os.environ.get("HAMGAN_GOLDEN"), ROOT / "../shared/golden", ROOT / "tests/golden"]
+GOLDEN = ROOT / "tests" / "golden"
 
 
 def golden_file(relative: str) -> Path:
-    """A recorded file such as ``hamgan_tf/ham_nmf.npz``; a missing one fails the test that needs it."""
-    for place in GOLDEN_PLACES:
-        if place and (Path(place) / relative).is_file():
-            return Path(place) / relative
-    raise FileNotFoundError(f"golden file {relative} is in none of {[str(place) for place in GOLDEN_PLACES if place]}")
+    """The path of a recorded file such as ``hamgan_tf/ham_nmf.npz``; a missing one fails the test that needs it."""
+    return GOLDEN / relative
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
