@@ -55,8 +55,6 @@ class BatchNorm(nn.Module):
         self.biased, self.cross_replica = config.biased, config.cross_replica
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        self.frozen = False
-        """The running moments stay as they are, also in training mode (`recomputation`)."""
 
     def normalise(self, x: Tensor) -> Tensor:
         """(x - mean) / sqrt(var + eps) by the moments of the batch (training) or the running ones (evaluation)."""
@@ -66,8 +64,6 @@ class BatchNorm(nn.Module):
         if self.cross_replica and _processes() > 1:
             return self._normalise_across(x)
         if not self.biased:
-            if self.frozen:  # not without: autograd is to keep as many tensors as in the first run
-                mean, var = mean.clone(), var.clone()
             return F.batch_norm(x, mean, var, training=True, momentum=self.momentum, eps=self.eps)
         batch_mean, batch_var = torch.zeros_like(mean), torch.zeros_like(var)
         y = F.batch_norm(x, batch_mean, batch_var, training=True, momentum=1.0, eps=self.eps)
@@ -76,9 +72,8 @@ class BatchNorm(nn.Module):
         return y
 
     def _update(self, mean: Tensor, var: Tensor) -> None:
-        if not self.frozen:
-            self.get_buffer("running_mean").lerp_(mean, self.momentum)
-            self.get_buffer("running_var").lerp_(var, self.momentum)
+        self.get_buffer("running_mean").lerp_(mean, self.momentum)
+        self.get_buffer("running_var").lerp_(var, self.momentum)
 
     def _normalise_across(self, x: Tensor) -> Tensor:
         processes = _processes()

@@ -27,7 +27,6 @@ from hamgan.layers import (
     class_rows,
     gains_and_biases,
 )
-from hamgan.recomputation import run_block
 from hamgan.spectral import (
     SpectralConv2d,
     SpectralEmbedding,
@@ -92,8 +91,6 @@ class Generator(nn.Module):
 
     # Of the feature maps; 15 to 27 % of a step on a CPU against the contiguous one.
     memory_format = torch.channels_last
-    recompute = False
-    """Trade time for memory: `train.recompute`."""
 
     def __init__(self, config: GeneratorConfig, resolution: int, num_classes: int) -> None:
         super().__init__()
@@ -161,13 +158,12 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
         normalise_together(self)
         first, conditions = self.conditions(z, labels)
-        if not self.recompute:  # whose blocks make their own again
-            self._condition_norms(conditions)
+        self._condition_norms(conditions)
         x = self.linear(first).view(z.shape[0], -1, START, START)
         # A [B, C, 4, 4] view of the linear layer's rows; from here on convolutions keep the format.
         x = x.contiguous(memory_format=self.memory_format)
         for block, condition in zip(self.blocks, conditions, strict=True):
-            x = run_block(block, x, condition) if self.recompute else block(x, condition)
+            x = block(x, condition)
             size = str(x.shape[-1])
             if size in self.contexts:
                 x = self.contexts[size](x, condition, bases.get(size) if bases else None)
@@ -181,7 +177,6 @@ class Discriminator(nn.Module):
     """
 
     memory_format = torch.channels_last
-    recompute = False
 
     def __init__(self, config: DiscriminatorConfig, resolution: int, num_classes: int) -> None:
         super().__init__()
@@ -210,7 +205,7 @@ class Discriminator(nn.Module):
         normalise_together(self)
         x = images.contiguous(memory_format=self.memory_format)
         for block in self.blocks:
-            x = run_block(block, x) if self.recompute else block(x)
+            x = block(x)
             size = str(x.shape[-1])
             # The last block keeps the resolution: a context block stands after the first of its size.
             if block.down and size in self.contexts:

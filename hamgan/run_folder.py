@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from hamgan.config import Config, ConfigError, check_keys, config_to_dict, load_config
+from hamgan.config import Config, ConfigError, check_keys, config_to_dict, load_stored_config
 from hamgan.environment import describe_machine, package_versions
 
 # A run may be resumed with other values of these; all else would make it a different run.
@@ -54,7 +54,7 @@ def check_same_run(folder: Path, config: Config, override: Sequence[str] = ()) -
         if folder.is_dir() and any(item.name != LOCK and not item.name.endswith(".tmp") for item in folder.iterdir()):
             raise ConfigError(f"{folder} is not empty and holds no run; choose another name or --run_dir")
         return {}
-    stored, new = flat_config(load_config(stored_path)), flat_config(config)
+    stored, new = flat_config(load_stored_config(stored_path)), flat_config(config)
     resumable = RESUMABLE
     if config.train.lr_schedule != "constant":  # the length decides the learning rates of every step
         resumable = tuple(key for key in RESUMABLE if key != "train.total_kimg")

@@ -168,7 +168,7 @@ class SpectralWeight(nn.Module):
             self.register_buffer("vector", torch.randn(shape[0] if config.vector == "output" else columns))
         self.register_buffer("sigma", torch.ones(()), persistent=False)  # of the last call, for logging
         self.ahead: list[PowerIteration] = []
-        """At most one, done before the next call instead of in it (`normalise_together`, `recomputation`)."""
+        """At most one, done before the next call instead of in it (`normalise_together`)."""
         self.handed: list[PowerIteration] = []
         """At most one, for the next `normalise_together` (`iterate_together`)."""
 

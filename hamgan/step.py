@@ -79,7 +79,6 @@ class GanStep:
         self.logit_averages = torch.zeros(2, device=accelerator.device)
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
-        self.generator.recompute = self.discriminator.recompute = train.recompute
         if train.compile:
             # Backward without autocast, as eager. By default it takes that of the forward, and so gradients in bf16 of
             # what is float32 there, kernels and logits among it.

@@ -118,7 +118,7 @@ def test_the_report_compares_the_forms_and_tells_the_length_of_the_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--forms fast,quick", "--forms has 'quick'; allowed: fast, plain, compiled, recomputed"),
+        ("--forms fast,quick", "--forms has 'quick'; allowed: fast, plain, compiled"),
         ("--batches 0", "--batches has 0"),
         ("--batches x", "whole numbers with commas"),
         ("--gpus 1,-2", "--gpus has -2"),

@@ -19,6 +19,7 @@ from hamgan.config import (
     known_keys,
     latent_chunks,
     load_config,
+    load_stored_config,
     parse_config,
     save_config,
 )
@@ -233,3 +234,11 @@ def test_fields_of_the_configuration_hold_no_shared_defaults() -> None:
     first.generator.context_resolutions.append(8)
     assert second.generator.context_resolutions == [64]
     assert dataclasses.asdict(second) == dataclasses.asdict(Config())
+
+
+def test_a_key_of_an_earlier_version_is_refused_in_a_file_and_passed_over_in_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text("train: {recompute: false, batch_size: 8}\n")
+    with pytest.raises(ConfigError, match=r"`train.recompute` in .*old.yaml is no longer an option: feature maps are"):
+        load_config(path)
+    assert load_stored_config(path).train.batch_size == 8

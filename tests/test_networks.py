@@ -1,6 +1,5 @@
 """Generator and discriminator: sizes, shapes, exact algebra, initial weights, folding."""
 
-import copy
 import dataclasses
 
 import pytest
@@ -160,20 +159,6 @@ def test_folding_keeps_the_images_and_drops_the_vectors() -> None:
     assert (before - after).abs().max().item() < 1e-12
     assert torch.equal(after, again)
     assert not any("vector" in name for name in generator.state_dict())
-
-
-@pytest.mark.parametrize("hierarchical", ["true", "false"])
-def test_gains_and_biases_of_all_norms_in_one_go_equal_those_of_each(hierarchical: str) -> None:
-    generator, _ = small_networks(f"generator.hierarchical={hierarchical}")
-    open_gates(generator)
-    generator = generator.double()
-    apart = copy.deepcopy(generator)
-    apart.recompute = True  # without gradient, it only leaves them to the norms
-    inputs, bases = sample_input(), generator.draw_bases(3, torch.device("cpu"))
-    with torch.no_grad():
-        assert torch.equal(generator(*inputs, bases), apart(*inputs, bases))
-    assert all(torch.equal(value, apart.state_dict()[name]) for name, value in generator.state_dict().items())
-    assert not any(getattr(module, "ahead", None) for module in generator.modules())
 
 
 def test_logits_are_in_float32_under_autocast() -> None:

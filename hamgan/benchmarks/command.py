@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 SUBCOMMANDS = {
     "train": "the training step: fast, plain and compiled form, where its time goes, time to finish a run",
-    "growth": "how the step grows with batch, width, resolution and tokens",
-    "memory": "the largest batch per GPU, with and without recomputed blocks (computed)",
-    "checkpoint": "how long training stands still for a checkpoint, at which share of the time",
-    "scaling": "a model of the all-reduces of up to 512 GPUs, checked on two processes",
     "block": "the context block: Hamburger, its straightforward form, hamburger-pytorch, self-attention",
     "sample": "drawing images from a generator",
     "evaluate": "features and metrics against the packages that others use",

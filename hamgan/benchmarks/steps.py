@@ -1,4 +1,4 @@
-"""A training step that can be timed: networks in one of four forms, the same start, made-up images."""
+"""A training step that can be timed: networks in one of three forms, the same start, made-up images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from hamgan.networks import build_networks
 from hamgan.noise import Noise
 from hamgan.step import DiscriminatorBatch, GanStep, GeneratorBatch
 
-Form = Literal["fast", "plain", "compiled", "recomputed"]
+Form = Literal["fast", "plain", "compiled"]
 
 
 @dataclass
@@ -45,9 +45,7 @@ class Workload:
 
 def make_workload(config: Config, form: Form, batch: int, accelerator: Accelerator) -> Workload:
     """A step of ``config`` on ``batch`` images in one form; all forms begin with the same weights and noise."""
-    train = config.train
-    if form in ("compiled", "recomputed"):
-        train = replace(train, compile=form == "compiled", recompute=form == "recomputed")
+    train = replace(config.train, compile=form == "compiled")
     generator, discriminator = build_networks(config)
     step: GanStep
     if form == "plain":

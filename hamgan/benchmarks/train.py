@@ -1,8 +1,8 @@
 """The training step in its forms, where its time goes, and how long a run takes on this machine.
 
 fast: as training runs it. plain: parametrised spectral norm, no merged convolutions, contiguous maps, eager, on the
-same weights; it stands for BigGAN-PyTorch's way. compiled: fast, with train.compile. recomputed: fast, with
-train.recompute. A step is one update of D, one of G and one of G's average, on images made of noise.
+same weights; it stands for BigGAN-PyTorch's way. compiled: fast, with train.compile. A step is one update of D, one of
+G and one of G's average, on images made of noise.
 """
 
 import argparse

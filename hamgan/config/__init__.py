@@ -19,6 +19,7 @@ from hamgan.config.reading import (
     config_to_dict,
     known_keys,
     load_config,
+    load_stored_config,
     parse_config,
     save_config,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "known_keys",
     "latent_chunks",
     "load_config",
+    "load_stored_config",
     "parse_config",
     "save_config",
     "validate",

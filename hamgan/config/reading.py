@@ -26,6 +26,9 @@ def config_parser(**kwargs: Any) -> ArgumentParser:
     return parser
 
 
+REMOVED = {"train.recompute": "feature maps are always kept"}
+"""Keys of earlier versions, and what holds instead. A stored configuration may still have them, a new one may not."""
+
 # Building a parser takes most of the time of reading a configuration.
 _shared_parser = functools.cache(config_parser)
 
@@ -49,6 +52,8 @@ def check_keys(keys: list[str], where: str) -> None:
     """Raise ConfigError for the first key that no configuration has, naming the nearest one that exists."""
     known = known_keys()
     for key in keys:
+        if key in REMOVED:
+            raise ConfigError(f"`{key}` in {where} is no longer an option: {REMOVED[key]}; leave it out")
         if key not in known:
             near = _nearest_key(key, known)
             hint = f"; did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else ""
@@ -81,16 +86,22 @@ def _check_file(path: Path) -> None:
         folder = path.parent if path.parent.is_dir() else Path("configs")
         names = sorted(str(item) for item in folder.glob("*.yaml"))
         raise ConfigError(f"no configuration file at {path}{did_you_mean(str(path), names)}")
+    values = _read_yaml(path)
+    check_keys(_flatten(values), str(path))
+    _check_sections(values, Config(), str(path))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
-        keys = _flatten(values) if isinstance(values, dict) else []
+        if isinstance(values, dict):
+            _flatten(values)  # fails here for an alias that contains itself
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date such as 2020-99-99
         raise ConfigError(f"{path} is not valid YAML: {_one_sentence(str(error))}") from error
     if not isinstance(values, dict):
         what = "it is empty" if values is None else f"not a {type(values).__name__}"
         raise ConfigError(f"{path} must hold `key: value` lines; {what}")
-    check_keys(keys, str(path))
-    _check_sections(values, Config(), str(path))
+    return values
 
 
 def _check_sections(values: dict[str, Any], section: Any, where: str, prefix: str = "") -> None:
@@ -151,11 +162,11 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def config_from_dict(values: dict[str, Any]) -> Config:
+def config_from_dict(values: dict[str, Any], where: str = "the stored configuration") -> Config:
     """The inverse of config_to_dict; raises ConfigError for unknown keys or wrong types."""
-    where = "the stored configuration"
     if not isinstance(values, dict):
         raise ConfigError(f"{where} must hold keys and values, not a {type(values).__name__}")
+    values = _without_removed(values)
     check_keys(_flatten(values), where)
     _check_sections(values, Config(), where)
     parser = _shared_parser()
@@ -164,6 +175,21 @@ def config_from_dict(values: dict[str, Any]) -> Config:
     except Exception as error:
         raise ConfigError(_one_sentence(str(error))) from error
     return Config(**{item.name: getattr(instances, item.name) for item in dataclasses.fields(Config)})
+
+
+def _without_removed(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    return {
+        key: _without_removed(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in REMOVED
+    }
+
+
+def load_stored_config(path: Path) -> Config:
+    """Read the configuration that a run wrote into its folder, perhaps by an earlier version; raises ConfigError."""
+    config = config_from_dict(_read_yaml(path), str(path))
+    validate(config)
+    return config
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -82,9 +82,6 @@ class TrainConfig:
     """Allow TF32 in fp32 convolutions and matrix products on NVIDIA GPUs."""
     compile: bool = False
     """Compile both networks by torch.compile; the generator only, together with R1 or R2."""
-    recompute: bool = False
-    """Keep the inputs of residual blocks only and run the blocks again in backward: less memory, more time, the same
-    numbers. Not together with `compile`."""
     threads: int | None = None
     """CPU threads per process; null keeps torch's choice."""
 

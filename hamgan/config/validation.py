@@ -113,10 +113,6 @@ def _validate_hamburger(section: str, ham: HamburgerConfig) -> None:
 def _validate_train(train: TrainConfig) -> None:
     _positive("train", train, "total_kimg", "batch_size", "accumulation", "discriminator_steps", "adam_eps")
     _positive("train", train, "generator_lr", "discriminator_lr")
-    _require(
-        not (train.compile and train.recompute),
-        "train.recompute and train.compile are both on; take one: compiled networks decide themselves what they keep",
-    )
     if train.threads is not None:
         _positive("train", train, "threads")
     _require(

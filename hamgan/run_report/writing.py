@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from hamgan.checkpoint import CheckpointError, read_class_names, write_atomically
-from hamgan.config import Config, load_config
+from hamgan.config import Config, load_config, load_stored_config
 from hamgan.evaluation.report import describe_numbers
 from hamgan.messages import one_line
 from hamgan.run_folder import flat_config
@@ -31,7 +31,7 @@ def write_report(run: str | Path, output: str | Path | None = None, preset: str 
     if not (run / "config.yaml").is_file():
         raise CheckpointError(f"{run} is not a run folder: there is no {run / 'config.yaml'}")
     output = Path(output) if output else run / "report.html"
-    config = load_config(run / "config.yaml")
+    config = load_stored_config(run / "config.yaml")
     loader = jinja2.PackageLoader("hamgan.run_report", ".")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     values = _contents(run, config) | {"differences": _differences(config, load_config(preset))}

@@ -17,7 +17,7 @@ from hamgan.checkpoint import (
     read_state,
     read_tensors,
 )
-from hamgan.config import Config, ConfigError, load_config
+from hamgan.config import Config, ConfigError, load_stored_config
 from hamgan.messages import did_you_mean
 from hamgan.networks import Generator, batch_norm_statistics
 from hamgan.sampling.generator import BatchNormStatistics, LoadedGenerator
@@ -157,6 +157,6 @@ def _load_folder(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
     if not (run / "config.yaml").is_file():
         raise CheckpointError(f"{checkpoint} is not inside a run folder: there is no {run / 'config.yaml'}")
     progress = read_state(checkpoint)["progress"]
-    config = load_config(run / "config.yaml")
+    config = load_stored_config(run / "config.yaml")
     network = generator_from_state(config, _read_part(checkpoint, bool(config.train.ema_decay)), checkpoint)
     return network, config, {"class_names": read_class_names(run), "kimg": progress["images"] / 1000}
