@@ -8,11 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hamgan.config import Config, ConfigError, load_config
+    from hamgan.config import Config, load_config
+    from hamgan.errors import ConfigError
     from hamgan.evaluation import evaluate
     from hamgan.hamburger import Hamburger
     from hamgan.networks import Discriminator, Generator, build_networks
     from hamgan.sampling import LoadedGenerator, load_generator
+    from hamgan.sharing import push_to_hub, save_pretrained
 
 try:
     __version__ = version("hamgan")
@@ -21,7 +23,7 @@ except PackageNotFoundError:  # a checkout on the path, not installed
 
 _HOMES = {
     "Config": "config",
-    "ConfigError": "config",
+    "ConfigError": "errors",
     "Discriminator": "networks",
     "Generator": "networks",
     "Hamburger": "hamburger",
@@ -30,6 +32,8 @@ _HOMES = {
     "evaluate": "evaluation",
     "load_config": "config",
     "load_generator": "sampling",
+    "push_to_hub": "sharing",
+    "save_pretrained": "sharing",
 }
 
 __all__ = [
@@ -43,6 +47,8 @@ __all__ = [
     "evaluate",
     "load_config",
     "load_generator",
+    "push_to_hub",
+    "save_pretrained",
 ]
 
 

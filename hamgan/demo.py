@@ -18,9 +18,9 @@ from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
 from hamgan.evaluation.report import append_row
 from hamgan.networks import build_networks
 from hamgan.sampling import LoadedGenerator, load_generator
-from hamgan.sheets import draw_sheet
-from hamgan.tracking import duration
-from hamgan.training import train
+from hamgan.sampling.sheets import draw_sheet
+from hamgan.tracking.run_log import duration
+from hamgan.training.loop import train
 
 REAL_COLUMNS, GENERATED_COLUMNS = 6, 10
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from hamgan.command_line import run
+from hamgan.cli import run
 from hamgan.config import parse_config
 
 

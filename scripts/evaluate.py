@@ -1,12 +1,6 @@
-"""Measure a generator or a folder of images: FID, IS, KID, precision and recall, with the protocol attached.
+"""Compute FID and others, as `hamgan evaluate` does; a file that `accelerate launch` takes."""
 
-scripts/evaluate.py --checkpoint runs/photos --reference photos --features efficientnet-lite0
-accelerate launch scripts/evaluate.py --checkpoint runs/imagenet --reference stores/imagenet128 --preset biggan
-scripts/evaluate.py reference --data stores/imagenet128 --split val --output references/imagenet128.safetensors
-"""
-
-from hamgan.command_line import run
-from hamgan.evaluation.command import main
+from hamgan.cli import run_command
 
 if __name__ == "__main__":
-    run(main)
+    run_command("evaluate")

@@ -1,11 +1,6 @@
-"""Find the latent and the class of a trained generator whose image is nearest to a picture; writes a sheet.
+"""Find the latent nearest to a picture, as `hamgan invert` does."""
 
-scripts/invert.py --checkpoint runs/photos --images cat.jpg dog.png --out inverted.png
-scripts/invert.py --checkpoint runs/photos --images cat.jpg --classes cat coffee --steps 1000 --out inverted.png
-"""
-
-from hamgan.command_line import run
-from hamgan.inversion.command import main
+from hamgan.cli import run_command
 
 if __name__ == "__main__":
-    run(main)
+    run_command("invert")

@@ -1,25 +1,6 @@
-"""Train a configuration; the same command again resumes. Run by `python` or by `accelerate launch`."""
+"""Train a configuration, as `hamgan train` does; a file that `accelerate launch` takes."""
 
-import sys
-
-from hamgan.command_line import run
-from hamgan.config import config_parser, parse_config
-
-
-def main() -> None:
-    parser = config_parser(prog="train.py", description=__doc__)
-    parser.add_argument(
-        "--override-resume",
-        action="append",
-        default=[],
-        metavar="KEY",
-        help="resume although this key (or section) of the configuration has changed; may be given several times",
-    )
-    config, options = parse_config(sys.argv[1:], parser)
-    from hamgan.training import train
-
-    train(config, options.override_resume)
-
+from hamgan.cli import run_command
 
 if __name__ == "__main__":
-    run(main)
+    run_command("train")

@@ -1,21 +1,13 @@
 """Shared by all tests: golden numbers, `--long`, the count of faults, and one thread, whatever the machine has."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fault_tally import Tally
+from support.fault_tally import Tally
 
-ROOT = Path(__file__).resolve().parents[1]
 TALLY = pytest.StashKey[Tally]()
-GOLDEN = ROOT / "tests" / "golden"
-
-
-def golden_file(relative: str) -> Path:
-    """The path of a recorded file such as ``hamgan_tf/ham_nmf.npz``; a missing one fails the test that needs it."""
-    return GOLDEN / relative
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

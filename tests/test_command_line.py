@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
-from small_runs import forget_accelerator, run_small, write_config
+from support.paths import ROOT
+from support.small_runs import forget_accelerator, run_small, write_config
 
 import hamgan
 from hamgan import convert, hamburger

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from PIL import Image
-from small_runs import assert_same_state, last_state, python, rows, run_small, start, write_config
+from support.paths import ROOT
+from support.small_runs import assert_same_state, last_state, python, rows, run_small, start, write_config
 
 LENGTH = "train.total_kimg=0.2"
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from hamgan.app.requests import MOST_ENLARGEMENT, MOST_FRAMES, Request, request_blend, request_samples, request_walk
 from hamgan.app.results import Studio
 from hamgan.app.turnstile import Turnstile
-from hamgan.config import ConfigError
+from hamgan.errors import ConfigError
 
 HERE = Path(__file__).parent
 LONGEST_LINE = 16

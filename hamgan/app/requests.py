@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hamgan.config import ConfigError
+from hamgan.errors import ConfigError
 from hamgan.sampling import (
     LoadedGenerator,
     Picture,

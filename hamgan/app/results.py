@@ -14,13 +14,13 @@ from torch import Tensor
 
 from hamgan.app.files import MadeFiles
 from hamgan.app.requests import Request
-from hamgan.config import ConfigError
+from hamgan.errors import ConfigError
 from hamgan.evaluation.report import describe_numbers
 from hamgan.networks import count_parameters
 from hamgan.sampling import LoadedGenerator, Picture
 from hamgan.sampling.animation import write_film
-from hamgan.sampling.pictures import draw
-from hamgan.sheets import draw_sheet, to_pil
+from hamgan.sampling.plan import draw
+from hamgan.sampling.sheets import draw_sheet, to_pil
 
 FRAMES_PER_SECOND = 20
 STRIP = 8

@@ -7,7 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from hamgan.config import ConfigError
+from hamgan.errors import ConfigError
 from hamgan.sampling import LoadedGenerator, default_device, load_generator
 
 if TYPE_CHECKING:

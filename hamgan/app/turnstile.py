@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hamgan.config import ConfigError
+from hamgan.errors import ConfigError
 
 
 class Turnstile:

@@ -5,7 +5,6 @@ networks, the average of G, both optimisers) and ``state.json`` (counters and th
 """
 
 from hamgan.checkpoint.evaluations import Evaluation, evaluations_of_run, read_evaluations
-from hamgan.checkpoint.files import CheckpointError, read_tensors, write_atomically
 from hamgan.checkpoint.generator import (
     GENERATOR_FORMAT,
     generator_from_state,
@@ -20,7 +19,6 @@ from hamgan.checkpoint.rotation import latest_checkpoint, list_checkpoints, remo
 from hamgan.checkpoint.state import (
     Snapshot,
     load_checkpoint,
-    networks_of,
     save_checkpoint,
     state_tensors,
     take_snapshot,
@@ -29,7 +27,6 @@ from hamgan.checkpoint.writer import CheckpointWriter
 
 __all__ = [
     "GENERATOR_FORMAT",
-    "CheckpointError",
     "CheckpointWriter",
     "Evaluation",
     "Progress",
@@ -42,11 +39,9 @@ __all__ = [
     "list_checkpoints",
     "load_checkpoint",
     "load_generator_file",
-    "networks_of",
     "read_class_names",
     "read_evaluations",
     "read_state",
-    "read_tensors",
     "record_evaluations",
     "remove_after",
     "remove_leftovers",
@@ -56,5 +51,4 @@ __all__ = [
     "state_tensors",
     "state_text",
     "take_snapshot",
-    "write_atomically",
 ]

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from hamgan.checkpoint.evaluations import evaluations_of_run, is_evaluation
-from hamgan.checkpoint.files import CheckpointError, read_tensors, save_tensors, temporary_name, to_host
+from hamgan.checkpoint.tensors import read_tensors, save_tensors, to_host
 from hamgan.config import Config, config_from_dict, config_to_dict, validate
-from hamgan.messages import one_line
+from hamgan.errors import CheckpointError, one_line
+from hamgan.files import temporary_name
 from hamgan.networks import Generator
-from hamgan.spectral import SpectralWeight
+from hamgan.networks.spectral_norm import SpectralWeight
 
 GENERATOR_FORMAT = "hamgan-generator"
 STATISTICS = ("ema", "running", "standing")

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hamgan.checkpoint.files import CheckpointError, sha256
+from hamgan.errors import CheckpointError
+from hamgan.files import sha256
 
 
 def checkpoint_name(images: int) -> str:

@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hamgan.checkpoint.files import CheckpointError, temporary_name
 from hamgan.checkpoint.progress import checkpoint_name, read_state
 from hamgan.config import CheckpointConfig
+from hamgan.errors import CheckpointError
+from hamgan.files import temporary_name
 
 # A checkpoint's folder; what lies beside them (a user's notes, a leftover of a crash) is no checkpoint.
 _NAME = re.compile(r"\d{8,}(\.\d{3})?")

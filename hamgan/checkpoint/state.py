@@ -4,24 +4,44 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from hamgan.checkpoint.files import (
-    CheckpointError,
-    fsync,
-    read_tensors,
-    save_tensors,
-    sha256,
-    temporary_name,
-    to_host,
-    write_atomically,
-)
 from hamgan.checkpoint.progress import Progress, checkpoint_name, read_state, state_text
-from hamgan.messages import one_line
-from hamgan.step import GanStep
+from hamgan.checkpoint.tensors import read_tensors, save_tensors, to_host
+from hamgan.errors import CheckpointError, one_line
+from hamgan.files import fsync, sha256, temporary_name, write_atomically
+from hamgan.networks import Generator
+
+
+class TrainingState(Protocol):
+    """A set of networks in training that can be saved and restored, such as `hamgan.training.step.GanStep`."""
+
+    accelerator: Accelerator
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Networks by name."""
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Optimisers by the names of their networks."""
+
+    @property
+    def sampler(self) -> Generator:
+        """The network that generator.safetensors holds."""
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """Tensors besides those of networks and optimisers."""
+
+    def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
+        """Restore the extra state from all tensors of a checkpoint."""
+
+    def share_sums(self) -> None:
+        """Bring what each process has summed up to the same value on all of them."""
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
@@ -44,50 +64,29 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensor
             optimizer.state[parameter] = state
 
 
-def networks_of(step: GanStep) -> dict[str, nn.Module]:
-    """generator, discriminator and, where one is kept, the average of G."""
-    networks: dict[str, nn.Module] = {"generator": step.generator, "discriminator": step.discriminator}
-    if step.average is not None:
-        networks["average"] = step.average
-    return networks
-
-
-def state_tensors(step: GanStep) -> dict[str, Tensor]:
-    """Everything that a step owns, by name.
-
-    generator.*, discriminator.*, average.*, *_optimizer.*, logit_averages; sums.* and counts.*: metrics not yet logged.
-    """
-    tensors = {"logit_averages": step.logit_averages}
-    tensors |= {f"sums.{name}": value for name, value in step.sums.items()}
-    tensors |= {f"counts.{name}": torch.tensor(count) for name, count in step.counts.items()}
-    for prefix, network in networks_of(step).items():
-        tensors |= {f"{prefix}.{key}": value for key, value in network.state_dict().items()}
-    for prefix, optimizer, network in _optimizers(step):
-        tensors |= {f"{prefix}.{key}": value for key, value in _optimizer_tensors(optimizer, network).items()}
+def state_tensors(step: TrainingState) -> dict[str, Tensor]:
+    """Return all that a run has trained, by name: NETWORK.*, NETWORK_optimizer.* and the extra state."""
+    tensors = step.extra_state()
+    for name, network in step.networks.items():
+        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+    for name, optimizer in step.optimizers.items():
+        found = _optimizer_tensors(optimizer, step.networks[name])
+        tensors |= {f"{name}_optimizer.{key}": value for key, value in found.items()}
     return tensors
 
 
-def _optimizers(step: GanStep) -> list[tuple[str, torch.optim.Optimizer, nn.Module]]:
-    return [
-        ("generator_optimizer", step.generator_optimizer, step.generator),
-        ("discriminator_optimizer", step.discriminator_optimizer, step.discriminator),
-    ]
-
-
-def load_state_tensors(step: GanStep, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `state_tensors`; raises CheckpointError when names or shapes do not fit."""
+def load_state_tensors(step: TrainingState, tensors: dict[str, Tensor]) -> None:
+    """Restore what `state_tensors` returned; raises CheckpointError when names or shapes do not fit."""
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{prefix}.")}
 
     try:
-        for prefix, network in networks_of(step).items():
-            network.load_state_dict(part(prefix))
-        for prefix, optimizer, network in _optimizers(step):
-            _load_optimizer(optimizer, network, part(prefix))
-        step.logit_averages.copy_(tensors["logit_averages"])
-        step.sums = {name: value.to(step.accelerator.device) for name, value in part("sums").items()}
-        step.counts = {name: int(value) for name, value in part("counts").items()}
+        for name, network in step.networks.items():
+            network.load_state_dict(part(name))
+        for name, optimizer in step.optimizers.items():
+            _load_optimizer(optimizer, step.networks[name], part(f"{name}_optimizer"))
+        step.load_extra_state(tensors)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint is of another network: {one_line(error)}") from error
 
@@ -129,7 +128,7 @@ class Snapshot:
         return path
 
 
-def take_snapshot(step: GanStep, progress: Progress) -> Snapshot:
+def take_snapshot(step: TrainingState, progress: Progress) -> Snapshot:
     """Copy all that a run has to remember."""
     scaler = step.accelerator.scaler
     # Through JSON: what is written later must not change with the original.
@@ -138,12 +137,12 @@ def take_snapshot(step: GanStep, progress: Progress) -> Snapshot:
     return Snapshot(checkpoint_name(progress.images), tensors, json.loads(json.dumps(state)))
 
 
-def save_checkpoint(folder: Path, step: GanStep, progress: Progress) -> Path:
+def save_checkpoint(folder: Path, step: TrainingState, progress: Progress) -> Path:
     """Write ``folder/NAME`` at once. Returns its path."""
     return take_snapshot(step, progress).write(folder)
 
 
-def load_checkpoint(path: Path, step: GanStep) -> Progress:
+def load_checkpoint(path: Path, step: TrainingState) -> Progress:
     """Restore networks, average, optimisers and scaler from one checkpoint; returns where the run stood."""
     state = read_state(path)
     load_state_tensors(step, read_tensors(path / "state.safetensors")[0])

@@ -4,11 +4,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from hamgan.checkpoint.evaluations import evaluations_of_run
-from hamgan.checkpoint.files import CheckpointError
 from hamgan.checkpoint.generator import write_generator
 from hamgan.checkpoint.rotation import rotate
 from hamgan.checkpoint.state import Snapshot
 from hamgan.config import Config
+from hamgan.errors import CheckpointError
 
 
 class CheckpointWriter:

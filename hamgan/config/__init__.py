@@ -17,6 +17,7 @@ from hamgan.config.reading import (
     config_from_dict,
     config_parser,
     config_to_dict,
+    flat_config,
     known_keys,
     load_config,
     load_stored_config,
@@ -33,14 +34,13 @@ from hamgan.config.schema import (
     MonitorConfig,
     TrainConfig,
 )
-from hamgan.config.validation import RESOLUTIONS, ConfigError, check_metrics, latent_chunks, validate
+from hamgan.config.validation import RESOLUTIONS, check_metrics, latent_chunks, validate
 
 __all__ = [
     "METRICS",
     "RESOLUTIONS",
     "CheckpointConfig",
     "Config",
-    "ConfigError",
     "Context",
     "DataConfig",
     "DiscriminatorConfig",
@@ -58,6 +58,7 @@ __all__ = [
     "config_from_dict",
     "config_parser",
     "config_to_dict",
+    "flat_config",
     "known_keys",
     "latent_chunks",
     "load_config",

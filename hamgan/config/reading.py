@@ -11,8 +11,8 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from hamgan.config.schema import Config
-from hamgan.config.validation import ConfigError, validate
-from hamgan.messages import did_you_mean
+from hamgan.config.validation import validate
+from hamgan.errors import ConfigError, did_you_mean
 
 # The text below a field is its help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -200,3 +200,15 @@ def save_config(config: Config, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flat_config(config: Config) -> dict[str, Any]:
+    """Dotted keys to values."""
+
+    def walk(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in values.items():
+            flat |= walk(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        return flat
+
+    return walk(config_to_dict(config), "")

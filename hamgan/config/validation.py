@@ -6,13 +6,9 @@ from typing import Any
 
 from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig, HamburgerConfig
 from hamgan.config.schema import METRICS, Config, MonitorConfig, TrainConfig
-from hamgan.messages import did_you_mean
+from hamgan.errors import ConfigError, did_you_mean
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message says which key, why, and what is allowed."""
 
 
 def validate(config: Config) -> None:

@@ -10,17 +10,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from hamgan.config import Config, latent_chunks
-from hamgan.convert.mapping import (
-    Conversion,
-    ConversionError,
-    Network,
-    Rule,
-    apply_rules,
-    check_fit,
-    common_width,
-    shape_of,
-)
-from hamgan.networks import DISCRIMINATOR_WIDTHS, GENERATOR_WIDTHS, START
+from hamgan.convert.mapping import Conversion, Network, Rule, apply_rules, check_fit, common_width, shape_of
+from hamgan.errors import ConversionError
+from hamgan.networks.discriminator import DISCRIMINATOR_WIDTHS
+from hamgan.networks.generator import GENERATOR_WIDTHS, START
 
 # Not told by names and shapes; BigGAN-PyTorch's launch scripts for ImageNet use these values.
 _ASSUMED = ("norm.eps", "norm.momentum", "spectral_norm.eps")

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hamgan.checkpoint import GENERATOR_FORMAT, read_tensors
+from hamgan.checkpoint import GENERATOR_FORMAT
+from hamgan.checkpoint.tensors import read_tensors
 from hamgan.convert.biggan import convert_biggan, recognise_biggan
-from hamgan.convert.mapping import Conversion, ConversionError
+from hamgan.convert.mapping import Conversion
 from hamgan.convert.official import convert_hamgan_tf, split_networks
+from hamgan.errors import ConversionError
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 

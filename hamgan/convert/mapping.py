@@ -8,15 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hamgan.checkpoint import CheckpointError
-from hamgan.config import Config, ConfigError, validate
+from hamgan.config import Config, validate
+from hamgan.errors import ConfigError, ConversionError
 from hamgan.networks import Discriminator, Generator
 
 Network = Literal["generator", "discriminator"]
-
-
-class ConversionError(CheckpointError):
-    """Foreign weights that cannot be converted; the message says which tensor or file, why, and what is expected."""
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,10 @@ import torch
 from torch import Tensor
 
 from hamgan.config import Config, DiscriminatorConfig, GeneratorConfig, HamburgerConfig
-from hamgan.convert.mapping import (
-    Conversion,
-    ConversionError,
-    Network,
-    Rule,
-    apply_rules,
-    check_fit,
-    common_width,
-    shape_of,
-)
-from hamgan.networks import DISCRIMINATOR_WIDTHS, GENERATOR_WIDTHS, START
+from hamgan.convert.mapping import Conversion, Network, Rule, apply_rules, check_fit, common_width, shape_of
+from hamgan.errors import ConversionError
+from hamgan.networks.discriminator import DISCRIMINATOR_WIDTHS
+from hamgan.networks.generator import GENERATOR_WIDTHS, START
 
 # Not told by names and shapes; the values of the official runs.
 _OFFICIAL_RANKS = {"generator": 32, "discriminator": 16}

@@ -1,12 +1,12 @@
 """Training and reference images: embedded photographs, prepared stores, folders of class folders."""
 
 from hamgan.data.loader import BatchLoader, image_order
-from hamgan.data.sources import SPLITS, DataError, ImageSource, check_source, class_histogram, open_source
+from hamgan.data.opening import open_source
+from hamgan.data.source import SPLITS, ImageSource, check_source, class_histogram
 
 __all__ = [
     "SPLITS",
     "BatchLoader",
-    "DataError",
     "ImageSource",
     "check_source",
     "class_histogram",

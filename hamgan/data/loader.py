@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hamgan.config import ConfigError
-from hamgan.data.sources import DataError, ImageSource, ReadsAhead
-from hamgan.messages import one_line
+from hamgan.data.source import ImageSource, ReadsAhead
+from hamgan.errors import ConfigError, DataError, one_line
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hamgan.data.sources import SPLITS, DataError
+from hamgan.data.source import SPLITS
+from hamgan.errors import DataError
 
 IMAGES_PER_CLASS = {"train": 10_000, "val": 1_000}
 # A crop's side as a share of the strip's width. Below 0.6 a 32-pixel crop of the cat or the cup is only a colour.

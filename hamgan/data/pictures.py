@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from hamgan.data.decode import Preparation, decode
-from hamgan.data.folder import SPLIT_FOLDERS
-from hamgan.data.listing import Listing, list_pictures, read_bytes
-from hamgan.data.places import download_folder
-from hamgan.data.sources import DataError
+from hamgan.data.decoding.decode import Preparation, decode
+from hamgan.data.finding.folders import SPLIT_FOLDERS
+from hamgan.data.finding.listing import list_pictures
+from hamgan.data.finding.locations import download_folder
+from hamgan.data.finding.picture import Listing
+from hamgan.data.finding.reading import read_bytes
+from hamgan.errors import DataError
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from hamgan.data.sources import DataError
+from hamgan.errors import DataError
 
 FORMAT = "hamgan-store-1"
 HEADER_BYTES = 128

@@ -1,9 +1,9 @@
 """FID, Inception Score, KID, precision and recall on torch-fidelity's feature extractors."""
 
 from hamgan.config import METRICS
-from hamgan.evaluation.by_class import nearest_class_mean
 from hamgan.evaluation.evaluator import evaluate
-from hamgan.evaluation.features import FeatureExtractor, load_extractor
+from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
+from hamgan.evaluation.metrics.per_class import nearest_class_mean
 from hamgan.evaluation.protocol import PRESETS, Protocol, make_protocol, protocol_line
 from hamgan.evaluation.reference import load_reference, reference_statistics, save_reference
 from hamgan.evaluation.statistics import FeatureStatistics, measure

@@ -1,32 +1,31 @@
-"""The command line of scripts/evaluate.py: `evaluate` (the default), `reference`, `sweep` and `neighbours`."""
+"""The command line of `hamgan evaluate`: `evaluate` (the default), `reference`, `sweep` and `neighbours`."""
 
 import os
-import sys
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hamgan.config import METRICS, ConfigError
-from hamgan.distributed import Processes
-from hamgan.evaluation.class_report import save_confusions
+from hamgan.config import METRICS
+from hamgan.distributed.group import Processes
+from hamgan.errors import ConfigError, did_you_mean
 from hamgan.evaluation.evaluator import evaluate
-from hamgan.evaluation.features import FeatureExtractor, load_extractor
-from hamgan.evaluation.neighbours import neighbour_sheet
+from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
+from hamgan.evaluation.inputs.samples import images_of, is_generator, load_samples
 from hamgan.evaluation.protocol import PRESETS, Protocol, make_protocol
 from hamgan.evaluation.reference import open_reference_images, save_reference
 from hamgan.evaluation.report import TABLES, append_row, describe_numbers, print_row, save_table
-from hamgan.evaluation.samples import images_of, is_generator, load_samples
 from hamgan.evaluation.statistics import measure
-from hamgan.evaluation.sweep import TRUNCATIONS, save_sweep, sweep_protocol, truncation_sweep
-from hamgan.messages import did_you_mean
-from hamgan.sheets import check_parents
+from hamgan.evaluation.studies.classes import save_confusions
+from hamgan.evaluation.studies.neighbours import neighbour_sheet
+from hamgan.evaluation.studies.truncation_sweep import TRUNCATIONS, save_sweep, sweep_protocol, truncation_sweep
+from hamgan.sampling.sheets import check_parents
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(arguments)
     commands = {
         "evaluate": run_evaluate,
         "reference": run_reference,

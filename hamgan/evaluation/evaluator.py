@@ -9,15 +9,15 @@ import torch
 import torch.distributed as dist
 
 import hamgan
-from hamgan.config import ConfigError
-from hamgan.distributed import Processes
-from hamgan.evaluation.features import FeatureExtractor, load_extractor
-from hamgan.evaluation.images import Images
-from hamgan.evaluation.numbers import ClassAccuracy, compute_numbers, over_repeats
+from hamgan.distributed.group import Processes
+from hamgan.errors import ConfigError
+from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
+from hamgan.evaluation.inputs.images import Images
+from hamgan.evaluation.inputs.samples import images_of, load_samples
+from hamgan.evaluation.metrics.compute import ClassAccuracy, compute_numbers, over_repeats
 from hamgan.evaluation.protocol import NEED_FEATURES, NEED_REFERENCE_FEATURES, Protocol, make_protocol, protocol_line
 from hamgan.evaluation.reference import check_comparable, class_histogram, reference_statistics
 from hamgan.evaluation.rounding import describe_change, fid_change
-from hamgan.evaluation.samples import images_of, load_samples
 from hamgan.evaluation.statistics import FeatureStatistics, measure
 
 

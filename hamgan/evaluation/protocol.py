@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 import yaml
 
-from hamgan.config import Config, ConfigError, check_metrics
-from hamgan.evaluation.features import EXTRACTORS, Features, Precision, Resizer
-from hamgan.evaluation.images import LabelDistribution
-from hamgan.evaluation.inception import WEIGHTS_SHA256
-from hamgan.messages import did_you_mean, one_line
+from hamgan.config import Config, check_metrics
+from hamgan.errors import ConfigError, did_you_mean, one_line
+from hamgan.evaluation.features.extractor import EXTRACTORS, Features, Precision, Resizer
+from hamgan.evaluation.features.inception import WEIGHTS_SHA256
+from hamgan.evaluation.inputs.images import LabelDistribution
 from hamgan.sampling import BatchNormStatistics
 
 NEED_FEATURES = {"kid", "prc", "fid_inf", "class_accuracy", "per_class"}

@@ -11,15 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hamgan.config import ConfigError
-from hamgan.data.folder import split_folders
-from hamgan.data.sources import DataError, open_source
-from hamgan.distributed import Processes
-from hamgan.evaluation.features import FeatureExtractor
-from hamgan.evaluation.images import FolderImages, Images, SourceImages
-from hamgan.evaluation.metrics import SHUFFLE_SEED
+from hamgan.data import open_source
+from hamgan.data.finding.folders import split_folders
+from hamgan.distributed.group import Processes
+from hamgan.errors import ConfigError, DataError, one_line
+from hamgan.evaluation.features.extractor import FeatureExtractor
+from hamgan.evaluation.inputs.images import FolderImages, Images, SourceImages
+from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
 from hamgan.evaluation.statistics import FeatureStatistics, measure
-from hamgan.messages import one_line
 
 FORMAT = "hamgan-reference-1"
 COMPARED = ("extractor", "extractor_weights", "resizer", "precision", "resolution")

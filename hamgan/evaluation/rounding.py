@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hamgan.evaluation.features import FeatureExtractor
-from hamgan.evaluation.images import Images
-from hamgan.evaluation.metrics import frechet_distance
+from hamgan.evaluation.features.extractor import FeatureExtractor
+from hamgan.evaluation.inputs.images import Images
+from hamgan.evaluation.metrics.fid import frechet_distance
 from hamgan.evaluation.protocol import Protocol
 from hamgan.evaluation.reference import Subset, is_statistics_file, reference_statistics
 from hamgan.evaluation.statistics import FeatureStatistics, measure

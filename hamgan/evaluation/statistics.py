@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hamgan.config import ConfigError
-from hamgan.distributed import Processes
-from hamgan.evaluation.features import FeatureExtractor
-from hamgan.evaluation.images import GeneratedImages, Images
-from hamgan.evaluation.metrics import InceptionScore, Moments
+from hamgan.distributed.group import Processes
+from hamgan.errors import ConfigError
+from hamgan.evaluation.features.extractor import FeatureExtractor
+from hamgan.evaluation.inputs.images import GeneratedImages, Images
+from hamgan.evaluation.metrics.fid import Moments
+from hamgan.evaluation.metrics.inception_score import InceptionScore
 
 
 @dataclass

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hamgan.config import ConfigError, HamburgerConfig
+from hamgan.config import HamburgerConfig
+from hamgan.errors import ConfigError
 from hamgan.hamburger.autograd import fork, rectify_
 from hamgan.hamburger.decompositions import state_dtype
 from hamgan.hamburger.ham import Ham
-from hamgan.precision import without_autocast
+from hamgan.hamburger.precision import without_autocast
 
 Bases = Tensor | tuple[Tensor, Tensor]
 """Initial bases [B*S, D, R] of a block; in dual mode the pair (spatial, channel)."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hamgan.hamburger.autograd import linear_coefficients
-from hamgan.precision import without_autocast
+from hamgan.hamburger.precision import without_autocast
 
 Gradient = Literal["one_step", "unrolled"]
 

@@ -8,7 +8,8 @@ import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hamgan.config import ConfigError, HamburgerConfig
+from hamgan.config import HamburgerConfig
+from hamgan.errors import ConfigError
 from hamgan.hamburger.decompositions import FactorFunction, cd_factors, nmf_factors, vq_factors
 
 EVALUATION_SEED = 0

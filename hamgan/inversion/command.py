@@ -1,4 +1,4 @@
-"""The command line of scripts/invert.py."""
+"""Read the command line of `hamgan invert`."""
 
 import argparse
 import sys
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hamgan.config import ConfigError
-from hamgan.messages import did_you_mean
+from hamgan.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,10 +16,10 @@ if TYPE_CHECKING:
     from hamgan.sampling import LoadedGenerator
 
 
-def invert_parser() -> argparse.ArgumentParser:
-    """All options."""
+def invert_parser(prog: str) -> argparse.ArgumentParser:
+    """Return a parser of all options."""
     parser = argparse.ArgumentParser(
-        prog="invert.py", description="Find the latent and the class whose image is nearest to a picture."
+        prog=prog, description="Find the latent and the class whose image is nearest to a picture."
     )
     add = parser.add_argument
     add("--checkpoint", required=True, help="run, checkpoint folder, generator.safetensors, or owner/name on a hub")
@@ -36,9 +35,9 @@ def invert_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str], prog: str = "hamgan invert") -> None:
     """Invert the pictures that the arguments name; ConfigError (a sentence) for what cannot be."""
-    options = invert_parser().parse_args(arguments)
+    options = invert_parser(prog).parse_args(arguments)
     check_files(options.images, options.out)
 
     from hamgan.inversion.optimise import invert
@@ -70,7 +69,7 @@ def measure(
     """The figures of what was found, and of the random samples beside it."""
     import torch
 
-    from hamgan.evaluation.features import load_extractor
+    from hamgan.evaluation import load_extractor
     from hamgan.inversion.quality import measure_quality
     from hamgan.inversion.report import Result
 
@@ -83,7 +82,7 @@ def measure(
 
 def check_files(images: Sequence[Path], out: Path) -> None:
     """Raise ConfigError for pictures that are not there and for outputs that are, before anything is loaded."""
-    from hamgan.sheets import check_output
+    from hamgan.sampling.sheets import check_output
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out} must end in .png: it is a sheet")
@@ -101,7 +100,8 @@ def read_pictures(files: Sequence[Path], resolution: int) -> "Tensor":
     """The largest central square of every picture, resized as data sets are: uint8 [N, 3, R, R]."""
     import torch
 
-    from hamgan.data.decode import PictureError, Preparation, decode
+    from hamgan.data.decoding.decode import Preparation, decode
+    from hamgan.errors import PictureError
 
     pictures = []
     for path in files:

@@ -14,11 +14,11 @@ from scipy.stats import chi
 from torch import Tensor
 from tqdm import tqdm
 
-from hamgan.config import ConfigError
-from hamgan.evaluation.efficientnet import EfficientNetLite0Extractor
+from hamgan.distributed.cores import map_on_cores
+from hamgan.errors import ConfigError
+from hamgan.evaluation.features.efficientnet import EfficientNetLite0Extractor
 from hamgan.inversion.distance import ImageDistance
 from hamgan.sampling import LoadedGenerator, truncated_latent
-from hamgan.threads import map_on_cores
 
 LEARNING_RATE = 0.2
 ROUNDS = ((1.0, 0.25), (0.25, 0.75))

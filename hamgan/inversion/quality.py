@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from hamgan.evaluation.features import FeatureExtractor
+from hamgan.evaluation import FeatureExtractor
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hamgan.checkpoint.files import save_tensors, temporary_name
+from hamgan.checkpoint.tensors import save_tensors
+from hamgan.files import temporary_name
 from hamgan.inversion.optimise import Inversion
 from hamgan.inversion.quality import Quality, mean_quality
-from hamgan.sheets import draw_sheet
+from hamgan.sampling.sheets import draw_sheet
 
 FORMAT = "hamgan-inversion-1"
 

@@ -2,20 +2,17 @@
 
 from hamgan.sampling.classes import imagenet_names, parse_classes, parse_numbers
 from hamgan.sampling.generator import BatchNormStatistics, LoadedGenerator, default_device, to_uint8
-from hamgan.sampling.inference import InferenceGenerator, fold_spectral_norm
 from hamgan.sampling.latents import check_truncation, slerp, truncated_latent
 from hamgan.sampling.loading import load_generator
-from hamgan.sampling.pictures import Picture, Plan, plan_interpolation, plan_samples
+from hamgan.sampling.plan import Picture, Plan, plan_interpolation, plan_samples
 
 __all__ = [
     "BatchNormStatistics",
-    "InferenceGenerator",
     "LoadedGenerator",
     "Picture",
     "Plan",
     "check_truncation",
     "default_device",
-    "fold_spectral_norm",
     "imagenet_names",
     "load_generator",
     "parse_classes",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hamgan.config import ConfigError
+from hamgan.errors import ConfigError
 
 GIF_RATES = (1, 2, 4, 5, 10, 20, 25, 50)
 """Frames per second that a GIF can hold: its delays are whole hundredths of a second, and browsers slow down 1/100."""

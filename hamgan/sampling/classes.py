@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from hamgan.config import ConfigError
+from hamgan.errors import ConfigError
 
 MOST_NUMBERS = 10_000_000
 """Seeds or classes that a range may name; far more than this is a slip of the keyboard."""

@@ -1,4 +1,4 @@
-"""The command line of scripts/sample.py."""
+"""Read the command line of `hamgan sample`."""
 
 import argparse
 import os
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hamgan.config import ConfigError
+from hamgan.errors import ConfigError
 
 if TYPE_CHECKING:
     from hamgan.sampling.generator import LoadedGenerator
-    from hamgan.sampling.pictures import Between, Plan
+    from hamgan.sampling.plan import Between, Plan
 
 
-def sample_parser() -> argparse.ArgumentParser:
-    """All options."""
+def sample_parser(prog: str) -> argparse.ArgumentParser:
+    """Return a parser of all options."""
     parser = argparse.ArgumentParser(
-        prog="sample.py", description="Draw images from a trained generator; also by `accelerate launch`."
+        prog=prog, description="Draw images from a trained generator; also by `accelerate launch`."
     )
     add = parser.add_argument
     add("--checkpoint", required=True, help="run, checkpoint folder, generator.safetensors, or owner/name on a hub")
@@ -37,11 +37,11 @@ def sample_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str], prog: str = "hamgan sample") -> None:
     """Draw what the arguments ask for; ConfigError (a sentence) for what cannot be."""
-    options = sample_parser().parse_args(arguments)
+    options = sample_parser(prog).parse_args(arguments)
 
-    from hamgan.distributed import Processes
+    from hamgan.distributed.group import Processes
     from hamgan.sampling.generator import default_device
     from hamgan.sampling.loading import load_generator
     from hamgan.sampling.writing import check_request, write_plan
@@ -75,7 +75,7 @@ def _start_processes() -> str | None:
 
 def _plan(options: argparse.Namespace, generator: "LoadedGenerator") -> "Plan":
     from hamgan.sampling.classes import parse_classes, parse_numbers
-    from hamgan.sampling.pictures import plan_interpolation, plan_samples
+    from hamgan.sampling.plan import plan_interpolation, plan_samples
 
     classes = parse_classes(options.classes or [f"0-{generator.num_classes - 1}"], generator)
     count = options.per_class * len(classes) if options.per_class and options.per_class > 0 else 8

@@ -3,20 +3,21 @@
 import copy
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hamgan.config import Config, ConfigError
-from hamgan.networks import Generator, standing_statistics
+from hamgan.config import Config
+from hamgan.distributed.cores import map_on_cores
+from hamgan.errors import ConfigError
+from hamgan.networks import Generator
+from hamgan.networks.generator import standing_statistics
+from hamgan.networks.inference import InferenceGenerator, chunk_size
 from hamgan.sampling.classes import find_class, readable_names
-from hamgan.sampling.inference import InferenceGenerator, chunk_size
 from hamgan.sampling.latents import check_seeds, check_truncation, truncated_latent
-from hamgan.sheets import to_pil
-from hamgan.threads import map_on_cores
+from hamgan.sampling.sheets import to_pil
 
 STANDING_BATCHES = 16
 BatchNormStatistics = Literal["running", "standing", "ema"]
@@ -156,56 +157,6 @@ class LoadedGenerator:
             standing_statistics(clone.network, batches)
         clone.batch_norm = "standing"
         return clone
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        revision: str | None = None,
-        token: str | None = None,
-    ) -> "LoadedGenerator":
-        """`load_generator`, by the name that hubs' users know: a folder of `save_pretrained` or a hub's ``owner/name``.
-
-        Example:
-            >>> load_generator(run).save_pretrained(folder, license="cc0-1.0")
-            >>> LoadedGenerator.from_pretrained(folder)(seeds=0, classes="cat")
-            [<PIL.Image.Image image mode=RGB size=32x32 at ...>]
-        """
-        from hamgan.sampling.loading import load_generator
-
-        return load_generator(name, device, dtype, revision=revision, token=token)
-
-    def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:
-        """Write a new folder as a hub shows it: generator.safetensors, README.md (the model card) and sheet.png.
-
-        ``license`` is the hub's short name for that of the weights, such as ``mit``. The weights have this generator's
-        type, spectral norm in them; paths on this machine are cut to their last part. Raises ConfigError for a folder
-        that has something in it and where huggingface_hub is missing, CheckpointError where the disk takes nothing.
-        """
-        from hamgan.sharing import save_folder
-
-        save_folder(self, Path(folder), licence=license)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        license: str | None = None,
-        token: str | None = None,
-        commit_message: str = "Upload a HamGAN generator",
-    ) -> str:
-        """Publish what `save_pretrained` writes as the repository ``owner/name``, made where there is none.
-
-        ``private`` is for one that is made, None: as its owner has set it. Returns the address. Raises CheckpointError,
-        a sentence, without a token or a network and for what else the hub refuses.
-        """
-        from hamgan.sharing import publish
-
-        return publish(self, repo_id, private=private, licence=license, token=token, message=commit_message)
 
 
 def default_device() -> str:

@@ -8,7 +8,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from hamgan.config import ConfigError
+from hamgan.errors import ConfigError
 
 SMALLEST_TRUNCATION = 0.001
 

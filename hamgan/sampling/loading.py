@@ -8,20 +8,21 @@ import torch
 from torch import Tensor
 
 from hamgan.checkpoint import (
-    CheckpointError,
     generator_from_state,
     latest_checkpoint,
     load_generator_file,
     read_class_names,
     read_evaluations,
     read_state,
-    read_tensors,
 )
-from hamgan.config import Config, ConfigError, load_stored_config
-from hamgan.messages import did_you_mean
-from hamgan.networks import Generator, batch_norm_statistics
+from hamgan.checkpoint.tensors import read_tensors
+from hamgan.config import Config
+from hamgan.config.reading import load_stored_config
+from hamgan.errors import CheckpointError, ConfigError, did_you_mean
+from hamgan.networks import Generator
+from hamgan.networks.batch_norm import batch_norm_statistics
+from hamgan.networks.inference import fold_spectral_norm
 from hamgan.sampling.generator import BatchNormStatistics, LoadedGenerator
-from hamgan.sampling.inference import fold_spectral_norm
 
 StoredStatistics = Literal["running", "ema"]
 """Batch-norm statistics that a checkpoint holds: of G itself, or the average of them that the average of G keeps."""
@@ -56,7 +57,7 @@ def load_generator(
     """
     place = Path(path)
     if not place.exists() and HUB_ID.fullmatch(str(path)) and not place.parent.is_dir():
-        from hamgan.sharing.hub import download
+        from hamgan.sampling.hub import download
 
         place = download(str(path), revision, token)
     if place.is_dir():

@@ -14,13 +14,13 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from hamgan.config import ConfigError
-from hamgan.distributed import Processes
+from hamgan.distributed.group import Processes
+from hamgan.errors import ConfigError
 from hamgan.sampling.animation import check_film, write_film
 from hamgan.sampling.generator import LoadedGenerator
-from hamgan.sampling.pictures import Plan, draw, plan_samples
+from hamgan.sampling.plan import Plan, draw, plan_samples
 from hamgan.sampling.png import encode_png
-from hamgan.sheets import check_output, draw_grid, draw_sheet, sheet_size
+from hamgan.sampling.sheets import check_output, draw_grid, draw_sheet, sheet_size
 
 FILMS = (".gif", ".mp4")
 LARGEST_SHEET = 178_000_000

@@ -7,8 +7,8 @@ import yaml
 
 from hamgan.config import Config, GeneratorConfig, config_to_dict
 from hamgan.networks import count_parameters
-from hamgan.sampling.generator import LoadedGenerator
-from hamgan.sharing.hub import GENERATOR_FILE
+from hamgan.sampling import LoadedGenerator
+from hamgan.sampling.hub import GENERATOR_FILE
 from hamgan.sharing.public import public_config, public_evaluation
 
 SHEET_FILE = "sheet.png"

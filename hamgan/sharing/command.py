@@ -1,20 +1,29 @@
-"""The command line of scripts/export.py."""
+"""Read the command line of `hamgan export`."""
 
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hamgan.config import ConfigError
+from hamgan.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hamgan.sampling.generator import LoadedGenerator
+    from hamgan.sampling import LoadedGenerator
 
 
-def export_parser(description: str | None = None) -> argparse.ArgumentParser:
-    """All options."""
+DESCRIPTION = """Pass a trained generator on: as ONNX, as a program of torch.export, as a folder or repository of a hub.
+
+  hamgan export --checkpoint runs/photos --out generator.onnx
+  hamgan export --checkpoint runs/photos --out generator.pt2
+  hamgan export --checkpoint runs/photos --out a_new_folder --license cc-by-4.0
+  hamgan export --checkpoint runs/photos --push owner/name
+"""
+
+
+def export_parser(prog: str) -> argparse.ArgumentParser:
+    """Return a parser of all options."""
     parser = argparse.ArgumentParser(
-        prog="export.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--checkpoint", required=True, help="run, checkpoint folder, generator.safetensors, or owner/name on a hub")
@@ -25,13 +34,13 @@ def export_parser(description: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None, description: str | None = None) -> None:
+def main(arguments: Sequence[str], prog: str = "hamgan export") -> None:
     """Write or publish what the arguments ask for; ConfigError (a sentence) for what cannot be."""
-    options = export_parser(description).parse_args(arguments)
+    options = export_parser(prog).parse_args(arguments)
     _check(options)
 
-    from hamgan.sampling.loading import load_generator
-    from hamgan.sharing.hub import check_login
+    from hamgan.sampling import load_generator
+    from hamgan.sampling.hub import check_login
 
     if options.push:
         check_login(None)
@@ -39,7 +48,9 @@ def main(arguments: Sequence[str] | None = None, description: str | None = None)
     if options.out:
         _write(generator, options.out, options.push, options.license)
     if options.push:
-        address = generator.push_to_hub(options.push, private=options.private or None, license=options.license)
+        from hamgan.sharing.folder import push_to_hub
+
+        address = push_to_hub(generator, options.push, private=options.private or None, license=options.license)
         print(f"published {address}")
 
 
@@ -56,12 +67,13 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _write(generator: "LoadedGenerator", out: Path, name: str | None, licence: str | None) -> None:
-    from hamgan.sharing import export_onnx, export_program, save_folder
+    from hamgan.sharing.folder import save_pretrained
+    from hamgan.sharing.formats import export_onnx, export_program
 
     exports: dict[str, Callable[[LoadedGenerator, Path], float]] = {".onnx": export_onnx, ".pt2": export_program}
     export = exports.get(out.suffix.lower())
     if export is None:
-        save_folder(generator, out, name, licence)
+        save_pretrained(generator, out, license=licence, name=name)
         print(f"wrote {out}: weights, model card and sheet")
     else:
         print(f"wrote {out}; its images are within {export(generator, out):.1g} of PyTorch's")

@@ -8,21 +8,31 @@ from typing import Any
 
 from PIL import Image
 
-from hamgan.checkpoint import CheckpointError, save_generator
-from hamgan.config import ConfigError
-from hamgan.sampling.generator import LoadedGenerator
+from hamgan.checkpoint import save_generator
+from hamgan.errors import CheckpointError, ConfigError
+from hamgan.sampling import LoadedGenerator
+from hamgan.sampling.hub import GENERATOR_FILE, check_login, require_hub, upload
+from hamgan.sampling.sheets import draw_sheet
 from hamgan.sharing.card import SHEET_COLUMNS, SHEET_FILE, SHEET_ROWS, model_card
-from hamgan.sharing.hub import GENERATOR_FILE, check_login, require_hub, upload
 from hamgan.sharing.public import public_header
-from hamgan.sheets import draw_sheet
 
 
-def save_folder(generator: LoadedGenerator, folder: Path, name: str | None = None, licence: str | None = None) -> None:
-    """Write generator.safetensors, sheet.png and README.md (the card) into a new folder; whole or not at all.
+def save_pretrained(
+    generator: LoadedGenerator, folder: str | Path, *, license: str | None = None, name: str | None = None
+) -> None:
+    """Write a new folder as a hub shows it, whole or not at all: the generator's file, a model card and a sheet.
 
-    ``name``: of the repository that it is for. Raises ConfigError where the folder has something in it, CheckpointError
-    where it cannot be written.
+    ``license`` is the hub's short name for that of the weights, such as ``mit``; ``name`` is the repository that the
+    folder is for. The weights have this generator's type, spectral norm in them; paths on this machine are cut to their
+    last part. Raises ConfigError for a folder that has something in it and where huggingface_hub is missing,
+    CheckpointError where the disk takes nothing.
+
+    Example:
+        >>> hamgan.save_pretrained(load_generator(run), folder, license="cc0-1.0")
+        >>> load_generator(folder)(seeds=0, classes="cat")
+        [<PIL.Image.Image image mode=RGB size=32x32 at ...>]
     """
+    folder = Path(folder)
     check_new_folder(folder)
     require_hub("to write a model card")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -30,7 +40,7 @@ def save_folder(generator: LoadedGenerator, folder: Path, name: str | None = Non
         temporary.mkdir(parents=True)
         save_generator(temporary / GENERATOR_FILE, generator.network, **public_header(generator))
         sample_sheet(generator).save(temporary / SHEET_FILE)
-        (temporary / "README.md").write_text(model_card(generator, name or folder.name, licence))
+        (temporary / "README.md").write_text(model_card(generator, name or folder.name, license))
         temporary.rename(folder)  # also onto an empty one
     except OSError as error:
         raise CheckpointError(f"could not write {folder}: {error}") from error
@@ -38,15 +48,25 @@ def save_folder(generator: LoadedGenerator, folder: Path, name: str | None = Non
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def publish(
-    generator: LoadedGenerator, name: str, *, private: bool | None, licence: str | None, token: str | None, message: str
+def push_to_hub(
+    generator: LoadedGenerator,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    license: str | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload a HamGAN generator",
 ) -> str:
-    """Upload what `save_folder` writes as the repository ``owner/name``; returns its address. See `hub.upload`."""
+    """Publish what `save_pretrained` writes as the repository ``owner/name``, made where there is none.
+
+    ``private`` is for one that is made, None: as its owner has set it. Returns the address. Raises CheckpointError, a
+    sentence, without a token or a network and for what else the hub refuses.
+    """
     check_login(token)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "repository"
-        save_folder(generator, folder, name, licence)
-        return upload(folder, name, private=private, token=token, message=message)
+        save_pretrained(generator, folder, license=license, name=repo_id)
+        return upload(folder, repo_id, private=private, token=token, message=commit_message)
 
 
 def check_new_folder(folder: Path) -> None:

@@ -19,15 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hamgan.checkpoint import CheckpointError, generator_metadata, write_atomically
-from hamgan.config import ConfigError
-from hamgan.messages import one_line
+from hamgan.checkpoint import generator_metadata
+from hamgan.errors import CheckpointError, ConfigError, one_line
+from hamgan.files import write_atomically
 from hamgan.networks import Generator
-from hamgan.sampling.generator import LoadedGenerator
-from hamgan.sampling.inference import InferenceGenerator
-from hamgan.sampling.latents import truncated_latent
+from hamgan.networks.inference import InferenceGenerator
+from hamgan.networks.spectral_norm import SpectralConv2d
+from hamgan.sampling import LoadedGenerator, truncated_latent
 from hamgan.sharing.public import public_header
-from hamgan.spectral import SpectralConv2d
 
 ONNX_TOLERANCE, PROGRAM_TOLERANCE = 1e-4, 1e-5
 """How far the images of an exported model may lie from PyTorch's, in units of [-1, 1]."""

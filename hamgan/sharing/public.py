@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from hamgan.checkpoint import Evaluation
 from hamgan.config import Config
-from hamgan.sampling.generator import LoadedGenerator
+from hamgan.sampling import LoadedGenerator
 
 PLACES = ("samples", "reference", "preset")
 """Entries of an evaluation that may be paths."""

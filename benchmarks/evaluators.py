@@ -1,0 +1,194 @@
+"""The packages that measure FID and the Inception Score, this one among them: their extractors and their numbers.
+
+torchmetrics and pytorch-fid are development dependencies. All read one Inception weights file, in torch-fidelity's
+format.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from hamgan.evaluation import FeatureExtractor, load_extractor, measure
+from hamgan.evaluation.features.inception import file_sha256
+from hamgan.evaluation.inputs.images import FolderImages
+from hamgan.evaluation.metrics.fid import frechet_distance
+
+Extract = Callable[[Tensor], object]
+Found = tuple[float | None, float | None]
+"""FID and Inception Score, where the package gives them."""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A way to measure: `extract` takes uint8 [B, 3, H, W] to features, `numbers` two folders to FID and IS."""
+
+    name: str
+    extract: Extract
+    numbers: Callable[[Path, Path], Found]
+    why: str
+    """What explains a difference of its numbers from torch-fidelity's."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What an evaluator found, and the seconds of its whole call."""
+
+    fid: float | None
+    score: float | None
+    seconds: float
+
+
+def load_evaluators(
+    weights: Path, batch_size: int = 16, *, device: torch.device, compiled: bool = False
+) -> list[Evaluator]:
+    """This evaluator, compiled as well where asked, torch-fidelity, torchmetrics (twice) and pytorch-fid."""
+    ours = [("hamgan", own_extractor(weights, device=device), "batch norm folded, channels-last")]
+    if compiled:
+        ours.append(("hamgan, compiled", own_extractor(weights, device=device, compiled=True), "the same, compiled"))
+    return [
+        *(Evaluator(name, extractor, _own_numbers(extractor, batch_size), why) for name, extractor, why in ours),
+        _torch_fidelity(weights, batch_size, device),
+        _torchmetrics(weights, batch_size, device, False, "torchmetrics, antialias=False", "no difference"),
+        _torchmetrics(weights, batch_size, device, True, "torchmetrics, default", "its resize antialiases"),
+        _pytorch_fid(weights, batch_size, device),
+    ]
+
+
+def measured(evaluator: Evaluator, samples: Path, reference: Path) -> Numbers:
+    """The numbers of two flat folders of PNGs by one evaluator."""
+    start = time.perf_counter()
+    fid, score = evaluator.numbers(samples, reference)
+    return Numbers(fid, score, time.perf_counter() - start)
+
+
+def own_extractor(weights: Path, *, device: torch.device, compiled: bool = False) -> FeatureExtractor:
+    """Our Inception with whatever weights file is given."""
+    return load_extractor(weights=weights, weights_sha256=file_sha256(weights), device=device, compiled=compiled)
+
+
+def _own_numbers(extractor: FeatureExtractor, batch_size: int) -> Callable[[Path, Path], Found]:
+    def numbers(samples: Path, reference: Path) -> Found:
+        found = measure(FolderImages(samples), extractor, batch_size=batch_size, is_splits=10)
+        real = measure(FolderImages(reference), extractor, batch_size=batch_size)
+        score = found.inception_score[0] if found.inception_score else None
+        return frechet_distance(real.mean, real.covariance, found.mean, found.covariance), score
+
+    return numbers
+
+
+def _torch_fidelity(weights: Path, batch_size: int, device: torch.device) -> Evaluator:
+    import torch_fidelity
+
+    features = ["2048", "logits_unbiased"]
+    network = FeatureExtractorInceptionV3("inception-v3-compat", features, feature_extractor_weights_path=str(weights))
+    network.to(device).eval()
+
+    def numbers(samples: Path, reference: Path) -> Found:
+        found = torch_fidelity.calculate_metrics(
+            input1=str(samples),
+            input2=str(reference),
+            cuda=device.type == "cuda",
+            batch_size=batch_size,
+            isc=True,
+            fid=True,
+            feature_extractor_weights_path=str(weights),
+            cache=False,
+            verbose=False,
+            save_cpu_ram=True,
+        )
+        return found["frechet_inception_distance"], found["inception_score_mean"]
+
+    return Evaluator("torch-fidelity", lambda images: network(images.to(device)), numbers, "")
+
+
+def _torchmetrics(
+    weights: Path, batch_size: int, device: torch.device, antialias: bool, name: str, why: str
+) -> Evaluator:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    def metric() -> Any:
+        made = FrechetInceptionDistance(feature_extractor_weights_path=str(weights), antialias=antialias)
+        return made.set_dtype(torch.float64).to(device)
+
+    def numbers(samples: Path, reference: Path) -> Found:
+        fid = metric()
+        for folder, is_real in ((samples, False), (reference, True)):
+            for batch in _batches(folder, batch_size):
+                fid.update(batch.to(device), real=is_real)
+        return float(fid.compute()), None
+
+    network = metric().inception
+    return Evaluator(name, lambda images: network(images.to(device)), numbers, why)
+
+
+def _pytorch_fid(weights: Path, batch_size: int, device: torch.device) -> Evaluator:
+    from pytorch_fid import inception  # type: ignore[import-untyped]  # ships none
+    from pytorch_fid.fid_score import calculate_frechet_distance  # type: ignore[import-untyped]  # ships none
+
+    # Its constructor would download: the state comes from the file instead.
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    download, inception.load_state_dict_from_url = inception.load_state_dict_from_url, lambda *_args, **_options: state
+    try:
+        network: nn.Module = inception.InceptionV3([3]).eval().to(device)
+    finally:
+        inception.load_state_dict_from_url = download
+
+    def extract(images: Tensor) -> Tensor:
+        features: Tensor = network(images.to(device).float() / 255)[0]
+        return features.flatten(1)
+
+    @torch.inference_mode()
+    def numbers(samples: Path, reference: Path) -> Found:
+        moments: list[Any] = []
+        for folder in (samples, reference):
+            rows = np.concatenate([extract(batch).double().cpu().numpy() for batch in _batches(folder, batch_size)])
+            moments += [rows.mean(0), np.cov(rows, rowvar=False)]
+        try:
+            return float(calculate_frechet_distance(*moments)), None
+        except ValueError:  # its sqrtm of a singular product: fewer images than features
+            return None, None
+
+    return Evaluator(
+        "pytorch-fid", extract, numbers, "other resize (half-pixel centres); its sqrtm can fail below 2,048 images"
+    )
+
+
+def _batches(folder: Path, batch_size: int) -> list[Tensor]:
+    images = FolderImages(folder)
+    return [images.read(range(i, min(i + batch_size, len(images)))) for i in range(0, len(images), batch_size)]
+
+
+class _RandomInception(FeatureExtractorInceptionV3):
+    """Keeps the weights that it is born with."""
+
+    def load_state_dict(self, *_arguments: object, **_options: object) -> None:
+        """Nothing is loaded."""
+
+
+def save_random_inception(file: Path) -> Path:
+    """Random weights in the format of torch-fidelity's Inception file, for a machine that cannot download it.
+
+    Batch norms are not neutral, so that folding them is put to the test; times do not depend on the values.
+    """
+    empty = file.with_name("empty.pth")
+    torch.save({}, empty)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = _RandomInception("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(empty))
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                for value, low, high in ((module.running_mean, -0.1, 0.1), (module.running_var, 0.05, 0.2)):
+                    assert value is not None
+                    nn.init.uniform_(value, low, high)
+                nn.init.uniform_(module.weight, 0.7, 1.3)
+                nn.init.normal_(module.bias, 0, 0.1)
+    torch.save(network.state_dict(), file)
+    empty.unlink()
+    return file

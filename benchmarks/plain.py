@@ -1,0 +1,146 @@
+"""The plain form of our networks and step: what other trainers do, to measure against. It gives the same numbers.
+
+Parametrised spectral norm with autograd through sigma, resampling and convolutions apart and at the large resolution,
+contiguous feature maps, the straightforward Hamburger, Adam and the average of G parameter by parameter. It stands for
+BigGAN-PyTorch and for torch's own `spectral_norm`.
+"""
+
+import copy
+from types import MethodType
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from benchmarks.straightforward import StraightforwardHamburger
+from hamgan.hamburger import Hamburger
+from hamgan.networks import Discriminator, Generator
+from hamgan.networks.batch_norm import BatchNorm
+from hamgan.networks.blocks import DiscriminatorBlock
+from hamgan.networks.spectral_norm import SpectralConv2d, SpectralEmbedding, SpectralLinear, SpectralWeight
+from hamgan.training.optimiser import make_adam
+from hamgan.training.step import GanStep
+
+Network = TypeVar("Network", Generator, Discriminator)
+
+
+class ParametrisedSpectralNorm(nn.Module):
+    """W / sigma as `torch.nn.utils.parametrizations.spectral_norm` writes it, but for the stored side.
+
+    torch stores both vectors and always starts from the input side; this one has the side, eps and clamp of ``layer``.
+    """
+
+    def __init__(self, layer: SpectralWeight) -> None:
+        super().__init__()
+        self.config, self.clamp = layer.config, layer.clamp
+        vector = layer.get_buffer("vector").clone()
+        if self.config.vector == "input" and layer.weight.dim() == 4:  # (kh, kw, in) to (in, kh, kw)
+            _, inputs, height, width = layer.weight.shape
+            vector = vector.view(height, width, inputs).permute(2, 0, 1).flatten()
+        self.register_buffer("vector", vector)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The normalised weight, same shape; one power iteration, stored in training mode."""
+        matrix, stored, eps = weight.flatten(1), self.get_buffer("vector"), self.config.eps
+        with torch.autocast(weight.device.type, enabled=False):
+            with torch.no_grad():
+                if self.config.vector == "output":
+                    v = F.normalize(torch.mv(matrix.mT, stored), dim=0, eps=eps)
+                    u = F.normalize(torch.mv(matrix, v), dim=0, eps=eps)
+                else:
+                    u = F.normalize(torch.mv(matrix, stored), dim=0, eps=eps)
+                    v = F.normalize(torch.mv(matrix.mT, u), dim=0, eps=eps)
+                if self.training:
+                    stored.copy_(u if self.config.vector == "output" else v)
+            sigma = torch.dot(u, torch.mv(matrix, v))
+            return weight / (sigma.clamp_min(1.0) if self.clamp else sigma)
+
+
+def _take_weights(module: nn.Module, layer: SpectralWeight) -> None:
+    """Weight and bias of a layer in the contiguous format, its normalisation as a parametrisation."""
+    module.weight = nn.Parameter(layer.weight.detach().clone(memory_format=torch.contiguous_format))
+    bias = getattr(layer, "bias", None)
+    if bias is not None:
+        module.bias = nn.Parameter(bias.detach().clone())
+    if not layer.folded:
+        # Its checks (unsafe: none) would run the parametrisation, which moves the vector.
+        parametrize.register_parametrization(module, "weight", ParametrisedSpectralNorm(layer), unsafe=True)
+
+
+class PlainConv2d(nn.Conv2d):
+    """A convolution; nearest upsampling before it or average pooling behind it are passes of their own."""
+
+    pool_first = False  # BigGAN-PyTorch's first block of D
+
+    def __init__(self, layer: SpectralConv2d) -> None:
+        outputs, inputs, size, _ = layer.weight.shape
+        super().__init__(inputs, outputs, size, padding=size // 2, bias=layer.bias is not None)
+        self.resample = layer.resample
+        _take_weights(self, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.resample == "up":
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+        if self.resample == "down" and self.pool_first:
+            return super().forward(F.avg_pool2d(x, 2))
+        x = super().forward(x)
+        return F.avg_pool2d(x, 2) if self.resample == "down" else x
+
+
+def _plain_module(module: nn.Module) -> nn.Module:
+    """The plain form of one module whose children are plain already."""
+    if isinstance(module, SpectralConv2d):
+        return PlainConv2d(module)
+    if isinstance(module, SpectralLinear):
+        outputs, inputs = module.weight.shape
+        linear = nn.Linear(inputs, outputs, bias=module.bias is not None)
+        _take_weights(linear, module)
+        return linear
+    if isinstance(module, SpectralEmbedding):
+        embedding = nn.Embedding(*module.weight.shape)
+        _take_weights(embedding, module)
+        return embedding
+    if isinstance(module, Hamburger) and isinstance(module.upper_bread, PlainConv2d):
+        return StraightforwardHamburger(module, module.upper_bread.out_channels)
+    if isinstance(module, BatchNorm):
+        module.affine = MethodType(_affine, module)  # type: ignore[method-assign]  # of this one object
+    if isinstance(module, DiscriminatorBlock) and module.first and isinstance(module.shortcut, PlainConv2d):
+        module.shortcut.pool_first = True
+    return module
+
+
+def _affine(norm: BatchNorm, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    return norm.normalise(x) * gain[..., None, None] + bias[..., None, None]
+
+
+def _replace(module: nn.Module) -> nn.Module:
+    for name, child in list(module.named_children()):
+        setattr(module, name, _replace(child))
+    return _plain_module(module)
+
+
+def plain_form(network: Network) -> Network:
+    """A copy of a network in the plain form, with the same weights and buffers; the names of its weights differ."""
+    network = copy.deepcopy(network)
+    _replace(network)
+    network.memory_format = torch.contiguous_format
+    return network
+
+
+class PlainStep(GanStep):
+    """The step on plain networks with torch's default Adam and the average of G as BigGAN-PyTorch updates it."""
+
+    def _make_optimizer(self, network: nn.Module, lr: float) -> torch.optim.Adam:
+        return make_adam(network, self.train, lr, fused=None)
+
+    @torch.no_grad()
+    def update_average(self, images_seen: int) -> None:
+        """Move the average of G's weights and buffers, one after the other."""
+        if self.average is None:
+            return
+        decay = 0.0 if images_seen < self.train.ema_start_kimg * 1000 else self.train.ema_decay
+        current = self.generator.state_dict()
+        for name, value in self.average.state_dict().items():
+            value.copy_(value * decay + current[name] * (1.0 - decay))

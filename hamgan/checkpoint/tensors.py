@@ -1,0 +1,41 @@
+"""Files of a run: written whole or not at all, synced to disk, read without running any code."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hamgan.errors import CheckpointError, one_line
+from hamgan.files import fsync
+
+
+def to_host(tensors: dict[str, Tensor], copy: bool = False) -> dict[str, Tensor]:
+    """Tensors in main memory with their rows in order; with ``copy`` they share none with the originals."""
+    # The layout in memory is the owner's affair; safetensors stores rows in order.
+    return {key: _to_host(value.detach(), copy) for key, value in tensors.items()}
+
+
+def _to_host(value: Tensor, copy: bool) -> Tensor:
+    host = value.contiguous().cpu()  # put in order where it lies: a GPU's memory is the faster one
+    return host.clone() if copy and host.data_ptr() == value.data_ptr() else host
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write tensors in main memory as safetensors and sync them; OSError when the disk does not take them."""
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:  # so it reports a full disk
+        raise OSError(one_line(error)) from error
+    fsync(path)
+
+
+def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors (without the prefix, only those that have it) and metadata of a safetensors file; CheckpointError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys: Iterator[str] = (key for key in file.keys() if key.startswith(prefix))  # noqa: SIM118
+            return {key[len(prefix) :]: file.get_tensor(key) for key in keys}, file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {one_line(error)}") from error

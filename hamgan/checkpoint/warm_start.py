@@ -1,0 +1,222 @@
+"""Starting a model from the weights of another: everything that fits, fresh context blocks, other classes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hamgan.checkpoint.generator import GENERATOR_FORMAT
+from hamgan.checkpoint.rotation import latest_checkpoint
+from hamgan.checkpoint.tensors import read_tensors
+from hamgan.errors import CheckpointError
+from hamgan.networks.batch_norm import PerClassBatchNorm
+from hamgan.networks.spectral_norm import SpectralWeight
+
+ClassMapping = Literal["auto", "redraw"] | Mapping[int, int]
+"""auto: copy class tables when the numbers of classes agree, else draw them anew; or new class -> source class."""
+
+# Power iterations for a weight that came without its singular vector: sigma within a percent for trained weights.
+WARM_UP = 20
+
+
+@dataclass
+class Initialisation:
+    """What one network took from the source."""
+
+    loaded: list[str] = field(default_factory=list)
+    """Tensors copied as they are."""
+    classes: list[str] = field(default_factory=list)
+    """Class tables, copied row by row or drawn anew."""
+    new: list[str] = field(default_factory=list)
+    """Tensors that keep their initial values."""
+    unused: list[str] = field(default_factory=list)
+    """Tensors of the source without a place here."""
+    warmed: list[str] = field(default_factory=list)
+    """Singular vectors that were iterated anew for weights that changed or came without theirs."""
+    redrawn: bool = False
+    """The class tables were drawn anew."""
+
+    def summary(self, name: str) -> str:
+        """One line for the start of a run."""
+        parts = [f"{len(self.loaded)} tensors loaded"]
+        if self.classes:
+            parts.append(f"{len(self.classes)} class tables {'drawn anew' if self.redrawn else 'copied'}")
+        if self.new:
+            parts.append(f"new: {_groups(self.new)}")
+        if self.unused:
+            parts.append(f"without a place: {_groups(self.unused)}")
+        return f"{name:13s} " + "; ".join(parts)
+
+
+def _groups(names: list[str]) -> str:
+    """Owners of tensors, e.g. ``contexts.64``, instead of every name."""
+    return ", ".join(sorted({".".join(name.split(".")[:2]) for name in names}))
+
+
+def initialise_from(
+    networks: Mapping[str, nn.Module], path: Path, *, classes: ClassMapping = "auto", seed: int = 0
+) -> dict[str, Initialisation]:
+    """Load what fits from a generator file, a checkpoint or a run into networks with initial weights, in place.
+
+    ``networks``: by the names ``generator``, ``discriminator``, ``average``. G and its average stand in for each other
+    where the source has one of them; a generator file has no D, which then stays new. Context blocks are taken over
+    whole or not at all, so a Hamburger in the place of attention starts fresh, with gate 0: the first image is the
+    source's without its attention. Class tables follow ``classes``; new rows are drawn with the mean and deviation of
+    the source's, as a function of ``seed``. Raises CheckpointError when the source cannot be read or nothing fits.
+    """
+    sources = _read_sources(path)
+    report: dict[str, Initialisation] = {}
+    for name, network in networks.items():
+        source = sources.get(name) or sources.get({"generator": "average", "average": "generator"}.get(name, ""))
+        if source is None:
+            report[name] = Initialisation(new=list(network.state_dict()))
+            continue
+        report[name] = _Transfer(network, source, classes, seed).run()
+        if not report[name].loaded:
+            raise CheckpointError(f"nothing in {path} fits the {name}: it is of another architecture")
+    return report
+
+
+def parse_class_mapping(text: str, classes: int) -> ClassMapping:
+    """``auto``, ``redraw``, or the path of a JSON object {new class: source class} that names all of the classes.
+
+    Raises CheckpointError for a file that does not.
+    """
+    if text == "auto":
+        return "auto"
+    if text == "redraw":
+        return "redraw"
+    try:
+        mapping = {int(key): int(value) for key, value in json.loads(Path(text).read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{text} is neither auto, redraw nor a JSON file of new class -> source class: {error}"
+        ) from error
+    if set(mapping) != set(range(classes)):
+        raise CheckpointError(
+            f"{text} maps {len(mapping)} classes; classes 0 to {classes - 1} must each be mapped once"
+        )
+    return mapping
+
+
+def _read_sources(path: Path) -> dict[str, dict[str, Tensor]]:
+    """State dicts by network name from any of our files and folders."""
+    if path.is_dir():
+        checkpoint = path if (path / "state.safetensors").is_file() else latest_checkpoint(path / "checkpoints")
+        if checkpoint is not None:
+            return _read_state(checkpoint / "state.safetensors")
+        path = path / "generator.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"there are no weights at {path}")
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path} is not a HamGAN file; convert foreign weights first: scripts/convert.py {path}")
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != GENERATOR_FORMAT:
+        raise CheckpointError(f"{path} is not a HamGAN file; convert foreign weights first: scripts/convert.py {path}")
+    return {"average": tensors}
+
+
+def _read_state(path: Path) -> dict[str, dict[str, Tensor]]:
+    names = ("generator", "discriminator", "average")
+    tensors = read_tensors(path)[0]
+    parts = {
+        name: {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
+        for name in names
+    }
+    return {name: part for name, part in parts.items() if part}
+
+
+class _Transfer:
+    """One network taking over a source's tensors."""
+
+    def __init__(self, network: nn.Module, source: dict[str, Tensor], classes: ClassMapping, seed: int) -> None:
+        self.network, self.source, self.classes = network, source, classes
+        self.target = network.state_dict()
+        self.tables = _class_tables(network)
+        self.random = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def run(self) -> Initialisation:
+        result = Initialisation(unused=[name for name in self.source if name not in self.target])
+        foreign, stale = self._foreign_contexts(), self._stale_vectors()
+        for name, tensor in self.target.items():
+            owner = ".".join(name.split(".")[:2])
+            source = None if owner in foreign or name in stale else self.source.get(name)
+            if source is not None and name in self.tables and source.shape[1:] == tensor.shape[1:]:
+                result.redrawn = self._fill_table(tensor, source)
+                result.classes.append(name)
+            elif source is not None and name not in self.tables and source.shape == tensor.shape:
+                tensor.copy_(source)
+                result.loaded.append(name)
+            else:
+                result.new.append(name)
+                result.unused += [name] if name in self.source and name not in stale else []
+        self._warm_up(result)
+        return result
+
+    def _foreign_contexts(self) -> set[str]:
+        """Context blocks of another kind or size than the source's at the same resolution."""
+
+        def layout(state: Mapping[str, Tensor], owner: str) -> dict[str, tuple[int, ...]]:
+            # Files with folded weights have no singular vectors.
+            own = [name for name in state if name.startswith(f"{owner}.") and not name.endswith(".vector")]
+            return {name: tuple(state[name].shape[name in self.tables :]) for name in own}
+
+        owners = {".".join(name.split(".")[:2]) for name in self.target if name.startswith("contexts.")}
+        return {owner for owner in owners if layout(self.target, owner) != layout(self.source, owner)}
+
+    def _stale_vectors(self) -> set[str]:
+        """Singular vectors of class tables that change, or all of them where the source stores the other side."""
+        vectors = {name for name in self.target if name.endswith(".vector") and name in self.source}
+        tables = {name for name in vectors if name.removesuffix("vector") + "weight" in self.tables}
+        for name in vectors - tables:
+            weight = name.removesuffix("vector") + "weight"
+            same_weight = weight in self.source and self.source[weight].shape == self.target[weight].shape
+            if same_weight and self.source[name].shape != self.target[name].shape:
+                return vectors
+        return {name for name in tables if self.classes != "auto" or self.source[name].shape != self.target[name].shape}
+
+    def _fill_table(self, table: Tensor, source: Tensor) -> bool:
+        """Rows by the mapping, or drawn like the source's; True when they were drawn."""
+        if self.classes == "auto" and table.shape == source.shape:
+            table.copy_(source)
+            return False
+        if not isinstance(self.classes, str):
+            rows = [self.classes[index] for index in range(len(table))]
+            if max(rows) >= len(source) or min(rows) < 0:
+                raise CheckpointError(
+                    f"a class is mapped to {max(rows)}; the source has classes 0 to {len(source) - 1}"
+                )
+            table.copy_(source[rows])
+            return False
+        spread, mean = torch.std_mean(source.float(), dim=0, correction=0)
+        draw = torch.randn(table.shape, generator=self.random)
+        table.copy_((mean + spread * draw).to(table.device))
+        return True
+
+    def _warm_up(self, result: Initialisation) -> None:
+        """Singular vectors for weights that were taken over without theirs."""
+        taken = set(result.loaded) | set(result.classes)
+        for name, module in self.network.named_modules():
+            vector = f"{name}.vector"
+            if isinstance(module, SpectralWeight) and f"{name}.weight" in taken and vector in result.new:
+                result.new.remove(vector)
+                result.warmed.append(vector)
+                was_training = module.training
+                module.train()
+                for _ in range(WARM_UP):
+                    module.effective_weight()
+                module.train(was_training)
+
+
+def _class_tables(network: nn.Module) -> set[str]:
+    """Names of tensors with a row per class. A table's singular vector is none of them: it is warmed up anew."""
+    names = {"class_embedding.weight"}
+    for name, module in network.named_modules():
+        if isinstance(module, PerClassBatchNorm):
+            names |= {f"{name}.gamma", f"{name}.beta"}
+    return names

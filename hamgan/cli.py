@@ -1,0 +1,105 @@
+"""Run the `hamgan` command and the scripts: one sentence and an exit code for whatever a user can do wrong."""
+
+import faulthandler
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+
+from hamgan.errors import (
+    BAD_USAGE,
+    DONE,
+    FAILURE,
+    STOPPED,
+    CheckpointError,
+    ConfigError,
+    Diverged,
+    OtherProcessFailed,
+    Stopped,
+    did_you_mean,
+)
+from hamgan.machine import keep_freed_memory
+
+# A launcher ends all processes within a moment of the first; one that is still there later has an error of its own.
+SECONDS_FOR_THE_FIRST = 5.0
+
+COMMANDS = {
+    "train": ("hamgan.training.command", "train a configuration; the same command again resumes"),
+    "sample": ("hamgan.sampling.command", "draw images: sheets, folders, arrays, films"),
+    "evaluate": ("hamgan.evaluation.command", "compute FID, Inception Score and others, with their protocol"),
+    "prepare": ("hamgan.data.preparation.command", "make a store of training images"),
+    "export": ("hamgan.sharing.command", "pass a generator on: ONNX, torch.export, a folder or hub repository"),
+    "convert": ("hamgan.convert.command", "convert weights of BigGAN-PyTorch or the official HamGAN"),
+    "invert": ("hamgan.inversion.command", "find the latent and class nearest to a picture"),
+    "report": ("hamgan.tracking.html.command", "write a run as one HTML page"),
+    "app": ("hamgan.app.command", "serve a page to play with a generator"),
+}
+"""Name of a command -> the module whose ``main(arguments, prog)`` does it, and what it does."""
+
+
+def main() -> None:
+    """Run ``hamgan COMMAND ...``."""
+    run(lambda: _dispatch(sys.argv[1:]))
+
+
+def run_command(name: str) -> None:
+    """Run one command as a script of its own, such as ``scripts/train.py``, which `accelerate launch` takes."""
+    run(lambda: _call(name, sys.argv[1:], os.path.basename(sys.argv[0])))
+
+
+def _dispatch(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = "\n".join(f"  {name:10}{text}" for name, (_, text) in COMMANDS.items())
+        print(f"usage: hamgan COMMAND [--help]\n\nTrain, sample and evaluate Hamburger GANs.\n\n{lines}")
+        return
+    name, *rest = arguments
+    if name == "--version":
+        import hamgan
+
+        print(f"hamgan {hamgan.__version__}")
+        return
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown command `{name}`; there are {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")
+    _call(name, rest, f"hamgan {name}")
+
+
+def _call(name: str, arguments: list[str], prog: str) -> None:
+    # Imported here: the help of one command should not wait for the others, nor for torch.
+    import_module(COMMANDS[name][0]).main(arguments, prog)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call ``main`` and exit: 0 done, 2 bad usage, 1 failure, 75 stopped on a signal with a checkpoint saved."""
+    keep_freed_memory()
+    if sys.__stderr__ is not None:  # a mapped file that has been cut short kills without a word
+        faulthandler.enable(sys.__stderr__)
+    try:
+        main()
+    except ConfigError as error:
+        if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # most likely what the first process has said
+            time.sleep(SECONDS_FOR_THE_FIRST)
+        _end(BAD_USAGE, f"error: {error}")
+    except Exception as error:
+        rank = int(os.environ.get("RANK", 0))
+        if isinstance(error, (Stopped, Diverged, OtherProcessFailed)) and rank > 0:
+            time.sleep(1.0)  # let the main process speak before a launcher ends it
+            _end(STOPPED if isinstance(error, Stopped) else FAILURE, "")
+        if isinstance(error, Stopped):
+            _end(STOPPED, f"stopped: {error}")
+        # OSError: no space, no permission, not a folder
+        if isinstance(error, (CheckpointError, Diverged, OtherProcessFailed, OSError)):
+            _end(FAILURE, f"error: {error}")
+        raise
+    sys.exit(DONE)
+
+
+def _end(code: int, message: str) -> None:
+    if message:
+        print(message, file=sys.stderr)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        # Closing a process group whose other end is gone may wait for its timeout.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

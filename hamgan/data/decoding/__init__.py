@@ -1,0 +1,1 @@
+"""Decode a picture and bring it to the size of training."""

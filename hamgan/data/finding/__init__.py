@@ -1,0 +1,1 @@
+"""Find the pictures of a source, with their classes and splits."""

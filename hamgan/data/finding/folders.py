@@ -1,0 +1,75 @@
+"""Folders of class folders as strangers have them: which files are pictures, which folders are splits and classes."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from hamgan.errors import DataError
+
+EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
+EXTENSIONS |= {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga"}
+NOWHERE = -1
+SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a path with / ends like a picture's, in any case, and no part of it is hidden."""
+    if os.path.splitext(name)[1].lower() not in EXTENSIONS:
+        return False
+    return not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _walk(folder: str, inside: str, parents: frozenset[str]) -> Iterator[tuple[str, int]]:
+    """(relative path with /, bytes) of every file below a folder; follows symbolic links, but not in circles.
+
+    A link that leads nowhere has `NOWHERE` bytes.
+    """
+    real = os.path.realpath(folder)
+    if real in parents:
+        return
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            relative = f"{inside}{entry.name}"
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                yield relative, NOWHERE
+            elif entry.is_dir():
+                yield from _walk(entry.path, f"{relative}/", parents | {real})
+            elif entry.is_file():
+                yield relative, entry.stat().st_size
+
+
+def walk_files(folder: Path) -> list[tuple[str, int]]:
+    """(path relative to `folder` with /, bytes) of every file below it that is not hidden; links are followed.
+
+    A link that leads nowhere has `NOWHERE` bytes.
+    """
+    try:
+        return list(_walk(str(folder), "", frozenset()))
+    except OSError as error:
+        raise DataError(f"cannot list {error.filename or folder}: {error.strerror}") from error
+
+
+def split_names(below: Iterable[str]) -> dict[str, str]:
+    """Which of these folder names is which split, if one of them is ``train`` in any case; else none is."""
+    lower = {name.lower(): name for name in sorted(below)}
+    found = {
+        split: next((lower[name] for name in names if name in lower), None) for split, names in SPLIT_FOLDERS.items()
+    }
+    return {split: name for split, name in found.items() if name} if found["train"] else {}
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folder of each split: ``train/`` and ``val/`` (or ``test/``, ...) in any case, else the root as train."""
+    names = split_names(entry.name for entry in root.iterdir() if entry.is_dir())
+    return {split: root / name for split, name in names.items()} or {"train": root}
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders directly below, sorted as torchvision's ImageFolder does; each is a class."""
+    return sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
+    )

@@ -1,0 +1,111 @@
+"""Where a source is: paths, ``*`` and ``{000..099}`` patterns, shards at addresses (fetched once per machine)."""
+
+import fcntl
+import glob
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from hamgan.errors import DataError, one_line
+
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def download_folder() -> Path:
+    """Where downloads go: ``$HAMGAN_DATA``, else ``~/.cache/hamgan``."""
+    return Path(os.environ.get("HAMGAN_DATA") or Path.home() / ".cache" / "hamgan")
+
+
+def is_remote(source: str) -> bool:
+    """Whether a source is an address such as ``s3://bucket/train-{000..146}.tar``."""
+    return "://" in source
+
+
+def _expand_braces(source: str) -> list[str]:
+    match = _BRACES.search(source)
+    if match is None:
+        return [source]
+    width, numbers = len(match[1]), range(int(match[1]), int(match[2]) + 1)
+    before, after = source[: match.start()], source[match.end() :]
+    return [name for i in numbers for name in _expand_braces(f"{before}{i:0{width}d}{after}")]
+
+
+def expand(source: str) -> list[Path]:
+    """Existing files or folders that a path, a ``*`` pattern or a ``{00..12}`` pattern names, in order.
+
+    Addresses are fetched first, see `fetch`. Raises DataError for a place that does not exist.
+    """
+    names = _expand_braces(source)
+    if is_remote(source):
+        return fetch(names)
+    paths: list[Path] = []
+    for name in map(os.path.expanduser, names):
+        is_pattern = re.search(r"[*?\[]", name) and not os.path.exists(name)
+        paths += map(Path, sorted(glob.glob(name)) if is_pattern else [name])
+    missing = [path for path in paths if not path.exists()]
+    if missing or not paths:
+        raise DataError(f"no file or folder at {missing[0] if missing else source}")
+    return paths
+
+
+def fetch(addresses: list[str], at_a_time: int = 8) -> list[Path]:
+    """Local copies of files at addresses that fsspec knows (https://, s3://, gs://, ...), kept in `download_folder`.
+
+    The processes of a machine share one copy. Raises DataError when an address cannot be read or the disk is too small.
+    """
+    import fsspec
+
+    try:
+        system, _ = fsspec.core.url_to_fs(addresses[0])
+        if any(re.search(r"[*?\[]", address) for address in addresses):
+            found = [name for address in addresses for name in sorted(system.glob(address))]
+            addresses = [system.unstrip_protocol(name) for name in found]
+        sizes = [int(size or 0) for size in system.sizes(addresses)] if addresses else []
+    except Exception as error:  # every file system has its own
+        raise DataError(f"{addresses[0]} cannot be read: {one_line(error)}") from error
+    if not addresses:
+        raise DataError("no file fits the pattern of the address")
+    names = [_local_copy(address, size) for address, size in zip(addresses, sizes, strict=True)]
+    folder = names[0].parent.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = sum(size for size, name in zip(sizes, names, strict=True) if not name.exists())
+    if missing > shutil.disk_usage(folder).free:
+        raise DataError(f"{folder} has no room for {missing / 1e9:.1f} GB of shards; set HAMGAN_DATA to a larger disk")
+    with ThreadPoolExecutor(at_a_time) as pool, tqdm(total=len(names), unit="shard", desc="fetch") as bar:
+        for _ in pool.map(lambda pair: _fetch_one(system, *pair), zip(addresses, names, strict=True)):
+            bar.update()
+    return names
+
+
+def _local_copy(address: str, size: int) -> Path:
+    digest = hashlib.sha256(f"{address}\0{size}".encode()).hexdigest()[:16]
+    return download_folder() / "shards" / digest / address.split("?")[0].rsplit("/", 1)[-1]
+
+
+def _fetch_one(system: Any, address: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.parent / "lock"):
+        if target.exists():
+            return
+        partial = target.with_name(f"{target.name}.partial")
+        try:
+            system.get_file(address, str(partial))
+        except Exception as error:
+            raise DataError(f"{address} cannot be fetched: {one_line(error)}") from error
+        partial.rename(target)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process of this machine at a time; a killed one leaves no lock behind."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

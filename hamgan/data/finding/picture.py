@@ -1,0 +1,42 @@
+"""Describe the pictures of a source: where the bytes of each are, its class and its split."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hamgan.data.finding.archives import Place
+
+
+class Picture(NamedTuple):
+    """One candidate: where its bytes are, and what it is."""
+
+    key: str
+    """Name for messages and for the hash that splits train from val; unique within the source."""
+    label: int
+    place: Place
+    """("file", path, bytes), ("range", path, offset, bytes), ("zip", path, member, bytes) or
+    ("row", source, split, row)."""
+
+
+@dataclass
+class Listing:
+    """All candidates of a source."""
+
+    class_names: list[str]
+    pictures: dict[str, list[Picture]]
+    """Per split, sorted by class and name."""
+    left_out: list[str] = field(default_factory=list)
+    """Class folders without pictures."""
+    unclassed: int = 0
+    """Pictures outside every class folder, left out too."""
+
+    def sha256(self) -> str:
+        """Over names, classes and sizes: a changed source must not continue an old preparation, a moved one may."""
+        digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
+        for split, pictures in self.pictures.items():
+            digest.update(f"\1{split}".encode())
+            for key, label, place in pictures:
+                where = os.path.basename(str(place[1])), *place[2:]
+                digest.update(repr((key, label, where)).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()

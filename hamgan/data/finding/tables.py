@@ -1,0 +1,101 @@
+"""Sources addressed by row number: CIFAR through torchvision and Hugging Face `datasets` (an optional extra)."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hamgan.data.finding.locations import download_folder
+from hamgan.data.finding.picture import Listing, Picture
+from hamgan.errors import DataError, one_line
+
+CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+
+def is_table(source: str) -> bool:
+    """Whether a source is read by row number."""
+    return source in CIFAR or source.startswith("hf:")
+
+
+@lru_cache(maxsize=2)
+def open_cifar(source: str, split: str) -> Any:
+    """torchvision's data set: `.data` uint8 [N, 32, 32, 3], `.targets`, `.classes`; downloads it when it is missing."""
+    import torchvision.datasets
+
+    kind = getattr(torchvision.datasets, CIFAR[source])
+    folder = download_folder()
+    try:
+        try:
+            return kind(folder, train=split == "train", download=False)
+        except RuntimeError:
+            return kind(folder, train=split == "train", download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{source} is not in {folder} and cannot be downloaded ({error}); bring {kind.filename} there, "
+            "or set HAMGAN_DATA to the folder that has it"
+        ) from error
+
+
+@lru_cache(maxsize=2)
+def _open_hub(source: str) -> dict[str, tuple[Any, str, str]]:
+    """Per split: the data set with encoded pictures, the image column, the label column."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError("hf: sources need the package `datasets`; install it with: pip install datasets") from error
+    name, _, config = source.removeprefix("hf:").partition("@")
+    try:
+        loaded = datasets.load_dataset(name, config or None)
+    except Exception as error:  # the library raises nearly anything for a wrong name or a missing network
+        raise DataError(f"Hugging Face data set {name} cannot be loaded: {one_line(error)}") from error
+    found = {}
+    for ours, theirs in (("train", ("train",)), ("val", ("validation", "val", "valid", "test"))):
+        split = next((other for other in theirs if other in loaded), None)
+        if split is None:
+            continue
+        features = loaded[split].features
+        images = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
+        labels = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+        if not images or not labels:
+            raise DataError(
+                f"{name} ({split}) needs an Image and a ClassLabel column; it has "
+                + ", ".join(f"{column}: {type(kind).__name__}" for column, kind in features.items())
+            )
+        rows = loaded[split].cast_column(images[0], datasets.Image(decode=False))
+        found[ours] = (rows, images[0], labels[0])
+    if "train" not in found:
+        raise DataError(f"{name} has no train split; it has {', '.join(map(str, loaded))}")
+    return found
+
+
+def list_table(source: str) -> Listing:
+    """All rows of a table source."""
+    if source in CIFAR:
+        sets = {split: open_cifar(source, split) for split in ("train", "val")}
+        labels = {split: list(data.targets) for split, data in sets.items()}
+        names = list(sets["train"].classes)
+    else:
+        hub = _open_hub(source)
+        labels = {split: list(rows[column]) for split, (rows, _, column) in hub.items()}
+        rows, _, column = hub["train"]
+        names = list(rows.features[column].names)
+    pictures = {
+        split: [
+            Picture(f"{split}/{row:07d}", int(label), ("row", source, split, row))
+            for row, label in enumerate(labels.get(split, []))
+            if label is not None and label >= 0
+        ]
+        for split in ("train", "val")
+    }
+    return Listing(names, pictures)
+
+
+def read_row(source: str, split: str, row: int) -> bytes:
+    """Encoded picture of a row; CIFAR's as PPM."""
+    if source in CIFAR:
+        pixels = open_cifar(source, split).data[row]
+        return b"P6 32 32 255\n" + pixels.tobytes()
+    rows, image, _ = _open_hub(source)[split]
+    value = rows[row][image]
+    if value is None:
+        raise DataError("has no picture in this row")
+    return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()

@@ -1,0 +1,36 @@
+"""Find a set of images by name or path."""
+
+import difflib
+import re
+from pathlib import Path
+
+from hamgan.data.source import SPLITS, ImageSource
+from hamgan.errors import DataError
+
+
+def open_source(source: str, split: str, resolution: int) -> ImageSource:
+    """Open a training or reference set at one resolution (pixels).
+
+    source: ``photos``, a prepared store, or pictures that are decoded on every read: a folder of class folders (also
+    with ``train/`` and ``val/`` above them), tar and zip files, WebDataset shards (``shards-{000..099}.tar``, also at
+    https:// or s3:// addresses), ``cifar10``, ``cifar100``, ``hf:NAME``. Raises DataError (a sentence) for an unknown
+    name, a missing folder, split or resolution.
+    """
+    from hamgan.data.finding.locations import is_remote
+    from hamgan.data.finding.tables import CIFAR, is_table
+    from hamgan.data.photos import PhotoSource
+    from hamgan.data.pictures import PictureSource
+    from hamgan.data.store import StoreSource
+
+    if split not in SPLITS:
+        raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
+    if source == "photos":
+        return PhotoSource(split, resolution)
+    path = Path(source).expanduser()
+    if (path / "manifest.json").is_file() or (path / "work" / "plan.json").is_file():
+        return StoreSource(path, split, resolution)
+    if path.exists() or is_table(source) or is_remote(source) or re.search(r"[*?\[{]", source):
+        return PictureSource(source, split, resolution)
+    near = difflib.get_close_matches(source, ["photos", *CIFAR], n=1)
+    hint = f"did you mean `{near[0]}`?" if near else "give `photos`, a prepared store or a folder of class folders"
+    raise DataError(f"no data source `{source}`: it is neither a known name nor an existing path; {hint}")

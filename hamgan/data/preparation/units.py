@@ -1,0 +1,123 @@
+"""The parallel part of a preparation: worker processes that decode units of pictures and write them in their place."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from hamgan.data.decoding.decode import Preparation, decode
+from hamgan.data.decoding.resize import use_one_thread
+from hamgan.data.finding.picture import Picture
+from hamgan.data.finding.reading import read_bytes
+from hamgan.data.store import HEADER_BYTES, to_json, write_atomically
+from hamgan.errors import DataError, PreparationError
+
+UNIT_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A run of candidates that one worker turns into images."""
+
+    name: str
+    first: int
+    pictures: list[Picture]
+
+
+def write_unit(store: Path, split: str, unit: Unit, how: Preparation, strict: bool) -> tuple[int, int]:
+    """In a worker: decode, write, mark; returns (images, skipped)."""
+    images = np.zeros((len(unit.pictures), how.resolution, how.resolution, 3), np.uint8)
+    skipped: list[tuple[int, str]] = []
+    for row, picture in enumerate(unit.pictures):
+        try:
+            images[row] = decode(read_bytes(picture), how)
+        except (DataError, PermissionError) as error:
+            if strict:
+                raise PreparationError(f"{picture.key} {error}") from None
+            skipped.append((row, str(error)))
+        except OSError as error:  # a disk that fails or is gone, not a bad picture
+            raise PreparationError(f"{picture.key} cannot be read ({error}); the same command continues") from None
+    with (store / split / "images.npy").open("r+b") as file:
+        file.seek(HEADER_BYTES + unit.first * images[0].nbytes)
+        file.write(images.data)
+        file.flush()
+        os.fsync(file.fileno())
+    write_atomically(store / "work" / f"{unit.name}.json", to_json(skipped))
+    return len(unit.pictures), len(skipped)
+
+
+def _end_with_parent() -> None:
+    """A worker that outlives a killed preparation would write into the files of the one that continues it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _start_worker() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one stops the others
+    warnings.simplefilter("ignore")  # Pillow warns about odd files; what matters is in skipped.jsonl
+    use_one_thread()
+
+
+def cut_units(split: str, pictures: list[Picture], how: Preparation) -> list[Unit]:
+    """Consecutive candidates in units of at most 256 pictures and 16 MB of images."""
+    size = max(1, min(256, UNIT_BYTES // (how.resolution**2 * 3)))
+    return [
+        Unit(f"{split}-{first // size:07d}", first, pictures[first : first + size])
+        for first in range(0, len(pictures), size)
+    ]
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
+    # A fork server imports the libraries once; forking this process directly is unsafe once torch has threads.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hamgan.data.preparation.units", "torchvision.io"])
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
+    try:
+        yield pool
+    except (BrokenProcessPool, MemoryError) as error:
+        raise PreparationError(
+            "a worker process died or ran out of memory; run the same command again to continue, perhaps with fewer "
+            "--workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run_units(
+    store: Path, todo: list[tuple[str, Unit]], how: Preparation, strict: bool, workers: int, total: int
+) -> None:
+    """Do the units that have no marker yet, at most four per worker in flight (bounded memory).
+
+    Raises PreparationError for the first unusable picture if `strict`, a worker that died, a source that is gone.
+    """
+    queue = iter(todo)
+    left = sum(len(unit.pictures) for _, unit in todo)
+    bar = tqdm(total=total, initial=total - left, unit="img", desc="prepare", smoothing=0.05, mininterval=0.5)
+    skipped = 0
+    with bar, _workers(workers) as pool:
+        running: set[Future[tuple[int, int]]] = set()
+        while True:
+            while len(running) < 4 * workers and (item := next(queue, None)) is not None:
+                running.add(pool.submit(write_unit, store, item[0], item[1], how, strict))
+            if not running:
+                return
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for images, bad in (future.result() for future in finished):
+                skipped += bad
+                bar.update(images)
+                bar.set_postfix(skipped=skipped, refresh=False)

@@ -1,0 +1,95 @@
+"""What the processes of a run tell each other besides tensors: one decision for all, and that one has failed."""
+
+import os
+import sys
+import threading
+from datetime import timedelta
+from types import TracebackType
+
+import torch.distributed as dist
+from accelerate import Accelerator
+
+from hamgan.errors import ConfigError, OtherProcessFailed, RaisedByAll, one_line
+
+POLL_SECONDS = 2.0
+SILENT_POLLS = 20
+"""So often in a row a process may show no sign of life: some 40 s. Counted, since a whole job may be suspended."""
+_KEY = "hamgan/failure"
+
+
+class FailureWatch:
+    """Ends all processes of a run within a minute when one fails, with that one's message instead of a timeout.
+
+    A context manager around set-up and training. Without it the others wait in a collective, ten minutes with NCCL, and
+    a launcher that asks them to stop is not heard. A process that fails leaves its message in the launcher's key-value
+    store; a thread of every other one looks there every `POLL_SECONDS` seconds. One that is killed or hangs leaves no
+    message, but no signs of life either, which the main process looks for. It keeps the store itself, or the launcher
+    does: where the store is gone, so is the run.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.rank, self.processes = accelerator.process_index, accelerator.num_processes
+        self._done = threading.Event()
+        self._store: dist.TCPStore | None = None
+        # By process: its signs of life, and how often in a row there was no new one.
+        self._seen = dict.fromkeys(range(1, self.processes), (0, 0))
+
+    def __enter__(self) -> "FailureWatch":
+        if self.processes > 1:
+            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            self._store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=30))
+            threading.Thread(target=self._watch, name="failure-watch", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._done.set()
+        if self._store is None or error is None or not isinstance(error, Exception) or not ends_others(error):
+            return
+        first = self._report(f"process {self.rank}: {type(error).__name__}: {error}")
+        # What has been raised here is only the echo of it; but a ConfigError is most likely everybody's own.
+        if first is not None and not isinstance(error, ConfigError):
+            raise OtherProcessFailed(first) from error
+
+    def _report(self, message: str) -> str | None:
+        """Leave a message for the others; returns another process's that was there before."""
+        assert self._store is not None
+        try:
+            if self._store.add(f"{_KEY}/count", 1) == 1:
+                self._store.set(_KEY, message)
+                return None
+            return self._store.get(_KEY).decode(errors="replace")
+        except RuntimeError as error:  # the process that keeps the store has gone
+            return f"the connection to the other processes is lost ({one_line(error)})"
+
+    def _watch(self) -> None:
+        assert self._store is not None
+        while not self._done.wait(POLL_SECONDS):
+            try:
+                if not self._store.check([_KEY]):
+                    self._store.add(f"{_KEY}/alive/{self.rank}", 1)
+                    if self.rank == 0:
+                        self._look_for_life(self._store)
+                    continue
+                message = self._store.get(_KEY).decode(errors="replace")
+            except RuntimeError:
+                message = "the process that keeps the others together has ended"
+            if not self._done.is_set():
+                if self.rank == 0:
+                    print(f"error: {message}; process {self.rank} ends as well", file=sys.stderr, flush=True)
+                os._exit(1)
+
+    def _look_for_life(self, store: dist.TCPStore) -> None:
+        for rank, (before, silent) in self._seen.items():
+            signs = store.add(f"{_KEY}/alive/{rank}", 0)
+            silent = 0 if signs != before else silent + 1
+            self._seen[rank] = signs, silent
+            if silent == SILENT_POLLS:
+                seconds = SILENT_POLLS * POLL_SECONDS
+                self._report(f"process {rank} has shown no sign of life for {seconds:g} s: it was killed or hangs")
+
+
+def ends_others(error: Exception) -> bool:
+    """Whether an error of one process leaves the others waiting: all but those that all processes raise together."""
+    return not isinstance(error, RaisedByAll)

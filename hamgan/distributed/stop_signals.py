@@ -1,0 +1,67 @@
+"""Signals that ask a run to stop, agreed over all processes without making the device wait."""
+
+import signal
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+# A launcher passes on the signal that its whole process group has got already, so one Ctrl-C or scancel arrives twice
+# within a moment; somebody who wants the process gone sends the second one later.
+SECONDS_BETWEEN = 2.0
+
+
+class StopSignals:
+    """SIGTERM, SIGINT and SIGUSR1 (SLURM's warning) ask for a stop after the step; a second one exits at once.
+
+    A context manager: the handlers that were there return at the end. In other threads than the main one Python allows
+    no handlers, so there it asks for nothing.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.asked_at: float | None = None
+        self._handlers: dict[int, Any] = {}
+        self._pending: torch.Tensor | None = None
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self.ask) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def ask(self, number: int, _frame: Any = None) -> None:
+        """The handler of the signals."""
+        now = time.monotonic()
+        if self.asked_at is None:
+            self.asked_at = now
+        elif now - self.asked_at >= SECONDS_BETWEEN:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    def agreed(self, failed: bool = False) -> tuple[bool, bool]:
+        """Whether to stop now, and whether writing has failed; the same answer on all processes.
+
+        With several processes the answer is that of the step before: its sum has arrived by now, while waiting for this
+        step's would leave the device without work.
+        """
+        asked = self.asked_at is not None
+        if self.accelerator.num_processes == 1:
+            return asked, failed
+        before = self._pending
+        flags = torch.tensor([float(asked), float(failed)], device=self.accelerator.device)
+        self._pending = self.accelerator.reduce(flags, reduction="sum")
+        if before is None:
+            return False, False
+        stop, broken = before.tolist()
+        return stop > 0, broken > 0

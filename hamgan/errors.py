@@ -1,0 +1,74 @@
+"""Define every exception of the package, and word what they say. Imports no torch."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
+DONE, FAILURE, BAD_USAGE, STOPPED = 0, 1, 2, 75
+"""Exit codes; `STOPPED`: on a signal, with all that is needed to go on."""
+
+
+class ConfigError(ValueError):
+    """A configuration or an option that cannot be used; the message says which, why, and what is allowed."""
+
+
+class DataError(ConfigError):
+    """Images that cannot be used; the message says which, why, and what would do."""
+
+
+class PictureError(DataError):
+    """One picture that cannot be used; the message is the reason that goes into skipped.jsonl."""
+
+
+class PreparationError(RuntimeError):
+    """A preparation that had to stop; running the same command again continues it."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint or generator file that cannot be used; the message names the file and the reason."""
+
+
+class ConversionError(CheckpointError):
+    """Foreign weights that cannot be converted; the message says which tensor or file, why, and what is expected."""
+
+
+class OtherProcessFailed(RuntimeError):
+    """Another process of this run has failed; the message is that process's own."""
+
+
+class RaisedByAll(Exception):
+    """An error that all processes of a run raise together, so that none is left waiting for another."""
+
+
+class Stopped(RaisedByAll):
+    """A signal asked the run to stop; a checkpoint has been saved."""
+
+
+class Diverged(RaisedByAll):
+    """The run has diverged or collapsed, and is not to go back or has gone back often enough."""
+
+
+class Collapse(Exception):
+    """The monitor's alarm on its way from the training steps to the rollback."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def one_line(error: BaseException) -> str:
+    """Say what an error says on one line of at most 300 characters; its type's name where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean `x`?"`` with the nearest known name, or an empty string where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def refuse_renamed(arguments: Sequence[str], renamed: Mapping[str, str]) -> None:
+    """Raise ConfigError for an option of an earlier version: ``renamed`` maps it to what it is called now."""
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if name in renamed:
+            raise ConfigError(f"{name} is called {renamed[name]} now")

@@ -1,0 +1,1 @@
+"""Extract features of images by networks that others use too."""

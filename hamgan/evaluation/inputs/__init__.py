@@ -1,0 +1,1 @@
+"""Open what is measured: generators, folders, arrays, data sets."""

@@ -1,0 +1,53 @@
+"""Compute the kernel distance KID (Binkowski et al. 2018)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hamgan.distributed.group import Processes
+from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
+
+
+@dataclass(frozen=True)
+class KernelDistance:
+    """KID, the mean over subsets of an unbiased estimate of the squared MMD, and its standard deviation."""
+
+    mean: float
+    std: float
+
+
+def kernel_distance(
+    samples: Tensor, reference: Tensor, subsets: int, subset_size: int, processes: Processes | None = None
+) -> KernelDistance:
+    """KID (Bińkowski et al. 2018): kernel (x·y / D + 1)³ on `subsets` random subsets of `subset_size` features a side.
+
+    Shapes: [N, D] and [M, D], all rows on every process; the processes share out the subsets, torch-fidelity's own.
+    Memory: three matrices of subset_size².
+    """
+    processes = processes or Processes()
+    if subset_size == len(samples) == len(reference):
+        subsets = 1  # all of them would be the same
+    random = np.random.RandomState(SHUFFLE_SEED)
+    estimates = torch.zeros(subsets, dtype=torch.float64)
+    for subset in range(subsets):
+        chosen_samples = torch.from_numpy(random.choice(len(samples), subset_size, replace=False))
+        chosen_reference = torch.from_numpy(random.choice(len(reference), subset_size, replace=False))
+        if subset % processes.size == processes.rank:
+            estimates[subset] = _squared_mmd(samples[chosen_samples], reference[chosen_reference])
+    processes.sum_(estimates)
+    return KernelDistance(float(estimates.mean()), float(estimates.std(correction=0)))
+
+
+def _squared_mmd(x: Tensor, y: Tensor) -> float:
+    size = len(x)
+    within_x, within_y, between = _kernel(x, x), _kernel(y, y), _kernel(x, y)
+    within = within_x.sum() - within_x.trace() + within_y.sum() - within_y.trace()
+    return float(within / (size * (size - 1)) - 2 * between.sum() / size**2)
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    # The product in float32 costs 1e-7 of each entry and halves the time; cubes and sums need float64.
+    values = (x @ y.mT).double().div_(x.shape[1]).add_(1)
+    return values * values * values

@@ -1,0 +1,1 @@
+"""Study a generator beyond one number."""

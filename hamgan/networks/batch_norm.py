@@ -1,0 +1,196 @@
+"""Layers of both networks: batch norm, attention, residual blocks; `spectral` has the normalised ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from hamgan.config import NormConfig, SpectralNormConfig
+from hamgan.networks.spectral_norm import SpectralLinear, spectral_products
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _NormaliseAcross(torch.autograd.Function):
+    """(x - mean) / sqrt(var + eps) by moments that all processes share; the gradient goes through the moments."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(x, mean, torch.rsqrt(var + eps))
+        return F.batch_norm(x, mean, var, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        x, mean, scale = ctx.saved_tensors
+        grad_rows = _rows(grad).to(mean.dtype)
+        normalised = (_rows(x) - mean) * scale
+        means = torch.stack([grad_rows.mean(0), (grad_rows * normalised).mean(0)])
+        dist.all_reduce(means)
+        means /= _processes()
+        result = (grad_rows - means[0] - normalised.mul_(means[1])) * scale
+        return result.unflatten(0, (len(x), *x.shape[2:])).permute(0, 3, 1, 2).to(x.dtype), None, None, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B*H*W, C]; a view of a channels-last map."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation without gain and bias, over the batches of all processes if so configured.
+
+    Shapes: x [B, C, H, W] -> the same. Running statistics follow `NormConfig`; see `standing_statistics` for others.
+    """
+
+    def __init__(self, channels: int, config: NormConfig) -> None:
+        super().__init__()
+        self.eps, self.momentum = config.eps, config.momentum
+        self.biased, self.cross_replica = config.biased, config.cross_replica
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """(x - mean) / sqrt(var + eps) by the moments of the batch (training) or the running ones (evaluation)."""
+        mean, var = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        if not self.training:
+            return F.batch_norm(x, mean, var, eps=self.eps)
+        if self.cross_replica and _processes() > 1:
+            return self._normalise_across(x)
+        if not self.biased:
+            return F.batch_norm(x, mean, var, training=True, momentum=self.momentum, eps=self.eps)
+        batch_mean, batch_var = torch.zeros_like(mean), torch.zeros_like(var)
+        y = F.batch_norm(x, batch_mean, batch_var, training=True, momentum=1.0, eps=self.eps)
+        count = x.numel() // x.shape[1]
+        self._update(batch_mean, batch_var * ((count - 1) / count))
+        return y
+
+    def _update(self, mean: Tensor, var: Tensor) -> None:
+        self.get_buffer("running_mean").lerp_(mean, self.momentum)
+        self.get_buffer("running_var").lerp_(var, self.momentum)
+
+    def _normalise_across(self, x: Tensor) -> Tensor:
+        processes = _processes()
+        count = x.numel() // x.shape[1] * processes
+        values = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        with torch.no_grad():
+            # A twentieth of the time of torch.var_mean on a channels-last map on a CPU.
+            mean, var = (moment.double() for moment in torch.batch_norm_update_stats(values, None, None, 0.0))
+            # One all-reduce carries both moments; every process holds as many images. In float64, for the variance is a
+            # difference of squares: in float32 a mean of 1000 standard deviations would leave nothing of it.
+            moments = torch.stack([mean, var + mean * mean])
+            dist.all_reduce(moments)
+            mean, square = (moments / processes).unbind()
+            mean, var = mean.to(values.dtype), (square - mean * mean).clamp_min(0.0).to(values.dtype)
+            self._update(mean, var if self.biased else var * (count / (count - 1)))
+        y: Tensor = _NormaliseAcross.apply(values, mean, var, self.eps)
+        return y.to(x.dtype)
+
+    def affine(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        """normalise(x) * gain + bias. Shapes: gain and bias [B, C] or [C]."""
+        if self.training:
+            return torch.addcmul(_per_channel(bias.to(x.dtype)), self.normalise(x), _per_channel(gain.to(x.dtype)))
+        # One pass over x instead of two; the merged factors are taken in full precision.
+        scale, shift = self.merge(gain, bias)
+        return torch.addcmul(_per_channel(shift.to(x.dtype)), x, _per_channel(scale.to(x.dtype)))
+
+    def merge(self, gain: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """(scale, shift) with ``x * scale + shift`` = evaluation mode's ``normalise(x) * gain + bias``."""
+        scale = gain * torch.rsqrt(self.get_buffer("running_var") + self.eps)
+        return scale, bias - self.get_buffer("running_mean") * scale
+
+    def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What `affine` takes, [C] or [B, C]; the kinds of conditioning differ in it."""
+        raise NotImplementedError
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    """[C] or [B, C] -> [.., C, 1, 1]."""
+    return values[..., None, None]
+
+
+class PlainBatchNorm(BatchNorm):
+    """Batch normalisation with one learnt gain (init 1) and bias (init 0) per channel."""
+
+    def __init__(self, channels: int, config: NormConfig) -> None:
+        super().__init__(channels, config)
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The learnt ones, whatever the condition."""
+        return self.gain, self.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.affine(x, self.gain, self.bias)
+
+
+class SharedConditionBatchNorm(BatchNorm):
+    """``bn(x) * (1 + gain(c)) + bias(c)``, gain and bias linear in the condition (BigGAN, appendix B).
+
+    Shapes: x [B, C, H, W], condition [B, dim] = cat([class embedding, z chunk]).
+    """
+
+    def __init__(self, channels: int, condition_dim: int, norm: NormConfig, spectral: SpectralNormConfig) -> None:
+        super().__init__(channels, norm)
+        self.gain = SpectralLinear(condition_dim, channels, spectral, bias=False)
+        self.bias = SpectralLinear(condition_dim, channels, spectral, bias=False)
+        self.gain.grouped = self.bias.grouped = False  # `spectral_products` divides their results instead
+        self.ahead: list[tuple[Tensor, Tensor]] = []
+        """Gain and bias: at most one pair, made before the next call instead of in it (`Generator`)."""
+
+    def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Linear in the condition [B, dim]."""
+        if self.ahead:
+            return self.ahead.pop()
+        assert condition is not None
+        return gains_and_biases([self], condition[None], [0])[0]
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return self.affine(x, *self.gain_and_bias(condition))
+
+
+def gains_and_biases(
+    norms: Sequence[SharedConditionBatchNorm], conditions: Tensor, indices: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """Gain and bias [B, C] of every norm for its ``conditions[index]`` [B, dim], in one go."""
+    layers = [layer for norm in norms for layer in (norm.gain, norm.bias)]
+    products = spectral_products(layers, conditions, [index for index in indices for _ in range(2)])
+    return [(1.0 + gain, bias) for gain, bias in zip(products[::2], products[1::2], strict=True)]
+
+
+def class_rows(table: Tensor, labels: Tensor) -> Tensor:
+    """Rows [B, C] of a class table [classes, C]: labels are indices [B] (int64), or weights [B, classes] of a blend."""
+    return F.embedding(labels, table) if labels.dim() == 1 else labels.to(table.dtype) @ table
+
+
+class PerClassBatchNorm(BatchNorm):
+    """``bn(x) * gamma[label] + beta[label]`` (Dumoulin et al. 2017; SAGAN, official HamGAN).
+
+    Shapes: x [B, C, H, W], labels as in `class_rows`; gamma (init 1) and beta (init 0) [classes, C].
+    """
+
+    def __init__(self, channels: int, classes: int, norm: NormConfig) -> None:
+        super().__init__(channels, norm)
+        self.gamma = nn.Parameter(torch.ones(classes, channels))
+        self.beta = nn.Parameter(torch.zeros(classes, channels))
+
+    def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Rows of the tables for labels."""
+        assert condition is not None
+        return class_rows(self.gamma, condition), class_rows(self.beta, condition)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        return self.affine(x, *self.gain_and_bias(labels))
+
+
+@torch.no_grad()
+def batch_norm_statistics(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The running means and variances among the tensors of a network's state."""
+    return {name: value for name, value in state.items() if name.endswith((".running_mean", ".running_var"))}

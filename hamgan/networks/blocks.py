@@ -1,0 +1,54 @@
+"""Build the residual blocks of both networks."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hamgan.networks.spectral_norm import SpectralConv2d
+
+ConvFactory = Callable[..., SpectralConv2d]
+
+
+NormFactory = Callable[[int], nn.Module]
+
+
+class GeneratorBlock(nn.Module):
+    """BN, ReLU, 2x up, conv 3x3, BN, ReLU, conv 3x3, plus an up-sampled 1x1 shortcut of the raw input.
+
+    Shapes: x [B, in, H, W] -> [B, out, 2H, 2W].
+    """
+
+    def __init__(self, inputs: int, outputs: int, conv: ConvFactory, norm: NormFactory) -> None:
+        super().__init__()
+        self.norm1 = norm(inputs)
+        self.conv1 = conv(inputs, outputs, 3, resample="up")
+        self.norm2 = norm(outputs)
+        self.conv2 = conv(outputs, outputs, 3)
+        self.shortcut = conv(inputs, outputs, 1, resample="up")
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        y = self.conv1(F.relu(self.norm1(x, condition)))
+        y = self.conv2(F.relu(self.norm2(y, condition)))
+        return y + self.shortcut(x)
+
+
+class DiscriminatorBlock(nn.Module):
+    """ReLU (not in the first block), conv 3x3, ReLU, conv 3x3, 2x2 average pooling, plus a 1x1 shortcut.
+
+    Shapes: x [B, in, H, W] -> [B, out, H/2, W/2], or [B, out, H, W] without ``down``. Pooling and the 1x1 shortcut
+    commute, so the order in which the references apply them (first block: pool first) does not matter.
+    """
+
+    def __init__(self, inputs: int, outputs: int, conv: ConvFactory, *, down: bool, first: bool) -> None:
+        super().__init__()
+        self.first, self.down = first, down
+        resample = "down" if down else "none"
+        self.conv1 = conv(inputs, outputs, 3)
+        self.conv2 = conv(outputs, outputs, 3, resample=resample)
+        self.shortcut = conv(inputs, outputs, 1, resample=resample) if down or inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(x if self.first else F.relu(x))
+        y = self.conv2(F.relu(y))
+        return y + (x if self.shortcut is None else self.shortcut(x))

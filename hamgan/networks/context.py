@@ -1,0 +1,41 @@
+"""Build the global-context block of a network: a Hamburger or self-attention."""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from hamgan.config import DiscriminatorConfig, GeneratorConfig
+from hamgan.errors import ConfigError
+from hamgan.hamburger import Bases as BlockBases
+from hamgan.hamburger import Hamburger
+from hamgan.networks.attention import SelfAttention
+from hamgan.networks.blocks import NormFactory
+from hamgan.networks.spectral_norm import SpectralConv2d
+
+Bases = dict[str, BlockBases]
+"""Initial bases per context block, [B*S, D, R] (a pair of them in dual mode), keyed by the block's resolution."""
+
+
+def context_block(
+    network: GeneratorConfig | DiscriminatorConfig, channels: int, size: int, norm: NormFactory | None = None
+) -> nn.Module:
+    # sigma, not max(1, sigma): the official code holds these convolutions at spectral norm 1 exactly.
+    conv = partial(SpectralConv2d, kernel=1, config=network.spectral_norm, bias=False, clamp=False)
+    if network.context == "attention":
+        if channels < 8:
+            wider = -(-8 * network.channels // channels)
+            raise ConfigError(
+                f"context: attention needs feature maps of 8 channels or more, but those of {size} px have {channels} "
+                f"with channels: {network.channels}; take channels: {wider} or more, or context: hamburger"
+            )
+        return SelfAttention(channels, conv)
+    return Hamburger(channels, network.hamburger, conv, norm, positions=size * size)
+
+
+def draw_bases(contexts: nn.ModuleDict, batch: int, device: torch.device, generator: torch.Generator | None) -> Bases:
+    return {
+        size: block.draw_bases(batch, int(size), int(size), device, generator)
+        for size, block in contexts.items()
+        if isinstance(block, Hamburger)
+    }

@@ -1,0 +1,200 @@
+"""The generator's evaluation forward in a form for sampling: the same images, fewer passes over weights and memory.
+
+Against the form that is trained: weights are divided by their singular values once and for all; the kernels that do
+nearest up-sampling and a 3x3 convolution at once (4/9 of the multiplications) are made once; on small maps each phase
+of the output is a convolution of its own; everything elementwise happens in place; the shortcut is added at the small
+resolution.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hamgan.hamburger import Hamburger
+from hamgan.hamburger.block import thin_product
+from hamgan.networks.batch_norm import BatchNorm
+from hamgan.networks.blocks import GeneratorBlock
+from hamgan.networks.generator import START, Generator
+from hamgan.networks.resampling import resampling_kernel, resampling_taps
+from hamgan.networks.spectral_norm import SpectralConv2d, SpectralWeight
+
+LARGEST_CHUNK = 4
+"""As fast as 8 and 16 at 128 px (widths 16 and 64, one core: 1.01 and 0.97 of the images/s of 8), and a single image,
+which costs a whole chunk, is not left waiting for fifteen others."""
+HEAP_BYTES = 2**25
+"""The largest block that glibc keeps for reuse; larger ones cost a page fault per 4 KiB at every allocation."""
+SMALL_MAP = 8
+"""Up to this height the four phases of an up-sampled convolution are convolutions of their own: 0.26 (4x4) and 0.46
+(8x8) of the time of the one transposed convolution that does larger maps (width 64, batch 4, one core; 0.5 and 1.3 at
+width 16)."""
+PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+# Output row 2i + a of an up-sampled 3-tap convolution sees the input rows i - 1 + a and i + a; [phase, tap, weight].
+_PHASE_TAPS = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1.0, 1, 0], [0, 0, 1]]])
+
+
+def phase_kernel(weight: Tensor) -> Tensor:
+    """The 2x2 kernel [4 * out, in, 2, 2] of a 3x3 one behind nearest 2x up-sampling, phase by phase (rows first)."""
+    taps = _PHASE_TAPS.to(weight)
+    kernel = torch.einsum("apy,bqx,oiyx->aboipq", taps, taps, weight)
+    return kernel.reshape(-1, *kernel.shape[3:]).contiguous(memory_format=torch.channels_last)
+
+
+def fold_spectral_norm(network: Generator) -> Generator:
+    """Replace every normalised weight by its value, in place; the images stay the same."""
+    for module in network.modules():
+        if isinstance(module, SpectralWeight):
+            module.fold()
+    return network
+
+
+class InferenceNorm(nn.Module):
+    """A batch norm in evaluation mode that works in place. Shapes: x [B, C, H, W], condition of B rows."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(norm, BatchNorm)
+        self.norm = norm
+
+    def factors(self, condition: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift, [B, C, 1, 1] or [C, 1, 1], in the type of ``like`` [B, ...]."""
+        pair = self.norm.merge(*self.norm.gain_and_bias(condition))
+        scale, shift = (part[..., None, None].to(like.dtype) for part in pair)
+        return scale, shift
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Normalised x, in its own memory."""
+        scale, shift = self.factors(condition, x)
+        return torch.addcmul(shift, x, scale, out=x)
+
+
+class InferenceBlock(nn.Module):
+    """`GeneratorBlock` for sampling; overwrites its input. Shapes: x [B, in, H, W] -> [B, out, 2H, 2W].
+
+    ``after`` is a norm without condition that stands behind the block and is taken into its weights.
+    """
+
+    def __init__(self, block: GeneratorBlock, size: int, after: BatchNorm | None = None) -> None:
+        """``size``: height of the block's input."""
+        super().__init__()
+        self.norm1, self.norm2 = InferenceNorm(block.norm1), InferenceNorm(block.norm2)
+        self.small = size <= SMALL_MAP
+        weight = block.conv1.weight
+        taps = resampling_taps("up").to(weight)
+        self.register_buffer("kernel", phase_kernel(weight) if self.small else resampling_kernel(weight, taps, up=True))
+        self.bias = block.conv1.bias
+        second: Tensor = block.conv2.weight
+        shortcut = block.shortcut.weight.flatten(1)
+        assert block.conv2.bias is not None
+        assert block.shortcut.bias is not None
+        bias = block.conv2.bias + block.shortcut.bias
+        if after is not None:
+            scale, shift = after.merge(*after.gain_and_bias())
+            second, shortcut = second * scale[:, None, None, None], shortcut * scale[:, None]
+            bias = bias * scale + shift
+        self.register_buffer("second", second)
+        self.register_buffer("second_bias", bias.to(second.dtype))
+        # Every pixel of the shortcut twice: two columns of the output side by side in memory, so that the sum runs over
+        # whole rows (0.3 of its time at 128 px).
+        self.register_buffer("shortcut", shortcut.repeat(2, 1))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """The block's output, channels last."""
+        batch, _, height, width = x.shape
+        shortcut = F.linear(x.permute(0, 2, 3, 1), self.get_buffer("shortcut"))
+        x = self.norm1(x, condition).relu_()
+        scale, shift = self.norm2.factors(condition, x)
+        y = self._by_phases(x, scale, shift) if self.small else self._at_once(x, scale, shift)
+        y = F.conv2d(y.relu_(), self.get_buffer("second"), self.get_buffer("second_bias"), padding=1)
+        y = y.contiguous(memory_format=torch.channels_last)  # no copy, unless a library answered in another format
+        y.permute(0, 2, 3, 1).view(batch, height, 2, width, -1).add_(shortcut[:, :, None])
+        return y
+
+    def _at_once(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Up-sampling, first convolution and second norm: [B, in, H, W] -> [B, out, 2H, 2W], channels last."""
+        y = F.conv_transpose2d(x, self.get_buffer("kernel"), self.bias, stride=2, padding=1)
+        return torch.addcmul(shift, y, scale, out=y)
+
+    def _by_phases(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """The same; every phase goes straight to its places."""
+        batch, _, height, width = x.shape
+        kernels = self.get_buffer("kernel").chunk(4)
+        shape = (batch, len(kernels[0]), 2 * height, 2 * width)
+        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        padded = F.pad(x, (1, 1, 1, 1))
+        for (a, b), kernel in zip(PHASES, kernels, strict=True):
+            window = padded[:, :, a : a + height + 1, b : b + width + 1]
+            torch.addcmul(shift, F.conv2d(window, kernel, self.bias), scale, out=y[:, :, a::2, b::2])
+        return y
+
+
+class InferenceHamburger(nn.Module):
+    """A v1 `Hamburger` whose norm and gate ride on a thin factor; overwrites its input [B, C, H, W], channels last."""
+
+    def __init__(self, block: Hamburger) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """``x + gate * norm(bread(ham(bread(x))))``, in the memory of x."""
+        block = self.block
+        assert isinstance(block.norm, InferenceNorm)
+        assert isinstance(block.upper_bread, SpectralConv2d)
+        assert block.gate is not None
+        _, tokens = block.latent_tokens(x)
+        left, right = block.thin_factors(tokens, block.upper_bread.effective_weight().flatten(1), None)
+        scale, shift = (block.gate.to(x.dtype) * part for part in block.norm.factors(condition, x))
+        return thin_product(left, right * scale.flatten(-3)[..., None], like=x.add_(shift), add=True, overwrite=True)
+
+
+class InferenceGenerator(nn.Module):
+    """A folded `Generator` for sampling, without gradients; it shares the weights.
+
+    Shapes as `Generator.forward`.
+    """
+
+    def __init__(self, network: Generator) -> None:
+        super().__init__()
+        shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+        self.network = copy.deepcopy(network, shared).eval()
+        norm = self.network.output_norm
+        inside = str(network.resolution) not in network.contexts  # nothing stands between the last block and the norm
+        self.output_norm = None if inside else InferenceNorm(norm)
+        last = len(network.blocks) - 1
+        blocks = [
+            InferenceBlock(block, START * 2**index, norm if inside and index == last else None)
+            for index, block in enumerate(self.network.blocks)
+            if isinstance(block, GeneratorBlock)
+        ]
+        self.network.blocks = nn.ModuleList(blocks)
+        for size, context in list(self.network.contexts.items()):
+            if isinstance(context, Hamburger) and context.norm is not None:
+                context.norm = InferenceNorm(context.norm)
+                if context.cheese is None:
+                    self.network.contexts[size] = InferenceHamburger(context)
+
+    @torch.no_grad()
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Images [B, 3, R, R] in [-1, 1]."""
+        count, network = z.shape[0], self.network
+        first, conditions = network.conditions(z, labels)
+        x = network.linear(first).view(count, -1, START, START).contiguous(memory_format=torch.channels_last)
+        for block, condition in zip(network.blocks, conditions, strict=True):
+            x = block(x, condition)
+            size = str(x.shape[-1])
+            if size in network.contexts:
+                x = network.contexts[size](x, condition)
+        conv: SpectralConv2d = network.output_conv
+        x = x if self.output_norm is None else self.output_norm(x)
+        return F.conv2d(x.relu_(), conv.weight, conv.bias, padding=1).tanh_()
+
+
+def chunk_size(network: Generator) -> int:
+    """Images per forward on a CPU core: a power of two up to 4 whose largest feature map stays in reused memory."""
+    largest = 4 * network.output_conv.weight.shape[1] * network.resolution**2
+    chunk = LARGEST_CHUNK
+    while chunk > 1 and chunk * largest > HEAP_BYTES:
+        chunk //= 2
+    return chunk

@@ -1,0 +1,93 @@
+"""Repositories of a Hugging Face hub: fetching a generator and publishing one, with a sentence for what goes wrong.
+
+`huggingface_hub` does the work. Its ModelHubMixin is left alone: it would be a base class that must be installed to
+load a local file, and keeps a second copy of the configuration beside the one in the weights' header.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hamgan.errors import CheckpointError, ConfigError, one_line
+
+GENERATOR_FILE = "generator.safetensors"
+LOG_IN = "log in (hf auth login, or a token in $HF_TOKEN)"
+
+
+def download(name: str, revision: str | None = None, token: str | None = None) -> Path:
+    """The generator file of the repository ``owner/name``, from the hub or from the cache of earlier downloads.
+
+    CheckpointError says what is wrong: no such repository, a gated one, no network, not a HamGAN repository.
+    """
+    require_hub(f"there is no checkpoint at {name}; to load it from a hub")
+    from huggingface_hub import hf_hub_download
+
+    with _sentences(name, f"there is no checkpoint at {name}, and the hub gives none", revision):
+        return Path(hf_hub_download(name, GENERATOR_FILE, revision=revision, token=token))
+
+
+def upload(folder: Path, name: str, *, private: bool | None, token: str | None, message: str) -> str:
+    """Publish a folder as the repository ``owner/name``, made where there is none, in one commit; returns its address.
+
+    CheckpointError says what is wrong: no token, one that may not write, no network, an unusable name.
+    """
+    require_hub("to publish")
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with _sentences(name, f"could not publish {name}"):
+        address = str(api.create_repo(name, private=private, exist_ok=True))
+        api.upload_folder(folder_path=folder, repo_id=name, commit_message=message)
+    return address
+
+
+def check_login(token: str | None) -> None:
+    """Raise CheckpointError where nothing can be published for want of a token; before any work is done."""
+    require_hub("to publish")
+    from huggingface_hub import get_token
+
+    if not token and not get_token():
+        raise CheckpointError(f"publishing needs an account on the hub: {LOG_IN}")
+
+
+def require_hub(what: str) -> None:
+    """Raise ConfigError, naming the package to install, where huggingface_hub is not."""
+    try:
+        import huggingface_hub  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"{what}: pip install huggingface_hub") from error
+
+
+@contextmanager
+def _sentences(name: str, what: str, revision: str | None = None) -> Iterator[None]:
+    from huggingface_hub.utils import httpx  # whose errors of the connection it lets through
+
+    try:
+        yield
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise CheckpointError(f"{what}: {_reason(error, name, revision)}") from error
+
+
+def _reason(error: Exception, name: str, revision: str | None) -> str:
+    from huggingface_hub import constants, errors
+    from huggingface_hub.utils import httpx
+
+    page = f"{constants.ENDPOINT}/{name}"
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    if isinstance(error, errors.GatedRepoError):
+        return f"{page} is gated; ask for access on that page, then {LOG_IN}"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"no repository is at {page}, or it is private: then {LOG_IN}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{page} has no revision {revision}"
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return f"{page} is not a HamGAN repository: it has no {GENERATOR_FILE}"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return f"{constants.ENDPOINT} cannot be reached, and no earlier download of {name} is here"
+    if isinstance(error, (errors.OfflineModeIsEnabled, httpx.TransportError)):
+        return f"{constants.ENDPOINT} cannot be reached"
+    if isinstance(error, errors.HFValidationError):
+        return f"{name!r} is not the name of a repository, such as owner/name"
+    if status in (401, 403):
+        return f"the token is not valid or may not write to {page}"
+    return one_line(error)

@@ -1,0 +1,1 @@
+"""Record a run: rows, sample sheets, trackers, one HTML page."""

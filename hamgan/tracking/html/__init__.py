@@ -1,0 +1,1 @@
+"""Write a training run as one HTML file."""

@@ -1,0 +1,17 @@
+"""Read the command line of `hamgan report`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str], prog: str = "hamgan report") -> None:
+    """Write the report that the arguments ask for."""
+    parser = argparse.ArgumentParser(prog=prog, description="Write what a run has done as one HTML file.")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--out", type=Path, help="file to write (default: RUN/report.html, replaced if there is one)")
+    parser.add_argument("--preset", type=Path, help="configuration to compare with (default: the default values)")
+    options = parser.parse_args(arguments)
+    from hamgan.tracking.html.report import write_report
+
+    print(f"wrote {write_report(options.run, options.out, options.preset)}")

@@ -1,0 +1,122 @@
+"""A training run as one HTML file that opens without a network: plots, sheets over time, figures, configuration."""
+
+import base64
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from hamgan.checkpoint import read_class_names
+from hamgan.config import Config, flat_config, load_config
+from hamgan.config.reading import load_stored_config
+from hamgan.errors import CheckpointError, one_line
+from hamgan.evaluation.report import describe_numbers
+from hamgan.files import write_atomically
+from hamgan.tracking.html.plots import draw_panel, lines_of
+from hamgan.tracking.run_log import duration
+
+MOST_SHEETS = 60
+"""Sheets on the page; of more, evenly spaced ones are taken, the first and the last among them."""
+
+
+def write_report(run: str | Path, output: str | Path | None = None, preset: str | Path | None = None) -> Path:
+    """Write RUN/report.html (or ``output``) about a run folder, still in training or not; returns the path.
+
+    ``preset`` is the configuration file that the run's own is compared with (None: the default values). Raises
+    CheckpointError where there is no run or a file of it is damaged, ConfigError for a preset that cannot be read.
+    """
+    run = Path(run)
+    if not (run / "config.yaml").is_file():
+        raise CheckpointError(f"{run} is not a run folder: there is no {run / 'config.yaml'}")
+    output = Path(output) if output else run / "report.html"
+    config = load_stored_config(run / "config.yaml")
+    loader = jinja2.PackageLoader("hamgan.tracking.html", ".")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    values = _contents(run, config) | {"differences": _differences(config, load_config(preset))}
+    values["preset"] = str(preset) if preset else "the default values"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, environment.get_template("template.html").render(values))
+    return output
+
+
+def _contents(run: Path, config: Config) -> dict[str, Any]:
+    metrics, rollbacks = _rows(run / "metrics.jsonl"), _rows(run / "rollbacks.jsonl")
+    marks = [float(row["from_kimg"]) for row in rollbacks if "from_kimg" in row]
+    evaluations = _evaluations(_rows(run / "results.jsonl"))
+    return {
+        "name": config.name,
+        "folder": str(run),
+        "config": flat_config(config),
+        "summary": _summary(run, config, metrics),
+        "evaluations": evaluations,
+        "best": min(evaluations, key=lambda row: row["fid"]) if any("fid" in row for row in evaluations) else None,
+        "panels": [draw_panel(title, lines, marks) for title, lines in lines_of(metrics).items()],
+        "sheets": _sheets(run / "samples"),
+        "rollbacks": rollbacks,
+        "overrides": _rows(run / "overrides.jsonl"),
+        "environments": _rows(run / "environment.jsonl"),
+    }
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSONL file, none where there is no file; a last line that is still being written is left out."""
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_text().splitlines()
+        rows = [json.loads(line) for line in lines[:-1]]
+        with contextlib.suppress(ValueError):
+            rows += [json.loads(line) for line in lines[-1:]]
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {one_line(error)}") from error
+    if not all(isinstance(row, dict) and isinstance(row.get("kimg", 0.0), (int, float)) for row in rows):
+        raise CheckpointError(f"{path} is damaged: not every line is a row of numbers by name")
+    return rows
+
+
+def _summary(run: Path, config: Config, metrics: Sequence[dict[str, Any]]) -> dict[str, str]:
+    last: dict[str, Any] = next((row for row in reversed(metrics) if "seconds" in row), {})
+    names = read_class_names(run) or []
+    return {
+        "images seen by D": f"{last.get('kimg', 0.0):,.1f} of {config.train.total_kimg:,g} thousand",
+        "time in training": duration(float(last.get("seconds", 0.0))),
+        "resolution": f"{config.resolution} px",
+        "classes": f"{config.data.num_classes}" + (f": {', '.join(names[:20])}" if names else ""),
+        "batch": f"{config.train.batch_size} images per step",
+        "data": f"{config.data.source} ({config.data.split})",
+        "context blocks": f"{config.generator.context} in G, {config.discriminator.context} in D",
+    }
+
+
+def _evaluations(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Numbers as lines, protocol, position and FID of every evaluation that says where in the run it stands."""
+    found = []
+    for row in rows:
+        if not isinstance(row.get("kimg"), (int, float)):
+            continue
+        fid = next((value for key, value in row.items() if key.startswith("fid") and isinstance(value, float)), None)
+        numbers = describe_numbers({"extractor": ""} | row)
+        values = {"kimg": row["kimg"], "numbers": numbers, "protocol": row.get("protocol", "")}
+        found.append(values | ({"fid": fid} if fid is not None else {}))
+    return found
+
+
+def _sheets(folder: Path) -> list[dict[str, str]]:
+    """Sample sheets as data URLs, with where in the run they stand."""
+    paths = sorted(folder.glob("*.png"))
+    if len(paths) > MOST_SHEETS:
+        paths = [paths[round(index * (len(paths) - 1) / (MOST_SHEETS - 1))] for index in range(MOST_SHEETS)]
+    return [{"kimg": f"{float(path.stem):g}", "url": _data_url(path)} for path in paths]
+
+
+def _data_url(picture: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+
+
+def _differences(config: Config, preset: Config) -> list[tuple[str, Any, Any]]:
+    ours, theirs = flat_config(config), flat_config(preset)
+    skipped = ("name", "run_dir")
+    return [(key, theirs[key], ours[key]) for key in ours if ours[key] != theirs[key] and key not in skipped]

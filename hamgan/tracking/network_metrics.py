@@ -1,0 +1,48 @@
+"""What a run says about itself: the lines at its start and the state of its networks in every logged row."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hamgan.networks import Discriminator, Generator
+from hamgan.networks.spectral_norm import SpectralWeight
+
+
+@torch.no_grad()
+def top_singular_value(layer: SpectralWeight) -> Tensor:
+    """The largest singular value of a weight: of its last forward, or by power iteration where none is kept."""
+    if not layer.folded:
+        return layer.get_buffer("sigma")
+    matrix = layer.weight.flatten(1).float()
+    # Any start without a pattern, and always the same one: a resumed run reports the same.
+    u = torch.arange(1.0, len(matrix) + 1, device=matrix.device).sin()
+    for _ in range(10):
+        v = F.normalize(matrix.mT @ u, dim=0)
+        u = F.normalize(matrix @ v, dim=0)
+    return torch.dot(u, matrix @ v)
+
+
+def network_metrics(generator: Generator, discriminator: Discriminator) -> dict[str, Any]:
+    """Largest and mean singular value of each network, the gate of every context block, and ``sigmas``: every layer's.
+
+    Reads from the device once.
+    """
+    layers: dict[str, Tensor] = {}
+    gates: dict[str, Tensor] = {}
+    for letter, network in (("g", generator), ("d", discriminator)):
+        for name, module in network.named_modules():
+            if isinstance(module, SpectralWeight):
+                layers[f"{letter}.{name}"] = top_singular_value(module)
+        for size, context in network.contexts.items():
+            gate = getattr(context, "gate", None)
+            if gate is not None:  # v2+ has a learnt shortcut instead of one gate
+                gates[f"{letter}_gate_{size}"] = gate.detach()
+    values = torch.stack([value.float() for value in (*layers.values(), *gates.values())]).tolist()
+    sigmas = dict(zip(layers, values[: len(layers)], strict=True))
+    metrics: dict[str, Any] = dict(zip(gates, values[len(layers) :], strict=True))
+    for letter in "gd":
+        own = [value for name, value in sigmas.items() if name.startswith(letter)]
+        metrics |= {f"{letter}_sigma_max": max(own), f"{letter}_sigma_mean": sum(own) / len(own)}
+    return metrics | {"sigmas": {name: float(f"{value:.5g}") for name, value in sigmas.items()}}

@@ -1,0 +1,1 @@
+"""Train a configuration: the loop, the adversarial step and all that they need."""

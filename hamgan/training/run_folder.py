@@ -1,0 +1,124 @@
+"""The guards of a run folder: one process group at a time, and what may change when a run is resumed."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from hamgan.config import Config, check_keys
+from hamgan.config.reading import flat_config, load_stored_config
+from hamgan.errors import ConfigError
+from hamgan.machine import describe_machine, package_versions
+
+# A run may be resumed with other values of these; all else would make it a different run.
+RESUMABLE: tuple[str, ...] = (
+    "name",
+    "run_dir",
+    "train.total_kimg",
+    "train.threads",
+    "data.prefetch",
+    "log.",
+    "checkpoint.",
+    "eval.",
+    "monitor.",
+)
+LOCK = ".lock"
+
+Differences = dict[str, tuple[Any, Any]]
+"""Key -> the value in the folder and the one now."""
+
+
+def check_same_run(folder: Path, config: Config, override: Sequence[str] = ()) -> Differences:
+    """Raise ConfigError, with a table of the differences, when the folder holds something other than this run.
+
+    ``override`` names keys (or sections, such as ``train``) that may differ all the same; returns those that do.
+    """
+    check_keys(list(override), "--override-resume")
+    stored_path = folder / "config.yaml"
+    if not stored_path.is_file():
+        # A crash before the first file was in place leaves a temporary one.
+        if folder.is_dir() and any(item.name != LOCK and not item.name.endswith(".tmp") for item in folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty and holds no run; choose another name or --run_dir")
+        return {}
+    stored, new = flat_config(load_stored_config(stored_path)), flat_config(config)
+    resumable = RESUMABLE
+    if config.train.lr_schedule != "constant":  # the length decides the learning rates of every step
+        resumable = tuple(key for key in RESUMABLE if key != "train.total_kimg")
+    differences = {
+        key: (stored[key], new[key]) for key in new if stored[key] != new[key] and not key.startswith(resumable)
+    }
+    named = {key for key in differences if any(key == name or key.startswith(f"{name}.") for name in override)}
+    refused = {key: values for key, values in differences.items() if key not in named}
+    if refused:
+        options = " ".join(f"--override-resume {key}" for key in refused)
+        raise ConfigError(
+            f"{folder} holds a run with another configuration:\n{difference_table(refused)}\n"
+            "Restore these values to resume it, choose another name or --run_dir for a new run, or go on with the new "
+            f"values all the same: {options}"
+        )
+    return {key: differences[key] for key in sorted(named)}
+
+
+def difference_table(differences: Differences) -> str:
+    """A line a key: its name, the value in the folder, the value now."""
+    lines = [("key", "in the folder", "now")]
+    lines += [(key, json.dumps(stored), json.dumps(new)) for key, (stored, new) in differences.items()]
+    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+    return "\n".join(f"  {key:<{widths[0]}}  {stored:<{widths[1]}}  {new}" for key, stored, new in lines)
+
+
+def record_overrides(folder: Path, differences: Differences, images: int) -> None:
+    """Append to RUN/overrides.jsonl from where on the run has had other values."""
+    with (folder / "overrides.jsonl").open("a") as file:
+        for key, (stored, new) in differences.items():
+            row = {"kimg": images / 1000, "key": key, "before": stored, "after": new}
+            file.write(json.dumps(row | {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}) + "\n")
+
+
+def record_environment(folder: Path, images: int, processes: int) -> None:
+    """Append to RUN/environment.jsonl from where on the run has been trained on which machine with which versions."""
+    row = {"kimg": images / 1000, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "processes": processes}
+    with (folder / "environment.jsonl").open("a") as file:
+        file.write(json.dumps(row | describe_machine() | {"packages": package_versions()}) + "\n")
+
+
+class FolderLock:
+    """Holds RUN/.lock from `acquire` until `release` or the end of the process, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file: TextIO | None = None
+
+    def acquire(self) -> ConfigError | OSError | None:
+        """Returns the error, for all processes to raise, when another one holds the folder or it cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / LOCK).open("a+")
+        except OSError as error:
+            return error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            sentence = f"{self.folder} is being trained by {holder}; stop it first, or choose another name or --run_dir"
+            return ConfigError(sentence)
+        except OSError:  # a network file system without locks: go on as if there were none
+            file.close()
+            return None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        file.flush()
+        self._file = file
+        return None
+
+    def release(self) -> None:
+        """Let others have the folder; safe to call twice."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,125 @@
+"""What a configuration becomes at the start of a run: an Accelerator, batches, classes, intervals, rates."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from hamgan.checkpoint import Progress
+from hamgan.config import Config, TrainConfig
+from hamgan.data import ImageSource, class_histogram
+from hamgan.data.histogram import histogram_lines
+from hamgan.errors import ConfigError
+from hamgan.networks import count_parameters
+from hamgan.training.noise import Noise
+from hamgan.training.step import GanStep
+
+
+def make_accelerator(config: Config) -> Accelerator:
+    """The Accelerator of a configuration: precision, trackers, and DDP without buffer broadcasts."""
+    precision = config.train.precision
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16() else "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.tf32
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    tracker = config.log.tracker
+    return Accelerator(
+        # Without this, Accelerate takes every process that was launched on a machine without GPU for the only one.
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision="no" if precision == "fp32" else precision,
+        log_with=None if tracker == "none" else tracker,
+        project_dir=str(config.folder),
+        # Buffers agree by construction: the same power iterations, batch norm over all processes. Broadcasting them
+        # in place between two forwards of a step would break autograd (pytorch/pytorch#175024).
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
+
+
+def has_fast_bf16() -> bool:
+    """Whether bf16 pays: on GPUs that have it and on CPUs with matrix units for it.
+
+    On such a CPU (Intel, AMX) the demo trains 1.55 times as fast as in fp32 (two threads); without AMX, bf16 is slower.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return not torch.accelerator.is_available() and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def micro_batch(config: Config, processes: int) -> int:
+    """Images per backward pass over all processes; ConfigError unless everything divides."""
+    train, parts = config.train, config.train.accumulation * processes
+    where = f"{processes} process(es) x {train.accumulation} accumulation step(s)"
+    if train.batch_size % parts:
+        below = train.batch_size // parts * parts
+        raise ConfigError(
+            f"train.batch_size {train.batch_size} does not divide by {where}; take {below or parts} or {below + parts}"
+        )
+    share = train.batch_size // parts
+    if train.mode_seeking and share % 2:
+        raise ConfigError(
+            f"train.mode_seeking compares pairs, and train.batch_size {train.batch_size} gives {share} images to each "
+            f"of {where}; take {parts * max(share - 1, 2)} or {parts * (share + 1)}"
+        )
+    return train.batch_size // train.accumulation
+
+
+def with_classes(config: Config, source: ImageSource) -> Config:
+    """The configuration with the number of classes of its data; ConfigError when it names another number."""
+    count = len(source.class_names)
+    if config.data.num_classes not in (None, count):
+        raise ConfigError(f"data.num_classes is {config.data.num_classes}, but {source.name} has {count} classes")
+    return replace(config, data=replace(config.data, num_classes=count))
+
+
+def learning_rate_factor(train: TrainConfig, images: int) -> float:
+    """What the learning rates are multiplied by after so many images."""
+    return 1.0 if train.lr_schedule == "constant" else max(0.0, 1.0 - images / (train.total_kimg * 1000))
+
+
+def crosses(before: int, after: int, kimg: float) -> bool:
+    """Whether a multiple of an interval lies between two counts of images, the second included; never for 0."""
+    images = round(kimg * 1000)
+    return images > 0 and after // images != before // images
+
+
+def describe_run(config: Config, source: ImageSource, step: GanStep, noise: Noise) -> list[str]:
+    """Run folder, data with its classes, networks, how the batch is made up, device and precision."""
+    train, histogram = config.train, class_histogram(source)
+    evaluation = [_describe_evaluation(config)] if config.eval.every_kimg > 0 else []
+    precision = step.accelerator.mixed_precision.replace("no", "fp32")
+    return [
+        f"run       {config.folder}",
+        f"data      {source.name}/{source.split}: {len(source):,} images at {config.resolution} px, "
+        f"{len(histogram):,} classes",
+        *_labelled("classes", histogram_lines(source.class_names, histogram)),
+        f"networks  G {count_parameters(step.generator):,} and D {count_parameters(step.discriminator):,} parameters",
+        f"batch     {train.batch_size} images = {noise.processes} process(es) x {train.accumulation} accumulation x "
+        f"{noise.local_batch}",
+        f"device    {step.accelerator.device}, {precision}, TF32 {'on' if train.tf32 else 'off'}",
+        *evaluation,
+    ]
+
+
+def _labelled(label: str, lines: list[str]) -> list[str]:
+    return [f"{label if position == 0 else '':<10}{line}" for position, line in enumerate(lines)]
+
+
+def _describe_evaluation(config: Config) -> str:
+    from hamgan.evaluation.studies.cost import evaluation_share  # torch-fidelity is not needed to train
+
+    settings = config.eval
+    return (
+        f"evaluate  {settings.num_samples:,} samples every {settings.every_kimg:g} kimg: "
+        f"{evaluation_share(config):.1%} of the run's FLOPs (counted, not timed)"
+    )
+
+
+def evaluation_metrics(row: dict[str, Any], seconds: float, progress: Progress) -> dict[str, float]:
+    """The numbers of an evaluation for a row of metrics.jsonl, with what it cost."""
+    kept = {name: value for name, value in row.items() if isinstance(value, float) and name not in _NOT_NUMBERS}
+    return kept | {"evaluation_seconds": seconds, "evaluation_share": progress.evaluation_share}
+
+
+_NOT_NUMBERS = ("kimg", "truncation", "seconds", "images_per_second")

@@ -1,0 +1,299 @@
+"""One adversarial step: the updates of D and G and the average of G, apart from data, logging and checkpoints."""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from hamgan.config import TrainConfig
+from hamgan.hamburger import Hamburger
+from hamgan.networks import Bases, Discriminator, Generator
+from hamgan.networks.spectral_norm import SpectralWeight, iterate_together, normalised_layers
+from hamgan.training.augment import augment
+from hamgan.training.losses import discriminator_loss, generator_loss
+from hamgan.training.optimiser import make_adam
+from hamgan.training.regularisers import add_orthogonal_gradient, gradient_penalty, lecam, mode_seeking
+
+T = TypeVar("T")
+
+
+@dataclass
+class DiscriminatorBatch:
+    """Input of one backward pass of D. Shapes: images [B, 3, R, R] in [-1, 1], labels [B], latents [B, z]."""
+
+    images: Tensor
+    labels: Tensor
+    latents: Tensor
+    fake_labels: Tensor
+    generator_bases: Bases | None = None
+    bases: Bases | None = None
+    """Of D, for the generated images and then the real ones: [2B*S, D, R]."""
+    augmentation: dict[str, Tensor] = field(default_factory=dict)
+    """Of the generated images and then the real ones."""
+
+
+@dataclass
+class GeneratorBatch:
+    """Input of one backward pass of G. Shapes: latents [B, z], labels [B], in pairs for `train.mode_seeking`."""
+
+    latents: Tensor
+    labels: Tensor
+    generator_bases: Bases | None = None
+    bases: Bases | None = None
+    augmentation: dict[str, Tensor] = field(default_factory=dict)
+    images: Tensor | None = None
+    """Real images of the same labels' count, for the relativistic loss only."""
+    image_labels: Tensor | None = None
+
+
+class GanStep:
+    """Both networks, their optimisers and the average of G, prepared by Accelerate.
+
+    Buffers move as in BigGAN-PyTorch: both networks stay in training mode, so batch-norm statistics and singular
+    vectors advance on every forward, also on G's forward without gradient in D's step.
+    """
+
+    def __init__(
+        self, generator: Generator, discriminator: Discriminator, train: TrainConfig, accelerator: Accelerator
+    ) -> None:
+        self.train, self.accelerator = train, accelerator
+        self.generator = generator.to(accelerator.device).train()
+        self.discriminator = discriminator.to(accelerator.device).train()
+        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False) if train.ema_decay else None
+        self.generator_optimizer = self._make_optimizer(generator, train.generator_lr)
+        self.discriminator_optimizer = self._make_optimizer(discriminator, train.discriminator_lr)
+        self._normalised = self._normalised_together()
+        self.penalised = train.r1_gamma > 0 or train.r2_gamma > 0
+        # LeCam's averages of D's logits: real, fake.
+        self.logit_averages = torch.zeros(2, device=accelerator.device)
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        if train.compile:
+            # Backward without autocast, as eager. By default it takes that of the forward, and so gradients in bf16 of
+            # what is float32 there, kernels and logits among it.
+            torch._functorch.config.backward_pass_autocast = "off"
+            # In place, so that names of weights stay and both wrappers run the compiled form.
+            # Four graphs: G with and without gradient, D on one batch and on two; shapes as variables cost speed.
+            self.generator.compile(dynamic=False)
+            if not self.penalised:  # compiled code has no second derivatives
+                self.discriminator.compile(dynamic=False)
+        self._generator: nn.Module = accelerator.prepare_model(self.generator)
+        self._discriminator: nn.Module = accelerator.prepare_model(self.discriminator)
+        self._generator_stepper = accelerator.prepare_optimizer(self.generator_optimizer)
+        self._discriminator_stepper = accelerator.prepare_optimizer(self.discriminator_optimizer)
+
+    def _make_optimizer(self, network: nn.Module, lr: float) -> torch.optim.Adam:
+        return make_adam(network, self.train, lr)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Return generator, discriminator and, where one is kept, the average of G."""
+        networks: dict[str, nn.Module] = {"generator": self.generator, "discriminator": self.discriminator}
+        return networks if self.average is None else networks | {"average": self.average}
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the optimisers of G and D, by the names of their networks."""
+        return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
+
+    @property
+    def sampler(self) -> Generator:
+        """The network to sample from: the average of G, or G itself where none is kept."""
+        return self.generator if self.average is None else self.average
+
+    def _normalised_together(self) -> list[SpectralWeight]:
+        """The layers whose power iterations both networks' forwards of a half step share: half of the calls."""
+        layers = [*normalised_layers(self.generator), *normalised_layers(self.discriminator)]
+        alike = all(layer.config == layers[0].config for layer in layers)
+        return layers if alike and not self.train.compile else []
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """Set both learning rates to a multiple of the configured ones."""
+        for optimizer, lr in (
+            (self.generator_optimizer, self.train.generator_lr),
+            (self.discriminator_optimizer, self.train.discriminator_lr),
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * factor
+
+    def discriminator_step(self, batches: Sequence[DiscriminatorBatch], report: bool = False) -> None:
+        """One optimiser step of D over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""
+        self.discriminator.requires_grad_(True)
+        self._discriminator_stepper.zero_grad()
+        means = []
+        for batch, last in _with_last(batches):
+            with self._synchronised(self._discriminator, last):
+                loss, logit_means = self._discriminator_loss(batch, report)
+                self.accelerator.backward(loss / len(batches))
+            means.append(logit_means)
+        if self.train.lecam:
+            self._update_logit_averages(torch.stack(means).mean(0))
+        self.accelerator.unscale_gradients(self._discriminator_stepper)
+        if report:
+            self._record_gradient_norm("d_gradient_norm", self.discriminator)
+        self._discriminator_stepper.step()
+
+    def _discriminator_loss(self, batch: DiscriminatorBatch, report: bool) -> tuple[Tensor, Tensor]:
+        """The loss, and the means of D's logits: real, fake [2]."""
+        iterate_together(self._normalised)
+        with torch.no_grad(), self.accelerator.autocast(), self._measured("g", self.generator, report):
+            fake = self.generator(batch.latents, batch.fake_labels, batch.generator_bases)
+        if report:
+            self._record(spread_real=_spread(batch.images), spread_fake=_spread(fake))
+        # One concatenated forward: DDP allows one per backward, and batches twice as large are faster.
+        images = augment(torch.cat([fake.to(batch.images.dtype), batch.images]), batch.augmentation)
+        labels = torch.cat([batch.fake_labels, batch.labels])
+        train = self.train
+        images.requires_grad_(self.penalised)
+        with self.accelerator.autocast(), self._measured("d", self.discriminator, report):
+            logits = self._discriminator(images, labels, batch.bases)
+        logits_fake, logits_real = logits.split([len(fake), len(batch.images)])
+        loss = adversarial = discriminator_loss(train.loss, logits_real, logits_fake)
+        if self.penalised:
+            # |grad D|^2 per image: the gradient of the summed logits holds each image's own.
+            loss = loss + self._gradient_penalties(logits_fake, logits_real, images)
+        if train.lecam:
+            loss = loss + train.lecam * lecam(logits_real, logits_fake, *self.logit_averages)
+        mean_real, mean_fake = logits_real.detach().mean(), logits_fake.detach().mean()
+        self._record(d_loss=adversarial, logits_real=mean_real, logits_fake=mean_fake)
+        return loss, torch.stack([mean_real, mean_fake])
+
+    def _gradient_penalties(self, logits_fake: Tensor, logits_real: Tensor, images: Tensor) -> Tensor:
+        penalty = torch.zeros((), device=images.device)
+        if self.train.r1_gamma:
+            # The penalty averages over all images given; generated ones have no share in the real logits.
+            r1 = gradient_penalty(logits_real, images) * len(images) / len(logits_real)
+            self._record(r1=r1)
+            penalty = penalty + self.train.r1_gamma * r1
+        if self.train.r2_gamma:
+            r2 = gradient_penalty(logits_fake, images) * len(images) / len(logits_fake)
+            self._record(r2=r2)
+            penalty = penalty + self.train.r2_gamma * r2
+        return penalty
+
+    def _update_logit_averages(self, means: Tensor) -> None:
+        means = self.accelerator.reduce(means, reduction="mean")
+        self.logit_averages.lerp_(means.to(self.logit_averages.dtype), 1.0 - self.train.lecam_decay)
+
+    def generator_step(self, batches: Sequence[GeneratorBatch], report: bool = False) -> None:
+        """One optimiser step of G over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""
+        self.discriminator.requires_grad_(False)
+        self._generator_stepper.zero_grad()
+        for batch, last in _with_last(batches):
+            with self._synchronised(self._generator, last):
+                loss = self._generator_loss(batch)
+                self.accelerator.backward(loss / len(batches))
+        self.accelerator.unscale_gradients(self._generator_stepper)
+        if self.train.orthogonal_regularisation:
+            shared = getattr(self.generator, "class_embedding", None)
+            exclude = {id(shared.weight)} if shared is not None else set()
+            add_orthogonal_gradient(self.generator, self.train.orthogonal_regularisation, exclude)
+        if report:
+            self._record_gradient_norm("g_gradient_norm", self.generator)
+        self._generator_stepper.step()
+
+    def _generator_loss(self, batch: GeneratorBatch) -> Tensor:
+        iterate_together(self._normalised)
+        with self.accelerator.autocast():
+            fake = self._generator(batch.latents, batch.labels, batch.generator_bases)
+            images, labels = fake, batch.labels
+            if batch.images is not None and batch.image_labels is not None:
+                images = torch.cat([fake, batch.images.to(fake.dtype)])
+                labels = torch.cat([labels, batch.image_labels])
+            # D itself, not its distributed wrapper: its gradients are not wanted, so nothing has to be reduced.
+            logits = self.discriminator(augment(images, batch.augmentation), labels, batch.bases)
+        logits_fake, logits_real = logits[: len(fake)], logits[len(fake) :]
+        loss = generator_loss(self.train.loss, logits_fake, logits_real if len(logits_real) else None)
+        self._record(g_loss=loss)
+        if self.train.mode_seeking:
+            sameness = mode_seeking(fake, batch.latents)
+            self._record(mode_seeking=sameness)
+            loss = loss + self.train.mode_seeking * sameness
+        return loss
+
+    @torch.no_grad()
+    def update_average(self, images_seen: int) -> None:
+        """Move the average of G's weights and buffers; a plain copy before ``ema_start_kimg``."""
+        if self.average is None:
+            return
+        weight = 1.0 if images_seen < self.train.ema_start_kimg * 1000 else 1.0 - self.train.ema_decay
+        average, current = _float_state(self.average), _float_state(self.generator)
+        if weight == 1.0:
+            torch._foreach_copy_(average, current)
+        else:
+            torch._foreach_lerp_(average, current, weight)
+
+    def take_metrics(self) -> dict[str, Tensor]:
+        """Means since the last call, over all processes; tensors on the device."""
+        if not self.sums:
+            return {}
+        names = sorted(self.sums)
+        means = torch.stack([self.sums[name] / self.counts[name] for name in names])
+        means = self.accelerator.reduce(means, reduction="mean")
+        self.sums, self.counts = {}, {}
+        return dict(zip(names, means, strict=True))
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """Return LeCam's averages and the metrics that were not logged yet, for a checkpoint."""
+        tensors = {"logit_averages": self.logit_averages}
+        tensors |= {f"sums.{name}": value for name, value in self.sums.items()}
+        return tensors | {f"counts.{name}": torch.tensor(count) for name, count in self.counts.items()}
+
+    def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `extra_state` returned from all tensors of a checkpoint."""
+        self.logit_averages.copy_(tensors["logit_averages"])
+        names = [name.removeprefix("sums.") for name in tensors if name.startswith("sums.")]
+        self.sums = {name: tensors[f"sums.{name}"].to(self.accelerator.device) for name in names}
+        self.counts = {name: int(tensors[f"counts.{name}"]) for name in names}
+
+    def share_sums(self) -> None:
+        """Average the pending sums over all processes, for a checkpoint that one of them writes."""
+        if self.sums and self.accelerator.num_processes > 1:
+            names = sorted(self.sums)
+            means = self.accelerator.reduce(torch.stack([self.sums[name] for name in names]), reduction="mean")
+            self.sums = dict(zip(names, means, strict=True))
+
+    def _record(self, **values: Tensor) -> None:
+        """Add to the sums on the device: a host read in every step would stall the GPU's queue."""
+        for name, value in values.items():
+            value = value.detach().float()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def _record_gradient_norm(self, name: str, network: nn.Module) -> None:
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        self._record(**{name: torch.stack(torch._foreach_norm(gradients)).norm()})
+
+    @contextmanager
+    def _measured(self, letter: str, network: Generator | Discriminator, report: bool) -> Iterator[None]:
+        """Record how well the Hamburgers of one forward reconstruct; not of compiled ones, which it would change."""
+        contexts = network.contexts.items() if report and not self.train.compile else ()
+        blocks = {size: block for size, block in contexts if isinstance(block, Hamburger)}
+        for block in blocks.values():
+            block.track_error = True
+        yield
+        for size, block in blocks.items():
+            block.track_error = False
+            if block.reconstruction_error is not None:
+                self._record(**{f"{letter}_reconstruction_{size}": block.reconstruction_error})
+
+    def _synchronised(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
+        return nullcontext() if last else self.accelerator.no_sync(model)
+
+
+def _with_last(items: Sequence[T]) -> Iterable[tuple[T, bool]]:
+    return ((item, index == len(items) - 1) for index, item in enumerate(items))
+
+
+def _spread(images: Tensor) -> Tensor:
+    """How much the images [B, 3, H, W] of a batch differ: the standard deviation of a pixel, averaged over them."""
+    return images.float().std(dim=0, correction=0).mean()
+
+
+def _float_state(network: nn.Module) -> list[Tensor]:
+    return [value for value in network.state_dict().values() if value.is_floating_point()]

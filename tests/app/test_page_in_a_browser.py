@@ -1,0 +1,251 @@
+"""The page in a real Chromium: pictures, keys, a phone's width, downloads, nobody else asked."""
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from PIL import Image
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver import ActionChains, Chrome
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+from support.browser import chromium, open_chromium
+from support.served_app import Served, served
+from support.small_runs import run_small
+
+import hamgan
+from hamgan.checkpoint import load_generator_file, save_generator
+from hamgan.sampling import LoadedGenerator
+
+Found = TypeVar("Found")
+
+NAME = "</title></script><script>hacked = 1</script>{{7*7}} ${7*7}"
+MARKUP = '<img src=x onerror="hacked = 2">{{name}} ${1+1}'
+EVALUATION = {"fid": 12.5, "protocol": "50,000 samples against <b>val</b>"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    chromium()
+    return run_small(tmp_path_factory.mktemp("run"), "train.total_kimg=0.008")
+
+
+@pytest.fixture(scope="module")
+def generator(run: Path) -> LoadedGenerator:
+    return hamgan.load_generator(run, "cpu")
+
+
+@pytest.fixture(scope="module")
+def app(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(run, tmp_path_factory.mktemp("app")) as page:
+        yield page
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Chrome]:
+    driver = open_chromium(tmp_path)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def phone(tmp_path: Path) -> Iterator[Chrome]:
+    driver = open_chromium(tmp_path, width=360)
+    yield driver
+    driver.quit()
+
+
+def wait(browser: Chrome, look: Callable[[], Found]) -> Found:
+    """What ``look`` finds, as soon as it finds something."""
+    ignored = [WebDriverException, IndexError]
+    found: Found = WebDriverWait(browser, 40, 0.1, ignored).until(lambda _: look(), browser.page_source[-2000:])
+    return found
+
+
+def seen(browser: Chrome, selector: str) -> list[WebElement]:
+    return [element for element in browser.find_elements("css selector", selector) if element.is_displayed()]
+
+
+def press(browser: Chrome, *keys: str) -> None:
+    ActionChains(browser).send_keys(*keys).perform()
+
+
+def opened(browser: Chrome, app: Served) -> None:
+    """Open the page and wait for the pictures that it begins with."""
+    browser.get(app.url)
+    wait(browser, lambda: len(captions(browser)) == 24)
+
+
+def captions(browser: Chrome) -> list[str]:
+    return [picture.get_attribute("alt") or "" for picture in seen(browser, ".results figure img")]
+
+
+def pictures(browser: Chrome, app: Served) -> list[np.ndarray]:
+    """The pixels of the pictures, which the browser shows, too."""
+    images = seen(browser, ".results figure img")
+    wait(browser, lambda: all(image.get_property("naturalWidth") == 32 for image in images))
+    paths = [str(image.get_attribute("src")).removeprefix(app.url) for image in images]
+    return [np.asarray(Image.open(io.BytesIO(app.get(path)))) for path in paths]
+
+
+def replace_text(browser: Chrome, text: str) -> None:
+    """In the field that has the focus, and press Enter."""
+    keys = ActionChains(browser).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL)
+    keys.send_keys(text, Keys.ENTER).perform()
+
+
+def enter(browser: Chrome, label: str, text: str) -> None:
+    """Replace what is in the field with this label, and press Enter."""
+    field = next(field for field in seen(browser, ".controls input") if field.accessible_name.startswith(label))
+    browser.execute_script("arguments[0].focus()", field)
+    replace_text(browser, text)
+
+
+def test_a_class_and_a_seed_make_a_picture(browser: Chrome, app: Served, generator: LoadedGenerator) -> None:
+    opened(browser, app)
+    text = browser.find_element("tag name", "header").text
+    assert re.search(r"32 × 32 pixels\s+12 classes\s+0.008 thousand images seen", text)
+    seen(browser, "[title=Clear]")[0].click()
+    seen(browser, "[role=combobox]")[0].click()
+    wait(browser, lambda: [choice for choice in seen(browser, "[role=option]") if "coffee" in choice.text])[0].click()
+    enter(browser, "Seeds", "3,4")
+    wait(browser, lambda: captions(browser) == ["coffee, seed 3", "coffee, seed 4"])
+    first = pictures(browser, app)
+    np.testing.assert_array_equal(first, [np.asarray(image) for image in generator([3, 4], ["coffee"])])
+    enter(browser, "Seeds", "5,6")
+    wait(browser, lambda: captions(browser) == ["coffee, seed 5", "coffee, seed 6"])
+    assert (pictures(browser, app)[0] != first[0]).any()
+    enter(browser, "Seeds", "3,4")
+    wait(browser, lambda: captions(browser) == ["coffee, seed 3", "coffee, seed 4"])
+    np.testing.assert_array_equal(pictures(browser, app), first)
+    next(button for button in seen(browser, "button") if button.text == "Other seeds").click()
+    wait(browser, lambda: len(captions(browser)) == 8 and captions(browser)[0] != "coffee, seed 3")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def tab_to(browser: Chrome, name: str) -> list[str]:
+    """Press Tab until this has the focus; returns what had it on the way."""
+    on_the_way: list[str] = []
+    while not on_the_way or not on_the_way[-1].startswith(name):
+        assert len(on_the_way) < 40, on_the_way
+        press(browser, Keys.TAB)
+        on_the_way.append(browser.switch_to.active_element.accessible_name)
+    return on_the_way
+
+
+def test_everything_can_be_done_with_keys(browser: Chrome, app: Served) -> None:
+    opened(browser, app)
+    assert tab_to(browser, "Walk") == ["Classes", "Blend", "Walk"]
+    tab_to(browser, "Classes")
+    press(browser, "coffee", Keys.ENTER)
+    tab_to(browser, "Seeds")
+    replace_text(browser, "5")
+    wait(browser, lambda: "coffee, seed 5" in captions(browser))
+    assert len(captions(browser)) == 32
+    assert tab_to(browser, "number input for Images") == ["number input for Images per class"]
+    replace_text(browser, "2")
+    wait(browser, lambda: len(captions(browser)) == 8)
+    assert [
+        name.removeprefix("number input for ").removeprefix("range slider for ") for name in tab_to(browser, "Down")
+    ] == [
+        "Images per class",
+        "Truncation",
+        "Truncation",
+        "Enlargement",
+        "Enlargement",
+        "Draw",
+        "Other seeds",
+        "Download the labelled sheet (PNG)",
+    ]
+    browser.find_element("tag name", "h1").click()  # back to the top
+    tab_to(browser, "Walk")
+    press(browser, Keys.ENTER)
+    tab_to(browser, "Second seed")
+    replace_text(browser, "9")
+    wait(browser, lambda: captions(browser)[-1] == "astronaut, seed 9")
+    assert seen(browser, ".status")[-1].get_attribute("aria-live") == "polite"
+
+
+def test_what_is_wrong_is_said_and_the_pictures_stay(browser: Chrome, app: Served) -> None:
+    opened(browser, app)
+    combobox = seen(browser, "[role=combobox]")[0]
+    combobox.send_keys("kat", Keys.ENTER)
+    enter(browser, "Seeds", "1")
+    sentence = wait(browser, lambda: seen(browser, ".status .wrong"))[0].text
+    assert sentence == "no class is called 'kat'; nearest: cat, rocket"
+    assert len(captions(browser)) == 24
+    next(button for button in seen(browser, "[title]") if button.get_attribute("title") == "Remove kat").click()
+    enter(browser, "Seeds", "9-1")
+    wait(browser, lambda: "runs backwards; write 1-9" in seen(browser, ".status .wrong")[0].text)
+    assert seen(browser, ".toast-body") == []
+
+
+def test_blends_and_walks_are_drawn_and_saved(browser: Chrome, app: Served, tmp_path: Path) -> None:
+    opened(browser, app)
+    seen(browser, "[role=tab]")[1].click()
+    slider = wait(
+        browser, lambda: [field for field in seen(browser, "[type=range]") if "Percent" in field.accessible_name]
+    )
+    slider[0].send_keys(Keys.ARROW_RIGHT, Keys.ENTER)
+    wait(
+        browser,
+        lambda: [title.text for title in seen(browser, "h2")] == ["astronaut", "45 % astronaut, 55 % brick", "brick"],
+    )
+    seen(browser, "[role=tab]")[2].click()
+    wait(browser, lambda: [button for button in seen(browser, "button.primary") if button.text == "Walk"])[0].click()
+    for link in wait(browser, lambda: seen(browser, ".downloads a")):
+        link.click()
+    for name, size in (("hamgan-walk.gif", (96, 96)), ("hamgan-walk.png", None)):
+        wait(browser, (tmp_path / name).is_file)
+        with Image.open(tmp_path / name) as image:
+            assert size in (None, image.size)
+            assert getattr(image, "n_frames", 1) == (46 if size else 1)
+
+
+def test_a_phone_shows_everything_without_scrolling_sideways(phone: Chrome, app: Served) -> None:
+    opened(phone, app)
+    for number, button in enumerate(("Draw", "Blend", "Walk")):
+        seen(phone, "[role=tab]")[number].click()
+        wait(phone, lambda name=button: [found for found in seen(phone, "button.primary") if found.text == name])[
+            0
+        ].click()
+        wait(phone, lambda: seen(phone, ".results figure img"))
+        widths = "return [document.documentElement.scrollWidth, document.body.scrollWidth, window.innerWidth]"
+        assert phone.execute_script(widths) == [360, 360, 360]
+        top = "return document.querySelectorAll('.output')[arguments[0]].getBoundingClientRect().top"
+        assert abs(phone.execute_script(top, number)) < 2  # pictures are below the controls: the page went there
+        phone.execute_script("window.scrollTo(0, 0)")
+
+
+def test_nobody_else_is_asked(browser: Chrome, app: Served) -> None:
+    opened(browser, app)
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [event["params"] for event in messages if event["method"] == "Network.requestWillBeSent"]
+    urls = {request["request"]["url"] for request in asked if not request["documentURL"].startswith("chrome")}
+    assert f"{app.url}/gradio_api/run/predict" in urls
+    assert [url for url in urls if not url.startswith((f"{app.url}/", "data:", "blob:"))] == []
+
+
+def test_names_are_text_and_the_evaluation_is_shown(run: Path, browser: Chrome, tmp_path: Path) -> None:
+    network, config, header = load_generator_file(run / "generator.safetensors")
+    names = [MARKUP, *header["class_names"][1:]]
+    file = tmp_path / "generator.safetensors"
+    extra = {"evaluations": [EVALUATION]}
+    save_generator(file, network, replace(config, name=NAME), class_names=names, kimg=5.0, extra=extra)
+    with served(file, tmp_path) as app:
+        opened(browser, app)
+        assert browser.find_element("tag name", "h1").text == NAME
+        assert browser.title == f"{NAME} - HamGAN"
+        assert seen(browser, "h2")[0].text == captions(browser)[0].removesuffix(", seed 0") == MARKUP
+        seen(browser, "summary")[0].click()
+        about = browser.find_element("tag name", "header").text
+        assert "Evaluation: FID: 12.5" in about
+        assert "Protocol: 50,000 samples against <b>val</b>" in about
+        assert browser.execute_script("return typeof hacked") == "undefined"

@@ -1,0 +1,28 @@
+"""Threads that share out work: the caller's own threads stay as they were."""
+
+import pytest
+import torch
+
+from hamgan.distributed.cores import map_on_cores
+
+
+@pytest.fixture
+def _two_threads() -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_parts_are_worked_on_in_order_by_threads_of_one_core() -> None:
+    found = map_on_cores(3, lambda part: (part, torch.get_num_threads()), range(20))
+    assert [part for part, _ in found] == list(range(20))
+    assert {threads for _, threads in found} == {1}
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_in_a_part_arrives() -> None:
+    with pytest.raises(ZeroDivisionError):
+        map_on_cores(2, lambda part: 1 // part, [1, 0])
+    assert torch.get_num_threads() == 1

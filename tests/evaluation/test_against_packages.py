@@ -1,0 +1,80 @@
+"""With one Inception weights file torch-fidelity and torchmetrics give our numbers; so does pytorch-fid's algebra."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+import torch_fidelity
+from pytorch_fid.fid_score import calculate_frechet_distance
+from support.evaluations import features, moments
+from support.photo_crops import crop_photographs, save_flat
+from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
+
+from benchmarks.evaluate import run
+from benchmarks.evaluators import own_extractor, save_random_inception
+from hamgan.evaluation import evaluate, measure
+from hamgan.evaluation.features.inception import file_sha256
+from hamgan.evaluation.inputs.images import FolderImages
+from hamgan.evaluation.metrics.fid import frechet_distance
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Inception weights file."""
+    return save_random_inception(tmp_path_factory.mktemp("inception") / "weights.pth")
+
+
+@pytest.mark.slow
+def test_inception_numbers_equal_torch_fidelity(tmp_path: Path, weights: Path) -> None:
+    samples, reference = (save_flat(crop_photographs(seed, 1), tmp_path / str(seed)) for seed in (0, 1))
+    sha256 = file_sha256(weights)[:8]
+    row = evaluate(
+        samples, reference, ("fid", "is", "kid"), is_splits=2, kid_subset_size=4, inception_weights=weights,
+        inception_sha256=sha256, progress=False, device="cpu",
+    )  # fmt: skip
+    expected = torch_fidelity.calculate_metrics(
+        input1=str(samples), input2=str(reference), cuda=False, fid=True, isc=True, kid=True, isc_splits=2,
+        kid_subset_size=4, feature_extractor_weights_path=str(weights), cache=False, verbose=False, save_cpu_ram=True,
+    )  # fmt: skip
+    suffix = f"_inception_{sha256}"
+    assert row[f"fid{suffix}"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-4)
+    assert row[f"inception_score{suffix}"] == pytest.approx(expected["inception_score_mean"], rel=1e-4)
+    assert row[f"kid{suffix}"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-3)
+
+
+def test_moments_of_inception_features_equal_torchmetrics(tmp_path: Path, weights: Path) -> None:
+    pixels = crop_photographs(0, 1)
+    metric = FrechetInceptionDistance(feature_extractor_weights_path=str(weights), antialias=False)
+    metric.update(torch.from_numpy(pixels).permute(0, 3, 1, 2), real=True)
+    mean = metric.real_features_sum / len(pixels)
+    covariance = metric.real_features_cov_sum - len(pixels) * torch.outer(mean, mean)
+    found = measure(FolderImages(save_flat(pixels, tmp_path)), own_extractor(weights, device=torch.device("cpu")))
+    torch.testing.assert_close(found.mean, mean, rtol=1e-5, atol=1e-5 * float(mean.abs().max()))
+    torch.testing.assert_close(
+        found.covariance, covariance / (len(pixels) - 1), rtol=1e-3, atol=1e-5 * float(covariance.abs().max())
+    )
+
+
+@pytest.mark.parametrize("library", ["pytorch-fid", "torchmetrics"])
+def test_fid_equals_the_matrix_part_of(library: str) -> None:
+    first, second = (rows.double() for rows in (features(300, 64, 0), features(400, 64, 1, shift=0.2)))
+    statistics = [value for rows in (first, second) for value in (rows.mean(0), rows.T.cov())]
+    if library == "pytorch-fid":
+        expected = calculate_frechet_distance(*[value.numpy() for value in statistics])
+    else:
+        expected = float(_compute_fid(*statistics))
+    assert frechet_distance(*moments(first), *moments(second)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_benchmark_has_a_line_per_evaluator(weights: Path) -> None:
+    options = argparse.Namespace(
+        device=torch.device("cpu"), images=10, batch=5, rounds=1, weights=weights, compile=False
+    )  # fmt: skip
+    report = run(options)
+    numbers = report.figures["numbers"]
+    assert list(numbers)[:2] == ["hamgan", "torch-fidelity"]
+    assert numbers["hamgan"]["fid"] == pytest.approx(numbers["torch-fidelity"]["fid"], rel=1e-4)
+    assert numbers["hamgan"]["fid"] == pytest.approx(numbers["torchmetrics, antialias=False"]["fid"], rel=1e-3)
+    assert "torchmetrics, default" in report.markdown()

@@ -1,0 +1,219 @@
+"""scripts/evaluate.py: what it writes, its exit codes and its sentences."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.evaluations import small_generator
+from support.photo_crops import crop_photographs, save_by_class, save_flat
+
+from hamgan.checkpoint import save_generator
+from hamgan.errors import ConfigError
+from hamgan.evaluation.command import evaluate_parser, main, neighbours_parser, reference_parser, sweep_parser
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMON = ["--features", "efficientnet-lite0", "--device", "cpu", "--quiet"]
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A run with a small generator."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    generator = small_generator()
+    save_generator(folder / "generator.safetensors", generator.network, generator.config, kimg=2.0)
+    return folder
+
+
+def test_run_is_evaluated_against_a_reference_file(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, reference = save_flat(crop_photographs(1, 2), tmp_path / "real"), tmp_path / "real.safetensors"
+    main(["reference", "--data", str(images), "--resolution", "32", "--output", str(reference), *COMMON])
+    assert "12 images, hash" in capsys.readouterr().out
+    arguments = ["--checkpoint", str(run_folder), "--reference", str(reference), "--num-samples", "6", *COMMON]
+    main([*arguments, "--metrics", "fid,is"])
+    printed = capsys.readouterr().out
+    assert "FID (efficientnet-lite0): " in printed
+    assert "protocol: 6 samples (seed 0" in printed
+    rows = [json.loads(line) for line in (run_folder / "results.jsonl").read_text().splitlines()]
+    assert [row["kimg"] for row in rows] == [2.0]
+    main([*arguments, "--metrics", "fid"])
+    assert len((run_folder / "results.jsonl").read_text().splitlines()) == 2
+
+
+def test_preset_of_yaml_is_the_default_and_options_win(
+    tmp_path: Path, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text("metrics: [is]\nnum_samples: 6\ntruncation: 0.5\nis_splits: 2\n")
+    preset = ["--preset", str(tmp_path / "mine.yaml")]
+    main(["--checkpoint", str(run_folder), *preset, "--truncation", "0.7", *COMMON])
+    row = json.loads((run_folder / "results.jsonl").read_text())
+    assert (row["num_samples"], row["truncation"], row["is_splits"]) == (6, 0.7, 2)
+    assert row["preset"] == str(tmp_path / "mine.yaml")
+
+
+def test_the_spread_over_seeds_is_printed(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = save_flat(crop_photographs(1, 1), tmp_path / "real")
+    arguments = ["--checkpoint", str(run_folder), "--reference", str(images), "--num-samples", "6", *COMMON]
+    main([*arguments, "--metrics", "fid", "--repeats", "2"])
+    printed = capsys.readouterr().out
+    row = json.loads((run_folder / "results.jsonl").read_text())
+    assert f"(± {row['fid_seeds_std_efficientnet_lite0']:.2g} over 2 seeds)" in printed
+    assert "protocol: 6 samples (mean of seeds 0 to 1, " in printed
+
+
+def test_a_reference_file_of_another_split_is_told_and_refused_by_a_preset(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = tmp_path / "val.safetensors"
+    save_by_class(crop_photographs(1, 2), tmp_path / "real" / "train")
+    save_by_class(crop_photographs(2, 2), tmp_path / "real" / "val")
+    main(["reference", "--data", str(tmp_path / "real"), "--resolution", "32", "--output", str(reference), *COMMON])
+    arguments = ["--checkpoint", str(run_folder), "--reference", str(reference), "--num-samples", "6", *COMMON]
+    told = "the reference file holds the val split, the protocol says train"
+    main([*arguments, "--metrics", "fid", "--split", "train"])
+    assert f"warning: {told}" in capsys.readouterr().out
+    main([*arguments, "--metrics", "fid"])
+    assert told not in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=told):
+        main([*arguments, "--metrics", "fid", "--split", "train", "--strict"])
+    with pytest.raises(ConfigError, match=f"preset biggan: {told}"):
+        main([*arguments, "--metrics", "fid", "--preset", "biggan"])
+
+
+def test_bf16_features_state_the_change_of_fid(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = save_flat(crop_photographs(1, 2), tmp_path / "real")
+    arguments = ["--checkpoint", str(run_folder), "--reference", str(images), "--num-samples", "20", *COMMON]
+    arguments += ["--metrics", "fid"]
+    main(arguments)
+    main([*arguments, "--precision", "bf16"])
+    full, rounded = (json.loads(line) for line in (run_folder / "results.jsonl").read_text().splitlines()[-2:])
+    name = "fid_efficientnet_lite0"
+    assert "fid_change_of" not in full
+    # All images are fewer than the part that is measured both ways, so the change is that of the whole FID.
+    assert rounded["fid_change_of"] == pytest.approx(full[name], rel=1e-6)
+    assert rounded["fid_change_bf16"] == pytest.approx(rounded[name] - full[name], abs=1e-5 * full[name])
+    assert 0 < abs(rounded["fid_change_bf16"]) < 0.02 * full[name]
+    assert "bf16 moved the FID of 20 samples against 12 reference images by " in capsys.readouterr().out
+    main([*arguments, "--precision", "bf16", "--reference_samples", "9"])  # the check takes the same part of them
+    assert "bf16 moved the FID of 20 samples against 9 reference images by " in capsys.readouterr().out
+
+
+def test_sweep_writes_a_curve_and_a_table(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = save_flat(crop_photographs(1, 1), tmp_path / "real")
+    output = tmp_path / "sweep.png"
+    sources = ["--checkpoint", str(run_folder), "--reference", str(images), "--num_samples", "6"]
+    main(["sweep", *sources, "--truncations", "1,0.5", "--is_splits", "1", "--output", str(output), *COMMON])
+    with Image.open(output) as picture:
+        assert picture.width > 500
+    header, *rows = output.with_suffix(".csv").read_text().splitlines()
+    column = header.split(",").index("truncation")
+    assert [row.split(",")[column] for row in rows] == ["0.5", "1.0"]
+    assert "truncation 0.5, 1, " in capsys.readouterr().out
+
+
+def test_neighbours_show_copies_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    real, fake = crop_photographs(1, 3), crop_photographs(0, 1)
+    fake[4] = real[10]
+    sources = ["--samples", str(save_flat(fake, tmp_path / "fake"))]
+    sources += ["--reference", str(save_by_class(real, tmp_path / "real"))]
+    main(["neighbours", *sources, "--rows", "3", "--columns", "2", "--output", str(tmp_path / "sheet.png"), *COMMON])
+    printed = capsys.readouterr().out
+    assert "nearest of 18 real images" in printed
+    assert "(smallest\n  0)" in printed or "(smallest\n  0.0" in printed
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = sheet.convert("RGB")
+    # First row: the sample and, right of it, the image that it copies.
+    copy = pixels.crop((pixels.width - 2 * 96 - 2, 18, pixels.width - 96 - 2, 18 + 96))
+    sample = Image.fromarray(fake[4]).resize((96, 96), Image.Resampling.NEAREST)
+    assert copy.tobytes() == sample.tobytes()
+
+
+def test_class_table_and_confusions_are_written(tmp_path: Path) -> None:
+    real, fake = (save_by_class(crop_photographs(seed, 2), tmp_path / str(seed)) for seed in (0, 1))
+    table = tmp_path / "classes.csv"
+    sources = ["--samples", str(fake), "--reference", str(real), "--metrics", "per_class"]
+    main([*sources, "--class-table", str(table), "--confusion", str(tmp_path / "confusion.png"), *COMMON])
+    assert table.read_text().splitlines()[0] == "class,samples,reference,distance,diversity,leakage,leakage_real"
+    assert len(table.read_text().splitlines()) == 7
+    assert (tmp_path / "confusion.csv").read_text().startswith("class,taken_for,share,share_real\n")
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert picture.width > picture.height > 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--chekpoint", "x"], "unknown option --chekpoint; did you mean `--checkpoint`"),
+        (["refrence"], "unknown command 'refrence'.*did you mean `reference`"),
+        (["--checkpoint", "absent", "--metrics", "is"], "there is nothing at absent"),
+        (["--checkpoint", ".", "--num_samples", "many"], "num_samples"),
+        (
+            ["--checkpoint", ".", "--class-table", "x.csv"],
+            "--class-table needs per_class among --metrics; they are fid",
+        ),
+        (["--checkpoint", ".", "--confusion", "x.png"], "--confusion needs per_class among --metrics"),
+        (
+            ["--checkpoint", ".", "--metrics", "per_class", "--confusion", "x.pdf"],
+            r"--confusion x\.pdf must end in \.png",
+        ),
+        (["sweep", "--checkpoint", ".", "--output", "x.pdf"], r"x\.pdf must end in \.png"),
+        (
+            ["sweep", "--checkpoint", ".", "--output", f"{ROOT}/README.md/x.png"],
+            "README.md is a file.*another --output",
+        ),
+        (
+            ["--checkpoint", ".", "--results", f"{ROOT}/README.md/x.jsonl"],
+            "README.md is a file.*another --results",
+        ),
+        (["--checkpoint", ".", "--results", str(ROOT)], "--results .* is a folder; name a file"),
+        (
+            ["--checkpoint", ".", "--metrics", "per_class", "--class-table", f"{ROOT}/README.md/x.csv"],
+            "README.md is a file.*another --class-table",
+        ),
+        (["reference", "--data", ".", "--output", "x.npz"], r"x\.npz must end in \.safetensors"),
+    ],
+)
+def test_bad_usage_is_a_sentence(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    extra = [] if arguments[0] == "refrence" else COMMON
+    with pytest.raises(ConfigError, match=message):
+        main([*arguments, *extra])
+    assert not list(tmp_path.iterdir())
+
+
+def test_script_ends_with_code_2_and_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/evaluate.py"), "--checkpoint", str(tmp_path / "absent"), *COMMON],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        timeout=200,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is nothing at ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_command_line_is_frozen() -> None:
+    """Options that scripts and notebooks rely on: additions are fine, a rename breaks somebody."""
+    expected = {
+        evaluate_parser: "checkpoint samples reference metrics features num_samples seed repeats truncation labels "
+        "batch_norm ema split reference_samples is_splits kid_subsets kid_subset_size neighbours resizer precision "
+        "inception_sha256 inception-weights batch-size device compiled quiet preset strict cache memory-gib results "
+        "class-table confusion",
+        reference_parser: "data output split resolution features keep-features",
+        sweep_parser: "checkpoint reference truncations output num_samples",
+        neighbours_parser: "checkpoint reference split output rows columns num_samples",
+    }
+    for parser, names in expected.items():
+        options = {option for action in parser()._actions for option in action.option_strings}
+        assert {f"--{name}" for name in names.split()} <= options

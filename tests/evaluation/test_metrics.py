@@ -1,0 +1,115 @@
+"""The numbers equal torch-fidelity's, float64 references and the official HamGAN's recordings, on given features."""
+
+import numpy as np
+import pytest
+import torch
+from support.evaluations import features, moments
+from support.paths import golden_file
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+from hamgan.distributed.group import Processes
+from hamgan.evaluation import nearest_class_mean
+from hamgan.evaluation.metrics.fid import frechet_distance
+from hamgan.evaluation.metrics.inception_score import InceptionScore
+from hamgan.evaluation.metrics.kid import kernel_distance
+from hamgan.evaluation.metrics.precision_recall import precision_recall
+
+
+@pytest.mark.parametrize(("count_1", "count_2"), [(300, 400), (20, 400), (30, 25)])
+def test_fid_equals_torch_fidelity_with_and_without_full_rank(count_1: int, count_2: int) -> None:
+    first, second = features(count_1, 64, 0), features(count_2, 64, 1, shift=0.2)
+    expected = fid_statistics_to_metric(
+        fid_features_to_statistics(first.double()), fid_features_to_statistics(second.double()), False
+    )["frechet_inception_distance"]
+    assert frechet_distance(*moments(first), *moments(second)) == pytest.approx(expected, rel=2e-7)
+
+
+def test_fid_of_few_samples_equals_the_nuclear_norm_in_float64() -> None:
+    first, second = features(30, 64, 0).double(), features(25, 64, 1, shift=0.2).double()
+    centred = [(rows - rows.mean(0)) / (len(rows) - 1) ** 0.5 for rows in (first, second)]
+    root = np.linalg.svd((centred[0] @ centred[1].T).numpy(), compute_uv=False).sum()
+    squares = sum(float((rows**2).sum()) for rows in centred)
+    expected = float(((first.mean(0) - second.mean(0)) ** 2).sum()) + squares - 2 * root
+    assert frechet_distance(*moments(first), *moments(second)) == pytest.approx(expected, rel=1e-10)
+
+
+def test_fid_of_features_that_never_move_is_the_distance_of_the_means() -> None:
+    constant = torch.ones(10, 8)
+    assert frechet_distance(*moments(constant), *moments(3 * constant)) == pytest.approx(8 * 4.0)
+
+
+@pytest.mark.parametrize("batch", [1, 50, 700])
+def test_moments_equal_float64_for_any_batch_size(batch: int) -> None:
+    rows = features(1101, 32, 0)
+    mean, covariance = moments(rows, batch)
+    torch.testing.assert_close(mean, rows.double().mean(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(covariance, rows.double().T.cov(), rtol=1e-10, atol=1e-12)
+
+
+def test_fid_and_inception_score_equal_the_official_recordings() -> None:
+    recorded = np.load(golden_file("hamgan_tf/eval_metrics.npz"))
+    real, fake = (torch.from_numpy(recorded[name]).flatten(0, 1) for name in ("real_pools", "fake_pools"))
+    logits = torch.from_numpy(recorded["logits"]).flatten(0, 1)
+    assert frechet_distance(*moments(real), *moments(fake)) == pytest.approx(float(recorded["fid"]), rel=1e-5)
+    score = InceptionScore(len(logits), 1, logits.shape[1])
+    score.update(logits, 0)
+    assert score.result()[0] == pytest.approx(float(recorded["inception_score"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("splits", [1, 10])
+def test_inception_score_equals_torch_fidelity_for_any_batch_size(splits: int) -> None:
+    logits = 3 * torch.randn(103, 50, generator=torch.Generator().manual_seed(0))
+    expected = isc_features_to_metric(logits, splits=splits)
+    for batch in (1, 10, 103):
+        score = InceptionScore(len(logits), splits, logits.shape[1])
+        for first in range(0, len(logits), batch):
+            score.update(logits[first : first + batch], first)
+        mean, std = score.result()
+        assert mean == pytest.approx(expected["inception_score_mean"], rel=1e-12)
+        assert std == pytest.approx(expected["inception_score_std"], rel=1e-9, abs=1e-12)
+
+
+def test_kid_equals_torch_fidelity() -> None:
+    first, second = features(150, 64, 0), features(120, 64, 1, shift=0.1)
+    expected = kid_features_to_metric(first, second, kid_subsets=20, kid_subset_size=50, verbose=False)
+    found = kernel_distance(first, second, subsets=20, subset_size=50)
+    assert found.mean == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-4)
+    assert found.std == pytest.approx(expected["kernel_inception_distance_std"], rel=1e-3)
+
+
+def test_kid_equals_the_double_sum_in_float64() -> None:
+    first, second = features(40, 16, 0).double(), features(40, 16, 1, shift=0.1).double()
+
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> float:
+        return float((x @ y / 16 + 1) ** 3)
+
+    within = [sum(kernel(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j) for s in (first, second)]
+    between = sum(kernel(a, b) for a in first for b in second)
+    expected = (within[0] + within[1]) / (40 * 39) - 2 * between / 40**2
+    assert kernel_distance(first.float(), second.float(), 100, 40).mean == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 4 * 120 * 7, 2**28])
+def test_precision_and_recall_equal_torch_fidelity_for_any_block(block_bytes: int) -> None:
+    samples, reference = features(150, 16, 0), features(120, 16, 1, shift=0.8)
+    expected = prc_features_to_metric(samples, reference, verbose=False)
+    found = precision_recall(samples, reference, block_bytes=block_bytes)
+    assert 0.05 < expected["precision"] < 0.95
+    assert found == pytest.approx((expected["precision"], expected["recall"]), abs=1e-6)
+
+
+def test_nearest_class_mean_scores_the_share_of_right_classes() -> None:
+    train = torch.tensor([[0.0, 0.0], [0.0, 2.0], [10.0, 0.0], [10.0, 2.0]])
+    labels = torch.tensor([0, 0, 3, 3])
+    asked = torch.tensor([[1.0, 1.0], [9.0, 1.0], [2.0, 1.0], [8.0, 1.0]])
+    assert nearest_class_mean(train, labels, asked, torch.tensor([0, 3, 0, 0])) == 0.75
+
+
+@pytest.mark.parametrize(("total", "size"), [(7, 2), (7, 3), (1, 4), (8, 4)])
+def test_shares_of_the_processes_are_disjoint_and_complete(total: int, size: int) -> None:
+    shares = [list(Processes(rank, size).share(total)) for rank in range(size)]
+    assert sum(shares, []) == list(range(total))  # noqa: RUF017 (a handful of short lists)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1

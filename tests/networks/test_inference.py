@@ -1,0 +1,87 @@
+"""The form of the generator that draws: the same images as the trained form, the same bits in every batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.generators import VARIANTS, latents, trained_form
+from support.small_runs import small_config
+
+from hamgan.config import load_config
+from hamgan.networks import Generator
+from hamgan.networks.inference import InferenceGenerator, chunk_size, fold_spectral_norm, phase_kernel
+from hamgan.sampling import LoadedGenerator
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_form_that_draws_equals_the_form_that_is_trained(tmp_path: Path, variant: str) -> None:
+    network = trained_form(tmp_path, *VARIANTS[variant])
+    z, labels = latents(6)
+    with torch.no_grad():
+        expected = network(z, labels)
+        folded = fold_spectral_norm(network)
+        assert (folded(z, labels) - expected).abs().max() < 1e-5
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = InferenceGenerator(folded)(z, labels)
+    assert expected.std() > 0.01
+    assert (found - expected).abs().max() < 1e-5
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_blended_classes_equal_their_ends_and_lie_between(tmp_path: Path) -> None:
+    for number, variant in enumerate(("hierarchical", "per class")):
+        network = fold_spectral_norm(trained_form(tmp_path / str(number), *VARIANTS[variant]))
+        draw = InferenceGenerator(network)
+        z, labels = latents(3)
+        weights = torch.nn.functional.one_hot(labels, 5).float()
+        assert (draw(z, weights) - draw(z, labels)).abs().max() < 1e-5
+        middle = draw(z, weights.roll(1, dims=1).lerp(weights, 0.5))
+        assert (middle - draw(z, labels)).abs().max() > 1e-3
+
+
+def test_an_image_has_the_same_bits_in_every_batch_and_on_any_number_of_threads(tmp_path: Path) -> None:
+    network = fold_spectral_norm(trained_form(tmp_path))
+    generator = LoadedGenerator(network, small_config(tmp_path, "data.num_classes=5"))
+    z, labels = latents(37)
+    images = generator.images(z, labels)
+    assert len(torch.unique(images.flatten(1), dim=0)) == 37
+    for size in (1, 2, 7, 16, 20):
+        parts = [generator.images(*part) for part in zip(z.split(size), labels.split(size), strict=True)]
+        assert torch.equal(torch.cat(parts), images), size
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(generator.images(z, labels), images)
+        assert torch.equal(generator.images(z.flip(0), labels.flip(0)), images.flip(0))
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_half_precision_draws_similar_images(tmp_path: Path) -> None:
+    network = fold_spectral_norm(trained_form(tmp_path))
+    generator = LoadedGenerator(network, small_config(tmp_path, "data.num_classes=5"))
+    z, labels = latents(4)
+    exact = generator.images(z, labels).int()
+    half = LoadedGenerator(network.bfloat16(), generator.config).images(z, labels).int()
+    assert 0 < (half - exact).abs().float().mean() < 4
+
+
+def test_phases_of_a_kernel_are_up_sampling_and_convolution() -> None:
+    weight, x = torch.randn(5, 3, 3, 3), torch.randn(2, 3, 4, 4)
+    expected = torch.conv2d(torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=1)
+    phases = torch.conv2d(x, phase_kernel(weight), padding=1).view(2, 2, 2, 5, 5, 5)
+    for a in (0, 1):
+        for b in (0, 1):
+            found = phases[:, a, b, :, a : a + 4, b : b + 4]
+            assert torch.allclose(found, expected[:, :, a::2, b::2], atol=1e-5)
+
+
+def test_chunks_fit_into_memory_that_is_reused() -> None:
+    for name, resolution, expected in (
+        ("photos", 32, 4),
+        ("hamgan_imagenet128", 128, 4),
+        ("hamgan_imagenet128", 256, 1),
+    ):
+        config = load_config(f"configs/{name}.yaml", ["data.num_classes=5"])
+        with torch.device("meta"):
+            network = Generator(config.generator, resolution, 5)
+        assert chunk_size(network) == expected

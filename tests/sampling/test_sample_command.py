@@ -1,0 +1,250 @@
+"""scripts/sample.py: what it draws, what it writes, what it refuses; nothing half-written."""
+
+import itertools
+import re
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.paths import ROOT
+from support.small_runs import LAUNCH, python, run_small
+
+from hamgan.checkpoint import generator_from_state
+from hamgan.checkpoint.tensors import read_tensors
+from hamgan.config import load_config
+from hamgan.errors import ConfigError
+from hamgan.networks.batch_norm import batch_norm_statistics
+from hamgan.networks.inference import fold_spectral_norm
+from hamgan.sampling import LoadedGenerator, imagenet_names, load_generator, parse_classes
+from hamgan.sampling.classes import find_class, readable_names
+from hamgan.sampling.command import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_small(tmp_path_factory.mktemp("run"), "train.total_kimg=0.008")
+
+
+@pytest.fixture(scope="module")
+def generator(run: Path) -> LoadedGenerator:
+    return load_generator(run, device="cpu")
+
+
+def sample(run: Path, out: Path, *options: object) -> Path:
+    main(["--checkpoint", str(run), "--device", "cpu", "--out", str(out), *map(str, options)])
+    return out
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def drawn(generator: LoadedGenerator, seed: int, label: int, truncation: float = 1.0) -> np.ndarray:
+    image: torch.Tensor = generator([seed], [label], truncation, output="tensor")[0]
+    return image.permute(1, 2, 0).numpy()
+
+
+def test_a_folder_holds_the_images_of_the_api(run: Path, generator: LoadedGenerator, tmp_path: Path) -> None:
+    folder = sample(run, tmp_path / "new/images", "--classes", "cat", "5-6", "--seeds", "0-1,9", "--truncation", 0.6)
+    assert len(list(folder.iterdir())) == 9
+    np.testing.assert_array_equal(pixels(folder / "0006-seed000009.png"), drawn(generator, 9, 6, 0.6))
+    assert [path.name for path in folder.parent.iterdir()] == ["images"]
+
+
+def test_classes_may_have_seeds_of_their_own(run: Path, tmp_path: Path) -> None:
+    folder = sample(run, tmp_path / "images", "--classes", "4,2", "--per-class", 2)
+    names = ["0002-seed000002", "0002-seed000003", "0004-seed000000", "0004-seed000001"]
+    assert sorted(path.stem for path in folder.iterdir()) == names
+
+
+def test_arrays_are_adms(run: Path, generator: LoadedGenerator, tmp_path: Path) -> None:
+    with np.load(sample(run, tmp_path / "images.npz", "--classes", "3,1", "--seeds", "4-5")) as arrays:
+        images, labels = arrays["arr_0"], arrays["arr_1"]
+    assert (images.dtype, images.shape, labels.tolist()) == (np.uint8, (4, 32, 32, 3), [3, 3, 1, 1])
+    np.testing.assert_array_equal(images[3], drawn(generator, 5, 1))
+    assert [path.name for path in tmp_path.iterdir()] == ["images.npz"]
+
+
+def test_a_sweep_sets_truncations_side_by_side(run: Path, generator: LoadedGenerator, tmp_path: Path) -> None:
+    options = ["--classes", "1-2", "--seeds", "3", "--truncation", "0.2,1"]
+    sheet = pixels(sample(run, tmp_path / "sweep.png", *options))
+    np.testing.assert_array_equal(sheet[-32:, -32:], drawn(generator, 3, 2))
+    np.testing.assert_array_equal(sheet[18:50, -32 - 12 - 32 : -32 - 12], drawn(generator, 3, 1, 0.2))
+    names = {path.stem for path in sample(run, tmp_path / "sweep", *options).iterdir()}
+    assert "0002-seed000003-truncation0.2" in names
+
+
+def test_a_sheet_per_class_carries_its_name(run: Path, generator: LoadedGenerator, tmp_path: Path) -> None:
+    folder = sample(run, tmp_path / "sheets", "--sheets", "--seeds", "0-3", "--scale", 2)
+    names = sorted(path.stem for path in folder.iterdir())
+    assert names[2] == "0002-cat"
+    assert len(names) == generator.num_classes
+    sheet = pixels(folder / "0002-cat.png")
+    np.testing.assert_array_equal(sheet[18:82:2, :64:2], drawn(generator, 0, 2))
+    assert sheet[:18].min() < 100  # a title
+
+
+def test_ways_between_seeds_and_classes_show_both_ends(run: Path, generator: LoadedGenerator, tmp_path: Path) -> None:
+    way = ["--interpolate", "seeds", "--seeds", "0,7", "--classes", "3", "--frames", 4]
+    folder = sample(run, tmp_path / "seeds", *way)
+    frames = [pixels(path).astype(int) for path in sorted(folder.iterdir())]
+    assert len(frames) == 5
+    np.testing.assert_array_equal(frames[0], drawn(generator, 0, 3))
+    assert np.abs(frames[-1] - drawn(generator, 7, 3)).max() <= 1  # through sines of angles
+    steps = [np.abs(b - a).mean() for a, b in itertools.pairwise(frames)]
+    assert max(steps) < np.abs(frames[-1] - frames[0]).mean()
+    folder = sample(run, tmp_path / "classes", "--interpolate", "classes", "--seeds", "7", "--classes", "3", "5")
+    frames = [pixels(path).astype(int) for path in sorted(folder.iterdir())]
+    assert len(frames) == 9
+    assert np.abs(frames[0] - drawn(generator, 7, 3)).max() <= 1
+    assert np.abs(frames[-1] - drawn(generator, 7, 5)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "statistics"),
+    [
+        ([], "average", "average"),
+        (["--batch-norm", "running"], "average", "generator"),
+        (["--no-ema"], "generator", "generator"),
+        (["--no-ema", "--batch-norm", "ema"], "generator", "average"),
+    ],
+)
+def test_weights_and_statistics_are_those_asked_for(
+    run: Path, tmp_path: Path, options: list[str], weights: str, statistics: str
+) -> None:
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    state = {part: read_tensors(checkpoint / "state.safetensors", f"{part}.")[0] for part in ("average", "generator")}
+    tensors = state[weights] | batch_norm_statistics(state[statistics])
+    config = load_config(run / "config.yaml")
+    expected = LoadedGenerator(fold_spectral_norm(generator_from_state(config, tensors, checkpoint)), config)
+    folder = sample(run, tmp_path / "images", "--classes", 1, "--seeds", 3, *options)
+    np.testing.assert_array_equal(pixels(folder / "0001-seed000003.png"), drawn(expected, 3, 1))
+
+
+def test_films_have_their_rate_and_their_frames(run: Path, generator: LoadedGenerator, tmp_path: Path) -> None:
+    way = ["--classes", "3,4", "--seeds", "0-2", "--frames", 3, "--fps", 10, "--scale", 2]
+    with Image.open(sample(run, tmp_path / "walk.gif", *way)) as film:
+        assert (film.n_frames, film.info["duration"], film.info["loop"], film.size) == (9, 100, 0, (128, 64))
+        first = np.asarray(film.convert("RGB"))[:64:2, :64:2].astype(int)
+    assert np.abs(first - drawn(generator, 0, 3)).mean() < 6  # 256 colours
+    reader = imageio_ffmpeg.read_frames(str(sample(run, tmp_path / "walk.mp4", *way)))
+    facts = next(reader)
+    frames = [np.frombuffer(frame, np.uint8).reshape(64, 128, 3) for frame in reader]
+    assert (facts["fps"], facts["size"], facts["codec"], len(frames)) == (10, (128, 64), "h264", 9)
+    assert np.abs(frames[0][::2, 64::2].astype(int) - drawn(generator, 0, 4)).mean() < 12  # chroma at half size
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["walk.gif", "walk.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("options", "out", "message"),
+    [
+        (["--classes", "kat"], "a.png", "no class is called 'kat'; nearest: cat"),
+        (["--classes", "5-2"], "a.png", "class range '5-2' runs backwards; write 2-5"),
+        (["--truncation", "0.5,0"], "a.png", "truncation is 0.0; it must be above 0"),
+        (["--truncation", "a"], "a.png", "truncation 'a': give a number"),
+        (["--per-class", "0"], "a.png", "per-class is 0"),
+        (
+            ["--per-class", "4", "--seeds", "0-7"],
+            "a",
+            "12 classes with 4 seeds of their own need 48 seeds",
+        ),
+        (["--seeds", "1"], "a.gif", "a way between seeds needs two seeds or more; 1 given"),
+        (["--interpolate", "classes", "--classes", "1"], "a", "needs two classes or more; 1 given"),
+        (["--frames", "0"], "a.gif", "frames is 0"),
+        (["--fps", "24"], "a.gif", "fps is 24; a GIF shows .* take 25"),
+        (["--fps", "0"], "a.mp4", "fps is 0; allowed: 1 to 120"),
+        (["--truncation", "0.5,1"], "a.gif", "several truncations cannot be had on the way between seeds"),
+        (["--sheets"], "a.png", "a sheet per class needs a folder"),
+        (["--batch-size", "0"], "a.png", "batch-size is 0"),
+        (["--seeds", "0-9999", "--scale", "4"], "a.png", "pixels, more than viewers open"),
+        ([], "a.webm", "films as .gif or .mp4"),
+    ],
+)
+def test_what_cannot_be_drawn_is_a_sentence(
+    run: Path, tmp_path: Path, options: list[str], out: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sample(run, tmp_path / out, *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_ffmpeg_a_film_is_refused_before_anything_is_drawn(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"MP4 needs ffmpeg: pip install imageio-ffmpeg .*, or write a \.gif instead"):
+        sample(run, tmp_path / "a.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_while_drawing_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LoadedGenerator, "images", lambda *_: 1 / 0)
+    for out in ("images", "images.npz", "sheet.png"):
+        with pytest.raises(ZeroDivisionError):
+            sample(run, tmp_path / out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_standing_statistics_change_the_images_and_are_reproducible(run: Path, tmp_path: Path) -> None:
+    options = ["--classes", "1", "--seeds", "0-1"]
+    stored = pixels(sample(run, tmp_path / "stored.png", *options))
+    first, second = (
+        pixels(sample(run, tmp_path / f"{number}.png", *options, "--batch-norm", "standing")) for number in (1, 2)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first.astype(int) - stored).mean() > 0.1
+
+
+def test_imagenet_is_known_by_names_and_by_synsets() -> None:
+    names = imagenet_names()
+    assert (len(names), names[207]) == (1000, "golden retriever")
+    synsets = [f"n{index:08d}" for index in range(1000)]
+    assert readable_names(synsets, 1000) == names
+    assert [find_class(name, synsets, 1000) for name in ("golden retriever", "n00000980", "Golden_Retriever")] == [
+        207,
+        980,
+        207,
+    ]
+    with pytest.raises(ConfigError, match="nearest: golden retriever"):
+        find_class("goldn retriever", synsets, 1000)
+    with pytest.raises(ConfigError, match="no class is called 'n99999999'; the names are n00000000"):
+        find_class("n99999999", synsets, 1000)
+    with pytest.raises(ConfigError, match="this generator has no class names; use 0 to 4"):
+        find_class("volcano", None, 5)
+
+
+def test_names_with_commas_are_one_class(generator: LoadedGenerator) -> None:
+    other = LoadedGenerator(
+        generator.network, generator.config, class_names=["tench, Tinca tinca", "coffee"] + ["x"] * 13
+    )
+    assert parse_classes(["tench, Tinca tinca", "coffee,0"], other) == [0, 1, 0]
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes(run: Path, tmp_path: Path) -> None:
+    options = ["--classes", "0-4", "--seeds", "0-2"]
+    alone = sample(run, tmp_path / "alone.npz", *options)
+    # One launch for both kinds of output: most of its time is imports.
+    script = tmp_path / "both.py"
+    script.write_text(
+        "import sys; from hamgan.sampling.command import main\n"
+        f"for out in ('images.npz', 'images'): main([*sys.argv[1:], '--out', r'{tmp_path}/' + out])\n"
+    )
+    launched = python(*LAUNCH, script, "--checkpoint", run, *options)
+    assert launched.returncode == 0, launched.stderr[-2000:]
+    assert len(re.findall("wrote 15 images", launched.stdout)) == 2
+    with np.load(alone) as ours, np.load(tmp_path / "images.npz") as theirs:
+        np.testing.assert_array_equal(ours["arr_0"], theirs["arr_0"])
+        np.testing.assert_array_equal(pixels(tmp_path / "images/0004-seed000002.png"), ours["arr_0"][14])
+    assert len(list((tmp_path / "images").iterdir())) == 15
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.npz", "both.py", "images", "images.npz"]
+
+
+def test_the_script_starts(run: Path, tmp_path: Path) -> None:
+    result = python(ROOT / "scripts/sample.py", "--checkpoint", run, "--classes", "1", "--out", tmp_path / "a.png")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"wrote 8 images to {tmp_path / 'a.png'}\n"

@@ -1,0 +1,13 @@
+"""Name the folders of the checkout that tests read."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+GOLDEN = ROOT / "tests" / "golden"
+
+
+def golden_file(relative: str) -> Path:
+    """The path of a recorded file such as ``hamgan_tf/ham_nmf.npz``; a missing one fails the test that needs it."""
+    return GOLDEN / relative

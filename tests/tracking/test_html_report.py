@@ -1,0 +1,107 @@
+"""scripts/report.py: one file with everything about a run, opened in a real browser."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.browser import chromium
+from support.paths import ROOT
+from support.small_runs import python, run_small
+
+from hamgan.errors import CheckpointError, ConfigError
+from hamgan.tracking.html.plots import MOST_POINTS, lines_of, thinned
+from hamgan.tracking.html.report import write_report
+from hamgan.tracking.panels import panel_of
+
+OPTIONS = [
+    "log.samples_every_kimg=0.016",
+    "eval.every_kimg=0.04",
+    "eval.metrics=[fid]",
+    "eval.num_samples=8",
+    "eval.reference_samples=8",
+    "eval.features=efficientnet-lite0",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_small(tmp_path_factory.mktemp("run"), *OPTIONS)
+
+
+def page_in_a_browser(path: Path, script: str = "") -> str:
+    """The page as Chromium has it after its scripts ran; without a network."""
+    browser = chromium()
+    copy = path.with_name(f"browser-{path.name}")
+    copy.write_text(path.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", copy.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_a_report_holds_figures_plots_sheets_and_configuration(run: Path, tmp_path: Path) -> None:
+    done = python(ROOT / "scripts/report.py", run, "--out", tmp_path / "new/report.html")
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (tmp_path / "new/report.html").read_text()
+    (evaluation,) = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    assert f"FID (efficientnet-lite0): {evaluation['fid_efficientnet_lite0']:.5g}" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert page.count("<svg") == len(lines_of([json.loads(line) for line in (run / "metrics.jsonl").open()])) >= 7
+    assert '<td class="value">generator.channels</td><td class="value">96</td><td class="value">2</td>' in page
+    assert "1 process(es) on" in page
+    for outside in ("http://", "https://", "src=/", "file:"):
+        assert outside not in page.replace("http://www.w3.org/", "").replace("http://purl.org/", "").replace(
+            "http://creativecommons.org/", ""
+        ), outside
+
+
+def test_the_slider_changes_the_sheet(run: Path, tmp_path: Path) -> None:
+    report = write_report(run, tmp_path / "report.html")
+    assert '<output id="kimg">0.032</output>' in page_in_a_browser(report)
+    moved = page_in_a_browser(report, 'when.value = 0; when.dispatchEvent(new Event("input"));')
+    assert '<output id="kimg">0.016</output>' in moved
+
+
+def test_a_run_without_rows_and_one_that_went_back_have_reports(run: Path, tmp_path: Path) -> None:
+    bare, other = tmp_path / "bare", tmp_path / "other"
+    bare.mkdir()
+    shutil.copy(run / "config.yaml", bare)
+    assert "No row has been written yet" in write_report(bare).read_text()
+    shutil.copytree(run, other)
+    (other / "rollbacks.jsonl").write_text(json.dumps({"from_kimg": 0.02, "to": "x", "reason": "<b>margin</b>"}) + "\n")
+    (other / "metrics.jsonl").open("a").write('{"kimg": 0.0')  # a row that is being written
+    page = write_report(other).read_text()
+    assert "&lt;b&gt;margin&lt;/b&gt;" in page
+
+
+def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is not a run folder: there is no .*config.yaml"):
+        write_report(tmp_path)
+    with pytest.raises(ConfigError, match=r"no configuration file at nothing\.yaml"):
+        write_report(run, tmp_path / "report.html", "nothing.yaml")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged)
+    (damaged / "metrics.jsonl").write_text('{"kimg": 1}\n[1]\n{"kimg": 2}\n')
+    with pytest.raises(CheckpointError, match=r"metrics.jsonl is damaged"):
+        write_report(damaged)
+    assert not (damaged / "report.html").exists()
+
+
+def test_long_lines_are_thinned_to_means() -> None:
+    kimg, values = thinned(([float(index) for index in range(10_000)], [1.0, 3.0] * 5_000))
+    assert len(kimg) == len(values) == MOST_POINTS
+    assert set(values) == {2.0}
+    assert kimg[0] == 4.5
+
+
+@pytest.mark.parametrize(
+    ("name", "panel"),
+    [
+        ("d_loss", "losses"),
+        ("fid_efficientnet_lite0", "FID"),
+        ("g_gate_64", "gates of the context blocks"),
+        ("x", None),
+    ],
+)
+def test_numbers_have_their_panel(name: str, panel: str | None) -> None:
+    assert panel_of(name) == panel

@@ -1,0 +1,282 @@
+"""The loop: the same seed is the same run, through stops and kills; what may change on resume; what a run leaves."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from support.paths import ROOT
+from support.small_runs import (
+    assert_same_state,
+    forget_accelerator,
+    last_state,
+    rows,
+    run_small,
+    small_config,
+    start,
+    write_config,
+)
+
+from hamgan.checkpoint import list_checkpoints
+from hamgan.config import TrainConfig, load_config
+from hamgan.errors import CheckpointError, ConfigError, Diverged, Stopped
+from hamgan.sampling import load_generator
+from hamgan.training.loop import Training
+from hamgan.training.setup import crosses, learning_rate_factor, make_accelerator, micro_batch
+
+# Rows are means over three steps and checkpoints come every two, so that a restart falls between two rows.
+UNEVEN = ["log.every_kimg=0.024", "train.total_kimg=0.048", "train.augment=[color,cutout]", "data.flip=true"]
+UNEVEN += ["train.lecam=0.1", "log.samples_every_kimg=0.024"]
+
+
+@pytest.fixture(autouse=True)
+def _new_accelerator() -> Iterator[None]:
+    forget_accelerator()
+    yield
+    forget_accelerator()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_small(tmp_path_factory.mktemp("uninterrupted"), *UNEVEN)
+
+
+def signal_after(training: Training, images: int, number: signal.Signals) -> None:
+    """Send this process a signal from inside the step that ends at so many images."""
+    update = training.step.update_average
+
+    def update_and_signal(seen: int) -> None:
+        update(seen)
+        if seen == images:
+            signal.raise_signal(number)
+
+    training.step.update_average = update_and_signal  # type: ignore[method-assign]
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    assert rows(first) == rows(second)
+    assert_same_state(last_state(first), last_state(second))
+    generators = [load_file(run / "generator.safetensors") for run in (first, second)]
+    assert_same_state(*generators)
+    for name in ("samples/00000000.024.png", "samples/00000000.048.png", "classes.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_the_same_seed_is_the_same_run(uninterrupted: Path, tmp_path: Path) -> None:
+    torch.manual_seed(12345)
+    torch.rand(100)
+    assert_same_run(uninterrupted, run_small(tmp_path, *UNEVEN))
+
+
+def test_another_seed_is_another_run(uninterrupted: Path, tmp_path: Path) -> None:
+    other = run_small(tmp_path, *UNEVEN, "seed=1", "train.total_kimg=0.024")
+    assert rows(other)[0]["d_loss"] != rows(uninterrupted)[0]["d_loss"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_run_stopped_by_a_signal_goes_on_as_if_nothing_had_been(
+    uninterrupted: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
+    training = Training(small_config(tmp_path, *UNEVEN))
+    signal_after(training, 32, number)
+    with pytest.raises(Stopped, match=r"checkpoint saved at 0.032 kimg; the same command resumes"):
+        training.run()
+    assert signal.getsignal(number) == before
+    assert_same_run(uninterrupted, run_small(tmp_path, *UNEVEN))
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(uninterrupted: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    options = [f"--{override}" for override in [*UNEVEN, f"run_dir={tmp_path / 'run'}"]]
+    process = start(ROOT / "scripts/train.py", "--config", config, *options, log=tmp_path / "log.txt")
+    try:
+        deadline = time.monotonic() + 200
+        while not list_checkpoints(tmp_path / "run/checkpoints") and time.monotonic() < deadline:
+            time.sleep(0.005)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL, (tmp_path / "log.txt").read_text()
+    leftover = tmp_path / "run/checkpoints/.00000000.032.99.tmp"
+    leftover.mkdir(exist_ok=True)
+    assert_same_run(uninterrupted, run_small(tmp_path, *UNEVEN))
+    assert not leftover.exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_made_again(uninterrupted: Path, tmp_path: Path) -> None:
+    run = run_small(tmp_path, *UNEVEN)
+    for path in list_checkpoints(run / "checkpoints")[1:]:
+        (path / "state.safetensors").write_bytes((path / "state.safetensors").read_bytes()[:-10])
+    assert_same_run(uninterrupted, run_small(tmp_path, *UNEVEN))
+    for path in list_checkpoints(run / "checkpoints"):
+        (path / "state.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
+        run_small(tmp_path, *UNEVEN)
+
+
+def test_a_finished_run_has_nothing_to_do_and_a_longer_one_goes_on(
+    uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_small(tmp_path, "train.total_kimg=0.024", *(item for item in UNEVEN if "total" not in item))
+    before = last_state(run)
+    run_small(tmp_path, "train.total_kimg=0.024", *(item for item in UNEVEN if "total" not in item))
+    assert "already at 0.024 of 0.024 kimg; nothing to do" in capsys.readouterr().err
+    assert_same_state(before, last_state(run))
+    assert_same_run(uninterrupted, run_small(tmp_path, *UNEVEN))
+
+
+def test_another_configuration_is_refused_with_the_differences(uninterrupted: Path) -> None:
+    stored = (uninterrupted / "config.yaml").read_text()
+    folder = uninterrupted.parent
+    with pytest.raises(ConfigError) as caught:
+        Training(small_config(folder, *UNEVEN, "train.generator_lr=0.5", "generator.hamburger.rank=5", "seed=2"))
+    message = str(caught.value)
+    assert f"{uninterrupted} holds a run with another configuration" in message
+    assert message.splitlines()[1:5] == [
+        "  key                       in the folder  now",
+        "  seed                      0              2",
+        "  generator.hamburger.rank  4              5",
+        "  train.generator_lr        0.0001         0.5",
+    ]
+    assert "--override-resume seed --override-resume generator.hamburger.rank --override-resume" in message
+    assert (uninterrupted / "config.yaml").read_text() == stored
+
+
+def test_intervals_length_and_tracker_may_change(tmp_path: Path) -> None:
+    run_small(tmp_path, "train.total_kimg=0.016")
+    changes = ["train.total_kimg=0.024", "log.every_kimg=0.024", "checkpoint.keep_last=1", "checkpoint.every_kimg=1"]
+    run = run_small(tmp_path, *changes, "name=renamed", "data.prefetch=1", "train.threads=2", "eval.num_samples=10")
+    assert [row["kimg"] for row in rows(run)] == [0.008, 0.016, 0.024]
+    assert [path.name for path in list_checkpoints(run / "checkpoints")] == ["00000000.024"]
+    assert load_config(run / "config.yaml").name == "renamed"
+
+
+def test_the_length_is_part_of_a_run_whose_learning_rate_falls(tmp_path: Path) -> None:
+    run = run_small(tmp_path, "train.lr_schedule=linear", "train.total_kimg=0.016")
+    assert [row["d_lr"] for row in rows(run)] == pytest.approx([4e-4, 2e-4])
+    with pytest.raises(ConfigError, match=r"train.total_kimg  0.016          0.04"):
+        run_small(tmp_path, "train.lr_schedule=linear")
+    falling = TrainConfig(total_kimg=1, lr_schedule="linear")
+    assert [learning_rate_factor(falling, images) for images in (0, 250, 1000, 1100)] == [1.0, 0.75, 0.0, 0.0]
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is not empty and holds no run; choose another name or --run_dir"):
+        run_small(tmp_path)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_a_crash_before_the_first_file_does_not_lock_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.config.yaml.99.tmp").write_text("name: ha")
+    assert (run_small(tmp_path, "train.total_kimg=0.008") / "generator.safetensors").is_file()
+
+
+def test_a_run_leaves_what_the_design_says(uninterrupted: Path) -> None:
+    names = {path.name for path in uninterrupted.iterdir()}
+    assert names == {
+        ".lock",
+        "checkpoints",
+        "classes.json",
+        "config.yaml",
+        "environment.jsonl",
+        "generator.safetensors",
+        "metrics.jsonl",
+        "samples",
+    }
+    assert [path.name for path in list_checkpoints(uninterrupted / "checkpoints")] == ["00000000.032", "00000000.048"]
+    config = load_config(uninterrupted / "config.yaml")
+    classes = json.loads((uninterrupted / "classes.json").read_text())
+    assert config.data.num_classes == len(classes) == 12
+    with Image.open(uninterrupted / "samples/00000000.024.png") as sheet:
+        assert sheet.height == 2 * 34 - 2
+    row = rows(uninterrupted)[-1]
+    expected = {"kimg", "d_loss", "g_loss", "logits_real", "logits_fake", "d_gradient_norm", "g_gradient_norm"}
+    assert expected | {"g_lr", "d_lr", "g_gate_16", "d_gate_16", "g_sigma_max", "d_sigma_mean"} <= set(row)
+    assert all(0.0 < row[f"{letter}_reconstruction_16"] < 1.0 for letter in "gd")
+
+
+def test_runs_checkpoints_and_files_sample_alike(uninterrupted: Path) -> None:
+    """The newest state: a run folder, its checkpoint, its generator file, from anywhere."""
+    checkpoint = uninterrupted / "checkpoints/00000000.048"
+    images = []
+    for path in (uninterrupted, checkpoint, uninterrupted / "generator.safetensors"):
+        generator = load_generator(path, device="cpu")
+        assert (generator.kimg, generator.class_names[2]) == (0.048, "cat")  # type: ignore[index]
+        images.append(generator([0, 1], ["cat"], output="tensor"))
+    assert torch.equal(images[0], images[1])
+    assert torch.equal(images[0], images[2])
+    older = load_generator(uninterrupted / "checkpoints/00000000.032", device="cpu")
+    assert not torch.equal(older([0, 1], ["cat"], output="tensor"), images[0])
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """Losses are looked at when a row is due; a checkpoint in between would be resumed from for ever."""
+    with pytest.raises(
+        Diverged, match=r"weights of the generator are not finite at 0\.016 kimg; there is no checkpoint"
+    ):
+        run_small(tmp_path, "train.discriminator_lr=1e38", "log.every_kimg=1")
+    assert list_checkpoints(tmp_path / "run/checkpoints") == []
+    assert not (tmp_path / "run/generator.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processes", "message"),
+    [
+        (["train.batch_size=8"], 3, r"batch_size 8 does not divide by 3 process\(es\) x 1 .*; take 6 or 9"),
+        (["train.batch_size=8", "train.accumulation=2"], 8, r"by 8 process\(es\) x 2 .*; take 16 or 16"),
+        (["train.batch_size=6", "train.mode_seeking=1"], 2, r"pairs.*batch_size 6 gives 3 images.* take 4 or 8"),
+    ],
+)
+def test_a_batch_that_does_not_divide_names_those_that_do(
+    tmp_path: Path, overrides: list[str], processes: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        micro_batch(small_config(tmp_path, *overrides), processes)
+
+
+def test_another_number_of_classes_than_the_data_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="num_classes is 9, but photos has 12 classes"):
+        run_small(tmp_path, "data.num_classes=9")
+    assert not (tmp_path / "run").exists()
+
+
+def test_intervals_are_passed_once_per_multiple_whatever_the_rounding() -> None:
+    for kimg in (0.007, 0.057, 0.1, 1.005, 2.01):
+        images = round(kimg * 1000)
+        passed = [after for after in range(1, 3 * images + 1) if crosses(after - 1, after, kimg)]
+        assert passed == [images, 2 * images, 3 * images]
+    assert crosses(990, 1100, 0.5)
+    assert not crosses(0, 10**9, 0)
+
+
+def test_a_generator_file_of_other_weights_is_renewed_on_resume(tmp_path: Path) -> None:
+    """As a kill leaves it between a checkpoint (or a return to an older one) and the file."""
+    run = run_small(tmp_path, "train.total_kimg=0.016")
+    file = run / "generator.safetensors"
+    old = file.read_bytes()
+    run_small(tmp_path, "train.total_kimg=0.032")
+    expected = load_file(file)
+    file.unlink()  # tensors that were read from it still see its bytes
+    file.write_bytes(old)
+    run_small(tmp_path, "train.total_kimg=0.032")
+    assert_same_state(load_file(file), expected)
+    assert load_generator(run, device="cpu").kimg == 0.032
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="with an accelerator its own bf16 decides")
+@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16"), (False, "no")])
+def test_auto_takes_bf16_where_the_cpu_has_matrix_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amx: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": amx})
+    assert make_accelerator(small_config(tmp_path, "train.precision=auto")).mixed_precision == expected
+    forget_accelerator()
+    assert make_accelerator(small_config(tmp_path, "train.precision=fp32")).mixed_precision == "no"
