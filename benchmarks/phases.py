@@ -24,7 +24,7 @@ def phases(config: Config, workload: Workload) -> dict[str, Work]:
         with step.accelerator.autocast():
             logits = step.discriminator(images, labels, batch.bases)
         logits_fake, logits_real = logits.chunk(2)
-        step.accelerator.backward(discriminator_loss(step.train.loss, logits_real, logits_fake))
+        step.accelerator.backward(discriminator_loss(step.config.loss, logits_real, logits_fake))
         step.discriminator_optimizer.zero_grad()
 
     def generator() -> None:

@@ -19,7 +19,7 @@ from hamgan.hamburger import Hamburger
 from hamgan.networks import Discriminator, Generator
 from hamgan.networks.batch_norm import BatchNorm
 from hamgan.networks.blocks import DiscriminatorBlock
-from hamgan.networks.spectral_norm import SpectralConv2d, SpectralEmbedding, SpectralLinear, SpectralWeight
+from hamgan.networks.spectral_norm import SpectralConv2d, SpectralEmbedding, SpectralLinear, SpectralWeight, Weights
 from hamgan.training.optimiser import make_adam
 from hamgan.training.step import GanStep
 
@@ -80,7 +80,7 @@ class PlainConv2d(nn.Conv2d):
         self.resample = layer.resample
         _take_weights(self, layer)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weights: Weights | None = None) -> Tensor:
         if self.resample == "up":
             x = F.interpolate(x, scale_factor=2, mode="nearest")
         if self.resample == "down" and self.pool_first:
@@ -89,19 +89,37 @@ class PlainConv2d(nn.Conv2d):
         return F.avg_pool2d(x, 2) if self.resample == "down" else x
 
 
+class PlainLinear(nn.Linear):
+    """Multiply by a matrix, which has its normalisation as a parametrisation."""
+
+    def __init__(self, layer: SpectralLinear) -> None:
+        outputs, inputs = layer.weight.shape
+        super().__init__(inputs, outputs, bias=layer.bias is not None)
+        _take_weights(self, layer)
+
+    def forward(self, x: Tensor, weights: Weights | None = None) -> Tensor:
+        return super().forward(x)
+
+
+class PlainEmbedding(nn.Embedding):
+    """Look labels up in a class table, which has its normalisation as a parametrisation."""
+
+    def __init__(self, layer: SpectralEmbedding) -> None:
+        super().__init__(*layer.weight.shape)
+        _take_weights(self, layer)
+
+    def forward(self, labels: Tensor, weights: Weights | None = None) -> Tensor:
+        return super().forward(labels)
+
+
 def _plain_module(module: nn.Module) -> nn.Module:
     """The plain form of one module whose children are plain already."""
     if isinstance(module, SpectralConv2d):
         return PlainConv2d(module)
     if isinstance(module, SpectralLinear):
-        outputs, inputs = module.weight.shape
-        linear = nn.Linear(inputs, outputs, bias=module.bias is not None)
-        _take_weights(linear, module)
-        return linear
+        return PlainLinear(module)
     if isinstance(module, SpectralEmbedding):
-        embedding = nn.Embedding(*module.weight.shape)
-        _take_weights(embedding, module)
-        return embedding
+        return PlainEmbedding(module)
     if isinstance(module, Hamburger) and isinstance(module.upper_bread, PlainConv2d):
         return StraightforwardHamburger(module, module.upper_bread.out_channels)
     if isinstance(module, BatchNorm):
@@ -133,14 +151,14 @@ class PlainStep(GanStep):
     """The step on plain networks with torch's default Adam and the average of G as BigGAN-PyTorch updates it."""
 
     def _make_optimizer(self, network: nn.Module, lr: float) -> torch.optim.Adam:
-        return make_adam(network, self.train, lr, fused=None)
+        return make_adam(network, self.config, lr, fused=None)
 
     @torch.no_grad()
     def update_average(self, images_seen: int) -> None:
         """Move the average of G's weights and buffers, one after the other."""
         if self.average is None:
             return
-        decay = 0.0 if images_seen < self.train.ema_start_kimg * 1000 else self.train.ema_decay
+        decay = 0.0 if images_seen < self.config.ema_start_kimg * 1000 else self.config.ema_decay
         current = self.generator.state_dict()
         for name, value in self.average.state_dict().items():
             value.copy_(value * decay + current[name] * (1.0 - decay))

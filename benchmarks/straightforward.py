@@ -1,5 +1,7 @@
 """The Hamburger block as the paper's PyTorch code computes it, on [B, D, N], to measure against."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,7 +39,13 @@ class StraightforwardHamburger(Hamburger):
         self.lower_bread, self.upper_bread = block.lower_bread, block.upper_bread
         self.ham, self.norm, self.gate = block.ham, block.norm, block.gate
 
-    def forward(self, x: Tensor, condition: Tensor | None = None, bases: Bases | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor | None = None,
+        bases: Bases | None = None,
+        weights: Mapping[nn.Module, Tensor] | None = None,
+    ) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
         if bases is None:
             bases = self.draw_bases(len(x), x.shape[2], x.shape[3], x.device)
@@ -49,7 +57,7 @@ class StraightforwardHamburger(Hamburger):
             y = straightforward_nmf(rows, bases.to(rows.dtype), self.config.steps)
         y = self.upper_bread(y.to(latent.dtype).reshape(latent.shape))
         if self.norm is not None:
-            y = self.norm(y) if condition is None else self.norm(y, condition)
+            y = self.norm(y) if condition is None else self.norm(y, condition, weights)
         return x + y if self.gate is None else x + self.gate * y
 
 

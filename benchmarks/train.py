@@ -21,7 +21,7 @@ from benchmarks.steps import Form, Workload, make_workload
 from benchmarks.timing import Timings, Work, interleaved, peak_memory
 from hamgan.config import Config
 from hamgan.errors import ConfigError
-from hamgan.networks.spectral_norm import SpectralWeight, normalised_layers
+from hamgan.networks.spectral_norm import SpectralWeight
 
 FORMS: tuple[Form, ...] = get_args(Form)
 STEP, WITHOUT_NORM = "whole step", "whole step without spectral norm"
@@ -175,7 +175,9 @@ def _measure_phases(
     rows = [[name, 1e3 * timings.median(name), f"{timings.ratio(name, STEP):.1%}"] for name in works]
     report.tables.append(Table(["phase", "ms", "of the step"], rows, f"Phases at batch {batch}, measured apart"))
     report.figures[str(batch)]["phases"] = timings.to_json()
-    layers = [*normalised_layers(workload.step.generator), *normalised_layers(workload.step.discriminator)]
+    networks = workload.step.networks.values()
+    layers = [layer for network in networks for layer in network.modules() if isinstance(layer, SpectralWeight)]
+    layers = [layer for layer in layers if not layer.folded]
     if layers:
         # A difference of a few percent: in three times the rounds, and on the same networks, for two copies of one
         # differ by half a percent of a step, by where their memory lies.

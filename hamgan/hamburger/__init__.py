@@ -6,6 +6,16 @@
 
 from hamgan.hamburger.block import Bases, Hamburger
 from hamgan.hamburger.decompositions import cd, nmf, nmf_step, vq
-from hamgan.hamburger.ham import Ham
+from hamgan.hamburger.ham import Ham, measured_reconstruction, reconstruction_error
 
-__all__ = ["Bases", "Ham", "Hamburger", "cd", "nmf", "nmf_step", "vq"]
+__all__ = [
+    "Bases",
+    "Ham",
+    "Hamburger",
+    "cd",
+    "measured_reconstruction",
+    "nmf",
+    "nmf_step",
+    "reconstruction_error",
+    "vq",
+]

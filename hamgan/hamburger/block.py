@@ -1,6 +1,6 @@
 """The Hamburger block: bread, ham, (cheese,) bread around a shortcut; versions v1, v2 and v2+."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -21,10 +21,11 @@ Bases = Tensor | tuple[Tensor, Tensor]
 class Hamburger(nn.Module):
     """Global context by matrix decomposition (Geng et al. 2021): ``x + gate * bread(ham(bread(x)))``.
 
-    ``conv(in, out)`` builds a 1x1 convolution without bias; its weight is read once per forward, through
-    ``effective_weight()`` where the module has one (spectral norm). ``lower_conv`` takes its place in front of the
-    decomposition and may have a bias (the official segmentation code). ``norm(channels)`` builds what stands behind
-    the upper bread (v1) or inside the cheese (v2, v2+), called as ``norm(y, condition)`` when a condition is given.
+    ``conv(in, out)`` builds a 1x1 convolution without bias; its weight is read once per forward: from ``weights`` where
+    it is among them, through ``effective_weight()`` where the module has one (spectral norm). ``lower_conv`` takes its
+    place in front of the decomposition and may have a bias (the official segmentation code). ``norm(channels)`` builds
+    what stands behind the upper bread (v1) or inside the cheese (v2, v2+), called as ``norm(y, condition, weights)``
+    when a condition is given.
     ``gate`` multiplies the branch by a learnt scalar that starts at 0; v2+ also learns the shortcut's factor.
     ``final_relu``: the output goes through ReLU. ``positions`` (height x width) is needed for persistent bases in
     channel or dual mode only, ``update_in`` is explained at ``Ham``. Raises ConfigError when channels do not divide.
@@ -66,28 +67,6 @@ class Hamburger(nn.Module):
         self.gate = nn.Parameter(torch.zeros(())) if gate else None
         self.shortcut = nn.Parameter(torch.ones(())) if config.version == "v2+" else None
 
-    @property
-    def track_error(self) -> bool:
-        """Whether a forward keeps ``reconstruction_error``; off by default, when it costs nothing."""
-        return self.ham.track_error
-
-    @track_error.setter
-    def track_error(self, on: bool) -> None:
-        for ham in self._hams():
-            ham.track_error = on
-
-    @property
-    def reconstruction_error(self) -> Tensor | None:
-        """|x - reconstruction| / |x| over the batch of the last tracked forward: a scalar on the device, or None."""
-        energies = [ham.error_energy for ham in self._hams() if ham.error_energy is not None]
-        if not energies:
-            return None
-        error, energy = torch.stack(energies).sum(dim=0)
-        return (error / energy.clamp(min=torch.finfo(energy.dtype).tiny)).sqrt()
-
-    def _hams(self) -> list[Ham]:
-        return [self.ham] if self.channel_ham is None else [self.ham, self.channel_ham]
-
     def draw_bases(
         self,
         batch: int,
@@ -107,28 +86,34 @@ class Hamburger(nn.Module):
             return bases
         return bases, self.channel_ham.draw_bases(batch, height * width, device, generator)
 
-    def forward(self, x: Tensor, condition: Tensor | None = None, bases: Bases | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor | None = None,
+        bases: Bases | None = None,
+        weights: Mapping[nn.Module, Tensor] | None = None,
+    ) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W] in the memory format of x; ``bases`` as ``draw_bases`` makes them."""
-        x, tokens = self.latent_tokens(x)
+        x, tokens = self.latent_tokens(x, weights)
         first = self.upper_bread if self.cheese is None else self.cheese
         with without_autocast(x.device):
-            left, right = self.thin_factors(tokens, _weight(first).flatten(1), bases)
+            left, right = self.thin_factors(tokens, _weight(first, weights).flatten(1), bases)
         if self.cheese is None and self.norm is None:
             return self._finish(x, left, right)
         y = thin_product(left, right, like=x)
         if self.norm is not None:
-            y = self.norm(y) if condition is None else self.norm(y, condition)
+            y = self.norm(y) if condition is None else self.norm(y, condition, weights)
         if self.cheese is None:
             return self._add(x, y)
         tokens = F.relu(y).flatten(2).mT
-        return self._finish(x, tokens, _weight(self.upper_bread).flatten(1).expand(x.shape[0], -1, -1))
+        return self._finish(x, tokens, _weight(self.upper_bread, weights).flatten(1).expand(x.shape[0], -1, -1))
 
-    def latent_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def latent_tokens(self, x: Tensor, weights: Mapping[nn.Module, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """x and the lower bread's output as tokens [B, N, L] of the decomposition: float32 at least, >= 0 for NMF.
 
         A channels-last map is a matrix of rows, which ``fork`` makes use of.
         """
-        weight, bias = _weight(self.lower_bread), getattr(self.lower_bread, "bias", None)
+        weight, bias = _weight(self.lower_bread, weights), getattr(self.lower_bread, "bias", None)
         as_rows = bias is None and x.is_contiguous(memory_format=torch.channels_last) and x.dtype == _matmul_dtype(x)
         if as_rows:
             with without_autocast(x.device):
@@ -211,7 +196,9 @@ def _cheese_dim(latent: int, config: HamburgerConfig) -> int:
     return latent // config.cheese_factor
 
 
-def _weight(conv: nn.Module) -> Tensor:
+def _weight(conv: nn.Module, weights: Mapping[nn.Module, Tensor] | None) -> Tensor:
+    if weights is not None and conv in weights:
+        return weights[conv]
     effective: Callable[[], Tensor] | None = getattr(conv, "effective_weight", None)
     if effective is not None:
         return effective()

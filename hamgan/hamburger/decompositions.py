@@ -22,8 +22,6 @@ Gradient = Literal["one_step", "unrolled"]
 EPS = 1e-6
 # F.normalize's own floor: columns of x far below EPS keep their direction.
 TOKEN_EPS = 1e-12
-LARGE_SAMPLE = 2**17
-"""Coefficients of a sample, N x R: below, a CPU loses more by more operators than it gains by keeping to a cache."""
 
 
 class FactorFunction(Protocol):
@@ -103,47 +101,16 @@ def nmf_step(
     return bases * (tokens.mT @ coefficients) / (bases @ gram + eps), coefficients
 
 
-def _nmf_constants(
-    tokens: Tensor, bases: Tensor, steps: int, temperature: float, keep_scale: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(coefficients, bases, scale) after ``steps`` updates and the last one of the coefficients, without gradient.
+def _nmf_constants(tokens: Tensor, bases: Tensor, steps: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (coefficients, bases, scale) after ``steps`` times `nmf_step` and a last update of the coefficients.
 
-    One sample after the other where a core's cache then holds what every step goes through: at N = 64x64 and R = 32
-    0.86 of the time for D = 32 and 0.92 for D = 256 (one thread); the same numbers. Without ``keep_scale`` the scale is
-    scratch.
-    """
-    (batch, count, _), rank = tokens.shape, bases.shape[2]
-    together = torch.compiler.is_compiling() or tokens.device.type != "cpu" or torch.get_num_threads() > 1
-    size = batch if together or count * rank < LARGE_SAMPLE else 1
-    projection = tokens.new_empty(batch, count, rank)
-    scale = tokens.new_empty(batch if keep_scale else size, count, rank)
-    denominator = tokens.new_empty(size, count, rank)
-    if size == batch:
-        return projection, _nmf_into(tokens, bases, projection, scale, denominator, steps, temperature), scale
-    finals = [
-        _nmf_into(*sample, scale[index if keep_scale else 0], denominator[0], steps, temperature)
-        for index, sample in enumerate(zip(tokens, bases, projection, strict=True))
-    ]
-    return projection, torch.stack(finals), scale
-
-
-def _nmf_into(
-    tokens: Tensor,
-    bases: Tensor,
-    projection: Tensor,
-    coefficients: Tensor,
-    denominator: Tensor,
-    steps: int,
-    temperature: float,
-) -> Tensor:
-    """``nmf_step`` in three buffers [.., N, R], for on a CPU fresh memory for every product cost a seventh of the time.
-
-    Leaves the coefficients in ``projection`` and the scale in ``coefficients``; returns the bases [.., D, R].
+    Without gradient, in three buffers [B, N, R]: on a CPU fresh memory for every product cost a seventh of the time.
+    ``coefficients = scale * (tokens @ bases)``.
     """
     eps = tokens.new_full((), EPS)  # a number would be made a tensor, of float64, by every sum: 4 % of the time
-    torch.matmul(tokens, bases, out=projection)
-    logits = projection if temperature == 1 else torch.mul(projection, temperature, out=denominator)
-    torch.softmax(logits, dim=-1, out=coefficients)
+    projection = tokens @ bases
+    coefficients = torch.softmax(projection if temperature == 1 else temperature * projection, dim=-1)
+    denominator = torch.empty_like(projection)
     for _ in range(steps):
         torch.matmul(coefficients, bases.mT @ bases, out=denominator)
         coefficients.mul_(projection).div_(denominator.add_(eps))
@@ -151,8 +118,8 @@ def _nmf_into(
         bases = target.mul_(bases).div_((bases @ (coefficients.mT @ coefficients)).add_(eps))
         torch.matmul(tokens, bases, out=projection)
     torch.matmul(coefficients, bases.mT @ bases, out=denominator)
-    projection.mul_(coefficients.div_(denominator.add_(eps)))
-    return bases
+    scale = coefficients.div_(denominator.add_(eps))
+    return projection.mul_(scale), bases, scale
 
 
 def nmf_factors(
@@ -163,10 +130,11 @@ def nmf_factors(
     With ``one_step`` bases and scale are constants, so the coefficients are linear in the tokens.
     """
     if gradient == "one_step":
-        wanted = torch.is_grad_enabled() and tokens.requires_grad
         with torch.no_grad():
-            coefficients, bases, scale = _nmf_constants(tokens.detach(), bases, steps, temperature, wanted)
-        return linear_coefficients(tokens, coefficients, bases, scale) if wanted else coefficients, bases
+            coefficients, bases, scale = _nmf_constants(tokens.detach(), bases, steps, temperature)
+        if torch.is_grad_enabled() and tokens.requires_grad:
+            coefficients = linear_coefficients(tokens, coefficients, bases, scale)
+        return coefficients, bases
     projection = tokens @ bases
     coefficients = F.softmax(temperature * projection, dim=-1)
     for _ in range(steps):

@@ -1,6 +1,8 @@
 """The decomposition as a module: who draws the initial bases, which steps run, and how persistent bases move."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -34,9 +36,6 @@ class Ham(nn.Module):
         super().__init__()
         self.config = config
         self.update_in = update_in
-        self.track_error = False
-        """Keep ``error_energy`` of the last forward: (|x - reconstruction|^2, |x|^2), on the device."""
-        self.error_energy: Tensor | None = None
         self._fixed: dict[tuple[int, torch.device], Tensor] = {}
         self._factors = _factor_function(config)
         if config.bases == "random":
@@ -94,8 +93,6 @@ class Ham(nn.Module):
         coefficients, final = self._factors(tokens, bases.to(tokens.dtype), steps, config.gradient, temperature)
         if self.bases is not None and self.training == (self.update_in == "train"):
             self.update_bases(final)
-        if self.track_error:
-            self.error_energy = _error_energy(tokens, coefficients, final)
         return coefficients, final
 
     @torch.no_grad()
@@ -116,9 +113,35 @@ def _factor_function(config: HamburgerConfig) -> FactorFunction:
     return vq_factors if config.decomposition == "vq" else nmf_factors
 
 
+@contextlib.contextmanager
+def measured_reconstruction(block: nn.Module) -> Iterator[list[Tensor]]:
+    """Measure how well every `Ham` inside a block reconstructs in the forwards of this context.
+
+    Yields a list that takes (|x - reconstruction|^2, |x|^2) of each decomposition, on the device; see
+    `reconstruction_error`.
+    """
+    energies: list[Tensor] = []
+
+    def record(_: nn.Module, inputs: tuple[Tensor, ...], factors: tuple[Tensor, Tensor]) -> None:
+        energies.append(_error_energy(inputs[0], *factors))
+
+    hooks = [ham.register_forward_hook(record) for ham in block.modules() if isinstance(ham, Ham)]
+    try:
+        yield energies
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def reconstruction_error(energies: list[Tensor]) -> Tensor:
+    """Return |x - reconstruction| / |x| over what `measured_reconstruction` took, a scalar on the device."""
+    error, energy = torch.stack(energies).sum(dim=0)
+    return (error / energy.clamp(min=torch.finfo(energy.dtype).tiny)).sqrt()
+
+
 @torch.no_grad()
 def _error_energy(tokens: Tensor, coefficients: Tensor, bases: Tensor) -> Tensor:
-    """(|x - CB^T|^2, |x|^2) over the batch from R x R products, without making the reconstruction."""
+    """Return (|x - CB^T|^2, |x|^2) over the batch from R x R products, without making the reconstruction."""
     energy = tokens.square().sum()
     cross = (coefficients * (tokens @ bases)).sum()
     model = ((coefficients.mT @ coefficients) * (bases.mT @ bases)).sum()

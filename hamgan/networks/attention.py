@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hamgan.networks.spectral_norm import Weights
+
 
 class SelfAttention(nn.Module):
     """Non-local block with 2x2-pooled keys and values (SAGAN, section 3; BigGAN's widths C/8 and C/2).
@@ -21,11 +23,17 @@ class SelfAttention(nn.Module):
         self.output = conv(channels // 2, channels)
         self.gate = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x: Tensor, condition: Tensor | None = None, bases: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor | None = None,
+        bases: Tensor | None = None,
+        weights: Weights | None = None,
+    ) -> Tensor:
         batch, _, height, width = x.shape  # condition and bases are for Hamburgers only
-        query = self.query(x).flatten(2)
-        key = F.max_pool2d(self.key(x), 2).flatten(2)
-        value = F.max_pool2d(self.value(x), 2).flatten(2)
-        weights = (query.mT @ key).softmax(dim=-1)
-        mixed = (value @ weights.mT).view(batch, -1, height, width)
-        return x + self.gate * self.output(mixed)
+        query = self.query(x, weights).flatten(2)
+        key = F.max_pool2d(self.key(x, weights), 2).flatten(2)
+        value = F.max_pool2d(self.value(x, weights), 2).flatten(2)
+        attention = (query.mT @ key).softmax(dim=-1)
+        mixed = (value @ attention.mT).view(batch, -1, height, width)
+        return x + self.gate * self.output(mixed, weights)

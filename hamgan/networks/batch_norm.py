@@ -1,6 +1,5 @@
 """Layers of both networks: batch norm, attention, residual blocks; `spectral` has the normalised ones."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hamgan.config import NormConfig, SpectralNormConfig
-from hamgan.networks.spectral_norm import SpectralLinear, spectral_products
+from hamgan.hamburger.precision import without_autocast
+from hamgan.networks.spectral_norm import SpectralLinear, Weights
 
 
 def _processes() -> int:
@@ -105,8 +105,8 @@ class BatchNorm(nn.Module):
         scale = gain * torch.rsqrt(self.get_buffer("running_var") + self.eps)
         return scale, bias - self.get_buffer("running_mean") * scale
 
-    def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What `affine` takes, [C] or [B, C]; the kinds of conditioning differ in it."""
+    def gain_and_bias(self, condition: Tensor | None, weights: Weights | None) -> tuple[Tensor, Tensor]:
+        """Return what `affine` takes, [C] or [B, C]; the kinds of conditioning differ in it."""
         raise NotImplementedError
 
 
@@ -123,8 +123,8 @@ class PlainBatchNorm(BatchNorm):
         self.gain = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The learnt ones, whatever the condition."""
+    def gain_and_bias(self, condition: Tensor | None, weights: Weights | None) -> tuple[Tensor, Tensor]:
+        """Return the learnt ones, whatever the condition."""
         return self.gain, self.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,28 +141,15 @@ class SharedConditionBatchNorm(BatchNorm):
         super().__init__(channels, norm)
         self.gain = SpectralLinear(condition_dim, channels, spectral, bias=False)
         self.bias = SpectralLinear(condition_dim, channels, spectral, bias=False)
-        self.gain.grouped = self.bias.grouped = False  # `spectral_products` divides their results instead
-        self.ahead: list[tuple[Tensor, Tensor]] = []
-        """Gain and bias: at most one pair, made before the next call instead of in it (`Generator`)."""
 
-    def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Linear in the condition [B, dim]."""
-        if self.ahead:
-            return self.ahead.pop()
+    def gain_and_bias(self, condition: Tensor | None, weights: Weights | None) -> tuple[Tensor, Tensor]:
+        """Return gain and bias of the condition [B, dim], in the weights' precision."""
         assert condition is not None
-        return gains_and_biases([self], condition[None], [0])[0]
+        with without_autocast(condition.device):
+            return 1.0 + self.gain(condition, weights), self.bias(condition, weights)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        return self.affine(x, *self.gain_and_bias(condition))
-
-
-def gains_and_biases(
-    norms: Sequence[SharedConditionBatchNorm], conditions: Tensor, indices: Sequence[int]
-) -> list[tuple[Tensor, Tensor]]:
-    """Gain and bias [B, C] of every norm for its ``conditions[index]`` [B, dim], in one go."""
-    layers = [layer for norm in norms for layer in (norm.gain, norm.bias)]
-    products = spectral_products(layers, conditions, [index for index in indices for _ in range(2)])
-    return [(1.0 + gain, bias) for gain, bias in zip(products[::2], products[1::2], strict=True)]
+    def forward(self, x: Tensor, condition: Tensor, weights: Weights | None = None) -> Tensor:
+        return self.affine(x, *self.gain_and_bias(condition, weights))
 
 
 def class_rows(table: Tensor, labels: Tensor) -> Tensor:
@@ -181,13 +168,13 @@ class PerClassBatchNorm(BatchNorm):
         self.gamma = nn.Parameter(torch.ones(classes, channels))
         self.beta = nn.Parameter(torch.zeros(classes, channels))
 
-    def gain_and_bias(self, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Rows of the tables for labels."""
+    def gain_and_bias(self, condition: Tensor | None, weights: Weights | None) -> tuple[Tensor, Tensor]:
+        """Return the tables' rows of labels."""
         assert condition is not None
         return class_rows(self.gamma, condition), class_rows(self.beta, condition)
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        return self.affine(x, *self.gain_and_bias(labels))
+    def forward(self, x: Tensor, labels: Tensor, weights: Weights | None = None) -> Tensor:
+        return self.affine(x, *self.gain_and_bias(labels, weights))
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hamgan.networks.spectral_norm import SpectralConv2d
+from hamgan.networks.spectral_norm import SpectralConv2d, Weights
 
 ConvFactory = Callable[..., SpectralConv2d]
 
@@ -27,10 +27,10 @@ class GeneratorBlock(nn.Module):
         self.conv2 = conv(outputs, outputs, 3)
         self.shortcut = conv(inputs, outputs, 1, resample="up")
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        y = self.conv1(F.relu(self.norm1(x, condition)))
-        y = self.conv2(F.relu(self.norm2(y, condition)))
-        return y + self.shortcut(x)
+    def forward(self, x: Tensor, condition: Tensor, weights: Weights) -> Tensor:
+        y = self.conv1(F.relu(self.norm1(x, condition, weights)), weights)
+        y = self.conv2(F.relu(self.norm2(y, condition, weights)), weights)
+        return y + self.shortcut(x, weights)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -48,7 +48,7 @@ class DiscriminatorBlock(nn.Module):
         self.conv2 = conv(outputs, outputs, 3, resample=resample)
         self.shortcut = conv(inputs, outputs, 1, resample=resample) if down or inputs != outputs else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(x if self.first else F.relu(x))
-        y = self.conv2(F.relu(y))
-        return y + (x if self.shortcut is None else self.shortcut(x))
+    def forward(self, x: Tensor, weights: Weights) -> Tensor:
+        y = self.conv1(x if self.first else F.relu(x), weights)
+        y = self.conv2(F.relu(y), weights)
+        return y + (x if self.shortcut is None else self.shortcut(x, weights))

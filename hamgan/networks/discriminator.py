@@ -10,7 +10,7 @@ from hamgan.config import DiscriminatorConfig
 from hamgan.networks.blocks import DiscriminatorBlock
 from hamgan.networks.context import Bases, context_block, draw_bases
 from hamgan.networks.initialise import initialise
-from hamgan.networks.spectral_norm import SpectralConv2d, SpectralEmbedding, SpectralLinear, normalise_together
+from hamgan.networks.spectral_norm import SpectralConv2d, SpectralEmbedding, SpectralLinear, effective_weights
 
 DISCRIMINATOR_WIDTHS = {
     32: (4, 4, 4, 4),
@@ -53,15 +53,16 @@ class Discriminator(nn.Module):
         return draw_bases(self.contexts, batch, device, generator)
 
     def forward(self, images: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
-        normalise_together(self)
+        weights = effective_weights(self)
         x = images.contiguous(memory_format=self.memory_format)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, weights)
             size = str(x.shape[-1])
             # The last block keeps the resolution: a context block stands after the first of its size.
             if block.down and size in self.contexts:
-                x = self.contexts[size](x, None, bases.get(size) if bases else None)
+                x = self.contexts[size](x, None, bases.get(size) if bases else None, weights)
         # Sum, not mean (both references); logits and losses in float32 under autocast.
         with torch.autocast(x.device.type, enabled=False):
             features = F.relu(x if x.dtype == torch.float64 else x.float()).sum(dim=(2, 3))
-            return self.linear(features).squeeze(1) + (self.class_embedding(labels) * features).sum(dim=1)
+            projection = (self.class_embedding(labels, weights) * features).sum(dim=1)
+            return self.linear(features, weights).squeeze(1) + projection

@@ -17,12 +17,11 @@ from hamgan.networks.batch_norm import (
     PlainBatchNorm,
     SharedConditionBatchNorm,
     class_rows,
-    gains_and_biases,
 )
 from hamgan.networks.blocks import GeneratorBlock, NormFactory
 from hamgan.networks.context import Bases, context_block, draw_bases
 from hamgan.networks.initialise import initialise
-from hamgan.networks.spectral_norm import SpectralConv2d, SpectralLinear, normalise_together, normalised_layers
+from hamgan.networks.spectral_norm import SpectralConv2d, SpectralLinear, effective_weights
 
 START = 4  # height and width of the generator's first feature map
 
@@ -91,38 +90,22 @@ class Generator(nn.Module):
         first, *chunks = z.split(self.chunk, dim=1)
         return first, [torch.cat([embedded, chunk], dim=1) for chunk in chunks]
 
-    def _condition_norms(self, conditions: list[Tensor]) -> None:
-        """Make what norms with spectral norm take from the conditions in one go: apart, calls are most of its time."""
-        norms, indices = [], []
-        for index, block in enumerate(self.blocks):
-            size = str(START * 2 ** (index + 1))
-            modules = [block, self.contexts[size]] if size in self.contexts else [block]
-            for part in (part for module in modules for part in module.modules()):
-                if isinstance(part, SharedConditionBatchNorm) and normalised_layers(part):
-                    norms.append(part)
-                    indices.append(index)
-        if norms:
-            pairs = gains_and_biases(norms, torch.stack(conditions), indices)
-            for norm, pair in zip(norms, pairs, strict=True):
-                norm.ahead[:] = [pair]
-
     def draw_bases(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Bases:
         """Random initial bases for every Hamburger, as `forward` takes them."""
         return draw_bases(self.contexts, batch, device, generator)
 
     def forward(self, z: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
-        normalise_together(self)
+        weights = effective_weights(self)
         first, conditions = self.conditions(z, labels)
-        self._condition_norms(conditions)
-        x = self.linear(first).view(z.shape[0], -1, START, START)
+        x = self.linear(first, weights).view(z.shape[0], -1, START, START)
         # A [B, C, 4, 4] view of the linear layer's rows; from here on convolutions keep the format.
         x = x.contiguous(memory_format=self.memory_format)
         for block, condition in zip(self.blocks, conditions, strict=True):
-            x = block(x, condition)
+            x = block(x, condition, weights)
             size = str(x.shape[-1])
             if size in self.contexts:
-                x = self.contexts[size](x, condition, bases.get(size) if bases else None)
-        return torch.tanh(self.output_conv(F.relu(self.output_norm(x))))
+                x = self.contexts[size](x, condition, bases.get(size) if bases else None, weights)
+        return torch.tanh(self.output_conv(F.relu(self.output_norm(x)), weights))
 
 
 def standing_statistics(generator: Generator, batches: list[tuple[Tensor, Tensor]]) -> None:

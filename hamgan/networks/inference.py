@@ -1,8 +1,7 @@
-"""The generator's evaluation forward in a form for sampling: the same images, fewer passes over weights and memory.
+"""Run the generator for sampling: the same images as the form that trains, with fewer passes over weights and memory.
 
-Against the form that is trained: weights are divided by their singular values once and for all; the kernels that do
-nearest up-sampling and a 3x3 convolution at once (4/9 of the multiplications) are made once; on small maps each phase
-of the output is a convolution of its own; everything elementwise happens in place; the shortcut is added at the small
+Weights are divided by their singular values once and for all, the kernels that do nearest up-sampling and a 3x3
+convolution at once are made once, everything elementwise happens in place, and the shortcut is added at the small
 resolution.
 """
 
@@ -25,21 +24,6 @@ LARGEST_CHUNK = 4
 which costs a whole chunk, is not left waiting for fifteen others."""
 HEAP_BYTES = 2**25
 """The largest block that glibc keeps for reuse; larger ones cost a page fault per 4 KiB at every allocation."""
-SMALL_MAP = 8
-"""Up to this height the four phases of an up-sampled convolution are convolutions of their own: 0.26 (4x4) and 0.46
-(8x8) of the time of the one transposed convolution that does larger maps (width 64, batch 4, one core; 0.5 and 1.3 at
-width 16)."""
-PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
-
-# Output row 2i + a of an up-sampled 3-tap convolution sees the input rows i - 1 + a and i + a; [phase, tap, weight].
-_PHASE_TAPS = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1.0, 1, 0], [0, 0, 1]]])
-
-
-def phase_kernel(weight: Tensor) -> Tensor:
-    """The 2x2 kernel [4 * out, in, 2, 2] of a 3x3 one behind nearest 2x up-sampling, phase by phase (rows first)."""
-    taps = _PHASE_TAPS.to(weight)
-    kernel = torch.einsum("apy,bqx,oiyx->aboipq", taps, taps, weight)
-    return kernel.reshape(-1, *kernel.shape[3:]).contiguous(memory_format=torch.channels_last)
 
 
 def fold_spectral_norm(network: Generator) -> Generator:
@@ -60,12 +44,12 @@ class InferenceNorm(nn.Module):
 
     def factors(self, condition: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift, [B, C, 1, 1] or [C, 1, 1], in the type of ``like`` [B, ...]."""
-        pair = self.norm.merge(*self.norm.gain_and_bias(condition))
+        pair = self.norm.merge(*self.norm.gain_and_bias(condition, None))
         scale, shift = (part[..., None, None].to(like.dtype) for part in pair)
         return scale, shift
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Normalised x, in its own memory."""
+    def forward(self, x: Tensor, condition: Tensor | None = None, weights: None = None) -> Tensor:
+        """Return normalised x, in its own memory."""
         scale, shift = self.factors(condition, x)
         return torch.addcmul(shift, x, scale, out=x)
 
@@ -76,14 +60,11 @@ class InferenceBlock(nn.Module):
     ``after`` is a norm without condition that stands behind the block and is taken into its weights.
     """
 
-    def __init__(self, block: GeneratorBlock, size: int, after: BatchNorm | None = None) -> None:
-        """``size``: height of the block's input."""
+    def __init__(self, block: GeneratorBlock, after: BatchNorm | None = None) -> None:
         super().__init__()
         self.norm1, self.norm2 = InferenceNorm(block.norm1), InferenceNorm(block.norm2)
-        self.small = size <= SMALL_MAP
         weight = block.conv1.weight
-        taps = resampling_taps("up").to(weight)
-        self.register_buffer("kernel", phase_kernel(weight) if self.small else resampling_kernel(weight, taps, up=True))
+        self.register_buffer("kernel", resampling_kernel(weight, resampling_taps("up").to(weight), up=True))
         self.bias = block.conv1.bias
         second: Tensor = block.conv2.weight
         shortcut = block.shortcut.weight.flatten(1)
@@ -91,7 +72,7 @@ class InferenceBlock(nn.Module):
         assert block.shortcut.bias is not None
         bias = block.conv2.bias + block.shortcut.bias
         if after is not None:
-            scale, shift = after.merge(*after.gain_and_bias())
+            scale, shift = after.merge(*after.gain_and_bias(None, None))
             second, shortcut = second * scale[:, None, None, None], shortcut * scale[:, None]
             bias = bias * scale + shift
         self.register_buffer("second", second)
@@ -106,27 +87,11 @@ class InferenceBlock(nn.Module):
         shortcut = F.linear(x.permute(0, 2, 3, 1), self.get_buffer("shortcut"))
         x = self.norm1(x, condition).relu_()
         scale, shift = self.norm2.factors(condition, x)
-        y = self._by_phases(x, scale, shift) if self.small else self._at_once(x, scale, shift)
+        y = F.conv_transpose2d(x, self.get_buffer("kernel"), self.bias, stride=2, padding=1)
+        y = torch.addcmul(shift, y, scale, out=y)
         y = F.conv2d(y.relu_(), self.get_buffer("second"), self.get_buffer("second_bias"), padding=1)
         y = y.contiguous(memory_format=torch.channels_last)  # no copy, unless a library answered in another format
         y.permute(0, 2, 3, 1).view(batch, height, 2, width, -1).add_(shortcut[:, :, None])
-        return y
-
-    def _at_once(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """Up-sampling, first convolution and second norm: [B, in, H, W] -> [B, out, 2H, 2W], channels last."""
-        y = F.conv_transpose2d(x, self.get_buffer("kernel"), self.bias, stride=2, padding=1)
-        return torch.addcmul(shift, y, scale, out=y)
-
-    def _by_phases(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """The same; every phase goes straight to its places."""
-        batch, _, height, width = x.shape
-        kernels = self.get_buffer("kernel").chunk(4)
-        shape = (batch, len(kernels[0]), 2 * height, 2 * width)
-        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        padded = F.pad(x, (1, 1, 1, 1))
-        for (a, b), kernel in zip(PHASES, kernels, strict=True):
-            window = padded[:, :, a : a + height + 1, b : b + width + 1]
-            torch.addcmul(shift, F.conv2d(window, kernel, self.bias), scale, out=y[:, :, a::2, b::2])
         return y
 
 
@@ -164,7 +129,7 @@ class InferenceGenerator(nn.Module):
         self.output_norm = None if inside else InferenceNorm(norm)
         last = len(network.blocks) - 1
         blocks = [
-            InferenceBlock(block, START * 2**index, norm if inside and index == last else None)
+            InferenceBlock(block, norm if inside and index == last else None)
             for index, block in enumerate(self.network.blocks)
             if isinstance(block, GeneratorBlock)
         ]

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -11,9 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from hamgan.config import TrainConfig
-from hamgan.hamburger import Hamburger
+from hamgan.hamburger import Hamburger, measured_reconstruction, reconstruction_error
 from hamgan.networks import Bases, Discriminator, Generator
-from hamgan.networks.spectral_norm import SpectralWeight, iterate_together, normalised_layers
 from hamgan.training.augment import augment
 from hamgan.training.losses import discriminator_loss, generator_loss
 from hamgan.training.optimiser import make_adam
@@ -59,21 +58,20 @@ class GanStep:
     """
 
     def __init__(
-        self, generator: Generator, discriminator: Discriminator, train: TrainConfig, accelerator: Accelerator
+        self, generator: Generator, discriminator: Discriminator, config: TrainConfig, accelerator: Accelerator
     ) -> None:
-        self.train, self.accelerator = train, accelerator
+        self.config, self.accelerator = config, accelerator
         self.generator = generator.to(accelerator.device).train()
         self.discriminator = discriminator.to(accelerator.device).train()
-        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False) if train.ema_decay else None
-        self.generator_optimizer = self._make_optimizer(generator, train.generator_lr)
-        self.discriminator_optimizer = self._make_optimizer(discriminator, train.discriminator_lr)
-        self._normalised = self._normalised_together()
-        self.penalised = train.r1_gamma > 0 or train.r2_gamma > 0
+        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False) if config.ema_decay else None
+        self.generator_optimizer = self._make_optimizer(generator, config.generator_lr)
+        self.discriminator_optimizer = self._make_optimizer(discriminator, config.discriminator_lr)
+        self.penalised = config.r1_gamma > 0 or config.r2_gamma > 0
         # LeCam's averages of D's logits: real, fake.
         self.logit_averages = torch.zeros(2, device=accelerator.device)
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
-        if train.compile:
+        if config.compile:
             # Backward without autocast, as eager. By default it takes that of the forward, and so gradients in bf16 of
             # what is float32 there, kernels and logits among it.
             torch._functorch.config.backward_pass_autocast = "off"
@@ -88,7 +86,7 @@ class GanStep:
         self._discriminator_stepper = accelerator.prepare_optimizer(self.discriminator_optimizer)
 
     def _make_optimizer(self, network: nn.Module, lr: float) -> torch.optim.Adam:
-        return make_adam(network, self.train, lr)
+        return make_adam(network, self.config, lr)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -106,17 +104,11 @@ class GanStep:
         """The network to sample from: the average of G, or G itself where none is kept."""
         return self.generator if self.average is None else self.average
 
-    def _normalised_together(self) -> list[SpectralWeight]:
-        """The layers whose power iterations both networks' forwards of a half step share: half of the calls."""
-        layers = [*normalised_layers(self.generator), *normalised_layers(self.discriminator)]
-        alike = all(layer.config == layers[0].config for layer in layers)
-        return layers if alike and not self.train.compile else []
-
     def scale_learning_rates(self, factor: float) -> None:
         """Set both learning rates to a multiple of the configured ones."""
         for optimizer, lr in (
-            (self.generator_optimizer, self.train.generator_lr),
-            (self.discriminator_optimizer, self.train.discriminator_lr),
+            (self.generator_optimizer, self.config.generator_lr),
+            (self.discriminator_optimizer, self.config.discriminator_lr),
         ):
             for group in optimizer.param_groups:
                 group["lr"] = lr * factor
@@ -131,7 +123,7 @@ class GanStep:
                 loss, logit_means = self._discriminator_loss(batch, report)
                 self.accelerator.backward(loss / len(batches))
             means.append(logit_means)
-        if self.train.lecam:
+        if self.config.lecam:
             self._update_logit_averages(torch.stack(means).mean(0))
         self.accelerator.unscale_gradients(self._discriminator_stepper)
         if report:
@@ -140,7 +132,6 @@ class GanStep:
 
     def _discriminator_loss(self, batch: DiscriminatorBatch, report: bool) -> tuple[Tensor, Tensor]:
         """The loss, and the means of D's logits: real, fake [2]."""
-        iterate_together(self._normalised)
         with torch.no_grad(), self.accelerator.autocast(), self._measured("g", self.generator, report):
             fake = self.generator(batch.latents, batch.fake_labels, batch.generator_bases)
         if report:
@@ -148,37 +139,37 @@ class GanStep:
         # One concatenated forward: DDP allows one per backward, and batches twice as large are faster.
         images = augment(torch.cat([fake.to(batch.images.dtype), batch.images]), batch.augmentation)
         labels = torch.cat([batch.fake_labels, batch.labels])
-        train = self.train
+        config = self.config
         images.requires_grad_(self.penalised)
         with self.accelerator.autocast(), self._measured("d", self.discriminator, report):
             logits = self._discriminator(images, labels, batch.bases)
         logits_fake, logits_real = logits.split([len(fake), len(batch.images)])
-        loss = adversarial = discriminator_loss(train.loss, logits_real, logits_fake)
+        loss = adversarial = discriminator_loss(config.loss, logits_real, logits_fake)
         if self.penalised:
             # |grad D|^2 per image: the gradient of the summed logits holds each image's own.
             loss = loss + self._gradient_penalties(logits_fake, logits_real, images)
-        if train.lecam:
-            loss = loss + train.lecam * lecam(logits_real, logits_fake, *self.logit_averages)
+        if config.lecam:
+            loss = loss + config.lecam * lecam(logits_real, logits_fake, *self.logit_averages)
         mean_real, mean_fake = logits_real.detach().mean(), logits_fake.detach().mean()
         self._record(d_loss=adversarial, logits_real=mean_real, logits_fake=mean_fake)
         return loss, torch.stack([mean_real, mean_fake])
 
     def _gradient_penalties(self, logits_fake: Tensor, logits_real: Tensor, images: Tensor) -> Tensor:
         penalty = torch.zeros((), device=images.device)
-        if self.train.r1_gamma:
+        if self.config.r1_gamma:
             # The penalty averages over all images given; generated ones have no share in the real logits.
             r1 = gradient_penalty(logits_real, images) * len(images) / len(logits_real)
             self._record(r1=r1)
-            penalty = penalty + self.train.r1_gamma * r1
-        if self.train.r2_gamma:
+            penalty = penalty + self.config.r1_gamma * r1
+        if self.config.r2_gamma:
             r2 = gradient_penalty(logits_fake, images) * len(images) / len(logits_fake)
             self._record(r2=r2)
-            penalty = penalty + self.train.r2_gamma * r2
+            penalty = penalty + self.config.r2_gamma * r2
         return penalty
 
     def _update_logit_averages(self, means: Tensor) -> None:
         means = self.accelerator.reduce(means, reduction="mean")
-        self.logit_averages.lerp_(means.to(self.logit_averages.dtype), 1.0 - self.train.lecam_decay)
+        self.logit_averages.lerp_(means.to(self.logit_averages.dtype), 1.0 - self.config.lecam_decay)
 
     def generator_step(self, batches: Sequence[GeneratorBatch], report: bool = False) -> None:
         """One optimiser step of G over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""
@@ -189,16 +180,15 @@ class GanStep:
                 loss = self._generator_loss(batch)
                 self.accelerator.backward(loss / len(batches))
         self.accelerator.unscale_gradients(self._generator_stepper)
-        if self.train.orthogonal_regularisation:
+        if self.config.orthogonal_regularisation:
             shared = getattr(self.generator, "class_embedding", None)
             exclude = {id(shared.weight)} if shared is not None else set()
-            add_orthogonal_gradient(self.generator, self.train.orthogonal_regularisation, exclude)
+            add_orthogonal_gradient(self.generator, self.config.orthogonal_regularisation, exclude)
         if report:
             self._record_gradient_norm("g_gradient_norm", self.generator)
         self._generator_stepper.step()
 
     def _generator_loss(self, batch: GeneratorBatch) -> Tensor:
-        iterate_together(self._normalised)
         with self.accelerator.autocast():
             fake = self._generator(batch.latents, batch.labels, batch.generator_bases)
             images, labels = fake, batch.labels
@@ -208,12 +198,12 @@ class GanStep:
             # D itself, not its distributed wrapper: its gradients are not wanted, so nothing has to be reduced.
             logits = self.discriminator(augment(images, batch.augmentation), labels, batch.bases)
         logits_fake, logits_real = logits[: len(fake)], logits[len(fake) :]
-        loss = generator_loss(self.train.loss, logits_fake, logits_real if len(logits_real) else None)
+        loss = generator_loss(self.config.loss, logits_fake, logits_real if len(logits_real) else None)
         self._record(g_loss=loss)
-        if self.train.mode_seeking:
+        if self.config.mode_seeking:
             sameness = mode_seeking(fake, batch.latents)
             self._record(mode_seeking=sameness)
-            loss = loss + self.train.mode_seeking * sameness
+            loss = loss + self.config.mode_seeking * sameness
         return loss
 
     @torch.no_grad()
@@ -221,7 +211,7 @@ class GanStep:
         """Move the average of G's weights and buffers; a plain copy before ``ema_start_kimg``."""
         if self.average is None:
             return
-        weight = 1.0 if images_seen < self.train.ema_start_kimg * 1000 else 1.0 - self.train.ema_decay
+        weight = 1.0 if images_seen < self.config.ema_start_kimg * 1000 else 1.0 - self.config.ema_decay
         average, current = _float_state(self.average), _float_state(self.generator)
         if weight == 1.0:
             torch._foreach_copy_(average, current)
@@ -272,15 +262,14 @@ class GanStep:
     @contextmanager
     def _measured(self, letter: str, network: Generator | Discriminator, report: bool) -> Iterator[None]:
         """Record how well the Hamburgers of one forward reconstruct; not of compiled ones, which it would change."""
-        contexts = network.contexts.items() if report and not self.train.compile else ()
+        contexts = network.contexts.items() if report and not self.config.compile else ()
         blocks = {size: block for size, block in contexts if isinstance(block, Hamburger)}
-        for block in blocks.values():
-            block.track_error = True
-        yield
-        for size, block in blocks.items():
-            block.track_error = False
-            if block.reconstruction_error is not None:
-                self._record(**{f"{letter}_reconstruction_{size}": block.reconstruction_error})
+        with ExitStack() as stack:
+            energies = {size: stack.enter_context(measured_reconstruction(block)) for size, block in blocks.items()}
+            yield
+        for size, found in energies.items():
+            if found:
+                self._record(**{f"{letter}_reconstruction_{size}": reconstruction_error(found)})
 
     def _synchronised(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
         return nullcontext() if last else self.accelerator.no_sync(model)

@@ -9,16 +9,23 @@ import torch
 from benchmarks.block import ATTENTION, OURS, PEER, STRAIGHTFORWARD, FlashAttention, make_blocks
 from benchmarks.command import main
 from benchmarks.straightforward import StraightforwardHamburger
-from hamgan.config import HamburgerConfig
+from hamgan.config import HamburgerConfig, SpectralNormConfig
 from hamgan.errors import ConfigError
 from hamgan.hamburger import Hamburger
 from hamgan.networks.attention import SelfAttention
+from hamgan.networks.spectral_norm import SpectralConv2d
 
 CPU = torch.device("cpu")
 
 
 def conv(inputs: int, outputs: int) -> torch.nn.Conv2d:
     return torch.nn.Conv2d(inputs, outputs, 1, bias=False)
+
+
+def unnormalised_conv(inputs: int, outputs: int) -> SpectralConv2d:
+    layer = SpectralConv2d(inputs, outputs, 1, SpectralNormConfig(enabled=False), bias=False)
+    torch.nn.init.normal_(layer.weight)
+    return layer
 
 
 def outcome(block: torch.nn.Module, x: torch.Tensor, **arguments: torch.Tensor) -> list[torch.Tensor]:
@@ -43,7 +50,7 @@ def test_the_straightforward_block_equals_ours() -> None:
 
 def test_the_fused_attention_equals_the_networks_own() -> None:
     torch.manual_seed(0)
-    fused, own = FlashAttention(16).double(), SelfAttention(16, conv).double()
+    fused, own = FlashAttention(16).double(), SelfAttention(16, unnormalised_conv).double()
     own.load_state_dict(fused.state_dict())
     for block in (fused, own):
         torch.nn.init.constant_(block.get_parameter("gate"), 0.5)

@@ -68,7 +68,8 @@ def test_fid_equals_the_matrix_part_of(library: str) -> None:
 
 
 @pytest.mark.slow
-def test_benchmark_has_a_line_per_evaluator(weights: Path) -> None:
+def test_benchmark_has_a_line_per_evaluator(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.evaluate.DIMENSION", 64)  # of 2,048 features, sqrtm takes half a minute
     options = argparse.Namespace(
         device=torch.device("cpu"), images=10, batch=5, rounds=1, weights=weights, compile=False
     )  # fmt: skip

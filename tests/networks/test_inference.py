@@ -9,7 +9,7 @@ from support.small_runs import small_config
 
 from hamgan.config import load_config
 from hamgan.networks import Generator
-from hamgan.networks.inference import InferenceGenerator, chunk_size, fold_spectral_norm, phase_kernel
+from hamgan.networks.inference import InferenceGenerator, chunk_size, fold_spectral_norm
 from hamgan.sampling import LoadedGenerator
 
 
@@ -63,16 +63,6 @@ def test_half_precision_draws_similar_images(tmp_path: Path) -> None:
     exact = generator.images(z, labels).int()
     half = LoadedGenerator(network.bfloat16(), generator.config).images(z, labels).int()
     assert 0 < (half - exact).abs().float().mean() < 4
-
-
-def test_phases_of_a_kernel_are_up_sampling_and_convolution() -> None:
-    weight, x = torch.randn(5, 3, 3, 3), torch.randn(2, 3, 4, 4)
-    expected = torch.conv2d(torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=1)
-    phases = torch.conv2d(x, phase_kernel(weight), padding=1).view(2, 2, 2, 5, 5, 5)
-    for a in (0, 1):
-        for b in (0, 1):
-            found = phases[:, a, b, :, a : a + 4, b : b + 4]
-            assert torch.allclose(found, expected[:, :, a::2, b::2], atol=1e-5)
 
 
 def test_chunks_fit_into_memory_that_is_reused() -> None:

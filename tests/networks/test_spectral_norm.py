@@ -15,8 +15,7 @@ from hamgan.networks.spectral_norm import (
     SpectralEmbedding,
     SpectralLinear,
     SpectralWeight,
-    normalise_together,
-    spectral_products,
+    effective_weights,
 )
 
 SHAPES = [(5, 7), (6, 3, 3, 3), (4, 8, 1, 1), (3, 1, 3, 3), (1, 6)]
@@ -65,19 +64,15 @@ def test_spectral_norm_and_its_closed_gradient_equal_autograd(
 
 
 def layer_and_inputs(kind: str) -> tuple[SpectralWeight, Tensor]:
-    """A layer and its input; of a small input a layer with a large weight divides that, of a large one its weight."""
     torch.manual_seed(0)
     kinds: dict[str, tuple[SpectralWeight, tuple[int, ...]]] = {
-        "linear, small": (SpectralLinear(5, 7, SpectralNormConfig()), (2, 5)),
-        "linear, large": (SpectralLinear(5, 7, SpectralNormConfig()), (9, 5)),
-        "conv, small": (SpectralConv2d(4, 6, 3, SpectralNormConfig(vector="input")), (1, 4, 5, 5)),
-        "conv, large": (SpectralConv2d(4, 6, 3, SpectralNormConfig(vector="input")), (2, 4, 8, 8)),
-        "down, small": (SpectralConv2d(4, 6, 1, SpectralNormConfig(), resample="down"), (1, 4, 4, 4)),
+        "linear": (SpectralLinear(5, 7, SpectralNormConfig()), (2, 5)),
+        "conv": (SpectralConv2d(4, 6, 3, SpectralNormConfig(vector="input")), (1, 4, 5, 5)),
+        "down, 1x1": (SpectralConv2d(4, 6, 1, SpectralNormConfig(), resample="down"), (1, 4, 4, 4)),
         "up, clamped": (SpectralConv2d(4, 6, 3, SpectralNormConfig(clamp=True), resample="up"), (1, 4, 4, 4)),
     }
     layer, shape = kinds[kind]
     layer = layer.double()
-    layer.grouped = False
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)
     return layer, torch.randn(shape, dtype=torch.float64, requires_grad=True)
@@ -91,9 +86,7 @@ def penalised(y: Tensor, x: Tensor) -> Tensor:
     return loss + gradient.square().sum()
 
 
-@pytest.mark.parametrize(
-    "kind", ["linear, small", "linear, large", "conv, small", "conv, large", "down, small", "up, clamped"]
-)
+@pytest.mark.parametrize("kind", ["linear", "conv", "down, 1x1", "up, clamped"])
 def test_layers_and_both_of_their_gradients_equal_autograd(kind: str) -> None:
     layer, x = layer_and_inputs(kind)
     weight = autograd_form(layer)
@@ -111,42 +104,36 @@ def test_layers_and_both_of_their_gradients_equal_autograd(kind: str) -> None:
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("vector", ["output", "input"])
-def test_products_of_several_layers_and_their_gradients_equal_autograd(vector: str) -> None:
-    torch.manual_seed(0)
-    layers = [
-        SpectralLinear(4, outputs, SpectralNormConfig(vector=vector, clamp=clamp), bias=False).double()
-        for outputs, clamp in [(3, False), (5, False), (6, True), (2, True)]
-    ]
-    for layer, scale in zip(layers, [1.0, 2.0, 3.0, 0.01], strict=True):
-        nn.init.normal_(layer.weight, std=scale)
-    x, indices = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True), [0, 1, 1, 1]
-    weights = [autograd_form(layer) for layer in layers]
-    expected = [F.linear(x[index], weight) for index, weight in zip(indices, weights, strict=True)]
-    actual = spectral_products(layers, x, indices)
-    torch.testing.assert_close(list(actual), expected, rtol=0, atol=1e-12)
-    loss, expected_loss = (torch.cat(list(ys), dim=1).sin().square().sum() for ys in (actual, expected))
-    gradients = torch.autograd.grad(loss, [x, *(layer.weight for layer in layers)])
-    expected_gradients = torch.autograd.grad(expected_loss, [x, *(layer.reference for layer in layers)])
-    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-10)
-
-
-def test_iterations_of_a_whole_network_equal_those_of_its_layers_and_are_used_once() -> None:
-    network = nn.Sequential(*[SpectralLinear(4, 4, SpectralNormConfig(clamp=clamp)) for clamp in (False, True)])
-    network.insert(1, SpectralLinear(4, 4, SpectralNormConfig()))
-    network[1].grouped = False
+@pytest.mark.parametrize("small", [True, False])
+def test_weights_of_a_whole_network_equal_those_of_its_layers(small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hamgan.networks.spectral_norm.SMALL", 20 if small else 12)
+    configs = SpectralNormConfig(clamp=False), SpectralNormConfig(clamp=True)
+    network = nn.Sequential(*[SpectralLinear(4, size, configs[size % 2]) for size in (4, 5, 3)])
+    network.append(SpectralWeight((3, 3), SpectralNormConfig(enabled=False)))
     for layer in network:
         nn.init.normal_(layer.weight)
     apart = copy.deepcopy(network)
     for _ in range(2):
-        normalise_together(network)
-        x = torch.ones(2, 4)
-        y, expected = network(x), apart(x)
-        assert torch.equal(y, expected)
-        gradients = torch.autograd.grad(y.sin().sum(), list(network.parameters()))
-        assert all(map(torch.equal, gradients, torch.autograd.grad(expected.sin().sum(), list(apart.parameters()))))
+        together = list(effective_weights(network).values())
+        alone = [layer.effective_weight() for layer in apart]
+        assert all(map(torch.equal, together, alone))
+        gradients, expected = (
+            torch.autograd.grad(sum(weight.sin().sum() for weight in weights), [layer.weight for layer in layers])
+            for weights, layers in ((together, network), (alone, apart))
+        )
+        assert all(map(torch.equal, gradients, expected))
         assert all(torch.equal(value, apart.state_dict()[name]) for name, value in network.state_dict().items())
-    assert not torch.equal(network(x), network(x))  # each call moves the vectors
+    assert not torch.equal(alone[0], apart[0].effective_weight())  # each call moves the vectors
+
+
+def test_a_layer_takes_the_weight_that_it_is_handed() -> None:
+    layer = SpectralConv2d(2, 3, 3, SpectralNormConfig(), resample="down", bias=False)
+    nn.init.normal_(layer.weight)
+    before, x = layer.vector.clone(), torch.randn(1, 2, 4, 4)
+    handed = torch.randn(3, 2, 3, 3)
+    expected = F.avg_pool2d(F.conv2d(x, handed, padding=1), 2)
+    torch.testing.assert_close(layer(x, {layer: handed}), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(layer.vector, before)
 
 
 @pytest.mark.parametrize("resample", ["up", "down"])
@@ -190,12 +177,10 @@ def test_a_zero_weight_stays_finite() -> None:
     assert torch.equal(layer(torch.ones(2, 4)), torch.zeros(2, 3))
 
 
-@pytest.mark.parametrize("small", [True, False])
-def test_embedding_rows_are_rows_of_the_normalised_table(small: bool) -> None:
+def test_embedding_rows_are_rows_of_the_normalised_table() -> None:
     table = SpectralEmbedding(4, 3, SpectralNormConfig()).double()
     nn.init.normal_(table.weight)
     table.eval()
-    table.grouped = small  # a large table is not divided, its rows are
     rows, expected = table(torch.tensor([2, 0])), table.effective_weight()[[2, 0]]
     assert torch.equal(rows, expected)
     gradients = [torch.autograd.grad(value.sin().sum(), table.weight)[0] for value in (rows, expected)]

@@ -126,3 +126,4 @@ def assert_same_state(first: dict[str, Tensor], second: dict[str, Tensor]) -> No
 
 
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
