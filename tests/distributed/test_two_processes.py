@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.launched_runs import CASES
+from support.paths import ROOT
 from support.small_runs import LAUNCH, last_state, python, rows, run_small
 from torch import Tensor
 
@@ -28,7 +29,7 @@ LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all cases, trained by two processes (gloo: no GPU is visible to them)."""
     folder = tmp_path_factory.mktemp("launched")
-    result = python(*LAUNCH, Path(__file__).with_name("launched_runs.py"), folder)
+    result = python(*LAUNCH, ROOT / "tests/support/launched_runs.py", folder)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "batch     8 images = 2 process(es) x 1 accumulation x 4" in result.stderr
     return folder
