@@ -51,7 +51,7 @@ class Saving:
             self._writer.wait()
         except CheckpointError as error:
             problem = str(error)
-        problem = from_main(self.step.accelerator, problem)
+        problem = from_main(problem)
         if problem and (strict or self.config.checkpoint.on_full_disk == "stop"):
             raise CheckpointError(problem)
         if problem:

@@ -49,7 +49,7 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    def agreed(self, failed: bool = False) -> tuple[bool, bool]:
+    def poll(self, write_failed: bool = False) -> tuple[bool, bool]:
         """Whether to stop now, and whether writing has failed; the same answer on all processes.
 
         With several processes the answer is that of the step before: its sum has arrived by now, while waiting for this
@@ -57,9 +57,9 @@ class StopSignals:
         """
         asked = self.asked_at is not None
         if self.accelerator.num_processes == 1:
-            return asked, failed
+            return asked, write_failed
         before = self._pending
-        flags = torch.tensor([float(asked), float(failed)], device=self.accelerator.device)
+        flags = torch.tensor([float(asked), float(write_failed)], device=self.accelerator.device)
         self._pending = self.accelerator.reduce(flags, reduction="sum")
         if before is None:
             return False, False

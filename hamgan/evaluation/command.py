@@ -1,6 +1,5 @@
 """The command line of `hamgan evaluate`: `evaluate` (the default), `reference`, `sweep` and `neighbours`."""
 
-import os
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from hamgan.config import METRICS
-from hamgan.distributed.group import Processes
+from hamgan.distributed.group import Processes, start_processes
 from hamgan.errors import ConfigError, did_you_mean
 from hamgan.evaluation.evaluator import evaluate
 from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
@@ -36,18 +35,8 @@ def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     if given and not given[0].startswith("-"):
         known = list(commands)
         raise ConfigError(f"unknown command {given[0]!r}; there are {', '.join(known)}{did_you_mean(given[0], known)}")
-    _start_processes()
+    start_processes()
     commands[command](given)
-
-
-def _start_processes() -> None:
-    """Join the other processes when `accelerate launch` or `torchrun` started several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        import torch
-        from accelerate import PartialState
-
-        # Without `cpu`, processes on a machine without an accelerator do not find each other.
-        PartialState(cpu=not torch.accelerator.is_available())
 
 
 def _parser(description: str, skip: Set[str] = frozenset(), samples: bool = True) -> ArgumentParser:

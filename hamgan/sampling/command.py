@@ -1,7 +1,6 @@
 """Read the command line of `hamgan sample`."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,12 +40,12 @@ def main(arguments: Sequence[str], prog: str = "hamgan sample") -> None:
     """Draw what the arguments ask for; ConfigError (a sentence) for what cannot be."""
     options = sample_parser(prog).parse_args(arguments)
 
-    from hamgan.distributed.group import Processes
+    from hamgan.distributed.group import Processes, start_processes
     from hamgan.sampling.generator import default_device
     from hamgan.sampling.loading import load_generator
     from hamgan.sampling.writing import check_request, write_plan
 
-    device = _start_processes() or default_device()
+    device = start_processes() or default_device()
     if options.batch_size < 1:
         raise ConfigError(f"batch-size is {options.batch_size}; it must be 1 or more")
     stored = None if options.batch_norm == "standing" else options.batch_norm
@@ -60,17 +59,6 @@ def main(arguments: Sequence[str], prog: str = "hamgan sample") -> None:
     write_plan(generator, plan, options.out, batch_size=options.batch_size, **shared)
     if Processes.current().is_main:
         print(f"wrote {len(plan.pictures)} images to {options.out}")
-
-
-def _start_processes() -> str | None:
-    """Join the other processes that a launcher started; the device of this one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return None
-    import torch
-    from accelerate import PartialState
-
-    # Without `cpu`, processes on a machine without an accelerator do not find each other.
-    return str(PartialState(cpu=not torch.accelerator.is_available()).device)
 
 
 def _plan(options: argparse.Namespace, generator: "LoadedGenerator") -> "Plan":

@@ -72,7 +72,7 @@ class Training:
         self.signals = StopSignals(accelerator)
         self.progress = Progress()
         self.lock = FolderLock(self.folder)
-        problem = from_main(accelerator, self.lock.acquire() if accelerator.is_main_process else None)
+        problem = from_main(self.lock.acquire() if accelerator.is_main_process else None)
         if problem is not None:
             raise problem
         try:
@@ -248,7 +248,7 @@ class Training:
 
     def _heed(self, alarm: Alarm | None) -> None:
         """Act on the main process's alarm: by going back, or by a warning where that is all that is wanted."""
-        alarm = from_main(self.accelerator, alarm)
+        alarm = from_main(alarm)
         if alarm is None:
             return
         if self.config.monitor.action == "warn" and not alarm.broken:
@@ -280,7 +280,7 @@ class Training:
 
     def _stop_if_asked(self) -> None:
         """All processes stop after the same step, whichever of them the signal reached first."""
-        stop, failed = self.signals.agreed(self.saving.failed)
+        stop, failed = self.signals.poll(self.saving.failed)
         if failed:
             self.saving.settle(strict=False)
         if stop:

@@ -46,7 +46,7 @@ def agreed_target(
 ) -> Path:
     """The checkpoint that all processes are to go back to; `Diverged`, which begins with ``what``, when none is."""
     found = rollback_target(folder, progress, warn) if accelerator.is_main_process else None
-    target = from_main(accelerator, found)
+    target = from_main(found)
     if target is None:
         raise Diverged(f"{what}; there is no checkpoint to go back to: try lower learning rates")
     if settings.action != "rollback":

@@ -1,0 +1,66 @@
+"""Do a piece of work in two real processes of one group (gloo); they import it from here, not from a test."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+from accelerate import Accelerator
+
+from hamgan.distributed.group import Processes, from_main, mean_over_processes_, rank, start_processes, world_size
+from hamgan.distributed.stop_signals import StopSignals
+
+ROWS = torch.arange(10).reshape(5, 2)
+
+
+def in_two_processes(work: Callable[[], Any]) -> Callable[[Path], list[Any]]:
+    """Return a function of a folder for scratch files that does the work in two processes: a result of each."""
+
+    def start(folder: Path) -> list[Any]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        mp.spawn(_join, (work, port, folder), nprocs=2)  # type: ignore[no-untyped-call]
+        return [torch.load(folder / f"{index}.pt", weights_only=False) for index in range(2)]
+
+    return start
+
+
+def _join(index: int, work: Callable[[], Any], port: int, folder: Path) -> None:
+    world = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in world.items()})
+    torch.save(work(), folder / f"{index}.pt")
+
+
+def group_answers() -> dict[str, object]:
+    """Return what every function of `hamgan.distributed.group` answers in this process."""
+    device = start_processes()
+    processes = Processes.current()
+    total = torch.tensor([rank() + 1.0, 10.0], dtype=torch.float64)
+    processes.sum_(total)
+    share = processes.share(5)
+    return {
+        "world": (rank(), world_size(), processes.is_main),
+        "share": list(share),
+        "device": device,
+        "from main": from_main({"best": Path(f"checkpoint of {rank()}")}),
+        "mean": mean_over_processes_(torch.tensor([1.0, 3.0]) + rank()).tolist(),
+        "sum": total.tolist(),
+        "rows": processes.gather_rows(ROWS[share.start : share.stop], 5).tolist(),
+        "any": [processes.any(rank() == 1), processes.any(False)],
+    }
+
+
+def signalled_steps() -> list[tuple[bool, bool]]:
+    """Return what each of four steps hears where the second process gets a signal in the second step."""
+    heard = []
+    with StopSignals(Accelerator(cpu=True)) as signals:
+        for step in range(4):
+            if (step, rank()) == (1, 1):
+                signal.raise_signal(signal.SIGUSR1)
+            heard.append(signals.poll(write_failed=step == 2 and rank() == 0))
+    return heard
