@@ -8,47 +8,47 @@ DONE, FAILURE, BAD_USAGE, STOPPED = 0, 1, 2, 75
 
 
 class ConfigError(ValueError):
-    """A configuration or an option that cannot be used; the message says which, why, and what is allowed."""
+    """Report a configuration or an option that cannot be used; the message says which, why, and what is allowed."""
 
 
 class DataError(ConfigError):
-    """Images that cannot be used; the message says which, why, and what would do."""
+    """Report images that cannot be used; the message says which, why, and what would do."""
 
 
 class PictureError(DataError):
-    """One picture that cannot be used; the message is the reason that goes into skipped.jsonl."""
+    """Report one picture that cannot be used; the message is the reason that goes into skipped.jsonl."""
 
 
 class PreparationError(RuntimeError):
-    """A preparation that had to stop; running the same command again continues it."""
+    """Report a preparation that had to stop; running the same command again continues it."""
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint or generator file that cannot be used; the message names the file and the reason."""
+    """Report a checkpoint or generator file that cannot be used; the message names the file and the reason."""
 
 
 class ConversionError(CheckpointError):
-    """Foreign weights that cannot be converted; the message says which tensor or file, why, and what is expected."""
+    """Report foreign weights that cannot be converted; the message says which tensor or file, and what is expected."""
 
 
 class OtherProcessFailed(RuntimeError):
-    """Another process of this run has failed; the message is that process's own."""
+    """Report that another process of this run has failed; the message is that process's own."""
 
 
 class RaisedByAll(Exception):
-    """An error that all processes of a run raise together, so that none is left waiting for another."""
+    """Report an error that all processes of a run raise together, so that none is left waiting for another."""
 
 
 class Stopped(RaisedByAll):
-    """A signal asked the run to stop; a checkpoint has been saved."""
+    """Report that a signal asked the run to stop and a checkpoint has been saved."""
 
 
 class Diverged(RaisedByAll):
-    """The run has diverged or collapsed, and is not to go back or has gone back often enough."""
+    """Report that the run has diverged or collapsed, and may not go back, or not once more."""
 
 
 class Collapse(Exception):
-    """The monitor's alarm on its way from the training steps to the rollback."""
+    """Carry the monitor's alarm from the training steps to the rollback."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

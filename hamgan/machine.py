@@ -15,7 +15,7 @@ PACKAGES = ("hamgan", "torch", "torchvision", "accelerate", "torch-fidelity", "n
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, threads, GPUs, versions; ``summary`` is one line of it."""
+    """Return processor, cores that this process may use, threads, GPUs, versions; ``summary`` is one line of it."""
     import torch  # which `--help` should not wait for
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -34,7 +34,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that the numbers of a run depend on; what is not installed is left out."""
+    """Return the versions of the packages that the numbers of a run depend on; what is not installed is left out."""
     found = {}
     for name in PACKAGES:
         try:
@@ -45,7 +45,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name; where a virtual machine hides the model, its instruction sets tell the generation."""
+    """Return the processor's name, with its vector instructions where a virtual machine hides the model."""
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""Linear pieces of the block with a backward of their own, which saves memory and passes over feature maps.
+"""Differentiate linear pieces of the block by hand, which saves memory and passes over feature maps.
 
 Their backwards are made of differentiable operations when a graph of the gradient is wanted (R1 penalty).
 """
@@ -13,7 +13,7 @@ CACHED_ELEMENTS = 2**18
 
 
 class _LinearCoefficients(torch.autograd.Function):
-    """``scale * (tokens @ bases)``, already computed; bases and scale are constants."""
+    """Give coefficients that were computed already the gradient of ``scale * (tokens @ bases)``."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, coefficients: Tensor, bases: Tensor, scale: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def linear_coefficients(tokens: Tensor, coefficients: Tensor, bases: Tensor, sca
 
 
 class _KeepGradient(torch.autograd.Function):
-    """x as it is; its gradient where ``keep`` is true."""
+    """Return x as it is, with its gradient where ``keep`` is true."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, keep: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class _KeepGradient(torch.autograd.Function):
 
 
 def rectify_(x: Tensor) -> Tensor:
-    """ReLU in place that keeps one byte per element for backward; the gradient passes where x is exactly zero.
+    """Apply ReLU in place, keeping one byte per element for backward; the gradient passes where x is exactly zero.
 
     For a fresh x that nothing else saved or viewed, and whose gradient comes from one matrix product: backward writes
     into that gradient.
@@ -77,7 +77,7 @@ def rectify_(x: Tensor) -> Tensor:
 
 
 class _Fork(torch.autograd.Function):
-    """x as it is, and ``x @ weight.T`` for rows x [M, C]; the two gradients of x meet inside one matrix product."""
+    """Return rows x [M, C] as they are, and ``x @ weight.T``; both gradients of x meet inside one matrix product."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,6 +97,9 @@ class _Fork(torch.autograd.Function):
 
 
 def fork(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(x, x @ weight.T) of rows x [M, C], weight [D, C]; use the returned x, so that its gradients add up for free."""
+    """Return (x, x @ weight.T) of rows x [M, C], weight [D, C].
+
+    Use the returned x, so that its gradients add up without a pass of their own.
+    """
     same, product = _Fork.apply(x, weight)
     return same, product

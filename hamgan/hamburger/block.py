@@ -1,4 +1,4 @@
-"""The Hamburger block: bread, ham, (cheese,) bread around a shortcut; versions v1, v2 and v2+."""
+"""Build the Hamburger block: bread, ham, (cheese,) bread around a shortcut; versions v1, v2 and v2+."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -19,7 +19,7 @@ Bases = Tensor | tuple[Tensor, Tensor]
 
 
 class Hamburger(nn.Module):
-    """Global context by matrix decomposition (Geng et al. 2021): ``x + gate * bread(ham(bread(x)))``.
+    """Add global context by matrix decomposition (Geng et al. 2021): ``x + gate * bread(ham(bread(x)))``.
 
     ``conv(in, out)`` builds a 1x1 convolution without bias; its weight is read once per forward: from ``weights`` where
     it is among them, through ``effective_weight()`` where the module has one (spectral norm). ``lower_conv`` takes its
@@ -75,7 +75,7 @@ class Hamburger(nn.Module):
         device: torch.device | None = None,
         generator: torch.Generator | None = None,
     ) -> Bases:
-        """Initial bases for ``forward``: [B*S, D, R]; in dual mode the pair (spatial, channel), drawn in this order.
+        """Draw initial bases for `forward`: [B*S, D, R]; in dual mode the pair (spatial, channel), in this order.
 
         D is the channels per head, or height x width in channel mode.
         """
@@ -93,7 +93,7 @@ class Hamburger(nn.Module):
         bases: Bases | None = None,
         weights: Mapping[nn.Module, Tensor] | None = None,
     ) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W] in the memory format of x; ``bases`` as ``draw_bases`` makes them."""
+        """Return [B, C, H, W] in the memory format of x [B, C, H, W]; ``bases`` as `draw_bases` makes them."""
         x, tokens = self.latent_tokens(x, weights)
         first = self.upper_bread if self.cheese is None else self.cheese
         with without_autocast(x.device):
@@ -109,7 +109,7 @@ class Hamburger(nn.Module):
         return self._finish(x, tokens, _weight(self.upper_bread, weights).flatten(1).expand(x.shape[0], -1, -1))
 
     def latent_tokens(self, x: Tensor, weights: Mapping[nn.Module, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """x and the lower bread's output as tokens [B, N, L] of the decomposition: float32 at least, >= 0 for NMF.
+        """Return x and the lower bread's output as tokens [B, N, L]: in float32 or wider, not negative for NMF.
 
         A channels-last map is a matrix of rows, which ``fork`` makes use of.
         """
@@ -128,7 +128,7 @@ class Hamburger(nn.Module):
         return x, latent.unflatten(0, (x.shape[0], -1)) if as_rows else latent.flatten(2).mT
 
     def thin_factors(self, tokens: Tensor, weight: Tensor, bases: Bases | None) -> tuple[Tensor, Tensor]:
-        """Factors left [B, N, R'], right [B, C', R'] of ``weight`` [C', latent] times what ham makes of the tokens."""
+        """Return factors left [B, N, R'] and right [B, C', R'] of ``weight`` [C', latent] times the reconstruction."""
         weight = weight.to(tokens.dtype)
         if self.channel_ham is None:
             if isinstance(bases, tuple):
@@ -161,7 +161,7 @@ class Hamburger(nn.Module):
         return _join_heads(bases.unflatten(0, (-1, heads))), _join_heads(folded)
 
     def _finish(self, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        """``shortcut * x + gate * left @ right.mT`` as one product: the gate rides on the small factor."""
+        """Return ``shortcut * x + gate * left @ right.mT`` as one product, with the gate in the small factor."""
         if self.gate is not None:
             right = right * self.gate.to(right.dtype)
         if self.shortcut is not None:
@@ -214,12 +214,12 @@ def _matmul_dtype(x: Tensor) -> torch.dtype:
 
 
 def _join_heads(factor: Tensor) -> Tensor:
-    """[B, S, N, R] -> [B, N, S*R]; a view for one head."""
+    """Turn [B, S, N, R] into [B, N, S*R], a view for one head."""
     return factor.transpose(1, 2).flatten(2)
 
 
 def thin_product(left: Tensor, right: Tensor, like: Tensor, add: bool = False, overwrite: bool = False) -> Tensor:
-    """``left @ right.mT`` (+ ``like``) as a feature map in the type and memory format of ``like`` [B, C, H, W].
+    """Return ``left @ right.mT`` (+ ``like``) as a feature map in the type and memory format of ``like`` [B, C, H, W].
 
     With ``overwrite`` the sum may take the memory of ``like``, where that is channels last. Half precision: bfloat16
     factors, but float32 for float16, whose range the factors can leave.

@@ -1,4 +1,4 @@
-"""NMF, VQ and CD as plain functions: K steps that find the factors, then one that carries the gradient.
+"""Decompose by NMF, VQ and CD, as plain functions: K steps that find the factors, then one that carries the gradient.
 
 Two layouts meet here. The public functions take ``x`` [B, D, N] as the paper writes it. The ``*_factors`` functions
 take tokens [B, N, D], which is a view of a channels-last feature map, and return the factors (coefficients [B, N, R],
@@ -25,7 +25,7 @@ TOKEN_EPS = 1e-12
 
 
 class FactorFunction(Protocol):
-    """A decomposition of tokens [B, N, D] from initial bases [B, D, R]: (coefficients [B, N, R], bases [B, D, R])."""
+    """Decompose tokens [B, N, D] from initial bases [B, D, R] into (coefficients [B, N, R], bases [B, D, R])."""
 
     def __call__(
         self, tokens: Tensor, bases: Tensor, steps: int, gradient: Gradient, temperature: float
@@ -74,7 +74,7 @@ def cd(
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type that a decomposition of ``dtype`` computes in: float32 for half precision, else the same."""
+    """Return the type that a decomposition of ``dtype`` computes in: float32 for half precision, else the same."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
@@ -90,7 +90,7 @@ def _reconstruct(
 def nmf_step(
     tokens: Tensor, bases: Tensor, coefficients: Tensor, projection: Tensor, eps: float = EPS
 ) -> tuple[Tensor, Tensor]:
-    """One multiplicative update of ``tokens ≈ coefficients @ bases.mT``; returns (bases, coefficients).
+    """Make one multiplicative update of ``tokens ≈ coefficients @ bases.mT``; returns (bases, coefficients).
 
     Shapes: tokens [B, N, D] and bases [B, D, R] non-negative, coefficients [B, N, R]; ``projection`` is
     ``tokens @ bases``, which the start of the loop has already made. The coefficients move first; the bases see the
@@ -125,7 +125,7 @@ def _nmf_constants(tokens: Tensor, bases: Tensor, steps: int, temperature: float
 def nmf_factors(
     tokens: Tensor, bases: Tensor, steps: int, gradient: Gradient = "one_step", temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Factors of non-negative tokens [B, N, D] by NMF; see ``nmf``.
+    """Return factors of non-negative tokens [B, N, D] by NMF; see ``nmf``.
 
     With ``one_step`` bases and scale are constants, so the coefficients are linear in the tokens.
     """
@@ -144,19 +144,20 @@ def nmf_factors(
 
 
 def _assign(tokens: Tensor, norms: Tensor, bases: Tensor, temperature: float) -> Tensor:
-    """Soft assignment [B, N, R] by cosine; dividing the product by the norms saves a normalised copy of the tokens."""
+    """Return the soft assignment [B, N, R] of tokens to bases by cosine."""
+    # Dividing the product by the norms saves a normalised copy of the tokens.
     return F.softmax(temperature * (tokens @ bases) / norms, dim=-1)
 
 
 def _means(tokens: Tensor, assignment: Tensor) -> Tensor:
-    """Weighted means [B, D, R] of the tokens."""
+    """Return weighted means [B, D, R] of the tokens."""
     return tokens.mT @ (assignment / (EPS + assignment.sum(dim=1, keepdim=True)))
 
 
 def vq_factors(
     tokens: Tensor, bases: Tensor, steps: int, gradient: Gradient = "one_step", temperature: float = 100.0
 ) -> tuple[Tensor, Tensor]:
-    """Factors of tokens [B, N, D] by soft vector quantisation; see ``vq``."""
+    """Return factors of tokens [B, N, D] by soft vector quantisation; see ``vq``."""
     with torch.set_grad_enabled(gradient == "unrolled" and torch.is_grad_enabled()):
         norms = tokens.norm(dim=-1, keepdim=True)
         floored = norms.clamp(min=TOKEN_EPS)
@@ -175,7 +176,7 @@ def cd_factors(
     temperature: float = 100.0,
     ridge: float = 0.01,
 ) -> tuple[Tensor, Tensor]:
-    """Factors of tokens [B, N, D] by concept decomposition; see ``cd``."""
+    """Return factors of tokens [B, N, D] by concept decomposition; see ``cd``."""
     with torch.set_grad_enabled(gradient == "unrolled" and torch.is_grad_enabled()):
         norms = tokens.norm(dim=-1, keepdim=True).clamp(min=TOKEN_EPS)
         bases = F.normalize(bases, dim=1, eps=EPS)

@@ -1,4 +1,4 @@
-"""The decomposition as a module: who draws the initial bases, which steps run, and how persistent bases move."""
+"""Run a decomposition as a module: draw its initial bases, choose its steps, move its persistent bases."""
 
 import contextlib
 import functools
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hamgan.config import HamburgerConfig
+from hamgan.distributed.group import mean_over_processes_
 from hamgan.errors import ConfigError
 from hamgan.hamburger.decompositions import FactorFunction, cd_factors, nmf_factors, vq_factors
 
@@ -19,7 +19,7 @@ EVALUATION_SEED = 0
 
 
 class Ham(nn.Module):
-    """NMF, VQ or CD with its initial bases.
+    """Decompose tokens by NMF, VQ or CD from initial bases of its own.
 
     ``features`` is D: channels per head in spatial mode, height x width in channel mode; None where a channel-mode
     Ham with random bases should take what comes. Random bases: drawn per sample in training, one fixed seeded draw for
@@ -48,7 +48,7 @@ class Ham(nn.Module):
     def draw_bases(
         self, batch: int, features: int, device: torch.device | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Initial bases [B*S, D, R]: U[0, 1) for NMF, N(0, 1) for VQ and CD; drawn where the generator lives."""
+        """Draw initial bases [B*S, D, R]: U[0, 1) for NMF, N(0, 1) for VQ and CD; drawn where the generator lives."""
         return self._draw(batch * self.config.heads, features, device, generator)
 
     def _draw(self, rows: int, features: int, device: torch.device | None, generator: torch.Generator | None) -> Tensor:
@@ -80,7 +80,7 @@ class Ham(nn.Module):
             return self._draw(self.config.heads, features, device, generator)
 
     def forward(self, tokens: Tensor, bases: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Factors (coefficients [B*S, N, R], bases [B*S, D, R]) of tokens [B*S, N, D] (non-negative for NMF).
+        """Return factors (coefficients [B*S, N, R], bases [B*S, D, R]) of tokens [B*S, N, D] (non-negative for NMF).
 
         ``bases`` [B*S, D, R] overrides the initial bases. The caller has switched autocast off.
         """
@@ -101,9 +101,8 @@ class Ham(nn.Module):
         if self.bases is None:
             raise ConfigError("bases: random keeps no bases to update; allowed with bases: persistent")
         mean = final.unflatten(0, (-1, self.config.heads)).mean(dim=0).to(self.bases.dtype)
-        if self.training and torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(mean)
-            mean /= torch.distributed.get_world_size()
+        if self.training:
+            mean = mean_over_processes_(mean.contiguous())
         self.bases.copy_(F.normalize(torch.lerp(mean, self.bases, self.config.momentum), dim=1))
 
 

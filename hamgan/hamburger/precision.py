@@ -1,4 +1,4 @@
-"""Where mixed precision does not reach."""
+"""Keep mixed precision away from what needs float32."""
 
 from contextlib import AbstractContextManager, nullcontext
 

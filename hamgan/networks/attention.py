@@ -10,7 +10,7 @@ from hamgan.networks.spectral_norm import Weights
 
 
 class SelfAttention(nn.Module):
-    """Non-local block with 2x2-pooled keys and values (SAGAN, section 3; BigGAN's widths C/8 and C/2).
+    """Attend by a non-local block with 2x2-pooled keys and values (SAGAN, section 3; BigGAN's widths C/8 and C/2).
 
     Shapes: x [B, C, H, W] -> the same, C divisible by 8; ``x + gate * attention(x)``, gate init 0, no 1/sqrt(d).
     """

@@ -1,24 +1,20 @@
-"""Layers of both networks: batch norm, attention, residual blocks; `spectral` has the normalised ones."""
+"""Normalise feature maps over the batches of all processes, with the gains and biases of a class."""
 
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hamgan.config import NormConfig, SpectralNormConfig
+from hamgan.distributed.group import mean_over_processes_, world_size
 from hamgan.hamburger.precision import without_autocast
 from hamgan.networks.spectral_norm import SpectralLinear, Weights
 
 
-def _processes() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
 class _NormaliseAcross(torch.autograd.Function):
-    """(x - mean) / sqrt(var + eps) by moments that all processes share; the gradient goes through the moments."""
+    """Compute (x - mean) / sqrt(var + eps) by moments that all processes share, with the gradient through them."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
@@ -31,20 +27,18 @@ class _NormaliseAcross(torch.autograd.Function):
         x, mean, scale = ctx.saved_tensors
         grad_rows = _rows(grad).to(mean.dtype)
         normalised = (_rows(x) - mean) * scale
-        means = torch.stack([grad_rows.mean(0), (grad_rows * normalised).mean(0)])
-        dist.all_reduce(means)
-        means /= _processes()
+        means = mean_over_processes_(torch.stack([grad_rows.mean(0), (grad_rows * normalised).mean(0)]))
         result = (grad_rows - means[0] - normalised.mul_(means[1])) * scale
         return result.unflatten(0, (len(x), *x.shape[2:])).permute(0, 3, 1, 2).to(x.dtype), None, None, None
 
 
 def _rows(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B*H*W, C]; a view of a channels-last map."""
+    """Turn [B, C, H, W] into [B*H*W, C], a view of a channels-last map."""
     return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation without gain and bias, over the batches of all processes if so configured.
+    """Normalise without gain and bias, over the batches of all processes if so configured.
 
     Shapes: x [B, C, H, W] -> the same. Running statistics follow `NormConfig`; see `standing_statistics` for others.
     """
@@ -57,11 +51,11 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def normalise(self, x: Tensor) -> Tensor:
-        """(x - mean) / sqrt(var + eps) by the moments of the batch (training) or the running ones (evaluation)."""
+        """Return (x - mean) / sqrt(var + eps) by moments of the batch, or by the running ones in evaluation mode."""
         mean, var = self.get_buffer("running_mean"), self.get_buffer("running_var")
         if not self.training:
             return F.batch_norm(x, mean, var, eps=self.eps)
-        if self.cross_replica and _processes() > 1:
+        if self.cross_replica and world_size() > 1:
             return self._normalise_across(x)
         if not self.biased:
             return F.batch_norm(x, mean, var, training=True, momentum=self.momentum, eps=self.eps)
@@ -76,24 +70,21 @@ class BatchNorm(nn.Module):
         self.get_buffer("running_var").lerp_(var, self.momentum)
 
     def _normalise_across(self, x: Tensor) -> Tensor:
-        processes = _processes()
-        count = x.numel() // x.shape[1] * processes
+        count = x.numel() // x.shape[1] * world_size()
         values = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         with torch.no_grad():
             # A twentieth of the time of torch.var_mean on a channels-last map on a CPU.
             mean, var = (moment.double() for moment in torch.batch_norm_update_stats(values, None, None, 0.0))
             # One all-reduce carries both moments; every process holds as many images. In float64, for the variance is a
             # difference of squares: in float32 a mean of 1000 standard deviations would leave nothing of it.
-            moments = torch.stack([mean, var + mean * mean])
-            dist.all_reduce(moments)
-            mean, square = (moments / processes).unbind()
+            mean, square = mean_over_processes_(torch.stack([mean, var + mean * mean])).unbind()
             mean, var = mean.to(values.dtype), (square - mean * mean).clamp_min(0.0).to(values.dtype)
             self._update(mean, var if self.biased else var * (count / (count - 1)))
         y: Tensor = _NormaliseAcross.apply(values, mean, var, self.eps)
         return y.to(x.dtype)
 
     def affine(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-        """normalise(x) * gain + bias. Shapes: gain and bias [B, C] or [C]."""
+        """Return normalise(x) * gain + bias. Shapes: gain and bias [B, C] or [C]."""
         if self.training:
             return torch.addcmul(_per_channel(bias.to(x.dtype)), self.normalise(x), _per_channel(gain.to(x.dtype)))
         # One pass over x instead of two; the merged factors are taken in full precision.
@@ -101,7 +92,7 @@ class BatchNorm(nn.Module):
         return torch.addcmul(_per_channel(shift.to(x.dtype)), x, _per_channel(scale.to(x.dtype)))
 
     def merge(self, gain: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """(scale, shift) with ``x * scale + shift`` = evaluation mode's ``normalise(x) * gain + bias``."""
+        """Return (scale, shift) with which ``x * scale + shift`` is `affine` in evaluation mode."""
         scale = gain * torch.rsqrt(self.get_buffer("running_var") + self.eps)
         return scale, bias - self.get_buffer("running_mean") * scale
 
@@ -111,12 +102,12 @@ class BatchNorm(nn.Module):
 
 
 def _per_channel(values: Tensor) -> Tensor:
-    """[C] or [B, C] -> [.., C, 1, 1]."""
+    """Turn [C] or [B, C] into [.., C, 1, 1]."""
     return values[..., None, None]
 
 
 class PlainBatchNorm(BatchNorm):
-    """Batch normalisation with one learnt gain (init 1) and bias (init 0) per channel."""
+    """Normalise with one learnt gain (init 1) and bias (init 0) per channel."""
 
     def __init__(self, channels: int, config: NormConfig) -> None:
         super().__init__(channels, config)
@@ -132,7 +123,7 @@ class PlainBatchNorm(BatchNorm):
 
 
 class SharedConditionBatchNorm(BatchNorm):
-    """``bn(x) * (1 + gain(c)) + bias(c)``, gain and bias linear in the condition (BigGAN, appendix B).
+    """Compute ``bn(x) * (1 + gain(c)) + bias(c)``, gain and bias linear in the condition (BigGAN, appendix B).
 
     Shapes: x [B, C, H, W], condition [B, dim] = cat([class embedding, z chunk]).
     """
@@ -153,12 +144,12 @@ class SharedConditionBatchNorm(BatchNorm):
 
 
 def class_rows(table: Tensor, labels: Tensor) -> Tensor:
-    """Rows [B, C] of a class table [classes, C]: labels are indices [B] (int64), or weights [B, classes] of a blend."""
+    """Return rows [B, C] of a class table [classes, C]: labels are indices [B], or weights [B, classes] of a blend."""
     return F.embedding(labels, table) if labels.dim() == 1 else labels.to(table.dtype) @ table
 
 
 class PerClassBatchNorm(BatchNorm):
-    """``bn(x) * gamma[label] + beta[label]`` (Dumoulin et al. 2017; SAGAN, official HamGAN).
+    """Compute ``bn(x) * gamma[label] + beta[label]`` (Dumoulin et al. 2017; SAGAN, official HamGAN).
 
     Shapes: x [B, C, H, W], labels as in `class_rows`; gamma (init 1) and beta (init 0) [classes, C].
     """
@@ -179,5 +170,5 @@ class PerClassBatchNorm(BatchNorm):
 
 @torch.no_grad()
 def batch_norm_statistics(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The running means and variances among the tensors of a network's state."""
+    """Return the running means and variances among the tensors of a network's state."""
     return {name: value for name, value in state.items() if name.endswith((".running_mean", ".running_var"))}

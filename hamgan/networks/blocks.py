@@ -8,13 +8,11 @@ from torch import Tensor, nn
 from hamgan.networks.spectral_norm import SpectralConv2d, Weights
 
 ConvFactory = Callable[..., SpectralConv2d]
-
-
 NormFactory = Callable[[int], nn.Module]
 
 
 class GeneratorBlock(nn.Module):
-    """BN, ReLU, 2x up, conv 3x3, BN, ReLU, conv 3x3, plus an up-sampled 1x1 shortcut of the raw input.
+    """Apply BN, ReLU, 2x up, conv 3x3, BN, ReLU, conv 3x3, plus an up-sampled 1x1 shortcut of the raw input.
 
     Shapes: x [B, in, H, W] -> [B, out, 2H, 2W].
     """
@@ -34,7 +32,7 @@ class GeneratorBlock(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """ReLU (not in the first block), conv 3x3, ReLU, conv 3x3, 2x2 average pooling, plus a 1x1 shortcut.
+    """Apply ReLU (not in the first block), conv 3x3, ReLU, conv 3x3, 2x2 average pooling, plus a 1x1 shortcut.
 
     Shapes: x [B, in, H, W] -> [B, out, H/2, W/2], or [B, out, H, W] without ``down``. Pooling and the 1x1 shortcut
     commute, so the order in which the references apply them (first block: pool first) does not matter.

@@ -1,8 +1,4 @@
-"""The generator and the discriminator: BigGAN's residual networks, which also span the official HamGAN's.
-
-Brock et al., "Large Scale GAN Training for High Fidelity Natural Image Synthesis", ICLR 2019 (appendix B);
-Geng et al., ICLR 2021 (appendix on GANs). What differs between the families is configuration.
-"""
+"""Build both networks of a configuration."""
 
 import torch
 from torch import nn
@@ -14,7 +10,7 @@ from hamgan.networks.generator import Generator
 
 
 def build_networks(config: Config) -> tuple[Generator, Discriminator]:
-    """Both networks of a configuration, with initial weights that are a function of ``config.seed``.
+    """Build both networks of a configuration, with initial weights that are a function of ``config.seed``.
 
     Works under ``torch.device("meta")``. Raises ConfigError when ``data.num_classes`` is not known.
     """
@@ -30,5 +26,5 @@ def build_networks(config: Config) -> tuple[Generator, Discriminator]:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of trainable values."""
+    """Return the number of trainable values."""
     return sum(parameter.numel() for parameter in network.parameters())

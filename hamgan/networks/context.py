@@ -20,6 +20,7 @@ Bases = dict[str, BlockBases]
 def context_block(
     network: GeneratorConfig | DiscriminatorConfig, channels: int, size: int, norm: NormFactory | None = None
 ) -> nn.Module:
+    """Build the context block behind a feature map of ``size`` x ``size``; ConfigError where it does not fit."""
     # sigma, not max(1, sigma): the official code holds these convolutions at spectral norm 1 exactly.
     conv = partial(SpectralConv2d, kernel=1, config=network.spectral_norm, bias=False, clamp=False)
     if network.context == "attention":
@@ -34,6 +35,7 @@ def context_block(
 
 
 def draw_bases(contexts: nn.ModuleDict, batch: int, device: torch.device, generator: torch.Generator | None) -> Bases:
+    """Draw random initial bases for every Hamburger among context blocks, which are named by their size."""
     return {
         size: block.draw_bases(batch, int(size), int(size), device, generator)
         for size, block in contexts.items()

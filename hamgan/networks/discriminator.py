@@ -22,7 +22,7 @@ DISCRIMINATOR_WIDTHS = {
 
 
 class Discriminator(nn.Module):
-    """Projection discriminator (Miyato & Koyama 2018).
+    """Judge images by their class: a projection discriminator (Miyato & Koyama 2018).
 
     Shapes: images [B, 3, R, R] in [-1, 1], labels [B] (int64) -> logits [B], in float32 or wider.
     """
@@ -49,7 +49,7 @@ class Discriminator(nn.Module):
         initialise(self, config.init)
 
     def draw_bases(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Bases:
-        """Random initial bases for every Hamburger, as `forward` takes them."""
+        """Draw random initial bases for every Hamburger, as `forward` takes them."""
         return draw_bases(self.contexts, batch, device, generator)
 
     def forward(self, images: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:

@@ -23,8 +23,8 @@ from hamgan.networks.context import Bases, context_block, draw_bases
 from hamgan.networks.initialise import initialise
 from hamgan.networks.spectral_norm import SpectralConv2d, SpectralLinear, effective_weights
 
-START = 4  # height and width of the generator's first feature map
-
+START = 4
+"""Height and width of the generator's first feature map."""
 
 # Output channels of the blocks / width, as BigGAN-PyTorch has them; the last discriminator block (at 32 px the last
 # two) keeps the resolution.
@@ -38,7 +38,7 @@ GENERATOR_WIDTHS = {
 
 
 class Generator(nn.Module):
-    """Maps a latent and a class to an image.
+    """Map a latent and a class to an image.
 
     Shapes: z [B, latent_dim], labels [B] (int64), or weights [B, classes] of a blend -> images [B, 3, R, R] in [-1, 1].
     """
@@ -80,7 +80,7 @@ class Generator(nn.Module):
         )
 
     def conditions(self, z: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The input of the linear layer and one condition per block (the class comes first, then the z chunk)."""
+        """Return the input of the linear layer and one condition per block: first the class, then the z chunk."""
         count = len(self.blocks)
         if self.config.conditioning == "per_class":
             return z, [labels] * count
@@ -91,7 +91,7 @@ class Generator(nn.Module):
         return first, [torch.cat([embedded, chunk], dim=1) for chunk in chunks]
 
     def draw_bases(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Bases:
-        """Random initial bases for every Hamburger, as `forward` takes them."""
+        """Draw random initial bases for every Hamburger, as `forward` takes them."""
         return draw_bases(self.contexts, batch, device, generator)
 
     def forward(self, z: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:

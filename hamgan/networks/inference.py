@@ -35,7 +35,7 @@ def fold_spectral_norm(network: Generator) -> Generator:
 
 
 class InferenceNorm(nn.Module):
-    """A batch norm in evaluation mode that works in place. Shapes: x [B, C, H, W], condition of B rows."""
+    """Apply a batch norm in evaluation mode, in place. Shapes: x [B, C, H, W], condition of B rows."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class InferenceNorm(nn.Module):
         self.norm = norm
 
     def factors(self, condition: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and shift, [B, C, 1, 1] or [C, 1, 1], in the type of ``like`` [B, ...]."""
+        """Return scale and shift, [B, C, 1, 1] or [C, 1, 1], in the type of ``like`` [B, ...]."""
         pair = self.norm.merge(*self.norm.gain_and_bias(condition, None))
         scale, shift = (part[..., None, None].to(like.dtype) for part in pair)
         return scale, shift
@@ -55,7 +55,7 @@ class InferenceNorm(nn.Module):
 
 
 class InferenceBlock(nn.Module):
-    """`GeneratorBlock` for sampling; overwrites its input. Shapes: x [B, in, H, W] -> [B, out, 2H, 2W].
+    """Apply a `GeneratorBlock` for sampling, over the memory of its input. Shapes: x [B, in, H, W] -> [B, out, 2H, 2W].
 
     ``after`` is a norm without condition that stands behind the block and is taken into its weights.
     """
@@ -82,7 +82,7 @@ class InferenceBlock(nn.Module):
         self.register_buffer("shortcut", shortcut.repeat(2, 1))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """The block's output, channels last."""
+        """Return the block's output, channels last."""
         batch, _, height, width = x.shape
         shortcut = F.linear(x.permute(0, 2, 3, 1), self.get_buffer("shortcut"))
         x = self.norm1(x, condition).relu_()
@@ -96,14 +96,14 @@ class InferenceBlock(nn.Module):
 
 
 class InferenceHamburger(nn.Module):
-    """A v1 `Hamburger` whose norm and gate ride on a thin factor; overwrites its input [B, C, H, W], channels last."""
+    """Apply a v1 `Hamburger` with norm and gate in a thin factor, over the memory of its input [B, C, H, W]."""
 
     def __init__(self, block: Hamburger) -> None:
         super().__init__()
         self.block = block
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """``x + gate * norm(bread(ham(bread(x))))``, in the memory of x."""
+        """Return ``x + gate * norm(bread(ham(bread(x))))``, in the memory of x."""
         block = self.block
         assert isinstance(block.norm, InferenceNorm)
         assert isinstance(block.upper_bread, SpectralConv2d)
@@ -115,10 +115,7 @@ class InferenceHamburger(nn.Module):
 
 
 class InferenceGenerator(nn.Module):
-    """A folded `Generator` for sampling, without gradients; it shares the weights.
-
-    Shapes as `Generator.forward`.
-    """
+    """Run a folded `Generator`, whose weights it shares, without gradients. Shapes as `Generator.forward`."""
 
     def __init__(self, network: Generator) -> None:
         super().__init__()
@@ -142,7 +139,7 @@ class InferenceGenerator(nn.Module):
 
     @torch.no_grad()
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Images [B, 3, R, R] in [-1, 1]."""
+        """Return images [B, 3, R, R] in [-1, 1]."""
         count, network = z.shape[0], self.network
         first, conditions = network.conditions(z, labels)
         x = network.linear(first).view(count, -1, START, START).contiguous(memory_format=torch.channels_last)
@@ -157,7 +154,7 @@ class InferenceGenerator(nn.Module):
 
 
 def chunk_size(network: Generator) -> int:
-    """Images per forward on a CPU core: a power of two up to 4 whose largest feature map stays in reused memory."""
+    """Return the images per forward on a CPU core: up to 4, so that the largest feature map stays in reused memory."""
     largest = 4 * network.output_conv.weight.shape[1] * network.resolution**2
     chunk = LARGEST_CHUNK
     while chunk > 1 and chunk * largest > HEAP_BYTES:

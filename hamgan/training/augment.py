@@ -1,4 +1,4 @@
-"""DiffAugment: differentiable augmentation of real and generated images in front of D (Zhao et al. 2020, section 3).
+"""Augment real and generated images in front of D, differentiably: DiffAugment (Zhao et al. 2020, section 3).
 
 The random parameters are drawn apart from the transformation, so that they can be drawn for the global batch.
 """
@@ -16,7 +16,7 @@ CUTOUT = 0.5  # side of the grey square, as a share of the image
 def draw_augmentation(
     policy: Sequence[str], batch: int, device: torch.device, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Uniform parameters in [0, 1) per image: color [B, 3], translation [B, 2], cutout [B, 2]."""
+    """Draw uniform parameters in [0, 1) per image: color [B, 3], translation [B, 2], cutout [B, 2]."""
     sizes = {"color": 3, "translation": 2, "cutout": 2}
     return {name: torch.rand(batch, sizes[name], device=device, generator=generator) for name in policy}
 

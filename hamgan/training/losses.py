@@ -1,11 +1,11 @@
-"""The adversarial game: losses of both networks and their regularisers, on plain logits and tensors."""
+"""Compute the adversarial losses of both networks, on plain logits."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def discriminator_loss(kind: str, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
-    """Loss of D, a scalar. Shapes: logits [B].
+    """Return the loss of D, a scalar. Shapes: logits [B].
 
     hinge (Lim & Ye 2017; SAGAN, BigGAN), non_saturating (Goodfellow et al. 2014), wasserstein (Arjovsky et al. 2017),
     relativistic pairing (Jolicoeur-Martineau 2018; R3GAN).
@@ -22,7 +22,7 @@ def discriminator_loss(kind: str, logits_real: Tensor, logits_fake: Tensor) -> T
 
 
 def generator_loss(kind: str, logits_fake: Tensor, logits_real: Tensor | None = None) -> Tensor:
-    """Loss of G, a scalar. Shapes: logits [B]; only the relativistic loss looks at the real ones."""
+    """Return the loss of G, a scalar. Shapes: logits [B]; only the relativistic loss looks at the real ones."""
     if kind in ("hinge", "wasserstein"):
         return -logits_fake.mean()
     if kind == "non_saturating":

@@ -1,4 +1,4 @@
-"""Adam as PyTorch and as TensorFlow compute it."""
+"""Make Adam as PyTorch or as TensorFlow computes it."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from hamgan.config import TrainConfig
 
 
 class TensorFlowAdam(torch.optim.Adam):
-    """Adam with epsilon outside the bias correction: ``p -= lr_t * m / (sqrt(v) + eps)``.
+    """Run Adam with epsilon outside the bias correction: ``p -= lr_t * m / (sqrt(v) + eps)``.
 
     With ``lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t)`` (TensorFlow 1, tf.compat.v1.train.AdamOptimizer). It equals
     torch's form with the epsilon ``eps / sqrt(1 - beta2^t)``, so torch's fused kernel does the work.
@@ -26,7 +26,7 @@ class TensorFlowAdam(torch.optim.Adam):
         return next((state["step"] for state in self.state.values() if "step" in state), None)
 
     def step(self, closure: Any = None) -> Any:
-        """One update of all parameters."""
+        """Update all parameters once."""
         counter = self._current_counter()
         if counter is not None and counter is not self._counter:  # restored; it lies on the device: read it just once
             self._steps = int(counter)
@@ -39,7 +39,7 @@ class TensorFlowAdam(torch.optim.Adam):
 
 
 def make_adam(network: nn.Module, train: TrainConfig, lr: float, fused: bool | None = True) -> torch.optim.Adam:
-    """Adam with the configured placement of epsilon over a network; ``fused`` None is torch's default."""
+    """Make Adam with the configured placement of epsilon over a network; ``fused`` None is torch's default."""
     kind = TensorFlowAdam if train.adam_eps_placement == "tensorflow" else torch.optim.Adam
     betas = (float(train.beta1), float(train.beta2))  # torch refuses an int next to a float
     return kind(network.parameters(), lr=lr, betas=betas, eps=train.adam_eps, fused=fused)

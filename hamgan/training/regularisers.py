@@ -9,7 +9,7 @@ SAME_IMAGE = 1e-3
 
 
 def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
-    """``|grad_x D(x)|^2 / 2``, averaged over the batch: R1 on real, R2 on generated images (Mescheder et al. 2018).
+    """Return ``|grad_x D(x)|^2 / 2``, averaged over the batch: R1 on real, R2 on generated images (Mescheder 2018).
 
     Shapes: logits [B] computed from images [B, 3, H, W], which must require a gradient.
     """
@@ -18,12 +18,12 @@ def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
 
 
 def lecam(logits_real: Tensor, logits_fake: Tensor, average_real: Tensor, average_fake: Tensor) -> Tensor:
-    """LeCam regularisation of logits [B] towards moving averages of D's logits (Tseng et al. 2021, equation 7)."""
+    """Return the LeCam regularisation of logits [B] towards moving averages of them (Tseng et al. 2021, equation 7)."""
     return F.relu(logits_real - average_fake).square().mean() + F.relu(average_real - logits_fake).square().mean()
 
 
 def mode_seeking(images: Tensor, latents: Tensor) -> Tensor:
-    """``1 / (|I_1 - I_2| / |z_1 - z_2|)``, averaged over pairs: a loss of G that grows as images come to be alike.
+    """Return ``1 / (|I_1 - I_2| / |z_1 - z_2|)``, averaged over pairs: it grows as images come to be alike.
 
     Mean absolute differences, as the official code of Mao et al. 2019 (MSGAN, equation 3) has them; it takes the mean
     over the batch before the quotient, so that one class that has collapsed hides behind the others.

@@ -1,4 +1,4 @@
-"""One adversarial step: the updates of D and G and the average of G, apart from data, logging and checkpoints."""
+"""Make one adversarial step: the updates of D and G and of the average of G, apart from data and logging."""
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass
 class DiscriminatorBatch:
-    """Input of one backward pass of D. Shapes: images [B, 3, R, R] in [-1, 1], labels [B], latents [B, z]."""
+    """Hold the input of one backward pass of D. Shapes: images [B, 3, R, R] in [-1, 1], labels [B], latents [B, z]."""
 
     images: Tensor
     labels: Tensor
@@ -31,14 +31,14 @@ class DiscriminatorBatch:
     fake_labels: Tensor
     generator_bases: Bases | None = None
     bases: Bases | None = None
-    """Of D, for the generated images and then the real ones: [2B*S, D, R]."""
+    """Initial bases for D, for the generated images and then the real ones: [2B*S, D, R]."""
     augmentation: dict[str, Tensor] = field(default_factory=dict)
-    """Of the generated images and then the real ones."""
+    """Parameters of `augment` for the generated images and then the real ones."""
 
 
 @dataclass
 class GeneratorBatch:
-    """Input of one backward pass of G. Shapes: latents [B, z], labels [B], in pairs for `train.mode_seeking`."""
+    """Hold the input of one backward pass of G. Shapes: latents [B, z], labels [B] (pairs for `train.mode_seeking`)."""
 
     latents: Tensor
     labels: Tensor
@@ -51,7 +51,7 @@ class GeneratorBatch:
 
 
 class GanStep:
-    """Both networks, their optimisers and the average of G, prepared by Accelerate.
+    """Train both networks by their optimisers and follow G by its average, all prepared by Accelerate.
 
     Buffers move as in BigGAN-PyTorch: both networks stay in training mode, so batch-norm statistics and singular
     vectors advance on every forward, also on G's forward without gradient in D's step.
@@ -101,7 +101,7 @@ class GanStep:
 
     @property
     def sampler(self) -> Generator:
-        """The network to sample from: the average of G, or G itself where none is kept."""
+        """Return the network to sample from: the average of G, or G itself where none is kept."""
         return self.generator if self.average is None else self.average
 
     def scale_learning_rates(self, factor: float) -> None:
@@ -114,7 +114,7 @@ class GanStep:
                 group["lr"] = lr * factor
 
     def discriminator_step(self, batches: Sequence[DiscriminatorBatch], report: bool = False) -> None:
-        """One optimiser step of D over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""
+        """Make one step of D over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""
         self.discriminator.requires_grad_(True)
         self._discriminator_stepper.zero_grad()
         means = []
@@ -131,7 +131,7 @@ class GanStep:
         self._discriminator_stepper.step()
 
     def _discriminator_loss(self, batch: DiscriminatorBatch, report: bool) -> tuple[Tensor, Tensor]:
-        """The loss, and the means of D's logits: real, fake [2]."""
+        """Return the loss, and the means of D's logits: real, fake [2]."""
         with torch.no_grad(), self.accelerator.autocast(), self._measured("g", self.generator, report):
             fake = self.generator(batch.latents, batch.fake_labels, batch.generator_bases)
         if report:
@@ -172,7 +172,7 @@ class GanStep:
         self.logit_averages.lerp_(means.to(self.logit_averages.dtype), 1.0 - self.config.lecam_decay)
 
     def generator_step(self, batches: Sequence[GeneratorBatch], report: bool = False) -> None:
-        """One optimiser step of G over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""
+        """Make one step of G over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""
         self.discriminator.requires_grad_(False)
         self._generator_stepper.zero_grad()
         for batch, last in _with_last(batches):
@@ -219,7 +219,7 @@ class GanStep:
             torch._foreach_lerp_(average, current, weight)
 
     def take_metrics(self) -> dict[str, Tensor]:
-        """Means since the last call, over all processes; tensors on the device."""
+        """Return the means since the last call, over all processes; tensors on the device."""
         if not self.sums:
             return {}
         names = sorted(self.sums)
@@ -280,7 +280,7 @@ def _with_last(items: Sequence[T]) -> Iterable[tuple[T, bool]]:
 
 
 def _spread(images: Tensor) -> Tensor:
-    """How much the images [B, 3, H, W] of a batch differ: the standard deviation of a pixel, averaged over them."""
+    """Return how much images [B, 3, H, W] differ: the standard deviation of a pixel, averaged over all pixels."""
     return images.float().std(dim=0, correction=0).mean()
 
 
