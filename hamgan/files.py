@@ -1,7 +1,11 @@
-"""Write files whole or not at all, with their content on the disk; hash them."""
+"""Write files whole or not at all, with their content on the disk; hash them; lock files and folders."""
 
+import fcntl
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -15,14 +19,20 @@ def fsync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file as hexadecimal digits."""
+    """Return the hash of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def temporary_name(path: Path) -> Path:
-    """Where to write what will be renamed to ``path``; `remove_leftovers` finds it after a crash."""
+    """Return where to write what will be renamed to ``path``; `remove_leftovers` finds it after a crash."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a process that was killed while writing left in a folder under a `temporary_name`."""
+    for path in folder.glob(".*.tmp"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -34,3 +44,24 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Keep other processes out of what a file or folder stands for; the lock ends with the process, however it ends.
+
+    A missing file is created. Raises BlockingIOError when another process holds the lock and ``wait`` is false. On a
+    file system that knows no locks nothing is kept out.
+    """
+    # A folder cannot be opened for writing; a file must be, for network file systems lock nothing else.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # no locks here
+            pass
+        yield
+    finally:
+        os.close(descriptor)

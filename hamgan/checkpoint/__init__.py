@@ -15,7 +15,7 @@ from hamgan.checkpoint.generator import (
     save_generator,
 )
 from hamgan.checkpoint.progress import Progress, checkpoint_name, read_state, state_text
-from hamgan.checkpoint.rotation import latest_checkpoint, list_checkpoints, remove_after, remove_leftovers, rotate
+from hamgan.checkpoint.rotation import latest_checkpoint, list_checkpoints, remove_after, rotate
 from hamgan.checkpoint.state import (
     Snapshot,
     load_checkpoint,
@@ -24,6 +24,7 @@ from hamgan.checkpoint.state import (
     take_snapshot,
 )
 from hamgan.checkpoint.writer import CheckpointWriter
+from hamgan.files import remove_leftovers
 
 __all__ = [
     "GENERATOR_FORMAT",

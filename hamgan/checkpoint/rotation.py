@@ -28,12 +28,6 @@ def remove_checkpoint(path: Path) -> None:
     shutil.rmtree(temporary)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what a process that was killed while saving left behind, gigabytes at full size."""
-    for path in folder.glob(".*.tmp"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def latest_checkpoint(folder: Path, warn: Any = print) -> Path | None:
     """The newest checkpoint whose checksum holds; damaged ones are named and passed over.
 

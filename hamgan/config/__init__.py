@@ -1,6 +1,6 @@
-"""The configuration: nested typed dataclasses, read from YAML and the command line by jsonargparse.
+"""Hold the configuration of an experiment in nested typed dataclasses, read from YAML and the command line.
 
-Every field is documented below its definition; ``scripts/train.py --help`` prints the same text.
+Every field is documented below its definition; ``hamgan train --help`` prints the same text.
 """
 
 from hamgan.config.networks import (
@@ -12,6 +12,7 @@ from hamgan.config.networks import (
     NormConfig,
     SpectralNormConfig,
 )
+from hamgan.config.presets import preset_names, preset_path
 from hamgan.config.reading import (
     check_keys,
     config_from_dict,
@@ -64,6 +65,8 @@ __all__ = [
     "load_config",
     "load_stored_config",
     "parse_config",
+    "preset_names",
+    "preset_path",
     "save_config",
     "validate",
 ]

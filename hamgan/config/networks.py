@@ -1,4 +1,4 @@
-"""The networks' fields of a configuration; the text below a field is its documentation, also in ``--help``."""
+"""Define the networks' fields of a configuration; the text below a field is its documentation, also in ``--help``."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,7 +8,7 @@ Context = Literal["hamburger", "attention", "none"]
 
 @dataclass
 class HamburgerConfig:
-    """The context block: a matrix decomposition between two 1x1 convolutions (Geng et al. 2021, section 3)."""
+    """Choose the Hamburger: a matrix decomposition between two 1x1 convolutions (Geng et al. 2021, section 3)."""
 
     decomposition: Literal["nmf", "vq", "cd"] = "nmf"
     """Matrix decomposition: non-negative factorisation, soft vector quantisation or concept decomposition."""
@@ -48,7 +48,7 @@ class HamburgerConfig:
 
 @dataclass
 class NormConfig:
-    """Batch normalisation."""
+    """Choose the constants of batch normalisation."""
 
     eps: float = 1e-5
     """Added to the variance (BigGAN 1e-5, official HamGAN 1e-3)."""
@@ -62,7 +62,7 @@ class NormConfig:
 
 @dataclass
 class SpectralNormConfig:
-    """Spectral normalisation (Miyato et al. 2018), one power iteration per training forward."""
+    """Choose the spectral normalisation (Miyato et al. 2018), by one power iteration per training forward."""
 
     enabled: bool = True
     """Divide every weight by its largest singular value."""
@@ -79,7 +79,7 @@ Init = Literal["orthogonal", "glorot", "normal"]
 
 @dataclass
 class GeneratorConfig:
-    """The generator (BigGAN's residual network; the official HamGAN by other values)."""
+    """Choose the generator: BigGAN's residual network, or the official HamGAN's by other values."""
 
     channels: int = 96
     """Width: channels of the last block; the others are 2 to 16 times as wide."""
@@ -107,7 +107,7 @@ class GeneratorConfig:
 
 @dataclass
 class DiscriminatorConfig:
-    """The discriminator (projection discriminator on BigGAN's residual network)."""
+    """Choose the discriminator: a projection discriminator on BigGAN's residual network."""
 
     channels: int = 96
     """Width: channels of the first block; the others are 2 to 16 times as wide."""

@@ -1,4 +1,4 @@
-"""The fields of a configuration but the networks'; the text below a field is its documentation, also in ``--help``."""
+"""Define a configuration; the text below a field is its documentation, also in ``--help``."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +9,11 @@ from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig
 
 @dataclass
 class DataConfig:
-    """Training images."""
+    """Choose the training images."""
 
     source: str = "photos"
-    """`photos` (scikit-image's photographs), a prepared store, a folder of class folders, or `cifar10` / `cifar100`."""
+    """`photos` (scikit-image's photographs), a prepared store, a folder of class folders, archives, shards, `cifar10`,
+    `cifar100` or `hf:NAME`."""
     split: str = "train"
     """Split of the source to train on."""
     num_classes: int | None = None
@@ -25,7 +26,7 @@ class DataConfig:
 
 @dataclass
 class TrainConfig:
-    """The optimisation."""
+    """Choose losses, optimisers and precision."""
 
     total_kimg: float = 100_000.0
     """Length of the run, in thousands of real images seen by D."""
@@ -88,7 +89,7 @@ class TrainConfig:
 
 @dataclass
 class LogConfig:
-    """What is written while training."""
+    """Choose what is written while training."""
 
     every_kimg: float = 1.0
     """Interval of rows in metrics.jsonl and on the screen."""
@@ -106,7 +107,7 @@ class LogConfig:
 
 @dataclass
 class CheckpointConfig:
-    """What is kept."""
+    """Choose which checkpoints are written and kept."""
 
     every_kimg: float = 500.0
     """Interval of checkpoints; one is always written at the end and on a signal."""
@@ -122,17 +123,17 @@ class CheckpointConfig:
 
 @dataclass
 class MonitorConfig:
-    """Watching for divergence and collapse.
+    """Watch for divergence and collapse.
 
-    What is watched follows Brock et al. 2018 (BigGAN), section 4, which names no thresholds; these are ours. Rows of
+    The signs follow Brock et al. 2018 (BigGAN), section 4, which names no thresholds; these are ours. Rows of
     five healthy short runs (`configs/photos.yaml`, seeds 0 to 4) went to 1.4 times the usual margin, 3.1 times the
     usual gradient norm, 1.24 times the usual singular value and 0.67 of the usual spread. Besides these, rows in which
     G gets no gradient at all are out of line: D has died.
     """
 
     action: Literal["rollback", "stop", "warn"] = "rollback"
-    """Return to the last good checkpoint and go on with other data and noise; or stop; or only say so. What is not
-    finite always ends in one of the first two."""
+    """Return to the last good checkpoint and go on with other data and noise; or stop; or only warn. Values that are
+    not finite always end in one of the first two."""
     max_rollbacks: int = 3
     """Then the run stops."""
     lr_factor: float = 1.0
@@ -165,7 +166,7 @@ METRICS = {
 
 @dataclass
 class EvalConfig:
-    """Evaluation while training and the defaults of scripts/evaluate.py for this run."""
+    """Choose the evaluations while training, and the defaults of `hamgan evaluate` for this run."""
 
     every_kimg: float = 0.0
     """Interval of evaluations while training; 0 makes none."""
@@ -188,7 +189,7 @@ class EvalConfig:
 
 @dataclass
 class Config:
-    """One experiment."""
+    """Describe one experiment."""
 
     name: str = "hamgan"
     """Name of the run and of its folder under runs/."""
@@ -217,5 +218,5 @@ class Config:
 
     @property
     def folder(self) -> Path:
-        """The run folder."""
+        """Return the run folder."""
         return Path(self.run_dir) if self.run_dir else Path("runs") / self.name

@@ -1,8 +1,7 @@
-"""Checks of values that must fit together."""
+"""Check values that must fit together."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig, HamburgerConfig
 from hamgan.config.schema import METRICS, Config, MonitorConfig, TrainConfig
@@ -12,14 +11,13 @@ RESOLUTIONS = (32, 64, 128, 256, 512)
 
 
 def validate(config: Config) -> None:
-    """Check the values together; raises ConfigError for the first that does not fit."""
+    """Raise ConfigError for the first value that is out of range or does not fit the others."""
     _require(bool(config.name), "name is empty; give the run a name")
     _require(0 <= config.seed < 2**63, f"seed is {config.seed}; allowed: 0 to 2^63 - 1")
     _require(config.resolution in RESOLUTIONS, f"resolution is {config.resolution}; allowed: {RESOLUTIONS}")
     _validate_generator(config.generator, config.resolution)
     _validate_context("discriminator", config.discriminator, config.resolution)
     _validate_train(config.train)
-    _validate_penalties(config.train)
     _positive("log", config.log, "sample_classes", "samples_per_class")
     _validate_evaluation(config)
     _validate_monitor(config.monitor)
@@ -50,14 +48,26 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def _positive(section: str, values: Any, *names: str) -> None:
+def _positive(section: str, values: object, *names: str) -> None:
     for name in names:
         value = getattr(values, name)
         _require(0 < value < math.inf, f"{section}.{name} is {value}; it must be positive and finite")
 
 
+def _not_negative(section: str, values: object, *names: str) -> None:
+    for name in names:
+        value = getattr(values, name)
+        _require(0 <= value < math.inf, f"{section}.{name} is {value}; allowed: 0 and above")
+
+
+def _below_one(section: str, values: object, *names: str) -> None:
+    for name in names:
+        value = getattr(values, name)
+        _require(0 <= value < 1, f"{section}.{name} is {value}; allowed: 0 to below 1")
+
+
 def latent_chunks(resolution: int) -> int:
-    """Chunks of a hierarchical z: one for the first linear layer and one per generator block."""
+    """Return the chunks of a hierarchical z: one for the first linear layer and one per generator block."""
     return resolution.bit_length() - 2  # 32 px: 3 blocks + 1, 128 px: 5 blocks + 1
 
 
@@ -115,29 +125,21 @@ def _validate_train(train: TrainConfig) -> None:
         train.batch_size % train.accumulation == 0,
         f"train.batch_size {train.batch_size} does not divide into train.accumulation {train.accumulation} parts",
     )
-    _require(0 <= train.ema_decay < 1, f"train.ema_decay is {train.ema_decay}; allowed: 0 to below 1")
-    for name in ("beta1", "beta2"):
-        _require(0 <= getattr(train, name) < 1, f"train.{name} is {getattr(train, name)}; allowed: 0 to below 1")
+    _below_one("train", train, "ema_decay", "beta1", "beta2", "lecam_decay")
+    _not_negative("train", train, "orthogonal_regularisation", "r1_gamma", "r2_gamma", "lecam", "mode_seeking")
+    _not_negative("train", train, "ema_start_kimg")
+    _require(
+        train.mode_seeking == 0 or train.loss != "relativistic",
+        "train.mode_seeking draws labels in pairs; train.loss: relativistic takes those of the real images",
+    )
 
 
 def _validate_monitor(monitor: MonitorConfig) -> None:
     _positive("monitor", monitor, "patience", "lr_factor")
     _require(monitor.window >= 2, f"monitor.window is {monitor.window}; allowed: 2 and above")
-    _require(monitor.max_rollbacks >= 0, f"monitor.max_rollbacks is {monitor.max_rollbacks}; allowed: 0 and above")
+    _not_negative("monitor", monitor, "max_rollbacks")
     _require(monitor.lr_factor <= 1, f"monitor.lr_factor is {monitor.lr_factor}; allowed: above 0 to 1")
     for name in ("jump", "sigma_jump", "fid_jump"):
         value = getattr(monitor, name)
         _require(value > 1, f"monitor.{name} is {value}; it multiplies what is usual: allowed is above 1")
-    floor = monitor.diversity_floor
-    _require(0 <= floor < 1, f"monitor.diversity_floor is {floor}; allowed: 0 to below 1")
-
-
-def _validate_penalties(train: TrainConfig) -> None:
-    for name in ("orthogonal_regularisation", "r1_gamma", "r2_gamma", "lecam", "mode_seeking", "ema_start_kimg"):
-        value = getattr(train, name)
-        _require(0 <= value < math.inf, f"train.{name} is {value}; allowed: 0 and above")
-    _require(0 <= train.lecam_decay < 1, f"train.lecam_decay is {train.lecam_decay}; allowed: 0 to below 1")
-    _require(
-        train.mode_seeking == 0 or train.loss != "relativistic",
-        "train.mode_seeking draws labels in pairs; train.loss: relativistic takes those of the real images",
-    )
+    _below_one("monitor", monitor, "diversity_floor")

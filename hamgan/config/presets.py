@@ -1,0 +1,40 @@
+"""Find configuration files: by path, or by the name of a preset that comes with the package."""
+
+from importlib import resources
+from pathlib import Path
+
+from hamgan.errors import ConfigError, did_you_mean
+
+
+def preset_folder() -> Path:
+    """Return the folder of the presets: inside the installed package, or beside it in a checkout."""
+    package = Path(str(resources.files("hamgan")))
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def preset_names() -> list[str]:
+    """Return the names of all presets, without ``.yaml``."""
+    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+def preset_path(name: str) -> Path:
+    """Return the file of a preset, named with or without ``.yaml``; ConfigError names the nearest and lists all."""
+    stem, names = name.removesuffix(".yaml"), preset_names()
+    if stem not in names:
+        raise ConfigError(f"no preset is called `{stem}`; there are {', '.join(names)}{did_you_mean(stem, names)}")
+    return preset_folder() / f"{stem}.yaml"
+
+
+def find_config(given: str) -> Path:
+    """Return the file at a path, or the preset of this name where there is no such file; raises ConfigError."""
+    path, names = Path(given), preset_names()
+    if path.is_file():
+        return path
+    if not given:
+        raise ConfigError(f"--config needs a file or the name of a preset: {', '.join(names)}")
+    if path.name == given and (not path.suffix or given.removesuffix(".yaml") in names):
+        return preset_path(given)
+    neighbours = sorted(str(item) for item in path.parent.glob("*.yaml"))
+    near = did_you_mean(given, neighbours) or did_you_mean(path.stem, names) or "."
+    raise ConfigError(f"no configuration file at {path}{near} Presets are {', '.join(names)}")
