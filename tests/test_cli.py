@@ -1,0 +1,104 @@
+"""The command `hamgan` and what its scripts share: dispatch, help, exit codes."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+from support.small_runs import environment
+
+from hamgan import cli
+from hamgan.cli import COMMANDS
+from hamgan.errors import BAD_USAGE, DONE, FAILURE, STOPPED, CheckpointError, ConfigError, Stopped, refuse_renamed
+
+Command = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def hamgan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Run `hamgan` with arguments in this process; returns its exit code and what it printed."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["hamgan", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out + printed.err
+
+    return call
+
+
+def test_every_command_is_listed_and_has_help(hamgan: Command) -> None:
+    code, text = hamgan()
+    assert code == DONE
+    for name in COMMANDS:
+        assert f"  {name} " in text
+        code, own = hamgan(name, "--help")
+        assert code == DONE
+        assert f"usage: hamgan {name} " in own
+
+
+def test_an_unknown_command_names_the_nearest(hamgan: Command) -> None:
+    code, text = hamgan("trian", "--config", "photos")
+    assert code == BAD_USAGE
+    assert text == (
+        "error: unknown command `trian`; there are train, sample, evaluate, prepare, export, convert, invert, report, "
+        "app; did you mean `train`?\n"
+    )
+
+
+def test_the_version_is_told(hamgan: Command) -> None:
+    code, text = hamgan("--version")
+    assert (code, text.split()[0]) == (DONE, "hamgan")
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hamgan", "report", "--help"],
+        env=environment(),
+        cwd=ROOT.parent,  # not in the checkout
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "usage: hamgan report" in done.stdout
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.stem)
+def test_scripts_hold_no_logic(script: Path) -> None:
+    assert len(script.read_text().splitlines()) < 20
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (ConfigError("no such key"), BAD_USAGE, "error: no such key"),
+        (CheckpointError("damaged"), FAILURE, "error: damaged"),
+        (OSError("no space"), FAILURE, "error: no space"),
+        (Stopped("saved"), STOPPED, "stopped: saved"),
+    ],
+)
+def test_a_users_mistake_is_a_sentence_and_an_exit_code(
+    error: Exception, code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run(fail)
+    assert ended.value.code == code
+    assert capsys.readouterr().err == f"{sentence}\n"
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        cli.run(lambda: print(1 / 0))
+
+
+def test_an_option_of_an_earlier_version_says_what_it_is_called_now() -> None:
+    refuse_renamed(["--output", "x"], {"--out": "--output"})
+    for given in (["--out", "x"], ["--out=x"]):
+        with pytest.raises(ConfigError, match=r"^--out is called --output now$"):
+            refuse_renamed(given, {"--out": "--output"})
