@@ -19,6 +19,7 @@ from hamgan.data.finding.picture import Listing, Picture
 from hamgan.data.preparation.inspection import check_hashes
 from hamgan.data.preparation.prepare import prepare
 from hamgan.errors import DataError, PreparationError
+from hamgan.files import lock
 
 HOW = Preparation(32)
 COUNTS = {"cat": 5, "cup": 3}
@@ -219,9 +220,8 @@ def test_another_store_or_other_options_are_refused(larger: tuple[Path, Path], t
 
 
 def test_a_second_process_is_kept_out(store: Path, tmp_path: Path) -> None:
-    from hamgan.data.preparation.prepare import _only_process
-
-    with _only_process(tmp_path / "busy"), pytest.raises(PreparationError, match="another process is preparing"):
+    (tmp_path / "busy").mkdir()
+    with lock(tmp_path / "busy"), pytest.raises(PreparationError, match="another process is preparing"):
         make(store.parent / "source", tmp_path / "busy")
 
 
