@@ -116,7 +116,7 @@ def _close_gaps(path: Path, usable: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def new_numbers(histogram: np.ndarray) -> np.ndarray:
-    """Number the classes that have a train image anew: int64 [classes], -1 for those that are left out."""
+    """Give the classes that have a train image new numbers: int64 [classes], -1 for those that are left out."""
     used = histogram > 0
     return np.where(used, np.cumsum(used) - 1, -1)
 
