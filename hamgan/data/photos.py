@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hamgan.data.source import SPLITS, Description
+from hamgan.data.source import SPLITS, Description, description
 from hamgan.errors import DataError
 
 IMAGES_PER_CLASS = {"train": 10_000, "val": 1_000}
@@ -156,13 +156,6 @@ class PhotoSource:
 
     def describe(self) -> Description:
         """Return the protocol; the hash covers the source pixels of this split and the way they are cut."""
-        return {
-            "source": self.name,
-            "split": self.split,
-            "count": len(self),
-            "classes": len(self.class_names),
-            "crop": "random, " + " to ".join(f"{SCALES[i]:g}" for i in (-1, 0)) + " of the strip",
-            "filter": "lanczos",
-            "resolution": self.resolution,
-            "sha256": self._sha256,
-        }
+        crop = f"random, {SCALES[-1]:g} to {SCALES[0]:g} of the strip"
+        made = {"crop": crop, "filter": "lanczos", "resolution": self.resolution}
+        return description(self, made, self._sha256)

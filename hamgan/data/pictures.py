@@ -13,7 +13,7 @@ from hamgan.data.finding.listing import list_pictures
 from hamgan.data.finding.locations import download_folder
 from hamgan.data.finding.picture import Listing
 from hamgan.data.finding.reading import read_bytes
-from hamgan.data.source import Description, name_some
+from hamgan.data.source import Description, description, name_some
 from hamgan.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class PictureSource:
     at 500 x 375 pixels, and some 500 bytes of memory per picture and process: prepare a store for anything large.
     """
 
-    def __init__(self, source: str, split: str, resolution: int, threads: int | None = None) -> None:
+    def __init__(self, source: str, split: str, resolution: int) -> None:
         listing = list_pictures(source, download_folder() / "unpacked")
         if empty := listing.left_out:  # a store leaves these out and says so; here nobody would see it
             classes = len(listing.class_names) + len(empty)
@@ -45,7 +45,7 @@ class PictureSource:
         self._sha256 = Listing(listing.class_names, {split: self._pictures}).sha256()
         self.labels = np.asarray([picture.label for picture in self._pictures], np.int64)
         self._preparation = Preparation(resolution)
-        self._pool = ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1), "decode")
+        self._pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "decode")
         self._unusable: set[int] = set()
         # A class of which nothing can be decoded ends a run before it starts; that costs a picture per class.
         self.read(np.unique(self.labels, return_index=True)[1])
@@ -87,13 +87,6 @@ class PictureSource:
 
     def describe(self) -> Description:
         """Return the protocol; the hash covers names and sizes of the files, not their pixels."""
-        return {
-            "source": self.name,
-            "split": self.split,
-            "count": len(self),
-            "classes": len(self.class_names),
-            "crop": self._preparation.crop,
-            "filter": self._preparation.filter,
-            "resolution": self.resolution,
-            "sha256": self._sha256,
-        }
+        chosen = self._preparation
+        made = {"crop": chosen.crop, "filter": chosen.filter, "resolution": chosen.resolution}
+        return description(self, made, self._sha256)

@@ -41,6 +41,12 @@ class ReadsAhead(Protocol):
         """Prepare to read the images at int64 indices [B] soon."""
 
 
+def description(source: ImageSource, preparation: Description, sha256: str) -> Description:
+    """Describe a source by its counts, how its images were prepared, and a hash."""
+    counts = {"split": source.split, "count": len(source), "classes": len(source.class_names)}
+    return {"source": source.name, **counts, **preparation, "sha256": sha256}
+
+
 def class_histogram(source: ImageSource) -> np.ndarray:
     """Count the images per class, int64 [classes]."""
     return np.bincount(source.labels, minlength=len(source.class_names)).astype(np.int64)

@@ -18,7 +18,7 @@ from typing import TypedDict, cast
 
 import numpy as np
 
-from hamgan.data.source import Description
+from hamgan.data.source import Description, description
 from hamgan.errors import DataError
 
 FORMAT = "hamgan-store-1"
@@ -218,11 +218,5 @@ class StoreSource:
 
     def describe(self) -> Description:
         """Return the protocol of the preparation; the hash covers every pixel and label."""
-        return {
-            "source": self._manifest["source"],
-            "split": self.split,
-            "count": len(self),
-            "classes": len(self.class_names),
-            **self._manifest["preparation"],
-            "sha256": self._entry["sha256"],
-        }
+        described = description(self, self._manifest["preparation"], self._entry["sha256"])
+        return {**described, "source": self._manifest["source"]}

@@ -25,7 +25,7 @@ class Preparation:
     crop: Crop = "centre"
     """centre: largest central square, antialiased resize; paper: HamGAN's aliased bilinear; adm: box halvings first."""
     filter: Filter = "lanczos"
-    """Antialiasing filter of `centre`; `paper` and `adm` have their own."""
+    """Antialiasing filter of ``centre``; ``paper`` and ``adm`` have their own."""
     background: tuple[int, int, int] = (255, 255, 255)
     """Colour behind transparent pixels, 0 to 255."""
     min_side: int = 16

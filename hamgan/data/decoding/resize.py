@@ -4,7 +4,6 @@ Bilinear, bicubic and Lanczos run in torch's uint8 kernels, within 0.01 grey lev
 ``python -m benchmarks data`` compares the speeds.
 """
 
-import os
 from typing import Literal
 
 import numpy as np
@@ -71,9 +70,3 @@ def crop_and_resize(pixels: np.ndarray, target: int, crop: Crop, filter: Filter)
     if crop == "adm":
         return adm(pixels, target)
     return resize_square(central_square(pixels), target, filter)
-
-
-def use_one_thread() -> None:
-    """Let this process compute with one thread: work that is parallel over pictures is faster than inside one."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)

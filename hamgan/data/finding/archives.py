@@ -21,7 +21,7 @@ Place = tuple[str | int, ...]
 
 
 class Member(NamedTuple):
-    """Name a file of a source with /, and say where its bytes are and which class comes with it (WebDataset)."""
+    """Describe a file of a source: its name with /, where its bytes are, and a class of its own (WebDataset)."""
 
     name: str
     place: Place

@@ -1,4 +1,4 @@
-"""Read the classes of pictures without class folders: ImageNet's ground truth, CSV files, lines `NAME CLASS`."""
+"""Read the classes of pictures without class folders: ImageNet's ground truth, CSV files, lines ``NAME CLASS``."""
 
 import csv
 import io

@@ -53,7 +53,7 @@ def expand(source: str) -> list[Path]:
     return paths
 
 
-def fetch(addresses: list[str], at_a_time: int = 8) -> list[Path]:
+def fetch(addresses: list[str]) -> list[Path]:
     """Copy files at addresses that fsspec knows (https://, s3://, gs://, ...) to `download_folder`; return the copies.
 
     The processes of a machine share one copy. Raises DataError when an address cannot be read or the disk is too small.
@@ -83,7 +83,7 @@ def fetch(addresses: list[str], at_a_time: int = 8) -> list[Path]:
         except Exception as error:
             raise DataError(f"{address} cannot be fetched: {one_line(error)}") from error
 
-    with ThreadPoolExecutor(at_a_time) as pool, tqdm(total=len(copies), unit="shard", desc="fetch") as bar:
+    with ThreadPoolExecutor(8) as pool, tqdm(total=len(copies), unit="shard", desc="fetch") as bar:
         for _ in pool.map(fetch_one, addresses, copies):
             bar.update()
     return copies

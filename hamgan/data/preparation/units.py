@@ -14,10 +14,10 @@ from multiprocessing import connection
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from hamgan.data.decoding.decode import Preparation, decode
-from hamgan.data.decoding.resize import use_one_thread
 from hamgan.data.finding.picture import Picture
 from hamgan.data.finding.reading import read_bytes
 from hamgan.data.store import HEADER_BYTES, to_json
@@ -87,7 +87,8 @@ def _start_worker() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one stops the others
     warnings.simplefilter("ignore")  # Pillow warns about odd files; what matters is in skipped.jsonl
-    use_one_thread()
+    torch.set_num_threads(1)  # parallel over pictures is faster than inside one
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @contextmanager
