@@ -148,7 +148,7 @@ def _preparing(folder: Path, jpegs: list[bytes], rounds: int) -> Timings:
 
     def ours() -> None:
         for unit in cut_units("train", pictures, how):
-            write_unit(store, "train", unit, how, strict=True)
+            write_unit(store, unit, how, strict=True)
 
     def usual() -> None:
         images = [plain(path.read_bytes()) for path in sorted((folder / "jpegs").rglob("*.jpg"))]

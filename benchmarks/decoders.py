@@ -70,8 +70,8 @@ def decoders(resolution: int) -> dict[str, tuple[Decoder, Filter]]:
     found: dict[str, tuple[Decoder, Filter]] = {
         PLAIN["lanczos"]: (_plain(resolution, v2.InterpolationMode.LANCZOS), "lanczos"),
         PLAIN["bilinear"]: (_plain(resolution, v2.InterpolationMode.BILINEAR), "bilinear"),
-        OURS["lanczos"]: (partial(decode, how=Preparation(resolution)), "lanczos"),
-        OURS["bilinear"]: (partial(decode, how=Preparation(resolution, filter="bilinear")), "bilinear"),
+        OURS["lanczos"]: (partial(decode, preparation=Preparation(resolution)), "lanczos"),
+        OURS["bilinear"]: (partial(decode, preparation=Preparation(resolution, filter="bilinear")), "bilinear"),
         "torchvision decode, bare": (partial(_resized, resolution=resolution, pixels=jpeg_pixels), "lanczos"),
         "Pillow draft mode": (partial(_draft, resolution=resolution), "lanczos"),
     }

@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,3 +65,20 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def make_once(path: Path, make: Callable[[Path], object]) -> None:
+    """Have ``make`` write a file, under another name until it is whole, unless it is there already.
+
+    Other processes of this machine that want the same file wait for it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lock(path.with_name(f".{path.name}.lock")):
+        if path.exists():
+            return
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            make(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

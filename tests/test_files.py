@@ -11,7 +11,7 @@ import pytest
 from support.paths import ROOT
 from support.small_runs import environment, largest_file
 
-from hamgan.files import lock, remove_leftovers, sha256, temporary_name, write_atomically
+from hamgan.files import lock, make_once, remove_leftovers, sha256, temporary_name, write_atomically
 
 HOLD = """
 import sys, time
@@ -105,3 +105,45 @@ def test_a_lock_that_waits_gets_it_when_the_first_process_ends(tmp_path: Path) -
     with lock(tmp_path / "file"):
         assert time.monotonic() - started > 0.4
     process.wait()
+
+
+MAKE = """
+import sys, time
+from pathlib import Path
+from hamgan.files import make_once
+
+def make(path):
+    path.write_text("half")
+    time.sleep(0.5)
+    path.write_text("whole")
+    print("made", flush=True)
+
+make_once(Path(sys.argv[1]), make)
+assert Path(sys.argv[1]).read_text() == "whole"
+"""
+
+
+def test_a_file_that_several_processes_want_is_made_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", MAKE, str(path)], env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    printed = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(printed) == ["", "", "made\n"]
+
+
+def test_a_file_whose_making_fails_is_made_anew(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError("the network is gone")
+
+    path = tmp_path / "file"
+    with pytest.raises(OSError, match="network is gone"):
+        make_once(path, fail)
+    assert [item.name for item in tmp_path.iterdir()] == [".file.lock"]
+    make_once(path, lambda partial: partial.write_text("whole"))
+    assert path.read_text() == "whole"

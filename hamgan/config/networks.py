@@ -90,7 +90,7 @@ class GeneratorConfig:
     conditioning: Literal["shared", "per_class"] = "shared"
     """Gains and biases of batch norm from a shared class embedding, or one gamma and beta per class."""
     class_embedding_dim: int = 128
-    """Length of the shared class embedding (`conditioning: shared`)."""
+    """Length of the shared class embedding (``conditioning: shared``)."""
     context: Context = "hamburger"
     """Global-context block."""
     context_resolutions: list[int] = field(default_factory=lambda: [64])

@@ -12,8 +12,8 @@ class DataConfig:
     """Choose the training images."""
 
     source: str = "photos"
-    """`photos` (scikit-image's photographs), a prepared store, a folder of class folders, archives, shards, `cifar10`,
-    `cifar100` or `hf:NAME`."""
+    """photos (scikit-image's photographs), a prepared store, a folder of class folders, archives, shards, cifar10,
+    cifar100 or hf:NAME."""
     split: str = "train"
     """Split of the source to train on."""
     num_classes: int | None = None
@@ -126,7 +126,7 @@ class MonitorConfig:
     """Watch for divergence and collapse.
 
     The signs follow Brock et al. 2018 (BigGAN), section 4, which names no thresholds; these are ours. Rows of
-    five healthy short runs (`configs/photos.yaml`, seeds 0 to 4) went to 1.4 times the usual margin, 3.1 times the
+    five healthy short runs (preset photos, seeds 0 to 4) went to 1.4 times the usual margin, 3.1 times the
     usual gradient norm, 1.24 times the usual singular value and 0.67 of the usual spread. Besides these, rows in which
     G gets no gradient at all are out of line: D has died.
     """

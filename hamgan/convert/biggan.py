@@ -1,4 +1,4 @@
-"""Weights of BigGAN-PyTorch (ajbrock/BigGAN-PyTorch: G, G_ema and D) to ours.
+"""Convert weights of BigGAN-PyTorch (ajbrock/BigGAN-PyTorch: G, G_ema and D) to ours.
 
 Its names: ``blocks.I.0`` is the residual block I, ``blocks.I.1`` the attention behind it, ``u0`` the stored singular
 vector (output side, as ours), ``sv0`` the last sigma, kept for its log.
@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from hamgan.config import Config, latent_chunks
-from hamgan.convert.mapping import Conversion, Network, Rule, apply_rules, check_fit, common_width, shape_of
+from hamgan.convert.mapping import Conversion, Network, Rule, apply_rules, check_fit, resolution_and_width, shape_of
 from hamgan.errors import ConversionError
 from hamgan.networks.discriminator import DISCRIMINATOR_WIDTHS
 from hamgan.networks.generator import GENERATOR_WIDTHS, START
 
 # Not told by names and shapes; BigGAN-PyTorch's launch scripts for ImageNet use these values.
-_ASSUMED = ("norm.eps", "norm.momentum", "spectral_norm.eps")
+_ASSUMED: dict[Network, tuple[str, ...]] = {
+    "generator": ("norm.eps", "norm.momentum", "spectral_norm.eps"),
+    "discriminator": ("spectral_norm.eps",),
+}
 
 
 def biggan_pytorch(state_dict: Mapping[str, Tensor]) -> tuple[Config, dict[str, Tensor]]:
@@ -30,7 +33,7 @@ def biggan_pytorch(state_dict: Mapping[str, Tensor]) -> tuple[Config, dict[str, 
 
 
 def recognise_biggan(names: set[str]) -> Network | None:
-    """Which of BigGAN-PyTorch's networks has these tensor names, if any."""
+    """Tell which of BigGAN-PyTorch's networks has these tensor names, if any."""
     names = {name.removeprefix("module.") for name in names}
     if not any(re.fullmatch(r"blocks\.0\.0\.conv1\.weight", name) for name in names):
         return None
@@ -53,17 +56,13 @@ def convert_biggan(state_dict: Mapping[str, Tensor]) -> Conversion:
     _average_standing_sums(source)
     config = _generator_config(source) if network == "generator" else _discriminator_config(source)
     conversion = Conversion(network, config, {})
-    section = config.generator if network == "generator" else config.discriminator
-    for key in _ASSUMED:
-        if network == "generator" or not key.startswith("norm."):
-            part, name = key.split(".")
-            conversion.assumed[f"{network}.{key}"] = getattr(getattr(section, part), name)
+    conversion.assumed = [f"{network}.{key}" for key in _ASSUMED[network]]
     apply_rules(source, _rules(network, config), conversion)
     return conversion
 
 
 def _average_standing_sums(source: dict[str, Tensor]) -> None:
-    """Its own batch norm keeps standing statistics as sums and a counter."""
+    """Divide the sums that BigGAN-PyTorch's own batch norm keeps as standing statistics by their counter."""
     for name in [name for name in source if name.endswith("accumulation_counter")]:
         count = float(source[name].sum())
         if count > 0:
@@ -73,7 +72,7 @@ def _average_standing_sums(source: dict[str, Tensor]) -> None:
 
 
 def _block_channels(source: Mapping[str, Tensor]) -> list[int]:
-    """Output channels of the residual blocks, in order."""
+    """Return the output channels of the residual blocks, in order."""
     count = 0
     while f"blocks.{count}.0.conv1.weight" in source:
         count += 1
@@ -86,7 +85,7 @@ def _attention_blocks(source: Mapping[str, Tensor]) -> list[int]:
 
 
 def _base_config(resolution: int, channels: int, source: Mapping[str, Tensor]) -> Config:
-    """Both networks of one width; the one that the file does not hold gets what usually goes with it."""
+    """Give both networks one width; the one that the file does not hold gets what usually goes with it."""
     config = Config(name="biggan", resolution=resolution)
     config.generator.latent_dim = 20 * latent_chunks(resolution)
     for network in (config.generator, config.discriminator):
@@ -98,10 +97,8 @@ def _base_config(resolution: int, channels: int, source: Mapping[str, Tensor]) -
 
 def _generator_config(source: Mapping[str, Tensor]) -> Config:
     found = _block_channels(source)
-    resolution = START * 2 ** len(found)
-    if resolution not in GENERATOR_WIDTHS:
-        raise ConversionError(f"the generator has {len(found)} blocks; 3 (32 px) to 7 (512 px) are supported")
-    channels = common_width(found, GENERATOR_WIDTHS[resolution], "generator", resolution)
+    supported = "3 (32 px) to 7 (512 px) are supported"
+    resolution, channels = resolution_and_width(found, GENERATOR_WIDTHS, "generator", supported)
     config = _base_config(resolution, channels, source)
     generator, chunk = config.generator, shape_of(source, "linear.weight")[1]
     condition = shape_of(source, "blocks.0.0.bn1.gain.weight")
@@ -124,11 +121,8 @@ def _generator_config(source: Mapping[str, Tensor]) -> Config:
 
 def _discriminator_config(source: Mapping[str, Tensor]) -> Config:
     found = _block_channels(source)
-    blocks = {len(widths): resolution for resolution, widths in DISCRIMINATOR_WIDTHS.items()}
-    if len(found) not in blocks:
-        raise ConversionError(f"the discriminator has {len(found)} blocks; 4 (32 px) to 8 (512 px) are supported")
-    resolution = blocks[len(found)]
-    channels = common_width(found, DISCRIMINATOR_WIDTHS[resolution], "discriminator", resolution)
+    supported = "4 (32 px) to 8 (512 px) are supported"
+    resolution, channels = resolution_and_width(found, DISCRIMINATOR_WIDTHS, "discriminator", supported)
     config = _base_config(resolution, channels, source)
     config.data.num_classes = shape_of(source, "embed.weight")[0]
     attention = _attention_blocks(source)
@@ -191,7 +185,7 @@ def _spectral_rules(source: str, target: str) -> list[Rule]:
 
 
 def _statistics_rules(source: str, target: str) -> list[Rule]:
-    """Moments lie in the norm itself, or in a child `bn` with its own or the cross-replica batch norm."""
+    """Find moments in the norm itself, or in a child ``bn`` with its own or the cross-replica batch norm."""
     return [
         Rule(rf"{source}\.(?:bn\.)?(?:stored|running)_mean", f"{target}.running_mean"),
         Rule(rf"{source}\.(?:bn\.)?(?:stored|running)_var", f"{target}.running_var"),

@@ -16,30 +16,30 @@ def main(arguments: Sequence[str], prog: str = "hamgan convert") -> None:
     """Convert as the arguments say and print the report; nothing is written before all checks."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=prog, description=DESCRIPTION, formatter_class=formatter)
-    parser.add_argument(
-        "files",
-        nargs="+",
-        type=Path,
-        metavar="FILE",
-        help=".pth or .safetensors of BigGAN-PyTorch; .npz of TensorFlow variables, or a checkpoint's prefix",
-    )
-    parser.add_argument("--ema", type=Path, help="the averaged generator (G_ema.pth); it is what --output holds")
-    parser.add_argument("--output", type=Path, help="the generator file to write, for sample.py and evaluate.py")
-    parser.add_argument("--output-run", type=Path, help="run folder to write, for train.py to resume; takes G and D")
-    parser.add_argument("--class-names", type=Path, help="text file with a name per line, or a JSON list")
-    parser.add_argument(
-        "--kimg", type=float, default=0.0, help="thousands of images the weights have seen (default: 0)"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="configuration that weights do not tell"
-    )
-    parser.add_argument(
-        "--allow-leftovers", action="store_true", help="convert what fits; unknown and missing tensors are reported"
-    )
+    add = parser.add_argument
+    files = ".pth or .safetensors of BigGAN-PyTorch; .npz of TensorFlow variables, or a checkpoint's prefix"
+    add("files", nargs="+", type=Path, metavar="FILE", help=files)
+    add("--ema", type=Path, help="the averaged generator (G_ema.pth); it is what --output holds")
+    add("--output", type=Path, help="generator file to write, for `hamgan sample` and `hamgan evaluate`")
+    add("--output-run", type=Path, help="run folder to write, for `hamgan train` to resume; takes G and D")
+    add("--class-names", type=Path, help="text file with a name per line, or a JSON list")
+    add("--kimg", type=float, default=0.0, help="thousands of images the weights have seen (default: 0)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="configuration that weights do not tell")
+    leftovers = "convert what fits; unknown and missing tensors are reported"
+    add("--allow-leftovers", action="store_true", help=leftovers)
     options = parser.parse_args(arguments)
     if options.output is None and options.output_run is None:
         parser.error("name --output FILE, --output-run FOLDER or both")
 
     from hamgan.convert.conversion import convert
 
-    convert(options)
+    convert(
+        options.files,
+        average=options.ema,
+        output=options.output,
+        output_run=options.output_run,
+        class_names=options.class_names,
+        kimg=options.kimg,
+        overrides=options.set,
+        allow_leftovers=options.allow_leftovers,
+    )

@@ -1,4 +1,4 @@
-"""Reading foreign weight files without running any code in them."""
+"""Read foreign weight files without running any code in them."""
 
 import pickle
 from pathlib import Path
@@ -18,7 +18,7 @@ PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from .safetensors, a PyTorch file, an .npz of arrays or a TensorFlow checkpoint.
+    """Read tensors by name from .safetensors, a PyTorch file, an .npz of arrays or a TensorFlow checkpoint.
 
     A TensorFlow checkpoint is named by its prefix (``model.ckpt-1000000``) and needs the tensorflow package. Raises
     ConversionError for a file that is missing, damaged, of another kind, or that holds anything but tensors.
@@ -90,13 +90,13 @@ def _read_tensorflow(prefix: Path) -> dict[str, Tensor]:
 
 
 def _first_line(error: Exception) -> str:
-    """The cause in short; a bare number or key says less than the kind of the error."""
+    """Return the cause in short, or the kind of the error where it is a bare number or key."""
     line = (str(error).strip().splitlines() or [""])[0][:200]
     return line if " " in line else type(error).__name__
 
 
 def convert_file(path: Path) -> tuple[str, list[Conversion]]:
-    """The kind of a file and every network in it, not yet checked for leftovers; raises ConversionError."""
+    """Return the kind of a file and every network in it, not yet checked for leftovers; raises ConversionError."""
     tensors = read_weights(path)
     official = split_networks(tensors)
     try:

@@ -1,9 +1,9 @@
-"""What every conversion shares: rules from foreign tensor names to ours, and the check that nothing is left over."""
+"""Map foreign tensor names to ours by rules, and check that nothing is left over."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ Network = Literal["generator", "discriminator"]
 
 @dataclass(frozen=True)
 class Rule:
-    """One correspondence of names: a source name that matches ``pattern`` whole becomes ``target``.
+    """Map names: a source name that matches ``pattern`` whole becomes ``target``.
 
     ``target`` may refer to groups (``\\1``); None marks a tensor that the source only keeps for its own logging.
     ``change`` turns the source's layout into ours.
@@ -30,7 +30,7 @@ class Rule:
 
 @dataclass
 class Conversion:
-    """One converted network and the account of every tensor of its source."""
+    """Hold one converted network and the account of every tensor of its source."""
 
     network: Network
     config: Config
@@ -43,8 +43,8 @@ class Conversion:
     """Source tensors that no rule knows."""
     missing: list[str] = field(default_factory=list)
     """Our tensors that the source does not have; they keep their initial values."""
-    assumed: dict[str, Any] = field(default_factory=dict)
-    """Configuration keys that names and shapes do not tell, with the values taken."""
+    assumed: list[str] = field(default_factory=list)
+    """Configuration keys that names and shapes do not tell; their values are the reference's own."""
 
 
 def apply_rules(source: Mapping[str, Tensor], rules: list[Rule], conversion: Conversion) -> None:
@@ -69,12 +69,12 @@ def apply_rules(source: Mapping[str, Tensor], rules: list[Rule], conversion: Con
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """float64 stays, everything else becomes float32."""
+    """Detach a tensor and make it float32, unless it is float64."""
     return tensor.detach() if tensor.dtype == torch.float64 else tensor.detach().float()
 
 
 def empty_network(network: Network, config: Config) -> nn.Module:
-    """The network of a configuration on the meta device: names and shapes without memory."""
+    """Build the network of a configuration on the meta device: names and shapes without memory."""
     classes = config.data.num_classes or 1
     with torch.device("meta"):
         if network == "generator":
@@ -121,18 +121,29 @@ def _refuse(what: str, names: list[str], conversion: Conversion) -> None:
 
 
 def shape_of(source: Mapping[str, Tensor], name: str) -> torch.Size:
-    """Shape of a tensor that the architecture cannot do without; raises ConversionError when it is not there."""
+    """Return the shape of a tensor that no network can do without; raises ConversionError when it is missing."""
     if name not in source:
         raise ConversionError(f"the weights have no tensor `{name}`; the file is incomplete or of another architecture")
     return source[name].shape
 
 
-def common_width(found: list[int], multipliers: tuple[int, ...], network: Network, resolution: int) -> int:
-    """The width c with found = c * multipliers; raises ConversionError when the blocks are not so proportioned."""
+def resolution_and_width(
+    found: Sequence[int], widths: Mapping[int, tuple[int, ...]], network: Network, expected: str
+) -> tuple[int, int]:
+    """Tell from the channels of a network's blocks its resolution (pixels) and its width c: found = c * multipliers.
+
+    widths: multipliers by resolution. expected: the numbers of blocks that there can be, for messages. Raises
+    ConversionError where nothing fits.
+    """
+    resolutions = {len(multipliers): resolution for resolution, multipliers in widths.items()}
+    if len(found) not in resolutions:
+        raise ConversionError(f"the {network} has {len(found)} blocks; {expected}")
+    resolution = resolutions[len(found)]
+    multipliers = widths[resolution]
     width = found[-1] // multipliers[-1]
-    if not width or found != [width * multiplier for multiplier in multipliers]:
+    if not width or list(found) != [width * multiplier for multiplier in multipliers]:
         raise ConversionError(
-            f"the {network}'s blocks have {found} channels; a {network} of {resolution} px has multiples "
+            f"the {network}'s blocks have {list(found)} channels; a {network} of {resolution} px has multiples "
             f"{list(multipliers)} of one width, so this is another architecture or resolution"
         )
-    return width
+    return resolution, width

@@ -1,4 +1,4 @@
-"""Variables of the official HamGAN (Gsunshine/Enjoy-Hamburger, TensorFlow) to our state dicts.
+"""Convert variables of the official HamGAN (Gsunshine/Enjoy-Hamburger, TensorFlow) to our state dicts.
 
 Kernels are HWIO, dense kernels [in, out], images NHWC; the stored singular vector is on the input side, in (H, W, I)
 order, as ours is with ``vector: input``.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hamgan.config import Config, DiscriminatorConfig, GeneratorConfig, HamburgerConfig
-from hamgan.convert.mapping import Conversion, Network, Rule, apply_rules, check_fit, common_width, shape_of
+from hamgan.convert.mapping import Conversion, Network, Rule, apply_rules, check_fit, resolution_and_width, shape_of
 from hamgan.errors import ConversionError
 from hamgan.networks.discriminator import DISCRIMINATOR_WIDTHS
 from hamgan.networks.generator import GENERATOR_WIDTHS, START
@@ -48,7 +48,7 @@ def hamgan_tf(variables: Mapping[str, Tensor | np.ndarray]) -> tuple[Config, dic
 
 
 def split_networks(variables: Mapping[str, Tensor]) -> dict[Network, dict[str, Tensor]]:
-    """The variables of each network that a checkpoint holds; anything else (global_step ...) goes with each."""
+    """Return the variables of each network of a checkpoint; anything else (global_step ...) goes with each."""
     names: dict[Network, set[str]] = {"generator": set(), "discriminator": set()}
     for network, own in names.items():
         own.update(name for name in variables if _scope(network, name) is not None)
@@ -61,7 +61,7 @@ def split_networks(variables: Mapping[str, Tensor]) -> dict[Network, dict[str, T
 
 
 def _scope(network: Network, name: str) -> str | None:
-    """The name inside its network's scope; the estimator puts another Generator/ or Discriminator/ in front."""
+    """Return the name inside its network's scope; the estimator puts a Generator/ or Discriminator/ in front."""
     match = re.fullmatch(rf"(?:{network.capitalize()}/)?{network}/(.+?)(?::0)?", name)
     return match[1] if match else None
 
@@ -71,9 +71,14 @@ def convert_hamgan_tf(network: Network, variables: Mapping[str, Tensor]) -> Conv
     scopes = {name: _scope(network, name) for name in variables}
     full_names = {scoped: name for name, scoped in scopes.items() if scoped is not None}
     source = {scoped: variables[name] for scoped, name in full_names.items()}
-    config = _generator_config(source) if network == "generator" else _discriminator_config(source)
+    if network == "generator":
+        config = _generator_config(source)
+        rules = _generator_rules(config.generator)
+    else:
+        config = _discriminator_config(source)
+        rules = _discriminator_rules(config.discriminator)
     conversion = Conversion(network, config, {})
-    apply_rules(source, _rules(network, config), conversion)
+    apply_rules(source, rules, conversion)
     conversion.mapped = {full_names[name]: target for name, target in conversion.mapped.items()}
     conversion.ignored = [full_names[name] for name in conversion.ignored]
     conversion.unused = [full_names[name] for name in conversion.unused]
@@ -82,19 +87,13 @@ def convert_hamgan_tf(network: Network, variables: Mapping[str, Tensor]) -> Conv
         (conversion.ignored if known else conversion.unused).append(name)
     section = config.generator if network == "generator" else config.discriminator
     if section.context == "hamburger":
-        for key in ("decomposition", "rank", "steps", "heads"):
-            conversion.assumed[f"{network}.hamburger.{key}"] = getattr(section.hamburger, key)
+        keys = ("decomposition", "rank", "steps", "heads")
+        conversion.assumed = [f"{network}.hamburger.{key}" for key in keys]
     return conversion
 
 
-def _rules(network: Network, config: Config) -> list[Rule]:
-    if network == "generator":
-        return _generator_rules(config.generator)
-    return _discriminator_rules(config.discriminator)
-
-
 def official_base() -> Config:
-    """What the official runs share, whatever their width: batch norm, spectral norm, initialisation, optimiser."""
+    """Return what the official runs share at any width: batch norm, spectral norm, initialisation, optimiser."""
     config = Config(name="hamgan-official")
     generator, discriminator = config.generator, config.discriminator
     generator.latent_dim, generator.hierarchical, generator.conditioning = 128, False, "per_class"
@@ -109,17 +108,15 @@ def official_base() -> Config:
 
 
 def _block_channels(source: Mapping[str, Tensor], scopes: list[str], conv: str) -> list[int]:
-    """Output channels of the residual blocks that are there, in order."""
+    """Return the output channels of the residual blocks that are there, in order."""
     names = [f"{scope}/{conv}/{conv}/kernel" for scope in scopes]
     return [source[name].shape[3] for name in names if name in source]
 
 
 def _generator_config(source: Mapping[str, Tensor]) -> Config:
     found = _block_channels(source, [f"g_block{index}" for index in _BLOCKS], "snconv2")
-    resolution = START * 2 ** len(found)
-    if resolution not in GENERATOR_WIDTHS:
-        raise ConversionError(f"the official generator has 5 scopes g_block1 to g_block5 (128 px); found {len(found)}")
-    config = _with_width(resolution, common_width(found, GENERATOR_WIDTHS[resolution], "generator", resolution))
+    expected = "the official one has 5, g_block1 to g_block5 (128 px)"
+    config = _with_width(*resolution_and_width(found, GENERATOR_WIDTHS, "generator", expected))
     config.generator.latent_dim = shape_of(source, "g_snh0/dense/kernel")[0]
     config.data.num_classes = shape_of(source, "g_block1/cbn_0/gamma")[0]
     size_of_width = {width: START * 2 ** (index + 1) for index, width in enumerate(found)}
@@ -129,14 +126,11 @@ def _generator_config(source: Mapping[str, Tensor]) -> Config:
 
 def _discriminator_config(source: Mapping[str, Tensor]) -> Config:
     found = _block_channels(source, [_FIRST_BLOCK, *(f"d_block{index}" for index in _BLOCKS)], "sn_conv2")
-    resolutions = {len(widths): size for size, widths in DISCRIMINATOR_WIDTHS.items()}
-    if len(found) not in resolutions:
-        raise ConversionError(f"the official discriminator has 6 blocks (128 px); found {len(found)}")
-    resolution = resolutions[len(found)]
-    config = _with_width(resolution, common_width(found, DISCRIMINATOR_WIDTHS[resolution], "discriminator", resolution))
+    expected = "the official one has 6, d_optimized_block1 to d_block6 (128 px)"
+    config = _with_width(*resolution_and_width(found, DISCRIMINATOR_WIDTHS, "discriminator", expected))
     config.data.num_classes = shape_of(source, "d_embedding/embedding_map")[0]
     # The last block keeps the resolution of the one before, whose width it has: the first of a width counts.
-    size_of_width = {width: resolution // 2 ** (index + 1) for index, width in reversed(list(enumerate(found)))}
+    size_of_width = {width: config.resolution // 2 ** (index + 1) for index, width in reversed(list(enumerate(found)))}
     _describe_context(source, "d_ops", size_of_width, config, "discriminator")
     return config
 
@@ -151,7 +145,7 @@ def _with_width(resolution: int, channels: int) -> Config:
 def _describe_context(
     source: Mapping[str, Tensor], scope: str, size_of_width: Mapping[int, int], config: Config, network: Network
 ) -> None:
-    """Where the Hamburger stands follows from its channels; the other network gets one of the same kind."""
+    """Tell from its channels where the Hamburger stands; the other network gets one of the same kind."""
     both: list[tuple[Network, GeneratorConfig | DiscriminatorConfig]]
     both = [("generator", config.generator), ("discriminator", config.discriminator)]
     lower, cheese = f"{scope}/sn_lower_bread/weights", f"{scope}/sn_cheese/weights"
@@ -227,7 +221,7 @@ def _spectral_rules(scope: str, target: str, kernel: str = "kernel") -> list[Rul
 def _norm_rules(
     scope: str, target: str, gain: str, bias: str, change: Callable[[Tensor], Tensor] = lambda table: table.flatten(1)
 ) -> list[Rule]:
-    """Tables [classes, 1, 1, C] become [classes, C]; the unconditional [1, 1, 1, C] is flattened by ``change``."""
+    """Turn tables [classes, 1, 1, C] into [classes, C]; ``change`` flattens the unconditional [1, 1, 1, C]."""
     return [
         Rule(f"{scope}/gamma", f"{target}.{gain}", change),
         Rule(f"{scope}/beta", f"{target}.{bias}", change),
@@ -237,5 +231,6 @@ def _norm_rules(
 
 
 def _first_rows(values: Tensor) -> Tensor:
-    """Rows of the first linear layer from its 4x4 map's (H, W, C) order to (C, H, W)."""
-    return values.unflatten(0, (START, START, -1)).movedim(2, 0).flatten(0, 2)
+    """Reorder rows of the first linear layer from the (H, W, C) of its 4x4 map to (C, H, W)."""
+    rows: Tensor = values.unflatten(0, (START, START, -1)).movedim(2, 0).flatten(0, 2)
+    return rows

@@ -1,4 +1,4 @@
-"""Training and reference images: embedded photographs, prepared stores, folders of class folders."""
+"""Read training and reference images: embedded photographs, prepared stores, folders, archives, public data sets."""
 
 from hamgan.data.loader import BatchLoader, image_order
 from hamgan.data.opening import open_source

@@ -1,4 +1,4 @@
-"""How many images each class has, in a few lines for the start of a run."""
+"""Tell how many images each class has, in a few lines for the start of a run."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -6,25 +6,25 @@ from itertools import pairwise
 import numpy as np
 
 LISTED = 12
-"""Up to so many classes are listed one by one."""
+"""This many classes and fewer are listed one by one."""
 BINS = 6
 BAR = 30
 
 
 def histogram_lines(class_names: Sequence[str], counts: np.ndarray) -> list[str]:
-    """Few classes with their counts in one line; many as the smallest and largest, and a histogram of their sizes.
+    """List few classes with their counts in one line; many by the smallest, the largest and a histogram of sizes.
 
     counts: images per class, int64 [classes], none of them 0.
     """
     low, high = int(counts.min()), int(counts.max())
+    names = [name if len(name) <= 24 else f"{name[:23]}…" for name in class_names]
     if len(counts) <= LISTED:
-        names = [_short(name) for name in class_names]
         if low == high:
             return [f"{', '.join(names)}: {low:,} images each"]
         return [", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))]
     if low == high:
         return [f"{len(counts):,} of {low:,} images each"]
-    smallest, largest = _short(class_names[int(counts.argmin())]), _short(class_names[int(counts.argmax())])
+    smallest, largest = names[int(counts.argmin())], names[int(counts.argmax())]
     first = f"{low:,} ({smallest}) to {high:,} ({largest}) images, median {np.median(counts):,.0f}"
     return [first, *_bars(counts, low, high)]
 
@@ -33,18 +33,10 @@ def _bars(counts: np.ndarray, low: int, high: int) -> list[str]:
     # Sizes of classes are spread over orders of magnitude where nobody has evened them out.
     edges = np.unique(np.geomspace(low, high + 1, BINS + 1).round().astype(int))
     found = np.histogram(counts, edges)[0]
-    ranges = [_range(start, end - 1) for start, end in pairwise(edges)]
+    ranges = [f"{a:,}" if a == b - 1 else f"{a:,} to {b - 1:,}" for a, b in pairwise(edges)]
     width = max(map(len, ranges))
     bars = ["#" * int(np.ceil(BAR * classes / found.max())) for classes in found]
     return [
         f"{sizes:>{width}} images: {classes:>6,} classes {bar}".rstrip()
         for sizes, classes, bar in zip(ranges, found.tolist(), bars, strict=True)
     ]
-
-
-def _range(first: int, last: int) -> str:
-    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
-
-
-def _short(name: str, length: int = 24) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"

@@ -1,11 +1,11 @@
-"""The order of training images, a function of the seed and the images seen, and the thread that gathers batches."""
+"""Order training images, as a function of the seed and the images seen, and gather batches in a thread."""
 
+import contextlib
 import logging
 import queue
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = (1.0, 4.0, 15.0)
 """Waits between attempts to read a batch: file servers are gone for moments."""
 READ_AHEAD = 4
-"""Batches beyond the one being gathered that a source is told of: a disk answers many requests at once."""
+"""Batches beyond the one being gathered that a source is told to expect: a disk answers many requests at once."""
 
 
 @lru_cache(maxsize=2)
@@ -34,7 +34,7 @@ def _epoch_order(length: int, seed: int, epoch: int, stream: int) -> np.ndarray:
 
 
 def image_order(source_length: int, seed: int, start: int, count: int, stream: int = 0) -> np.ndarray:
-    """Indices int64 [count] at positions start .. start + count of the endless training stream.
+    """Return indices int64 [count] at positions start .. start + count of the endless training stream.
 
     Every epoch (source_length positions) is an exact shuffle and a function of (seed, stream, epoch) only, so resuming
     at a position needs no replay. One epoch's order is kept in memory: 10 MB and 30 ms for ImageNet.
@@ -50,23 +50,12 @@ def image_order(source_length: int, seed: int, start: int, count: int, stream: i
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
-@dataclass
-class _Buffer:
-    images: Tensor
-    labels: Tensor
-    copied: torch.cuda.Event | None = None
-    """Set when a device copy out of the pinned memory may still be under way."""
-
-
 class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
-    """Endless batches of this rank: images uint8 [b, H, W, 3] and labels int64 [b], with b = batch_size / world_size.
+    """Yield endless batches of this rank: images uint8 [b, H, W, 3] and labels int64 [b], b = batch_size / world_size.
 
     Batch k of all ranks together is positions ``start + k * batch_size`` and following of `image_order`; a rank gets a
-    contiguous slice. A background thread gathers ahead into a fixed ring of buffers.
-
-    A yielded batch stays valid until the second ``next()`` after the one that returned it is called: hold at most two
-    batches, copy what must live longer. With `pin`, a non-blocking device copy on the current stream that was issued
-    before then is waited for as well, so it always reads the right pixels.
+    contiguous slice. A background thread gathers ``prefetch`` batches ahead. With ``pin`` they lie in page-locked
+    memory, from which a GPU copies without waiting.
     """
 
     def __init__(
@@ -86,53 +75,44 @@ class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
             raise ConfigError(f"batch size {batch_size} does not divide among {world_size} processes")
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank} is outside 0 to {world_size - 1}")
-        self._source, self._seed, self._start, self._stream = source, seed, start, stream
-        self._batch_size, self._share, self._rank = batch_size, batch_size // world_size, rank
+        self._source, self._seed, self._stream, self._pin = source, seed, stream, pin
+        self._batch_size, self._share = batch_size, batch_size // world_size
+        self._start = start + rank * self._share
         self._labels = torch.from_numpy(np.ascontiguousarray(source.labels))
-        self._free: queue.SimpleQueue[_Buffer] = queue.SimpleQueue()
-        self._ready: queue.SimpleQueue[_Buffer | DataError] = queue.SimpleQueue()
-        self._held: list[_Buffer] = []
+        self._ready: queue.Queue[tuple[Tensor, Tensor] | DataError] = queue.Queue(max(1, prefetch))
         self._closed = threading.Event()
-        self._pin = pin
-        # Two are with the caller, one is being filled, the others wait.
-        for _ in range(max(1, prefetch) + 3):
-            self._free.put(self._new_buffer())
-        self._thread = threading.Thread(target=self._fill, name="batch-loader", daemon=True)
+        device = torch.cuda.current_device() if pin else None
+        self._thread = threading.Thread(target=self._fill, args=(device,), name="batch-loader", daemon=True)
         self._thread.start()
 
-    def _new_buffer(self) -> _Buffer:
-        size = self._source.resolution
-        return _Buffer(
-            torch.empty((self._share, size, size, 3), dtype=torch.uint8, pin_memory=self._pin),
-            torch.empty(self._share, dtype=torch.int64, pin_memory=self._pin),
-        )
-
-    def _fill(self) -> None:
-        position = self._start + self._rank * self._share
+    def _fill(self, device: int | None) -> None:
+        if device is not None:  # else this thread's page-locked memory would take a context on the first GPU
+            torch.cuda.set_device(device)
+        position = self._start
         upcoming: deque[np.ndarray] = deque()
-        while True:
-            buffer = self._free.get()
-            if self._closed.is_set():
-                return
+        while not self._closed.is_set():
             try:
-                if buffer.copied is not None:
-                    buffer.copied.synchronize()
                 while len(upcoming) <= READ_AHEAD:
                     ahead = position + len(upcoming) * self._batch_size
                     upcoming.append(image_order(len(self._source), self._seed, ahead, self._share, self._stream))
                     if isinstance(self._source, ReadsAhead):
                         self._source.expect(upcoming[-1])
-                indices = upcoming.popleft()
-                self._read(indices, buffer.images.numpy())
-                torch.index_select(self._labels, 0, torch.from_numpy(indices), out=buffer.labels)
+                batch = self._gather(upcoming.popleft())
             except BaseException as error:  # whatever ends this thread, the training must not wait for it
-                reason = one_line(error)
-                failure = DataError(f"reading training images at position {position} failed: {reason}")
+                failure = DataError(f"reading training images at position {position} failed: {one_line(error)}")
                 failure.__cause__ = error
                 self._ready.put(failure)
                 return
-            self._ready.put(buffer)
+            self._ready.put(batch)
             position += self._batch_size
+
+    def _gather(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        size = self._source.resolution
+        images = torch.empty((len(indices), size, size, 3), dtype=torch.uint8, pin_memory=self._pin)
+        labels = torch.empty(len(indices), dtype=torch.int64, pin_memory=self._pin)
+        self._read(indices, images.numpy())
+        torch.index_select(self._labels, 0, torch.from_numpy(indices), out=labels)
+        return images, labels
 
     def _read(self, indices: np.ndarray, out: np.ndarray) -> None:
         """Have the source read, several times where it fails."""
@@ -149,24 +129,16 @@ class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
     def __next__(self) -> tuple[Tensor, Tensor]:
         if self._closed.is_set():
             raise DataError("the batch loader is closed")
-        if len(self._held) == 2:
-            self._release(self._held.pop(0))
         item = self._ready.get()
         if isinstance(item, DataError):
-            self._ready.put(item)
+            self._ready.put(item)  # for whoever asks again
             raise item
-        self._held.append(item)
-        return item.images, item.labels
-
-    def _release(self, buffer: _Buffer) -> None:
-        if self._pin:
-            buffer.copied = torch.cuda.Event()
-            buffer.copied.record()
-        self._free.put(buffer)
+        return item
 
     def close(self) -> None:
         """Stop the background thread; safe to call twice."""
-        if not self._closed.is_set():
-            self._closed.set()
-            self._free.put(self._held.pop() if self._held else self._new_buffer())
-            self._thread.join(timeout=60)
+        self._closed.set()
+        with contextlib.suppress(queue.Empty):  # the thread may be waiting for a place
+            while True:
+                self._ready.get_nowait()
+        self._thread.join(timeout=60)

@@ -1,11 +1,15 @@
-"""Find a set of images by name or path."""
+"""Open a set of images by name or path."""
 
-import difflib
 import re
 from pathlib import Path
 
+from hamgan.data.finding.locations import is_remote
+from hamgan.data.finding.tables import CIFAR, is_table
+from hamgan.data.photos import PhotoSource
+from hamgan.data.pictures import PictureSource
 from hamgan.data.source import SPLITS, ImageSource
-from hamgan.errors import DataError
+from hamgan.data.store import StoreSource
+from hamgan.errors import DataError, did_you_mean
 
 
 def open_source(source: str, split: str, resolution: int) -> ImageSource:
@@ -16,12 +20,6 @@ def open_source(source: str, split: str, resolution: int) -> ImageSource:
     https:// or s3:// addresses), ``cifar10``, ``cifar100``, ``hf:NAME``. Raises DataError (a sentence) for an unknown
     name, a missing folder, split or resolution.
     """
-    from hamgan.data.finding.locations import is_remote
-    from hamgan.data.finding.tables import CIFAR, is_table
-    from hamgan.data.photos import PhotoSource
-    from hamgan.data.pictures import PictureSource
-    from hamgan.data.store import StoreSource
-
     if split not in SPLITS:
         raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
     if source == "photos":
@@ -31,6 +29,8 @@ def open_source(source: str, split: str, resolution: int) -> ImageSource:
         return StoreSource(path, split, resolution)
     if path.exists() or is_table(source) or is_remote(source) or re.search(r"[*?\[{]", source):
         return PictureSource(source, split, resolution)
-    near = difflib.get_close_matches(source, ["photos", *CIFAR], n=1)
-    hint = f"did you mean `{near[0]}`?" if near else "give `photos`, a prepared store or a folder of class folders"
-    raise DataError(f"no data source `{source}`: it is neither a known name nor an existing path; {hint}")
+    hint = did_you_mean(source, ["photos", *CIFAR])
+    raise DataError(
+        f"no data source `{source}`: it is neither a known name nor an existing path"
+        f"{hint or '; give `photos`, a prepared store or a folder of class folders'}"
+    )

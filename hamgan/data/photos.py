@@ -1,4 +1,4 @@
-"""The embedded data set: crops of the photographs and textures that scikit-image ships inside its wheel.
+"""Crop the embedded data set from the photographs and textures that scikit-image ships inside its wheel.
 
 Each photograph is a class. It is cut into strips that belong to the train or the held-out split in turn, so no pixel
 is in both. Every strip is resized on its own, so antialiasing carries nothing across a cut either. An image is a
@@ -11,12 +11,11 @@ from dataclasses import astuple, dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from hamgan.data.source import SPLITS
+from hamgan.data.source import SPLITS, Description, description
 from hamgan.errors import DataError
 
 IMAGES_PER_CLASS = {"train": 10_000, "val": 1_000}
@@ -27,7 +26,7 @@ RESOLUTIONS = range(8, 513)
 
 @dataclass(frozen=True)
 class Photo:
-    """One photograph and how it is cut."""
+    """Name one photograph and how it is cut."""
 
     file: str
     """File in skimage/data."""
@@ -60,7 +59,7 @@ PHOTOS = {
 
 
 def strip_boxes(photo: Photo, width: int, height: int, split: str) -> list[tuple[int, int, int, int]]:
-    """Boxes (left, upper, right, lower) of a split's strips in a photograph of width x height pixels."""
+    """Return boxes (left, upper, right, lower) of a split's strips in a photograph of width x height pixels."""
     left, upper, right, lower = photo.box or (0, 0, width, height)
     start, stop = (upper, lower) if photo.rows else (left, right)
     cuts = np.linspace(start, stop, photo.strips + 1).round().astype(int).tolist()
@@ -69,7 +68,7 @@ def strip_boxes(photo: Photo, width: int, height: int, split: str) -> list[tuple
 
 
 def photo_folder() -> Path:
-    """Where scikit-image has its photographs."""
+    """Return where scikit-image has its photographs."""
     import skimage
 
     return Path(skimage.__file__).parent / "data"
@@ -91,7 +90,7 @@ def _mixing_key(split: str, name: str) -> int:
 
 
 def _uniforms(key: int, index: int) -> list[float]:
-    """Four numbers in [0, 1): SplitMix64 (Steele et al. 2014), stable across NumPy versions unlike its generators."""
+    """Draw four numbers in [0, 1) by SplitMix64 (Steele et al. 2014), which is stable across NumPy versions."""
     mask, values = (1 << 64) - 1, []
     for draw in range(4):
         z = (key + (4 * index + draw + 1) * 0x9E3779B97F4A7C15) & mask
@@ -102,7 +101,7 @@ def _uniforms(key: int, index: int) -> list[float]:
 
 
 class PhotoSource:
-    """Crops of scikit-image's photographs: 10,000 train or 1,000 held-out images per class.
+    """Crop scikit-image's photographs: 10,000 train or 1,000 held-out images per class.
 
     The class of image i is ``i % classes``, so any prefix is balanced. The same index shows the same content at every
     resolution. Memory: about 100 MB at 128 px.
@@ -125,7 +124,7 @@ class PhotoSource:
         self._levels = [self._pyramid(group) for group in strips.values()]
 
     def _pyramid(self, strips: list[Image.Image]) -> list[list[np.ndarray]]:
-        """Each scale's strips, resized so that a crop is resolution x resolution pixels."""
+        """Resize the strips at every scale so that a crop is resolution x resolution pixels."""
         width = min(min(strip.size) for strip in strips)
         levels = []
         for scale in SCALES:
@@ -141,7 +140,7 @@ class PhotoSource:
         return len(self.labels)
 
     def read(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Images uint8 [B, H, W, 3]; about 6 microseconds each at 32 px."""
+        """Return images uint8 [B, H, W, 3]; about 6 microseconds each at 32 px."""
         size = self.resolution
         if out is None:
             out = np.empty((len(indices), size, size, 3), np.uint8)
@@ -155,15 +154,8 @@ class PhotoSource:
             out[row] = pixels[y : y + size, x : x + size]
         return out
 
-    def describe(self) -> dict[str, Any]:
-        """The protocol: the hash covers the source pixels of this split and the way they are cut."""
-        return {
-            "source": self.name,
-            "split": self.split,
-            "count": len(self),
-            "classes": len(self.class_names),
-            "crop": "random, " + " to ".join(f"{SCALES[i]:g}" for i in (-1, 0)) + " of the strip",
-            "filter": "lanczos",
-            "resolution": self.resolution,
-            "sha256": self._sha256,
-        }
+    def describe(self) -> Description:
+        """Return the protocol; the hash covers the source pixels of this split and the way they are cut."""
+        crop = f"random, {SCALES[-1]:g} to {SCALES[0]:g} of the strip"
+        made = {"crop": crop, "filter": "lanczos", "resolution": self.resolution}
+        return description(self, made, self._sha256)

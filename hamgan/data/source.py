@@ -1,5 +1,6 @@
-"""What a set of images is to the trainer (`ImageSource`), and `open_source`, which finds one by name or path."""
+"""Define what a set of images is to the trainer, and refuse those that a conditional GAN cannot learn from."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -8,9 +9,12 @@ from hamgan.errors import DataError
 
 SPLITS = ("train", "val")
 
+Description = dict[str, Any]
+"""Where images come from and how they were made, as plain JSON values: the data's part of an evaluation's protocol."""
+
 
 class ImageSource(Protocol):
-    """Labelled square images with random access; image i is a pure function of i."""
+    """Give random access to labelled square images; image i is a pure function of i."""
 
     name: str
     split: str
@@ -20,32 +24,43 @@ class ImageSource(Protocol):
     """int64 [N]."""
 
     def __len__(self) -> int:
-        """Number of images, N."""
+        """Return the number of images, N."""
 
     def read(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Images uint8 [B, H, W, 3] at int64 indices [B], written to `out` where given."""
+        """Return images uint8 [B, H, W, 3] at int64 indices [B], written to ``out`` where given."""
 
-    def describe(self) -> dict[str, Any]:
-        """Where the images come from and how they were made, as plain JSON values with a sha256."""
+    def describe(self) -> Description:
+        """Return the protocol of the images, with a sha256."""
 
 
 @runtime_checkable
 class ReadsAhead(Protocol):
-    """A source that can start reading images before they are asked for."""
+    """Start reading images before they are asked for."""
 
     def expect(self, indices: np.ndarray) -> None:
-        """Images at int64 indices [B] will be read soon."""
+        """Prepare to read the images at int64 indices [B] soon."""
+
+
+def description(source: ImageSource, preparation: Description, sha256: str) -> Description:
+    """Describe a source by its counts, how its images were prepared, and a hash."""
+    counts = {"split": source.split, "count": len(source), "classes": len(source.class_names)}
+    return {"source": source.name, **counts, **preparation, "sha256": sha256}
 
 
 def class_histogram(source: ImageSource) -> np.ndarray:
-    """Images per class, int64 [classes]."""
+    """Count the images per class, int64 [classes]."""
     return np.bincount(source.labels, minlength=len(source.class_names)).astype(np.int64)
+
+
+def name_some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names in a row, and dots where there are more."""
+    return ", ".join(f"`{name}`" for name in names[:most]) + (", ..." if len(names) > most else "")
 
 
 def check_source(source: ImageSource, minimum: int = 2) -> None:
     """Raise DataError unless a class-conditional GAN can learn from the source.
 
-    Refused: no images, one class only, a class without images, fewer than `minimum` images in all. A single label for
+    Refused: no images, one class only, a class without images, fewer than ``minimum`` images in all. A single label for
     all images is how a collapse reported against BigGAN-PyTorch came about.
     """
     counts = class_histogram(source)
@@ -58,11 +73,9 @@ def check_source(source: ImageSource, minimum: int = 2) -> None:
         raise DataError(
             f"{where} has one class only: all {len(source)} images are `{name}`; a conditional model needs two or more"
         )
-    empty = [source.class_names[i] for i in np.flatnonzero(counts == 0)]
-    if empty:
-        listed = ", ".join(f"`{name}`" for name in empty[:5]) + (", ..." if len(empty) > 5 else "")
+    if empty := [source.class_names[i] for i in np.flatnonzero(counts == 0)]:
         raise DataError(
-            f"{where}: {len(empty)} of {len(counts)} classes have no images ({listed}); remove or fill them"
+            f"{where}: {len(empty)} of {len(counts)} classes have no images ({name_some(empty)}); remove or fill them"
         )
     if len(source) < minimum:
         raise DataError(f"{where} holds {len(source)} images of {len(used)} classes; at least {minimum} are needed")

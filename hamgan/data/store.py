@@ -1,4 +1,4 @@
-"""A prepared data set on disk: one memory-mapped uint8 array per split, labels, and a manifest with hashes.
+"""Read a prepared data set: one memory-mapped uint8 array per split, labels, and a manifest with hashes.
 
 STORE/manifest.json      source, preparation, class names; per split the count, label histogram, sha256 per shard
 STORE/skipped.jsonl      pictures that could not be used, each with its reason
@@ -11,13 +11,14 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
+from hamgan.data.source import Description, description
 from hamgan.errors import DataError
 
 FORMAT = "hamgan-store-1"
@@ -25,8 +26,57 @@ HEADER_BYTES = 128
 SHARD_IMAGES = 4096
 
 
+class Shard(TypedDict):
+    """Name up to 4096 consecutive images of a split and their hash."""
+
+    first: int
+    count: int
+    sha256: str
+
+
+class SplitEntry(TypedDict):
+    """Describe one split in the manifest."""
+
+    count: int
+    sha256: str
+    histogram: list[int]
+    shards: list[Shard]
+
+
+class Plan(TypedDict):
+    """Fix what a preparation makes of what; one with another plan cannot continue it."""
+
+    source: str
+    listing: str
+    """sha256 of the candidates."""
+    preparation: Description
+    shard: list[int]
+    """[i, n]: part i of n, counted from 0."""
+    candidates: dict[str, int]
+
+
+class LeftOut(TypedDict):
+    """Count what a source has and a store leaves out."""
+
+    class_folders: list[str]
+    pictures_without_class: int
+
+
+class Manifest(TypedDict):
+    """Hold what STORE/manifest.json says."""
+
+    format: str
+    source: str
+    preparation: Description
+    class_names: list[str]
+    left_out: LeftOut
+    skipped: int
+    splits: dict[str, SplitEntry]
+    plan: Plan
+
+
 def array_header(count: int, resolution: int) -> bytes:
-    """The .npy header of uint8 [count, resolution, resolution, 3]; always 128 bytes, so that a count can change."""
+    """Make the .npy header of uint8 [count, resolution, resolution, 3], 128 bytes for any count: it can change."""
     file = io.BytesIO()
     shape = (count, resolution, resolution, 3)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -35,28 +85,17 @@ def array_header(count: int, resolution: int) -> bytes:
     return header
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write under a temporary name, fsync, rename: a killed process leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def to_json(values: Any) -> bytes:
-    """Readable JSON that is the same for the same values."""
+def to_json(values: object) -> bytes:
+    """Write readable JSON that is the same for the same values."""
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-def read_manifest(store: Path) -> dict[str, Any]:
-    """The manifest; raises DataError when the folder is not a finished store."""
+def read_manifest(store: Path) -> Manifest:
+    """Read the manifest; raises DataError when the folder is not a finished store."""
     path = store / "manifest.json"
     if not path.is_file():
-        unfinished = (
-            " (its preparation has not finished; run the same command again)" if (store / "work").is_dir() else ""
-        )
+        begun = (store / "work").is_dir()
+        unfinished = " (its preparation has not finished; run the same command again)" if begun else ""
         raise DataError(f"{store} is not a prepared store: it has no manifest.json{unfinished}")
     try:
         manifest = json.loads(path.read_text("utf-8"))
@@ -65,13 +104,13 @@ def read_manifest(store: Path) -> dict[str, Any]:
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:
         raise DataError(f"{path} has format {found!r}; this version reads {FORMAT}")
-    if (lack := _lacking(manifest)) is not None:
-        raise DataError(f"{path} is damaged (its {lack} is missing or of another kind); prepare the store anew")
-    return manifest
+    if (lacking := _lacking_key(manifest)) is not None:
+        raise DataError(f"{path} is damaged (its {lacking} is missing or of another kind); prepare the store anew")
+    return cast(Manifest, manifest)
 
 
-def _lacking(manifest: dict[str, Any]) -> str | None:
-    """The first key without which, or with another kind of value, no store can be read."""
+def _lacking_key(manifest: Description) -> str | None:
+    """Return the first key without which, or with another kind of value, no store can be read."""
     for key, kind in (("source", str), ("class_names", list), ("preparation", dict), ("splits", dict)):
         if not isinstance(manifest.get(key), kind):
             return key
@@ -85,14 +124,21 @@ def _lacking(manifest: dict[str, Any]) -> str | None:
     return None
 
 
-def open_labels(store: Path, split: str, count: int, classes: int) -> np.ndarray:
-    """The labels of a split, int64 [count], each below the number of classes; DataError."""
-    path = store / split / "labels.npy"
+def _load_array(path: Path, memory_map: bool) -> np.ndarray:
     try:
-        labels = np.load(path)
+        values = np.load(path, mmap_mode="r" if memory_map else None)
     except Exception as error:  # NumPy raises nearly anything for a damaged header, TokenError among it
         raise DataError(f"{path} is missing or damaged ({error})") from error
-    if not isinstance(labels, np.ndarray) or labels.shape != (count,) or labels.dtype.kind not in "iu":
+    if not isinstance(values, np.ndarray):
+        raise DataError(f"{path} is damaged: it is no array")
+    return values
+
+
+def open_labels(store: Path, split: str, count: int, classes: int) -> np.ndarray:
+    """Read the labels of a split, int64 [count]; raises DataError unless each is below the number of classes."""
+    path = store / split / "labels.npy"
+    labels = _load_array(path, memory_map=False)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise DataError(f"{path} is damaged: it should hold {count} whole numbers")
     if count and not 0 <= labels.min() <= labels.max() < classes:
         raise DataError(f"{path} holds labels {labels.min()} to {labels.max()}; the store has {classes} classes")
@@ -100,49 +146,44 @@ def open_labels(store: Path, split: str, count: int, classes: int) -> np.ndarray
 
 
 def open_images(store: Path, split: str, count: int, resolution: int) -> np.ndarray:
-    """The images of a split, mapped read-only: several processes share one copy, also of a file larger than memory.
+    """Map the images of a split read-only: several processes share one copy, also of a file larger than memory.
 
     (A private writable mapping counts as memory of the process, and Linux refuses one that is larger than the RAM.)
     """
     path = store / split / "images.npy"
-    try:
-        images = np.load(path, mmap_mode="r")
-    except Exception as error:  # NumPy raises nearly anything for a damaged header, TokenError among it
-        raise DataError(f"{path} is missing or damaged ({error})") from error
-    if not isinstance(images, np.ndarray):
-        raise DataError(f"{path} is damaged: it is no array")
+    images = _load_array(path, memory_map=True)
     if images.shape != (count, resolution, resolution, 3) or images.dtype != np.uint8:
         raise DataError(f"{path} holds {images.dtype} {images.shape}; the manifest: {count} images of {resolution} px")
     return images
 
 
-def hash_shards(images: np.ndarray, done: Callable[[int], Any] = lambda count: None) -> list[dict[str, Any]]:
-    """sha256 of every 4096 images; hashing and reading run in threads."""
+def hash_shards(images: np.ndarray, report: Callable[[int], object] = lambda count: None) -> list[Shard]:
+    """Hash every 4096 images; hashing and reading run in threads. ``report`` gets the number of images just done."""
 
-    def one(first: int) -> dict[str, Any]:
-        shard = images[first : first + SHARD_IMAGES]
+    def hash_one(first: int) -> Shard:
+        images_of_shard = images[first : first + SHARD_IMAGES]
         digest = hashlib.sha256()
-        for image in shard:
+        for image in images_of_shard:
             digest.update(image)
-        done(len(shard))
-        return {"first": first, "count": len(shard), "sha256": digest.hexdigest()}
+        report(len(images_of_shard))
+        return {"first": first, "count": len(images_of_shard), "sha256": digest.hexdigest()}
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(one, range(0, len(images), SHARD_IMAGES)))
+        return list(pool.map(hash_one, range(0, len(images), SHARD_IMAGES)))
 
 
-def split_hash(shards: list[dict[str, Any]], labels: np.ndarray) -> str:
-    """One hash for a split: over its shards' hashes and its labels."""
+def split_hash(shards: Sequence[Shard], labels: np.ndarray) -> str:
+    """Hash a split: the hashes of its shards and its labels."""
     digest = hashlib.sha256("".join(shard["sha256"] for shard in shards).encode())
     digest.update(np.ascontiguousarray(labels, "<i8").tobytes())
     return digest.hexdigest()
 
 
 class StoreSource:
-    """One split of a prepared store."""
+    """Read one split of a prepared store."""
 
     def __init__(self, store: Path, split: str, resolution: int) -> None:
-        manifest = read_manifest(store)
+        self._manifest = manifest = read_manifest(store)
         if split not in manifest["splits"]:
             raise DataError(f"{store} has no split `{split}`; it has {', '.join(manifest['splits'])}")
         prepared = manifest["preparation"]["resolution"]
@@ -150,8 +191,7 @@ class StoreSource:
             raise DataError(
                 f"{store} was prepared at {prepared} px, not {resolution}; use {prepared} or prepare it anew"
             )
-        self._store = store
-        self._manifest, self._entry = manifest, manifest["splits"][split]
+        self._store, self._entry = store, manifest["splits"][split]
         self.name, self.split, self.resolution = str(store), split, resolution
         self.class_names = list(manifest["class_names"])
         self.labels = open_labels(store, split, self._entry["count"], len(self.class_names))
@@ -161,7 +201,7 @@ class StoreSource:
         return len(self.labels)
 
     def read(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Images uint8 [B, H, W, 3]; IndexError outside 0 to N - 1."""
+        """Return images uint8 [B, H, W, 3]; IndexError outside 0 to N - 1."""
         if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):
             raise IndexError(f"{self.name} ({self.split}) has images 0 to {len(self) - 1}")
         # "clip", with nothing to clip: numpy.take would gather into a buffer and copy it in the default mode.
@@ -176,13 +216,7 @@ class StoreSource:
             for offset in (HEADER_BYTES + np.sort(indices) * size).tolist():
                 os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
 
-    def describe(self) -> dict[str, Any]:
-        """The protocol of the preparation; the hash covers every pixel and label."""
-        return {
-            "source": self._manifest["source"],
-            "split": self.split,
-            "count": len(self),
-            "classes": len(self.class_names),
-            **self._manifest["preparation"],
-            "sha256": self._entry["sha256"],
-        }
+    def describe(self) -> Description:
+        """Return the protocol of the preparation; the hash covers every pixel and label."""
+        described = description(self, self._manifest["preparation"], self._entry["sha256"])
+        return {**described, "source": self._manifest["source"]}

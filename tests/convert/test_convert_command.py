@@ -1,4 +1,4 @@
-"""scripts/convert.py: what it writes, and what it says of bad input."""
+"""`hamgan convert` writes what can be sampled and resumed, and explains bad input in a sentence."""
 
 import pickle
 import runpy
@@ -26,7 +26,7 @@ from hamgan.training.step import GanStep
 
 
 class Convert:
-    """Runs scripts/convert.py in this process."""
+    """Run scripts/convert.py in this process."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.monkeypatch = folder, monkeypatch
@@ -74,7 +74,7 @@ def test_a_converted_file_samples_with_no_further_option(convert: Convert, capsy
 
 def test_official_variables_become_a_file_that_samples(convert: Convert) -> None:
     file = convert.folder / "hamgan.npz"
-    np.savez(file, **{name: value.numpy() for name, value in official_variables("generator_v1_nmf").items()})
+    _npz(file, **official_variables("generator_v1_nmf"))
     assert convert(file, "--output", convert.output, "--set", "generator.hamburger.rank=4") == 0
     images = load_generator(convert.output)([0], [4], output="tensor")
     assert images.shape == (1, 3, 128, 128)
@@ -101,12 +101,12 @@ def test_a_converted_run_resumes_with_both_networks_and_the_average(convert: Con
 
 
 class Payload:
-    """Makes a folder when it is unpickled by a careless reader."""
+    """Make a folder when it is unpickled by a careless reader."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
         return Path.mkdir, (self.path,)
 
 

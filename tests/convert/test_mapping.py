@@ -9,7 +9,7 @@ from support.paths import ROOT, golden_file
 
 from hamgan.config import Config, load_config
 from hamgan.convert.biggan import biggan_pytorch, convert_biggan
-from hamgan.convert.mapping import check_fit, empty_network
+from hamgan.convert.mapping import Network, check_fit, empty_network
 from hamgan.convert.official import convert_hamgan_tf, hamgan_tf, split_networks
 from hamgan.errors import ConversionError
 
@@ -36,7 +36,7 @@ FOREIGN_NAMES = [
 ]
 
 
-def foreign_state(config: Config, network: str) -> Variables:
+def foreign_state(config: Config, network: Network) -> Variables:
     """A BigGAN-PyTorch state dict of this configuration, from our names by plain replacement."""
     state = {}
     for name, tensor in empty_network(network, config).state_dict().items():

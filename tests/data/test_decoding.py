@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,21 +12,21 @@ from skimage import data as photographs
 from support.paths import golden_file
 
 from hamgan.data.decoding.decode import Preparation, decode
-from hamgan.data.decoding.resize import adm, aliased_bilinear, central_square, resize_square
+from hamgan.data.decoding.resize import Filter, adm, aliased_bilinear, central_square, resize_square
 from hamgan.errors import PictureError
 
 COFFEE = np.ascontiguousarray(photographs.coffee()[:240, 100:420])
-HOW = Preparation(64)
+PREPARATION = Preparation(64)
 
 
-def encode(image: Image.Image, kind: str, **options) -> bytes:
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
-def expected(pixels: np.ndarray = COFFEE, how: Preparation = HOW) -> np.ndarray:
-    return resize_square(central_square(pixels), how.resolution, how.filter)
+def expected(pixels: np.ndarray = COFFEE) -> np.ndarray:
+    return resize_square(central_square(pixels), PREPARATION.resolution, PREPARATION.filter)
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -75,7 +76,7 @@ def sixteen_bits() -> Image.Image:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_kind_of_picture_gives_its_pixels(name: str, data: bytes, pixels: np.ndarray, tolerance: float) -> None:
-    assert difference(decode(data, HOW), expected(pixels)) <= tolerance
+    assert difference(decode(data, PREPARATION), expected(pixels)) <= tolerance
 
 
 def test_ycck_jpeg_gives_its_pixels() -> None:
@@ -88,7 +89,7 @@ def test_ycck_jpeg_gives_its_pixels() -> None:
     at = data.index(b"Adobe") + 11
     assert data[at] == 0
     data[at] = 2
-    assert difference(decode(bytes(data), HOW), expected()) < 3
+    assert difference(decode(bytes(data), PREPARATION), expected()) < 3
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
@@ -104,12 +105,12 @@ def test_transparent_pixels_show_the_background(kind: str) -> None:
 
 def test_palette_and_grey_transparency_show_the_background() -> None:
     palette = RGB.quantize(16)
-    assert (decode(encode(palette, "PNG", transparency=bytes(16)), HOW) == 255).all()
-    assert (decode(encode(palette, "GIF", transparency=palette.getpixel((160, 120))), HOW) == 255).all(-1).any()
+    assert (decode(encode(palette, "PNG", transparency=bytes(16)), PREPARATION) == 255).all()
+    assert (decode(encode(palette, "GIF", transparency=palette.getpixel((160, 120))), PREPARATION) == 255).all(-1).any()
     grey = Image.new("L", (40, 40), 7)
-    assert (decode(encode(grey, "PNG", transparency=7), HOW) == 255).all()
+    assert (decode(encode(grey, "PNG", transparency=7), PREPARATION) == 255).all()
     half = Image.merge("LA", (Image.new("L", (40, 40), 0), Image.new("L", (40, 40), 128)))
-    assert abs(int(decode(encode(half, "PNG"), HOW)[0, 0, 0]) - 127) <= 1
+    assert abs(int(decode(encode(half, "PNG"), PREPARATION)[0, 0, 0]) - 127) <= 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
@@ -117,14 +118,14 @@ def test_exif_orientation_is_applied(kind: str) -> None:
     square = Image.fromarray(central_square(COFFEE))
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it rotated by 270 degrees
-    image = decode(encode(square, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {})), HOW)
+    image = decode(encode(square, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {})), PREPARATION)
     assert difference(image, expected(np.asarray(square.rotate(270)))) < 2
 
 
 def test_animations_and_pages_give_the_first_frame() -> None:
     frames = [Image.new("RGB", (40, 40), colour) for colour in ((200, 0, 0), (0, 0, 200))]
     for kind in ("GIF", "TIFF", "WEBP", "PNG"):
-        image = decode(encode(frames[0], kind, save_all=True, append_images=frames[1:]), HOW)
+        image = decode(encode(frames[0], kind, save_all=True, append_images=frames[1:]), PREPARATION)
         assert image[..., 0].mean() > 190, kind
         assert image[..., 2].mean() < 10, kind
 
@@ -159,7 +160,7 @@ JPEG = encode(RGB, "JPEG", quality=95)
 )
 def test_unusable_pictures_give_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(PictureError) as caught:
-        decode(data, HOW)
+        decode(data, PREPARATION)
     assert reason in str(caught.value)
 
 
@@ -169,12 +170,12 @@ def test_a_picture_of_96_megapixels_is_used() -> None:
 
 
 def test_trailing_bytes_after_a_jpeg_do_no_harm() -> None:
-    assert np.array_equal(decode(JPEG + b"GARBAGE" * 30, HOW), decode(JPEG, HOW))
+    assert np.array_equal(decode(JPEG + b"GARBAGE" * 30, PREPARATION), decode(JPEG, PREPARATION))
 
 
-@pytest.mark.parametrize("filter", ["lanczos", "bicubic", "bilinear", "box"])
+@pytest.mark.parametrize("filter", get_args(Filter))
 @pytest.mark.parametrize("target", [32, 100, 240, 300])
-def test_filters_equal_pillows_to_a_grey_level(filter: str, target: int) -> None:
+def test_filters_equal_pillows_to_a_grey_level(filter: Filter, target: int) -> None:
     square = central_square(COFFEE)
     pillow = np.asarray(Image.fromarray(square).resize((target, target), Image.Resampling[filter.upper()]))
     gap = np.abs(resize_square(square, target, filter).astype(int) - pillow)
@@ -196,9 +197,10 @@ def test_the_papers_aliased_crop_equals_the_recorded_one() -> None:
 def adm_reference(image: Image.Image, size: int) -> np.ndarray:
     """Written from the rule in Dhariwal & Nichol's data loader with thumbnails and slices."""
     while min(*image.size) >= 2 * size:
-        image = image.resize(tuple(x // 2 for x in image.size), resample=Image.BOX)
+        image = image.resize((image.size[0] // 2, image.size[1] // 2), resample=Image.Resampling.BOX)
     scale = size / min(*image.size)
-    pixels = np.array(image.resize(tuple(round(x * scale) for x in image.size), resample=Image.BICUBIC))
+    target = (round(image.size[0] * scale), round(image.size[1] * scale))
+    pixels = np.array(image.resize(target, resample=Image.Resampling.BICUBIC))
     y, x = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
     return pixels[y : y + size, x : x + size]
 

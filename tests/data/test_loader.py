@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hamgan.data import BatchLoader, image_order, open_source
+from hamgan.data.source import Description
 from hamgan.errors import ConfigError, DataError
 
 
 class CountingSource:
-    """Image i is filled with i mod 256; enough to see which images arrive."""
+    """Fill image i with i mod 256; enough to see which images arrive."""
 
     name, split, resolution = "counting", "train", 4
 
@@ -25,14 +26,14 @@ class CountingSource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, indices, out=None):
+    def read(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         if self.fail_at in indices.tolist():
             raise OSError(f"disk gone at image {self.fail_at}")
         out = np.empty((len(indices), 4, 4, 3), np.uint8) if out is None else out
         out[:] = (indices % 256)[:, None, None, None]
         return out
 
-    def describe(self):
+    def describe(self) -> Description:
         return {}
 
 
@@ -84,7 +85,7 @@ def test_resuming_needs_no_replay() -> None:
     assert np.array_equal(take(BatchLoader(source, seed=1, start=35, batch_size=5), 5), whole[35:])
 
 
-def test_images_fit_labels_and_stay_valid_for_two_batches() -> None:
+def test_images_fit_labels_and_stay_valid() -> None:
     source = CountingSource(200)
     loader = BatchLoader(source, seed=0, start=0, batch_size=20, prefetch=1)
     previous = None
@@ -115,11 +116,11 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FlakySource(CountingSource):
-    """Fails twice in a row every other batch."""
+    """Fail twice in a row every other batch."""
 
     attempts = 0
 
-    def read(self, indices, out=None):
+    def read(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         self.attempts += 1
         if self.attempts % 4 in (2, 3):
             raise OSError("Stale file handle")
@@ -155,10 +156,11 @@ def test_close_ends_the_thread_and_next_says_so() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 5, "world_size": 2}, "batch size 5 does not divide among 2 processes"),
-        ({"batch_size": 4, "world_size": 2, "rank": 2}, "rank 2 is outside 0 to 1"),
+        ((5, 0), "batch size 5 does not divide among 2 processes"),
+        ((4, 2), "rank 2 is outside 0 to 1"),
     ],
 )
-def test_wrong_shares_get_a_sentence(options: dict[str, int], message: str) -> None:
+def test_wrong_shares_get_a_sentence(options: tuple[int, int], message: str) -> None:
+    batch_size, rank = options
     with pytest.raises(ConfigError, match=message):
-        BatchLoader(CountingSource(12), seed=0, start=0, **options)
+        BatchLoader(CountingSource(12), seed=0, start=0, batch_size=batch_size, rank=rank, world_size=2)

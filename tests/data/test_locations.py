@@ -15,7 +15,7 @@ from hamgan.errors import DataError
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves files, and writes down which were asked for."""
+    """Serve files, and write down which were asked for."""
 
     asked: list[str]
 

@@ -12,7 +12,7 @@ from hamgan.data.preparation.inspection import check_hashes
 from hamgan.data.store import read_manifest
 from hamgan.errors import DataError
 
-HOW = Preparation(32)
+PREPARATION = Preparation(32)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def check_without_cups(store: Path) -> None:
     for split, counts, first in (("train", {"cat": 3, "rocket": 2}, 0), ("val", {"cat": 1, "rocket": 2}, 9)):
         images, labels = images_of(store, split)
         for label, (name, count) in enumerate(counts.items()):
-            wanted = {decode(encoded(name, first + i), HOW).tobytes() for i in range(count)}
+            wanted = {decode(encoded(name, first + i), PREPARATION).tobytes() for i in range(count)}
             assert {image.tobytes() for image in images[labels == label]} == wanted
         check_source(open_source(str(store), split, 32))
     check_hashes(store)
@@ -105,10 +105,10 @@ def test_a_class_without_one_usable_picture_is_left_out(
     with_a_useless_class: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call_command("--source", with_a_useless_class, "--output", tmp_path / "store", "--resolution", 32)
-    said = capsys.readouterr().out
-    assert "5 train, 3 val images of 2 classes" in said
-    assert "left out: 1 classes without usable pictures: cup" in said
-    assert "skipped: 2 pictures" in said
+    printed = capsys.readouterr().out
+    assert "5 train, 3 val images of 2 classes" in printed
+    assert "left out: 1 classes without usable pictures: cup" in printed
+    assert "skipped: 2 pictures" in printed
     check_without_cups(tmp_path / "store")
 
 

@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from hamgan.data import check_source, class_histogram, open_source
-from hamgan.data.photos import PHOTOS, SCALES, PhotoSource, _read_strips, strip_boxes
+from hamgan.data.photos import PHOTOS, SCALES, Photo, PhotoSource, _read_strips, photo_folder, strip_boxes
 from hamgan.errors import DataError
 
 
@@ -36,13 +37,8 @@ def test_changing_held_out_pixels_leaves_every_train_crop_unchanged(monkeypatch:
     indices = np.arange(600)
     before = open_source("photos", "train", 32).read(indices)
 
-    def with_inverted_other_split(photo, split):
-        import PIL.Image
-        from PIL import ImageOps
-
-        from hamgan.data.photos import photo_folder
-
-        image = PIL.Image.open(photo_folder() / photo.file).convert("RGB")
+    def with_inverted_other_split(photo: Photo, split: str) -> list[Image.Image]:
+        image = Image.open(photo_folder() / photo.file).convert("RGB")
         for box in strip_boxes(photo, *image.size, "val"):
             image.paste(ImageOps.invert(image.crop(box)), box)
         return [image.crop(box) for box in strip_boxes(photo, *image.size, split)]

@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,18 @@ from hamgan.data.finding.listing import list_pictures
 from hamgan.data.finding.picture import Listing, Picture
 from hamgan.data.preparation.inspection import check_hashes
 from hamgan.data.preparation.prepare import prepare
+from hamgan.data.store import HEADER_BYTES, Manifest, array_header
 from hamgan.errors import DataError, PreparationError
+from hamgan.files import lock
 
-HOW = Preparation(32)
+PREPARATION = Preparation(32)
 COUNTS = {"cat": 5, "cup": 3}
 
 
-def make(source: Path, store: Path, how: Preparation = HOW, **options) -> dict:
+def make(source: Path, store: Path, preparation: Preparation = PREPARATION, strict: bool = False) -> Manifest:
     """Prepare in this process with one worker."""
     listing = list_pictures(str(source), store / "work" / "unpacked")
-    return prepare(str(source), listing, store, how, workers=1, **options)
+    return prepare(str(source), listing, store, preparation, workers=1, strict=strict)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_store_holds_every_picture_with_its_class(store: Path) -> None:
     images, labels = images_of(store)
-    wanted = [decode(encoded(name, number), HOW) for name, count in COUNTS.items() for number in range(count)]
+    wanted = [decode(encoded(name, number), PREPARATION) for name, count in COUNTS.items() for number in range(count)]
     assert np.array_equal(images, wanted)
     assert labels.tolist() == [0] * 5 + [1] * 3
     source = open_source(str(store), "train", 32)
@@ -77,8 +80,6 @@ def test_wrong_requests_to_a_store_get_a_sentence(store: Path, tmp_path: Path) -
 def test_a_store_larger_than_memory_opens_and_reads(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hamgan.data.store import HEADER_BYTES, array_header
-
     copy = Path(shutil.copytree(store, tmp_path / "large"))
     count = 2**31  # 6.6 TB, nearly all of it a hole
     manifest = json.loads((copy / "manifest.json").read_text())
@@ -127,9 +128,11 @@ def test_unusable_pictures_are_listed_and_the_others_stay_complete(tmp_path: Pat
     assert "cannot be decoded" in reasons["cup/0003.jpg"]
     assert len(reasons) == 4
     images, labels = images_of(tmp_path / "store")
-    wanted = {decode(encoded(name, i), HOW).tobytes() for name, i in [("cat", 0), ("cat", 2), ("cat", 3), ("cat", 9)]}
+    wanted = {
+        decode(encoded(name, i), PREPARATION).tobytes() for name, i in [("cat", 0), ("cat", 2), ("cat", 3), ("cat", 9)]
+    }
     assert {image.tobytes() for image in images[labels == 0]} == wanted
-    wanted = {decode(encoded("cup", i), HOW).tobytes() for i in range(3)}
+    wanted = {decode(encoded("cup", i), PREPARATION).tobytes() for i in range(3)}
     assert {image.tobytes() for image in images[labels == 1]} == wanted
 
 
@@ -160,13 +163,13 @@ def test_interruptions_at_any_moment_lose_and_double_nothing(larger: tuple[Path,
     store = tmp_path / "store"
     options = ("--source", source, "--output", store, "--resolution", 700, "--workers", 2)
 
-    def done() -> int:
+    def finished_units() -> int:
         return len(list(store.glob("work/*-*.json")))
 
     # One store is stopped in every way in turn: while it works, while gaps close and hashes are made, at the very end.
     for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 75), (signal.SIGTERM, 75)):
-        enough = done() + random.randint(1, 2)
-        assert kill_when(lambda enough=enough: done() >= enough, *options, number=number) == code
+        enough = finished_units() + random.randint(1, 2)
+        assert kill_when(partial(lambda least: finished_units() >= least, enough), *options, number=number) == code
     kill_when(lambda: (store / "train/labels.npy").exists(), *options)
     kill_when(lambda: (store / "manifest.json").exists(), *options)
     make(source, store, Preparation(700))
@@ -219,9 +222,8 @@ def test_another_store_or_other_options_are_refused(larger: tuple[Path, Path], t
 
 
 def test_a_second_process_is_kept_out(store: Path, tmp_path: Path) -> None:
-    from hamgan.data.preparation.prepare import _only_process
-
-    with _only_process(tmp_path / "busy"), pytest.raises(PreparationError, match="another process is preparing"):
+    (tmp_path / "busy").mkdir()
+    with lock(tmp_path / "busy"), pytest.raises(PreparationError, match="another process is preparing"):
         make(store.parent / "source", tmp_path / "busy")
 
 
@@ -239,7 +241,7 @@ def test_a_source_that_disappears_stops_and_continues(tmp_path: Path) -> None:
     listing = list_pictures(str(root), tmp_path)
     (root / "cup").rename(tmp_path / "away")
     with pytest.raises(PreparationError, match=r"cup/0000.jpg cannot be read \(.*; the same command continues"):
-        prepare(str(root), listing, tmp_path / "store", HOW, workers=1)
+        prepare(str(root), listing, tmp_path / "store", PREPARATION, workers=1)
     (tmp_path / "away").rename(root / "cup")
     assert make(root, tmp_path / "store")["splits"]["train"]["count"] == 6
 
@@ -250,11 +252,13 @@ def test_a_source_that_disappears_stops_and_continues(tmp_path: Path) -> None:
         (("--resolution", 4), "--resolution is 4; allowed: 8 to 1024"),
         (("--val-fraction", 1), "--val-fraction is 1.0; allowed: 0 to below 1"),
         (("--shard", "3/2"), "`3/2` is not i/n with i from 1 to n"),
+        (("--workers", 0), "--workers is 0; allowed: 1 and above"),
+        (("--background", "greenish"), "`greenish` is not a colour such as white or #ff8000"),
         (("--labels", "/no/such.csv"), "no label file at /no/such.csv"),
     ],
 )
 def test_wrong_options_get_a_sentence(
-    store: Path, tmp_path: Path, options: tuple, message: str, capsys: pytest.CaptureFixture[str]
+    store: Path, tmp_path: Path, options: tuple[object, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises((DataError, SystemExit)) as caught:
         call_command("--source", store.parent / "source", "--output", tmp_path / "store", *options)

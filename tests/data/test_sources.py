@@ -1,4 +1,4 @@
-"""Every kind of source through scripts/prepare_data.py: the pictures that went in come out, with their classes."""
+"""Every kind of source through `hamgan prepare`: the pictures that went in come out, with their classes."""
 
 import io
 import pickle

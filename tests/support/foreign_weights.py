@@ -1,4 +1,4 @@
-"""Weights of the reference implementations, from the golden files."""
+"""Load weights of the reference implementations from the golden files."""
 
 import numpy as np
 import torch

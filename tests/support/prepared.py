@@ -1,4 +1,4 @@
-"""Shared by the data tests: small photographs on disk and the real preparation command."""
+"""Write small photographs to disk and run the real preparation command."""
 
 import io
 import json
@@ -23,7 +23,7 @@ CLASSES = {"cat": "chelsea.png", "cup": "coffee.png", "rocket": "rocket.jpg"}
 
 
 def encoded(name: str, number: int, kind: str = "JPEG") -> bytes:
-    """A crop of a photograph, a different one for every number."""
+    """Encode a crop of a photograph, a different one for every number."""
     with Image.open(photo_folder() / CLASSES[name]) as image:
         x, y = 7 * number % 200, 3 * number % 100
         file = io.BytesIO()
@@ -32,7 +32,7 @@ def encoded(name: str, number: int, kind: str = "JPEG") -> bytes:
 
 
 def write_classes(root: Path, counts: dict[str, int], first: int = 0) -> Path:
-    """root/CLASS/0000.jpg ... for every class."""
+    """Write root/CLASS/0000.jpg ... for every class."""
     for name, count in counts.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(first, first + count):
@@ -41,12 +41,14 @@ def write_classes(root: Path, counts: dict[str, int], first: int = 0) -> Path:
 
 
 def add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file to a tar."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     archive.addfile(info, io.BytesIO(data))
 
 
 def command(*arguments: object) -> list[str]:
+    """Return the words of a `hamgan prepare` of this checkout."""
     return [sys.executable, str(ROOT / "scripts/prepare_data.py"), *map(str, arguments)]
 
 
@@ -84,17 +86,17 @@ def call_command(*arguments: object) -> None:
 
 
 def contents(store: Path) -> dict[str, bytes]:
-    """Every file of a store by its relative path."""
+    """Read every file of a store by its relative path."""
     return {str(file.relative_to(store)): file.read_bytes() for file in sorted(store.rglob("*")) if file.is_file()}
 
 
 def images_of(store: Path, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels as anybody reads them."""
+    """Read images and labels as anybody does."""
     return np.load(store / split / "images.npy"), np.load(store / split / "labels.npy")
 
 
 def write_shards(root: Path) -> Wanted:
-    """Two WebDataset shards with the same names inside, their classes in .cls and in .json files."""
+    """Write two WebDataset shards with the same names inside, their classes in .cls and in .json files."""
     wanted: Wanted = {f"{number:05d}": [] for number in range(len(CLASSES))}
     for shard in range(2):
         with tarfile.open(root / f"shard-{shard:03d}.tar", "w") as archive:

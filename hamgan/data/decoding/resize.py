@@ -1,10 +1,9 @@
-"""From an RGB picture to the square training image: three crops, four antialiasing filters.
+"""Crop and resize an RGB picture to the square training image: three crops, four antialiasing filters.
 
 Bilinear, bicubic and Lanczos run in torch's uint8 kernels, within 0.01 grey levels of Pillow's own resize on average;
-`scripts/benchmark.py data` compares the speeds.
+``python -m benchmarks data`` compares the speeds.
 """
 
-import os
 from typing import Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ Filter = Literal["lanczos", "bicubic", "bilinear", "box"]
 
 
 def resize_square(square: np.ndarray, target: int, filter: Filter) -> np.ndarray:
-    """uint8 [S, S, 3] to uint8 [target, target, 3] with an antialiasing filter."""
+    """Resize uint8 [S, S, 3] to uint8 [target, target, 3] with an antialiasing filter."""
     if len(square) == target:
         return square
     if filter != "box":
@@ -28,7 +27,7 @@ def resize_square(square: np.ndarray, target: int, filter: Filter) -> np.ndarray
 
 
 def central_square(pixels: np.ndarray) -> np.ndarray:
-    """The largest central square; half pixels round down."""
+    """Cut out the largest central square; half pixels round down."""
     height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -36,7 +35,7 @@ def central_square(pixels: np.ndarray) -> np.ndarray:
 
 
 def aliased_bilinear(pixels: np.ndarray, target: int) -> np.ndarray:
-    """The official HamGAN's preparation, float64 [target, target, 3] in 0..255.
+    """Prepare a picture as the official HamGAN does: float64 [target, target, 3] in 0..255.
 
     Largest central square (half pixels round up), then bilinear with the corners aligned and no antialiasing, as
     TensorFlow's crop_and_resize does it. Values equal the recorded ones; a store rounds them.
@@ -50,11 +49,12 @@ def aliased_bilinear(pixels: np.ndarray, target: int) -> np.ndarray:
     upper, lower = pixels[top + low].astype(np.float64), pixels[top + high].astype(np.float64)
     rows = upper + (lower - upper) * share[:, None, None]
     first, second = rows[:, left + low], rows[:, left + high]
-    return first + (second - first) * share[None, :, None]
+    square: np.ndarray = first + (second - first) * share[None, :, None]
+    return square
 
 
 def adm(pixels: np.ndarray, target: int) -> np.ndarray:
-    """ADM's centre crop (Dhariwal & Nichol 2021): box halvings, one bicubic resize, then the central square."""
+    """Crop as ADM does (Dhariwal & Nichol 2021): box halvings, one bicubic resize, then the central square."""
     image = Image.fromarray(pixels)
     while min(image.size) >= 2 * target:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
@@ -64,15 +64,9 @@ def adm(pixels: np.ndarray, target: int) -> np.ndarray:
 
 
 def crop_and_resize(pixels: np.ndarray, target: int, crop: Crop, filter: Filter) -> np.ndarray:
-    """uint8 [H, W, 3] to uint8 [target, target, 3]."""
+    """Turn uint8 [H, W, 3] into uint8 [target, target, 3]."""
     if crop == "paper":
         return aliased_bilinear(pixels, target).round().astype(np.uint8)
     if crop == "adm":
         return adm(pixels, target)
     return resize_square(central_square(pixels), target, filter)
-
-
-def use_one_thread() -> None:
-    """Called in every worker process: parallel over pictures is faster than inside one."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)

@@ -1,7 +1,8 @@
-"""Pictures inside tar and zip files as byte ranges, so that every process reads them at random without unpacking."""
+"""Find pictures in tar and zip files as byte ranges, so that processes read them at random without unpacking."""
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import re
@@ -11,48 +12,53 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hamgan.errors import DataError
+from hamgan.files import make_once
 
 Place = tuple[str | int, ...]
 
 
 class Member(NamedTuple):
-    """A file of a source: its name with /, where its bytes are, and a class that comes with it (WebDataset)."""
+    """Describe a file of a source: its name with /, where its bytes are, and a class of its own (WebDataset)."""
 
     name: str
     place: Place
     label: str | None = None
 
 
-_PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_OPENERS: dict[bytes, Callable[[Path], io.BufferedIOBase]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+}
+"""First bytes of a compressed file -> what reads it."""
 _LABEL_KINDS = ("cls", "cls.txt", "label", "json")  # in the order of preference
 
 
 def _unpacked(path: Path, spool: Path) -> Path:
-    """The tar file itself, or its decompressed copy in `spool`: byte ranges need an uncompressed one."""
+    """Return the tar file itself, or its decompressed copy in ``spool``: byte ranges need an uncompressed one."""
     with path.open("rb") as file:
         start = file.read(6)
-    opener = next((opener for magic, opener in _PACKED.items() if start.startswith(magic)), None)
+    opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
     if opener is None:
         return path
+
+    def unpack(partial: Path) -> None:
+        with opener(path) as packed, partial.open("wb") as file:
+            shutil.copyfileobj(packed, file, 1 << 20)
+
     target = spool / f"{path.name}.{path.stat().st_size}.tar"
-    if not target.exists():
-        spool.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".partial")
-        try:
-            with opener(path, "rb") as packed, partial.open("wb") as file:
-                shutil.copyfileobj(packed, file, 1 << 20)
-        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-            partial.unlink(missing_ok=True)
-            raise DataError(f"{path} cannot be unpacked: {error}") from error
-        partial.rename(target)
+    try:
+        make_once(target, unpack)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise DataError(f"{path} cannot be unpacked: {error}") from error
     return target
 
 
 def _scan(path: str, start: int, prefix: str) -> list[Member]:
-    """Regular files of the tar that begins at byte `start` of a file; a tar inside it is entered (ImageNet's train)."""
+    """List regular files of the tar at byte ``start`` of a file, and of the tars inside it (ImageNet's train)."""
     members: dict[str, Member] = {}  # an appended member replaces an earlier one of its name, as in unpacking
     shown = f"{path} ({prefix.rstrip('/')})" if prefix else path
     with open(path, "rb") as file:
@@ -78,14 +84,14 @@ def _scan(path: str, start: int, prefix: str) -> list[Member]:
 
 
 def _sample_key(name: str) -> tuple[str, str]:
-    """WebDataset's sample and kind: the name up to the first dot of its last part, and the rest."""
+    """Split a name into WebDataset's sample and kind, at the first dot of its last part."""
     folder, _, base = name.rpartition("/")
     key, _, kind = base.partition(".")
     return f"{folder}/{key}", kind.lower()
 
 
 def _webdataset_labels(path: str, files: list[Member]) -> list[Member]:
-    """Members with the class of their sample (``key.cls`` or ``"label"`` in ``key.json``) where there is one."""
+    """Give members the class of their sample (``key.cls`` or ``"label"`` in ``key.json``) where there is one."""
     tables: dict[str, dict[str, Member]] = {}
     for member in files:
         key, kind = _sample_key(member.name)
@@ -120,13 +126,13 @@ def _json_label(text: str) -> str | None:
 
 
 def tar_members(path: Path, spool: Path) -> list[Member]:
-    """Files of a tar (also .gz, .bz2, .xz, unpacked into `spool`), of tars inside it, or of a WebDataset shard."""
+    """List the files of a tar (.gz, .bz2 and .xz unpacked into ``spool``), of tars in it, or of a WebDataset shard."""
     unpacked = str(_unpacked(path, spool))
     return _webdataset_labels(unpacked, _scan(unpacked, 0, ""))
 
 
 def zip_members(path: Path) -> list[Member]:
-    """Files of a zip; raises DataError for a damaged one."""
+    """List the files of a zip; raises DataError for a damaged one."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
@@ -136,6 +142,6 @@ def zip_members(path: Path) -> list[Member]:
 
 
 def archive_members(path: Path, spool: Path) -> list[Member]:
-    """Files of a tar or zip file."""
+    """List the files of a tar or zip file."""
     with path.open("rb") as file:
         return zip_members(path) if file.read(2) == b"PK" else tar_members(path, spool)

@@ -1,4 +1,4 @@
-"""Folders of class folders as strangers have them: which files are pictures, which folders are splits and classes."""
+"""Walk folders of class folders: which files are pictures, which folders are splits and classes."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -12,24 +12,22 @@ NOWHERE = -1
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def is_image_name(name: str) -> bool:
-    """Whether a path with / ends like a picture's, in any case, and no part of it is hidden."""
-    if os.path.splitext(name)[1].lower() not in EXTENSIONS:
-        return False
-    return not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    """Tell whether a path with / ends like a picture's, in any case, and no part of it is hidden."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS and not any(map(_is_hidden, name.split("/")))
 
 
 def _walk(folder: str, inside: str, parents: frozenset[str]) -> Iterator[tuple[str, int]]:
-    """(relative path with /, bytes) of every file below a folder; follows symbolic links, but not in circles.
-
-    A link that leads nowhere has `NOWHERE` bytes.
-    """
     real = os.path.realpath(folder)
     if real in parents:
         return
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
+            if _is_hidden(entry.name):
                 continue
             relative = f"{inside}{entry.name}"
             if entry.is_symlink() and not os.path.exists(entry.path):
@@ -41,9 +39,9 @@ def _walk(folder: str, inside: str, parents: frozenset[str]) -> Iterator[tuple[s
 
 
 def walk_files(folder: Path) -> list[tuple[str, int]]:
-    """(path relative to `folder` with /, bytes) of every file below it that is not hidden; links are followed.
+    """List (path relative to ``folder`` with /, bytes) of every file below it that is not hidden.
 
-    A link that leads nowhere has `NOWHERE` bytes.
+    Symbolic links are followed, but not in circles; one that leads nowhere has `NOWHERE` bytes.
     """
     try:
         return list(_walk(str(folder), "", frozenset()))
@@ -52,7 +50,7 @@ def walk_files(folder: Path) -> list[tuple[str, int]]:
 
 
 def split_names(below: Iterable[str]) -> dict[str, str]:
-    """Which of these folder names is which split, if one of them is ``train`` in any case; else none is."""
+    """Map splits to those of the folder names that stand for them; none unless ``train`` is among them, in any case."""
     lower = {name.lower(): name for name in sorted(below)}
     found = {
         split: next((lower[name] for name in names if name in lower), None) for split, names in SPLIT_FOLDERS.items()
@@ -61,15 +59,11 @@ def split_names(below: Iterable[str]) -> dict[str, str]:
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """The folder of each split: ``train/`` and ``val/`` (or ``test/``, ...) in any case, else the root as train."""
+    """Return the folder of each split: ``train/``, ``val/`` (or ``test/``, ...) in any case, else the root as train."""
     names = split_names(entry.name for entry in root.iterdir() if entry.is_dir())
     return {split: root / name for split, name in names.items()} or {"train": root}
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the folders directly below, sorted as torchvision's ImageFolder does; each is a class."""
-    return sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
-    )
+    """Name the folders directly below, sorted as torchvision's ImageFolder does; each is a class."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))

@@ -1,4 +1,4 @@
-"""Classes of pictures that stand in no class folder: ImageNet's ground truth, CSV files, lines of names and classes."""
+"""Read the classes of pictures without class folders: ImageNet's ground truth, CSV files, lines ``NAME CLASS``."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 
 
 def _imagenet_labels(truth: bytes, meta: bytes) -> dict[str, str]:
-    """The ground truth counts classes in the devkit's own order; meta.mat has their synsets."""
+    """Return synsets by file name: the ground truth has the devkit's own numbers, and meta.mat their synsets."""
     from scipy.io import loadmat
 
     synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
@@ -21,7 +21,7 @@ def _imagenet_labels(truth: bytes, meta: bytes) -> dict[str, str]:
 
 
 def _devkit_labels(path: Path) -> dict[str, str]:
-    """ImageNet's ILSVRC2012_devkit_t12.tar.gz."""
+    """Read ImageNet's ILSVRC2012_devkit_t12.tar.gz."""
     with tarfile.open(path) as archive:
         names = {Path(info.name).name: info for info in archive if info.isfile()}
         files = [archive.extractfile(names[name]) if name in names else None for name in (TRUTH, META)]
@@ -31,13 +31,13 @@ def _devkit_labels(path: Path) -> dict[str, str]:
 
 
 def _class_of(value: str) -> str:
-    """A class as it stands; of Kaggle's ``SYNSET x y x y ...`` the first word."""
+    """Return a class as it stands, and the first word of Kaggle's ``SYNSET x y x y ...``."""
     value = value.strip()
     return value.split()[0] if re.match(r"n\d{8}(\s|$)", value) else value
 
 
 def read_label_file(path: Path) -> dict[str, str]:
-    """Class by file name (with or without extension) from a file of one of these kinds.
+    """Read classes by file name (with or without extension) from a file of one of these kinds.
 
     ImageNet's devkit (``ILSVRC2012_devkit_t12.tar.gz``) or its ground truth with meta.mat beside it; lines ``NAME
     CLASS`` or ``NAME,CLASS[,...]``, with or without a header, Kaggle's ``LOC_val_solution.csv`` among them.

@@ -1,4 +1,4 @@
-"""What a preparation works through: the pictures of folders and archives, with class and split, in a fixed order."""
+"""List the pictures of folders and archives with class and split, in a fixed order."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ from hamgan.errors import DataError
 
 
 def _folder_members(root: Path, spool: Path) -> list[Member]:
-    """Pictures below a folder; where there are none, those in its tar files (ImageNet's train, unpacked once)."""
+    """List pictures below a folder; where there are none, those in its tar files (ImageNet's train, unpacked once)."""
     files = walk_files(root)
     pictures = [Member(name, ("file", str(root / name), size)) for name, size in files if is_image_name(name)]
     archives = [name for name, size in files if name.lower().endswith((".tar", ".zip")) and size != NOWHERE]
@@ -33,7 +33,7 @@ def _folder_members(root: Path, spool: Path) -> list[Member]:
 
 
 def _archives_members(archives: dict[str, Path], spool: Path) -> list[Member]:
-    """Members of several archives by name; an archive without folders and classes in it is a class itself."""
+    """List members of several archives by name; an archive without folders and classes in it is a class itself."""
     members = []
     for name, path in archives.items():
         inside = archive_members(path, spool)
@@ -43,19 +43,19 @@ def _archives_members(archives: dict[str, Path], spool: Path) -> list[Member]:
     return members
 
 
-def members_of(paths: Sequence[Path], spool: Path) -> list[Member]:
-    """Every picture below folders and inside archives; `spool` takes unpacked compressed tar files."""
+def _members_of(source: str, spool: Path) -> list[Member]:
+    """List every picture below folders and inside archives; ``spool`` takes unpacked compressed tar files."""
+    paths = expand(source)
     if len(paths) == 1 and not paths[0].is_dir():
         members = archive_members(paths[0], spool)
     else:
-        folders = [path for path in paths if path.is_dir()]
-        members = [member for folder in folders for member in _folder_members(folder, spool)]
+        members = [member for path in paths if path.is_dir() for member in _folder_members(path, spool)]
         members += _archives_members({path.name: path for path in paths if not path.is_dir()}, spool)
     return [member for member in members if is_image_name(member.name)]
 
 
-def _strip_common_folder(names: Sequence[str]) -> int:
-    """How many leading folders an archive puts around ``[split/]class/picture``."""
+def _common_depth(names: Sequence[str]) -> int:
+    """Count the leading folders that an archive puts around ``[split/]class/picture``."""
     depth = 0
     parts = [name.split("/") for name in names]
     words = {word for group in SPLIT_FOLDERS.values() for word in group}
@@ -66,26 +66,22 @@ def _strip_common_folder(names: Sequence[str]) -> int:
     return depth
 
 
-def _label_of(member: Member, class_name: str | None, labels: dict[str, str] | None) -> str | None:
+def _label_of(member: Member, class_name: str | None, labels: dict[str, str]) -> str | None:
     if member.label is not None:
         return member.label
-    if labels is not None:
-        base = member.name.rsplit("/", 1)[-1]
-        return labels.get(base) or labels.get(base.rsplit(".", 1)[0]) or class_name
-    return class_name
+    base = member.name.rsplit("/", 1)[-1]
+    return labels.get(base) or labels.get(base.rsplit(".", 1)[0]) or class_name
 
 
-def _name_hash(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+_Found = dict[str, list[tuple[str, Member]]]
+"""Split -> pairs of class and member."""
 
 
-def _assign(
-    members: list[Member], labels: dict[str, str] | None, split: str | None
-) -> tuple[dict[str, list[tuple[str, Member]]], list[str]]:
-    """(class, member) per split, and the names of pictures without a class."""
-    found: dict[str, list[tuple[str, Member]]] = {name: [] for name in SPLITS}
-    flat: list[str] = []
-    depth = _strip_common_folder([member.name for member in members])
+def _assign(members: list[Member], labels: dict[str, str], split: str | None) -> tuple[_Found, list[str]]:
+    """Give members their class and split; return also the names of pictures without a class."""
+    found: _Found = {name: [] for name in SPLITS}
+    unclassed: list[str] = []
+    depth = _common_depth([member.name for member in members])
     parts = [member.name.split("/")[depth:] for member in members]
     names = split_names({part[0] for part in parts if len(part) > 1}) if split is None else {}
     folders = {folder: name for name, folder in names.items()}
@@ -95,16 +91,16 @@ def _assign(
         rest = part[1:] if folders else part
         name = _label_of(member, rest[0] if len(rest) > 1 else None, labels)
         if name is None:
-            flat.append(member.name)
+            unclassed.append(member.name)
         else:
             found[split or folders.get(part[0], "train")].append((name, member))
-    return found, flat
+    return found, unclassed
 
 
 def list_pictures(
     source: str, spool: Path, *, val_source: str | None = None, labels: Path | None = None, val_fraction: float = 0.0
 ) -> Listing:
-    """Candidates of folders, archives, WebDataset shards or a table (``cifar10``, ``cifar100``, ``hf:NAME``).
+    """List the candidates of folders, archives, WebDataset shards or a table (``cifar10``, ``cifar100``, ``hf:NAME``).
 
     val_source: a second place whose pictures are the val split. labels: a file that gives pictures without a class
     folder their class (see `read_label_file`). val_fraction: share of every class that becomes val, by a hash of the
@@ -113,65 +109,66 @@ def list_pictures(
     if is_table(source):
         listing = list_table(source)
     else:
-        table = read_label_file(labels) if labels else None
-        found, flat = _assign(members_of(expand(source), spool), table, "train" if val_source else None)
+        table = read_label_file(labels) if labels else {}
+        found, unclassed = _assign(_members_of(source, spool), table, "train" if val_source else None)
         if val_source:
-            more, more_flat = _assign(members_of(expand(val_source), spool), table, "val")
-            if not more["val"]:
-                raise DataError(_without_classes(val_source, more_flat))
-            found["val"], flat = more["val"], flat + more_flat
-        listing = _sorted_listing(source, found, flat)
-        if Path(source).expanduser().is_dir():
-            listing.left_out = _empty_folders(Path(source).expanduser(), set(listing.class_names))
+            held_out, more = _assign(_members_of(val_source, spool), table, "val")
+            if not held_out["val"]:
+                raise _without_classes(val_source, more)
+            found["val"], unclassed = held_out["val"], unclassed + more
+        listing = _sorted_listing(source, found, unclassed)
+        root = Path(source).expanduser()
+        if root.is_dir():
+            folders = {name for folder in split_folders(root).values() for name in class_folders(folder)}
+            listing.left_out = sorted(folders - set(listing.class_names))
     if val_fraction:
         _hold_out(listing, val_fraction)
     return listing
 
 
-def _sorted_listing(source: str, found: dict[str, list[tuple[str, Member]]], flat: list[str]) -> Listing:
+def _sorted_listing(source: str, found: _Found, unclassed: list[str]) -> Listing:
     class_names = sorted({name for entries in found.values() for name, _ in entries})
     if not class_names:
-        raise DataError(_without_classes(source, flat))
+        raise _without_classes(source, unclassed)
     numbers = {name: number for number, name in enumerate(class_names)}
-    # Shards repeat the names of their members; with the shard's own name they are told apart.
     pictures = {}
     for split, entries in found.items():
         counts = Counter(member.name for _, member in entries)
         listed = [Picture(_key(member, counts), numbers[name], member.place) for name, member in entries]
         pictures[split] = sorted(listed, key=lambda picture: (picture.label, picture.key))
-    return Listing(class_names, pictures, unclassed=len(flat))
-
-
-def _without_classes(source: str, flat: list[str]) -> str:
-    """Why a source in which nothing has a class cannot be used."""
-    advice = "put each class's pictures in a folder of its own"
-    if not flat:
-        return f"{source} holds no pictures; {advice}"
-    return (
-        f"{source}: {len(flat)} pictures without a class, e.g. {flat[0]}; {advice}, or name their classes in a file "
-        "with --labels"
-    )
+    return Listing(class_names, pictures, unclassed=len(unclassed))
 
 
 def _key(member: Member, counts: Counter[str]) -> str:
+    # Shards repeat the names of their members; with the shard's own name they are told apart.
     return member.name if counts[member.name] == 1 else f"{os.path.basename(str(member.place[1]))}/{member.name}"
 
 
-def _empty_folders(root: Path, used: set[str]) -> list[str]:
-    return sorted({name for folder in split_folders(root).values() for name in class_folders(folder)} - used)
+def _without_classes(source: str, unclassed: list[str]) -> DataError:
+    advice = "put each class's pictures in a folder of its own"
+    if not unclassed:
+        return DataError(f"{source} holds no pictures; {advice}")
+    return DataError(
+        f"{source}: {len(unclassed)} pictures without a class, e.g. {unclassed[0]}; {advice}, or name their classes in "
+        "a file with --labels"
+    )
 
 
 def _hold_out(listing: Listing, fraction: float) -> None:
     """Move a share of every class to val, chosen by a hash of the names; one picture of a class always stays."""
     if listing.pictures["val"]:
         raise DataError("the source has a val split of its own; leave --val-fraction out")
+    train = listing.pictures["train"]
     classes: dict[int, list[Picture]] = {}
-    for picture in listing.pictures["train"]:
+    for picture in train:
         classes.setdefault(picture.label, []).append(picture)
     held_out = set()
     for pictures in classes.values():
         drawn = sorted(pictures, key=lambda picture: _name_hash(picture.key))
         held_out |= set(drawn[: min(round(len(drawn) * fraction), len(drawn) - 1)])
-    train = listing.pictures["train"]
     listing.pictures["val"] = [picture for picture in train if picture in held_out]
     listing.pictures["train"] = [picture for picture in train if picture not in held_out]
+
+
+def _name_hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

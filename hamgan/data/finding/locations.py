@@ -1,31 +1,28 @@
-"""Where a source is: paths, ``*`` and ``{000..099}`` patterns, shards at addresses (fetched once per machine)."""
+"""Locate a source: paths, ``*`` and ``{000..099}`` patterns, shards at addresses (fetched once per machine)."""
 
-import fcntl
 import glob
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from hamgan.errors import DataError, one_line
+from hamgan.files import make_once
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def download_folder() -> Path:
-    """Where downloads go: ``$HAMGAN_DATA``, else ``~/.cache/hamgan``."""
+    """Return where downloads go: ``$HAMGAN_DATA``, else ``~/.cache/hamgan``."""
     return Path(os.environ.get("HAMGAN_DATA") or Path.home() / ".cache" / "hamgan")
 
 
 def is_remote(source: str) -> bool:
-    """Whether a source is an address such as ``s3://bucket/train-{000..146}.tar``."""
+    """Tell whether a source is an address such as ``s3://bucket/train-{000..146}.tar``."""
     return "://" in source
 
 
@@ -39,7 +36,7 @@ def _expand_braces(source: str) -> list[str]:
 
 
 def expand(source: str) -> list[Path]:
-    """Existing files or folders that a path, a ``*`` pattern or a ``{00..12}`` pattern names, in order.
+    """Return existing files or folders that a path, a ``*`` pattern or a ``{00..12}`` pattern names, in order.
 
     Addresses are fetched first, see `fetch`. Raises DataError for a place that does not exist.
     """
@@ -56,8 +53,8 @@ def expand(source: str) -> list[Path]:
     return paths
 
 
-def fetch(addresses: list[str], at_a_time: int = 8) -> list[Path]:
-    """Local copies of files at addresses that fsspec knows (https://, s3://, gs://, ...), kept in `download_folder`.
+def fetch(addresses: list[str]) -> list[Path]:
+    """Copy files at addresses that fsspec knows (https://, s3://, gs://, ...) to `download_folder`; return the copies.
 
     The processes of a machine share one copy. Raises DataError when an address cannot be read or the disk is too small.
     """
@@ -73,39 +70,25 @@ def fetch(addresses: list[str], at_a_time: int = 8) -> list[Path]:
         raise DataError(f"{addresses[0]} cannot be read: {one_line(error)}") from error
     if not addresses:
         raise DataError("no file fits the pattern of the address")
-    names = [_local_copy(address, size) for address, size in zip(addresses, sizes, strict=True)]
-    folder = names[0].parent.parent
+    copies = [_local_copy(address, size) for address, size in zip(addresses, sizes, strict=True)]
+    folder = download_folder() / "shards"
     folder.mkdir(parents=True, exist_ok=True)
-    missing = sum(size for size, name in zip(sizes, names, strict=True) if not name.exists())
+    missing = sum(size for size, copy in zip(sizes, copies, strict=True) if not copy.exists())
     if missing > shutil.disk_usage(folder).free:
         raise DataError(f"{folder} has no room for {missing / 1e9:.1f} GB of shards; set HAMGAN_DATA to a larger disk")
-    with ThreadPoolExecutor(at_a_time) as pool, tqdm(total=len(names), unit="shard", desc="fetch") as bar:
-        for _ in pool.map(lambda pair: _fetch_one(system, *pair), zip(addresses, names, strict=True)):
+
+    def fetch_one(address: str, copy: Path) -> None:
+        try:
+            make_once(copy, lambda partial: system.get_file(address, str(partial)))
+        except Exception as error:
+            raise DataError(f"{address} cannot be fetched: {one_line(error)}") from error
+
+    with ThreadPoolExecutor(8) as pool, tqdm(total=len(copies), unit="shard", desc="fetch") as bar:
+        for _ in pool.map(fetch_one, addresses, copies):
             bar.update()
-    return names
+    return copies
 
 
 def _local_copy(address: str, size: int) -> Path:
     digest = hashlib.sha256(f"{address}\0{size}".encode()).hexdigest()[:16]
     return download_folder() / "shards" / digest / address.split("?")[0].rsplit("/", 1)[-1]
-
-
-def _fetch_one(system: Any, address: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent / "lock"):
-        if target.exists():
-            return
-        partial = target.with_name(f"{target.name}.partial")
-        try:
-            system.get_file(address, str(partial))
-        except Exception as error:
-            raise DataError(f"{address} cannot be fetched: {one_line(error)}") from error
-        partial.rename(target)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process of this machine at a time; a killed one leaves no lock behind."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -9,7 +9,7 @@ from hamgan.data.finding.archives import Place
 
 
 class Picture(NamedTuple):
-    """One candidate: where its bytes are, and what it is."""
+    """Describe one candidate: where its bytes are, and its class."""
 
     key: str
     """Name for messages and for the hash that splits train from val; unique within the source."""
@@ -21,7 +21,7 @@ class Picture(NamedTuple):
 
 @dataclass
 class Listing:
-    """All candidates of a source."""
+    """List all candidates of a source."""
 
     class_names: list[str]
     pictures: dict[str, list[Picture]]
@@ -32,7 +32,7 @@ class Listing:
     """Pictures outside every class folder, left out too."""
 
     def sha256(self) -> str:
-        """Over names, classes and sizes: a changed source must not continue an old preparation, a moved one may."""
+        """Hash names, classes and sizes: a changed source must not continue an old preparation, a moved one may."""
         digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
         for split, pictures in self.pictures.items():
             digest.update(f"\1{split}".encode())

@@ -19,7 +19,7 @@ def _open_zip(path: str) -> zipfile.ZipFile:
 
 
 def read_bytes(picture: Picture) -> bytes:
-    """The picture's encoded bytes; raises OSError or DataError when they cannot be read."""
+    """Read the picture's encoded bytes; raises OSError or DataError when they cannot be read."""
     kind, path, *where, size = picture.place
     if kind == "row":
         return read_row(str(path), str(where[0]), int(size))

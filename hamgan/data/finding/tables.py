@@ -1,8 +1,10 @@
-"""Sources addressed by row number: CIFAR through torchvision and Hugging Face `datasets` (an optional extra)."""
+"""Read sources addressed by row number: CIFAR through torchvision and Hugging Face `datasets` (an optional extra)."""
 
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hamgan.data.finding.locations import download_folder
 from hamgan.data.finding.picture import Listing, Picture
@@ -12,13 +14,13 @@ CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 def is_table(source: str) -> bool:
-    """Whether a source is read by row number."""
+    """Tell whether a source is read by row number."""
     return source in CIFAR or source.startswith("hf:")
 
 
 @lru_cache(maxsize=2)
 def open_cifar(source: str, split: str) -> Any:
-    """torchvision's data set: `.data` uint8 [N, 32, 32, 3], `.targets`, `.classes`; downloads it when it is missing."""
+    """Open torchvision's data set (``.data`` uint8 [N, 32, 32, 3], ``.targets``, ``.classes``); downloads it first."""
     import torchvision.datasets
 
     kind = getattr(torchvision.datasets, CIFAR[source])
@@ -37,7 +39,7 @@ def open_cifar(source: str, split: str) -> Any:
 
 @lru_cache(maxsize=2)
 def _open_hub(source: str) -> dict[str, tuple[Any, str, str]]:
-    """Per split: the data set with encoded pictures, the image column, the label column."""
+    """Open a data set of the hub: per split its rows with encoded pictures, the image column, the label column."""
     try:
         import datasets
     except ImportError as error:
@@ -68,7 +70,7 @@ def _open_hub(source: str) -> dict[str, tuple[Any, str, str]]:
 
 
 def list_table(source: str) -> Listing:
-    """All rows of a table source."""
+    """List all rows of a table source."""
     if source in CIFAR:
         sets = {split: open_cifar(source, split) for split in ("train", "val")}
         labels = {split: list(data.targets) for split, data in sets.items()}
@@ -90,12 +92,13 @@ def list_table(source: str) -> Listing:
 
 
 def read_row(source: str, split: str, row: int) -> bytes:
-    """Encoded picture of a row; CIFAR's as PPM."""
+    """Read the encoded picture of a row; CIFAR's as PPM."""
     if source in CIFAR:
-        pixels = open_cifar(source, split).data[row]
+        pixels: np.ndarray = open_cifar(source, split).data[row]
         return b"P6 32 32 255\n" + pixels.tobytes()
     rows, image, _ = _open_hub(source)[split]
-    value = rows[row][image]
+    value: dict[str, Any] | None = rows[row][image]
     if value is None:
         raise DataError("has no picture in this row")
-    return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+    data: bytes | None = value["bytes"]
+    return data if data is not None else Path(value["path"]).read_bytes()

@@ -1,112 +1,70 @@
-"""The end of a preparation, when all units are there; each of its steps can be repeated without harm after a kill.
+"""Finish a preparation when all units are there; every step can be repeated without harm after a kill.
 
 The holes left by skipped pictures are filled with the last images, classes without a usable picture are left out, the
 file is cut to its length, labels, hashes and at last the manifest are written.
 """
 
+import io
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from hamgan.data.finding.picture import Listing, Picture
+from hamgan.data.finding.picture import Listing
 from hamgan.data.preparation.units import Unit
 from hamgan.data.store import (
     FORMAT,
     HEADER_BYTES,
+    Manifest,
+    Plan,
+    Shard,
+    SplitEntry,
     array_header,
     hash_shards,
     open_images,
     split_hash,
     to_json,
-    write_atomically,
 )
 from hamgan.errors import PreparationError
+from hamgan.files import remove_leftovers, write_atomically
+
+Skip = dict[str, str]
+"""A line of skipped.jsonl: file, class, split and reason."""
 
 
-def _close_gaps(store: Path, split: str, valid: np.ndarray, resolution: int) -> np.ndarray:
-    """Move the last images into the places of skipped pictures; returns the candidate of every image."""
-    count = int(valid.sum())
-    order = np.arange(count)
-    holes = np.flatnonzero(~valid[:count])
-    donors = count + np.flatnonzero(valid[count:])
-    order[holes] = donors
-    path = store / split / "images.npy"
-    size = HEADER_BYTES + count * resolution**2 * 3
-    if path.stat().st_size != size:
-        images = np.memmap(path, np.uint8, "r+", HEADER_BYTES, (len(valid), resolution, resolution, 3))
-        for hole, donor in zip(holes.tolist(), donors.tolist(), strict=True):
-            images[hole] = images[donor]
-        images.flush()
-        del images
-        with path.open("r+b") as file:
-            file.write(array_header(count, resolution))
-            file.truncate(size)
-            os.fsync(file.fileno())
-    return order
-
-
-def _usable(
-    store: Path, split: str, pictures: list[Picture], units: list[Unit], classes: list[str]
-) -> tuple[np.ndarray, list[dict[str, str]]]:
-    """Which candidates of a split became images, bool [candidates], and the skip list of the others."""
-    usable = np.ones(len(pictures), bool)
-    skips = []
-    for unit in units:
-        for row, reason in json.loads((store / "work" / f"{unit.name}.json").read_text("utf-8")):
-            usable[unit.first + row] = False
-            picture = unit.pictures[row]
-            skips.append({"file": picture.key, "class": classes[picture.label], "split": split, "reason": reason})
-    return usable, skips
-
-
-def new_numbers(histogram: np.ndarray) -> np.ndarray:
-    """What every class is numbered when those without a train image are left out: int64 [classes], -1 for these."""
-    used = histogram > 0
-    return np.where(used, np.cumsum(used) - 1, -1)
-
-
-def write_labels_and_hash(store: Path, split: str, labels: np.ndarray, classes: int, resolution: int) -> dict[str, Any]:
-    """labels.npy, and the manifest entry of a split whose images are complete."""
-    temporary = store / split / ".labels.tmp.npy"
-    np.save(temporary, labels)
-    temporary.replace(store / split / "labels.npy")
-    images = open_images(store, split, len(labels), resolution)
-    with tqdm(total=len(labels), unit="img", desc=f"hash {split}", mininterval=0.5) as bar:
-        shards = hash_shards(images, bar.update)
-    histogram = np.bincount(labels, minlength=classes).tolist()
-    return {"count": len(labels), "sha256": split_hash(shards, labels), "histogram": histogram, "shards": shards}
-
-
-def finish(
-    store: Path, plan: dict[str, Any], listing: Listing, share: dict[str, list[Picture]], units: dict[str, list[Unit]]
-) -> dict[str, Any]:
-    """Make a store of its finished units and return its manifest.
+def finish(store: Path, plan: Plan, listing: Listing, units: dict[str, list[Unit]]) -> Manifest:
+    """Make a store of its finished units (by split) and return its manifest.
 
     Raises PreparationError when fewer than two classes have a usable picture. A part of a larger store keeps all
     classes: whether one of them is empty shows when the parts are merged.
     """
     classes, resolution = listing.class_names, plan["preparation"]["resolution"]
-    usable, skips = {}, []
-    for split, pictures in share.items():
-        usable[split], bad = _usable(store, split, pictures, units[split], classes)
-        skips += bad
+    for folder in (store, *(store / split for split in units)):
+        remove_leftovers(folder)
+    usable: dict[str, np.ndarray] = {}
+    skips: list[Skip] = []
+    for split, of_split in units.items():
+        usable[split], skipped = _read_markers(store, of_split, classes)
+        skips += skipped
     write_skips(store, skips)
-    labels = {split: np.asarray([picture.label for picture in pictures], np.int64) for split, pictures in share.items()}
+    labels = {
+        split: np.asarray([picture.label for unit in of_split for picture in unit.pictures], np.int64)
+        for split, of_split in units.items()
+    }
     numbers = np.arange(len(classes))
     if plan["shard"][1] == 1:
         numbers = new_numbers(np.bincount(labels["train"][usable["train"]], minlength=len(classes)))
     kept = kept_classes(classes, numbers)
     splits = {}
-    for split in share:
-        order = _close_gaps(store, split, usable[split] & (numbers[labels[split]] >= 0), resolution)
+    for split in units:
+        order = _close_gaps(store / split / "images.npy", usable[split] & (numbers[labels[split]] >= 0), resolution)
         splits[split] = write_labels_and_hash(store, split, numbers[labels[split][order]], len(kept), resolution)
-    empty = [name for name in classes if name not in set(kept)]
-    manifest = {
+    empty = set(classes) - set(kept)
+    manifest: Manifest = {
         "format": FORMAT,
         "source": plan["source"],
         "preparation": plan["preparation"],
@@ -124,8 +82,47 @@ def finish(
     return manifest
 
 
-def kept_classes(class_names: list[str], numbers: np.ndarray) -> list[str]:
-    """Names of the classes that `new_numbers` keeps; PreparationError when they are fewer than two."""
+def _read_markers(store: Path, units: Sequence[Unit], classes: Sequence[str]) -> tuple[np.ndarray, list[Skip]]:
+    """Return which candidates of a split became images, bool [candidates], and the skips of the others."""
+    usable = np.ones(sum(len(unit.pictures) for unit in units), bool)
+    skips = []
+    for unit in units:
+        for row, reason in json.loads(unit.marker(store).read_text("utf-8")):
+            usable[unit.first + row] = False
+            picture = unit.pictures[row]
+            skips.append({"file": picture.key, "class": classes[picture.label], "split": unit.split, "reason": reason})
+    return usable, skips
+
+
+def _close_gaps(path: Path, usable: np.ndarray, resolution: int) -> np.ndarray:
+    """Move the last images of a file into the places of skipped pictures; returns the candidate of every image."""
+    count = int(usable.sum())
+    order = np.arange(count)
+    holes = np.flatnonzero(~usable[:count])
+    donors = count + np.flatnonzero(usable[count:])
+    order[holes] = donors
+    size = HEADER_BYTES + count * resolution**2 * 3
+    if path.stat().st_size != size:
+        images = np.memmap(path, np.uint8, "r+", HEADER_BYTES, (len(usable), resolution, resolution, 3))
+        for hole, donor in zip(holes.tolist(), donors.tolist(), strict=True):
+            images[hole] = images[donor]
+        images.flush()
+        del images
+        with path.open("r+b") as file:
+            file.write(array_header(count, resolution))
+            file.truncate(size)
+            os.fsync(file.fileno())
+    return order
+
+
+def new_numbers(histogram: np.ndarray) -> np.ndarray:
+    """Give the classes that have a train image new numbers: int64 [classes], -1 for those that are left out."""
+    used = histogram > 0
+    return np.where(used, np.cumsum(used) - 1, -1)
+
+
+def kept_classes(class_names: Sequence[str], numbers: np.ndarray) -> list[str]:
+    """Return the names of the classes that `new_numbers` keeps; PreparationError when they are fewer than two."""
     kept = [name for name, number in zip(class_names, numbers, strict=True) if number >= 0]
     if len(kept) < 2:
         raise PreparationError(
@@ -135,7 +132,23 @@ def kept_classes(class_names: list[str], numbers: np.ndarray) -> list[str]:
     return kept
 
 
-def write_skips(store: Path, skips: list[dict[str, str]]) -> None:
-    """skipped.jsonl: one line per picture that could not be used."""
+def write_labels_and_hash(store: Path, split: str, labels: np.ndarray, classes: int, resolution: int) -> SplitEntry:
+    """Write labels.npy of a split whose images are complete, and return its entry of the manifest."""
+    file = io.BytesIO()
+    np.save(file, labels)
+    write_atomically(store / split / "labels.npy", file.getvalue())
+    shards = hash_with_progress(open_images(store, split, len(labels), resolution), split)
+    histogram = np.bincount(labels, minlength=classes).tolist()
+    return {"count": len(labels), "sha256": split_hash(shards, labels), "histogram": histogram, "shards": shards}
+
+
+def hash_with_progress(images: np.ndarray, split: str) -> list[Shard]:
+    """Hash the shards of a split behind a progress bar."""
+    with tqdm(total=len(images), unit="img", desc=f"hash {split}", mininterval=0.5) as bar:
+        return hash_shards(images, bar.update)
+
+
+def write_skips(store: Path, skips: Sequence[Skip]) -> None:
+    """Write skipped.jsonl, one line per picture that could not be used."""
     lines = "".join(json.dumps(skip, ensure_ascii=False) + "\n" for skip in skips)
     write_atomically(store / "skipped.jsonl", lines.encode("utf-8", "backslashreplace"))

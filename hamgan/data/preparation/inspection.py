@@ -1,104 +1,102 @@
-"""A look into a store: counts, histogram, colour statistics, hashes, and a contact sheet per class."""
+"""Look into a store: counts, histogram, colour statistics, hashes, and a contact sheet per class."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from hamgan.data.store import hash_shards, open_images, open_labels, read_manifest, split_hash
+from hamgan.data.preparation.finishing import hash_with_progress
+from hamgan.data.source import Description
+from hamgan.data.store import Manifest, open_images, open_labels, read_manifest, split_hash
 from hamgan.errors import DataError
 
 _CHUNK = 512
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation per channel of all pixels, in 0 to 255."""
-    total, squares, pixels = np.zeros(3, np.int64), np.zeros(3, np.int64), 0
+    """Return mean and standard deviation per channel of all pixels, in 0 to 255."""
+    counts = np.zeros((3, 256), np.int64)
     for first in range(0, len(images), _CHUNK):
-        flat = images[first : first + _CHUNK].reshape(-1, 3)
-        for channel in range(3):
-            values = np.bincount(flat[:, channel], minlength=256)
-            total[channel] += values @ np.arange(256)
-            squares[channel] += values @ np.arange(256) ** 2
-        pixels += len(flat)
-    mean = total / max(pixels, 1)
-    return mean, np.sqrt(np.maximum(squares / max(pixels, 1) - mean**2, 0))
+        pixels = images[first : first + _CHUNK].reshape(-1, 3)
+        counts += [np.bincount(pixels[:, channel], minlength=256) for channel in range(3)]
+    total, values = max(int(counts[0].sum()), 1), np.arange(256)
+    mean = counts @ values / total
+    return mean, np.sqrt(np.maximum(counts @ values**2 / total - mean**2, 0))
 
 
 def contact_sheet(images: np.ndarray, columns: int = 8) -> Image.Image:
-    """Images [N, H, W, 3] as one picture, row by row."""
-    rows = -(-len(images) // columns)
-    side = images.shape[1]
-    sheet = np.full((rows * side, columns * side, 3), 255, np.uint8)
-    for i, image in enumerate(images):
-        y, x = divmod(i, columns)
-        sheet[y * side : (y + 1) * side, x * side : (x + 1) * side] = image
-    return Image.fromarray(sheet)
+    """Lay images [N, H, W, 3] out as one picture, row by row."""
+    rows, side = -(-len(images) // columns), images.shape[1]
+    cells = np.full((rows * columns, side, side, 3), 255, np.uint8)
+    cells[: len(images)] = images
+    sheet = cells.reshape(rows, columns, side, side, 3).swapaxes(1, 2)
+    return Image.fromarray(sheet.reshape(rows * side, columns * side, 3))
+
+
+def _open_splits(store: Path, manifest: Manifest) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield the name, images and labels of every split."""
+    for split, entry in manifest["splits"].items():
+        images = open_images(store, split, entry["count"], manifest["preparation"]["resolution"])
+        yield split, images, open_labels(store, split, entry["count"], len(manifest["class_names"]))
 
 
 def check_hashes(store: Path) -> None:
     """Raise DataError for the first shard whose pixels, or split whose labels, are not those of the manifest."""
     manifest = read_manifest(store)
-    for split, entry in manifest["splits"].items():
-        images = open_images(store, split, entry["count"], manifest["preparation"]["resolution"])
-        with tqdm(total=len(images), unit="img", desc=f"hash {split}", mininterval=0.5) as bar:
-            shards = hash_shards(images, bar.update)
+    for split, images, labels in _open_splits(store, manifest):
+        entry = manifest["splits"][split]
+        shards = hash_with_progress(images, split)
         for found, written in zip(shards, entry["shards"], strict=True):
             if found != written:
                 last = written["first"] + written["count"] - 1
                 raise DataError(
                     f"{store}: images {written['first']} to {last} of {split} differ from the manifest's hash"
                 )
-        labels = open_labels(store, split, entry["count"], len(manifest["class_names"]))
         if split_hash(shards, labels) != entry["sha256"]:
             raise DataError(f"{store}: the labels of {split} differ from the manifest's hash")
 
 
-def describe_store(store: Path) -> dict[str, Any]:
-    """Counts, label histogram and colour statistics of every split, as JSON values."""
+def describe_store(store: Path) -> Description:
+    """Return counts, label histogram and colour statistics of every split, as JSON values."""
     manifest = read_manifest(store)
-    report: dict[str, Any] = {key: manifest[key] for key in ("source", "preparation", "skipped", "left_out")}
-    report["classes"] = len(manifest["class_names"])
-    report["splits"] = {}
-    for split, entry in manifest["splits"].items():
-        images = open_images(store, split, entry["count"], manifest["preparation"]["resolution"])
+    splits = {}
+    for split, images, _ in _open_splits(store, manifest):
+        entry = manifest["splits"][split]
         mean, deviation = channel_statistics(images)
-        report["splits"][split] = {
+        splits[split] = {
             "count": entry["count"],
             "sha256": entry["sha256"],
             "mean": mean.round(3).tolist(),
             "deviation": deviation.round(3).tolist(),
             "histogram": dict(zip(manifest["class_names"], entry["histogram"], strict=True)),
         }
-    return report
+    kept = {key: manifest[key] for key in ("source", "preparation", "skipped", "left_out")}
+    return {**kept, "classes": len(manifest["class_names"]), "splits": splits}
 
 
-def write_sheets(store: Path, folder: Path, per_class: int = 64, split: str = "train") -> list[Path]:
-    """A PNG with the first images of every class; returns their paths."""
+def write_sheets(store: Path, folder: Path, per_class: int = 64) -> list[Path]:
+    """Write a PNG with the first training images of every class; returns their paths."""
     manifest = read_manifest(store)
-    images = open_images(store, split, manifest["splits"][split]["count"], manifest["preparation"]["resolution"])
-    labels = open_labels(store, split, len(images), len(manifest["class_names"]))
+    images, labels = next(pair[1:] for pair in _open_splits(store, manifest) if pair[0] == "train")
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for label, name in enumerate(manifest["class_names"]):
         rows = np.flatnonzero(labels == label)[:per_class]
-        safe_name = re.sub(r"[^\w.-]+", "_", name)[:80]
-        path = folder / f"{label:04d}_{safe_name}.png"
         if len(rows):
-            contact_sheet(images[rows]).save(path)
-            paths.append(path)
+            safe_name = re.sub(r"[^\w.-]+", "_", name)[:80]
+            paths.append(folder / f"{label:04d}_{safe_name}.png")
+            contact_sheet(images[rows]).save(paths[-1])
     return paths
 
 
-def summary(report: dict[str, Any], classes: int = 20) -> str:
-    """`describe_store` as text: the smallest and largest classes where there are many."""
-    how = report["preparation"]
+def summarise(report: Description, classes: int = 20) -> str:
+    """Return `describe_store` as text, with the smallest and largest classes where there are many."""
+    preparation = report["preparation"]
     lines = [
         f"source      {report['source']}",
-        f"prepared    {how['resolution']} px, crop {how['crop']}, filter {how['filter']}",
+        f"prepared    {preparation['resolution']} px, crop {preparation['crop']}, filter {preparation['filter']}",
         f"classes     {report['classes']}",
         f"skipped     {report['skipped']} pictures (skipped.jsonl)",
     ]

@@ -1,11 +1,11 @@
-"""The parallel part of a preparation: worker processes that decode units of pictures and write them in their place."""
+"""Decode units of pictures in worker processes, which write them in their place."""
 
 import multiprocessing
 import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -14,51 +14,69 @@ from multiprocessing import connection
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from hamgan.data.decoding.decode import Preparation, decode
-from hamgan.data.decoding.resize import use_one_thread
 from hamgan.data.finding.picture import Picture
 from hamgan.data.finding.reading import read_bytes
-from hamgan.data.store import HEADER_BYTES, to_json, write_atomically
+from hamgan.data.store import HEADER_BYTES, to_json
 from hamgan.errors import DataError, PreparationError
+from hamgan.files import write_atomically
 
 UNIT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A run of candidates that one worker turns into images."""
+    """Hold a run of candidates that one worker turns into images."""
 
-    name: str
+    split: str
+    number: int
     first: int
+    """Row of the first picture in the split's images.npy."""
     pictures: list[Picture]
 
+    def marker(self, store: Path) -> Path:
+        """Return the file whose presence says that the unit is done; it holds [row in the unit, reason] per skip."""
+        return store / "work" / f"{self.split}-{self.number:07d}.json"
 
-def write_unit(store: Path, split: str, unit: Unit, how: Preparation, strict: bool) -> tuple[int, int]:
-    """In a worker: decode, write, mark; returns (images, skipped)."""
-    images = np.zeros((len(unit.pictures), how.resolution, how.resolution, 3), np.uint8)
+
+def cut_units(split: str, pictures: list[Picture], preparation: Preparation) -> list[Unit]:
+    """Cut candidates into units of at most 256 pictures and 16 MB of images, in order."""
+    size = max(1, min(256, UNIT_BYTES // (preparation.resolution**2 * 3)))
+    firsts = range(0, len(pictures), size)
+    return [Unit(split, number, first, pictures[first : first + size]) for number, first in enumerate(firsts)]
+
+
+def write_unit(store: Path, unit: Unit, preparation: Preparation, strict: bool) -> tuple[int, int]:
+    """Decode the pictures of a unit, write them and then its marker; returns (images, skipped).
+
+    A picture that cannot be used leaves a hole. Raises PreparationError for the first one if ``strict``, and for a
+    disk that fails.
+    """
+    images = np.zeros((len(unit.pictures), preparation.resolution, preparation.resolution, 3), np.uint8)
     skipped: list[tuple[int, str]] = []
     for row, picture in enumerate(unit.pictures):
         try:
-            images[row] = decode(read_bytes(picture), how)
+            images[row] = decode(read_bytes(picture), preparation)
         except (DataError, PermissionError) as error:
             if strict:
                 raise PreparationError(f"{picture.key} {error}") from None
             skipped.append((row, str(error)))
         except OSError as error:  # a disk that fails or is gone, not a bad picture
             raise PreparationError(f"{picture.key} cannot be read ({error}); the same command continues") from None
-    with (store / split / "images.npy").open("r+b") as file:
+    with (store / unit.split / "images.npy").open("r+b") as file:
         file.seek(HEADER_BYTES + unit.first * images[0].nbytes)
         file.write(images.data)
         file.flush()
         os.fsync(file.fileno())
-    write_atomically(store / "work" / f"{unit.name}.json", to_json(skipped))
+    write_atomically(unit.marker(store), to_json(skipped))
     return len(unit.pictures), len(skipped)
 
 
 def _end_with_parent() -> None:
-    """A worker that outlives a killed preparation would write into the files of the one that continues it."""
+    # A worker that outlives a killed preparation would write into the files of the one that continues it.
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
@@ -69,16 +87,8 @@ def _start_worker() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one stops the others
     warnings.simplefilter("ignore")  # Pillow warns about odd files; what matters is in skipped.jsonl
-    use_one_thread()
-
-
-def cut_units(split: str, pictures: list[Picture], how: Preparation) -> list[Unit]:
-    """Consecutive candidates in units of at most 256 pictures and 16 MB of images."""
-    size = max(1, min(256, UNIT_BYTES // (how.resolution**2 * 3)))
-    return [
-        Unit(f"{split}-{first // size:07d}", first, pictures[first : first + size])
-        for first in range(0, len(pictures), size)
-    ]
+    torch.set_num_threads(1)  # parallel over pictures is faster than inside one
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @contextmanager
@@ -99,21 +109,21 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def run_units(
-    store: Path, todo: list[tuple[str, Unit]], how: Preparation, strict: bool, workers: int, total: int
+    store: Path, units: Sequence[Unit], preparation: Preparation, *, strict: bool, workers: int, total: int
 ) -> None:
-    """Do the units that have no marker yet, at most four per worker in flight (bounded memory).
+    """Write units, at most four per worker in flight (bounded memory); ``total`` pictures are there with earlier ones.
 
-    Raises PreparationError for the first unusable picture if `strict`, a worker that died, a source that is gone.
+    Raises PreparationError as `write_unit` does, and for a worker that died.
     """
-    queue = iter(todo)
-    left = sum(len(unit.pictures) for _, unit in todo)
+    queue = iter(units)
+    left = sum(len(unit.pictures) for unit in units)
     bar = tqdm(total=total, initial=total - left, unit="img", desc="prepare", smoothing=0.05, mininterval=0.5)
     skipped = 0
     with bar, _workers(workers) as pool:
         running: set[Future[tuple[int, int]]] = set()
         while True:
-            while len(running) < 4 * workers and (item := next(queue, None)) is not None:
-                running.add(pool.submit(write_unit, store, item[0], item[1], how, strict))
+            while len(running) < 4 * workers and (unit := next(queue, None)) is not None:
+                running.add(pool.submit(write_unit, store, unit, preparation, strict))
             if not running:
                 return
             finished, running = wait(running, return_when=FIRST_COMPLETED)
