@@ -1,15 +1,15 @@
-"""Check the documents against the repository: links, commands and their options, modules, the order of rooms."""
+"""Hold the documents against the repository: links, commands and their options, modules, the order of rooms."""
 
 import ast
 import contextlib
 import functools
 import importlib
 import io
-import itertools
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -97,7 +97,7 @@ def check_line(words: list[str]) -> None:
     given = {word.partition("=")[0] for word in rest if word.startswith("--")}
     unknown = given - options_of(*command)
     assert not unknown, f"`{line}`: {' '.join(command)} has no {', '.join(sorted(unknown))}"
-    for option, value in itertools.pairwise(rest):
+    for option, value in pairwise(rest):
         if option == "--config" and value not in PLACEHOLDERS:
             assert (ROOT / value).is_file() or (ROOT / f"configs/{value}.yaml").is_file(), f"`{line}`: no {value}"
 
