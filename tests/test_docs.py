@@ -162,6 +162,16 @@ def test_files_and_folders_that_are_named_exist(document: Path) -> None:
             assert (ROOT / path).exists(), f"{document.name}: `{path}`"
 
 
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_names_of_functions_and_fields_occur_in_the_code(name: str) -> None:
+    folders = [ROOT / folder for folder in ("hamgan", "tests", "scripts", "configs", "benchmarks")]
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", ".yaml")]
+    words = set(re.findall(r"\w+", "\n".join(file.read_text() for file in files if file.name != Path(__file__).name)))
+    for code in inline_code(ROOT / name):
+        for word in code.split(".") if re.fullmatch(r"\w+(\.\w+)*", code) else ():
+            assert word in words, f"{name}: `{code}`"
+
+
 def test_readme_lists_all_configurations_with_their_parameters() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+ / [\d,]+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert set(rows) == {path.stem for path in (ROOT / "configs").glob("*.yaml")}
