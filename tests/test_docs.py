@@ -208,13 +208,13 @@ def test_architecture_names_every_room() -> None:
     assert sorted(rooms()) == sorted(inside - {"__init__", "__main__", "__pycache__"})
 
 
-def test_rooms_import_only_rooms_below_them() -> None:
+def test_rooms_import_only_rooms_before_them() -> None:
     order = rooms()
     for position, name in enumerate(order):
         folder = ROOT / "hamgan" / name
         for file, other in imports(folder if folder.is_dir() else folder.with_suffix(".py")):
-            higher = order[position + 1 :]
-            assert other not in higher, f"{file.relative_to(ROOT)} imports hamgan.{other}, a higher room than {name}"
+            later = order[position + 1 :]
+            assert other not in later, f"{file.relative_to(ROOT)} imports hamgan.{other}, which stands after {name}"
 
 
 def test_citation_names_the_version_of_the_package() -> None:
