@@ -1,15 +1,15 @@
-"""Check the documents against the repository: links, commands and their options, modules, the order of rooms."""
+"""Hold the documents against the repository: links, commands and their options, modules, the order of rooms."""
 
 import ast
 import contextlib
 import functools
 import importlib
 import io
-import itertools
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -97,7 +97,7 @@ def check_line(words: list[str]) -> None:
     given = {word.partition("=")[0] for word in rest if word.startswith("--")}
     unknown = given - options_of(*command)
     assert not unknown, f"`{line}`: {' '.join(command)} has no {', '.join(sorted(unknown))}"
-    for option, value in itertools.pairwise(rest):
+    for option, value in pairwise(rest):
         if option == "--config" and value not in PLACEHOLDERS:
             assert (ROOT / value).is_file() or (ROOT / f"configs/{value}.yaml").is_file(), f"`{line}`: no {value}"
 
@@ -162,6 +162,16 @@ def test_files_and_folders_that_are_named_exist(document: Path) -> None:
             assert (ROOT / path).exists(), f"{document.name}: `{path}`"
 
 
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_names_of_functions_and_fields_occur_in_the_code(name: str) -> None:
+    folders = [ROOT / folder for folder in ("hamgan", "tests", "scripts", "configs", "benchmarks")]
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", ".yaml")]
+    words = set(re.findall(r"\w+", "\n".join(file.read_text() for file in files if file.name != Path(__file__).name)))
+    for code in inline_code(ROOT / name):
+        for word in code.split(".") if re.fullmatch(r"\w+(\.\w+)*", code) else ():
+            assert word in words, f"{name}: `{code}`"
+
+
 def test_readme_lists_all_configurations_with_their_parameters() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+ / [\d,]+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert set(rows) == {path.stem for path in (ROOT / "configs").glob("*.yaml")}
@@ -198,13 +208,13 @@ def test_architecture_names_every_room() -> None:
     assert sorted(rooms()) == sorted(inside - {"__init__", "__main__", "__pycache__"})
 
 
-def test_rooms_import_only_rooms_below_them() -> None:
+def test_rooms_import_only_rooms_before_them() -> None:
     order = rooms()
     for position, name in enumerate(order):
         folder = ROOT / "hamgan" / name
         for file, other in imports(folder if folder.is_dir() else folder.with_suffix(".py")):
-            higher = order[position + 1 :]
-            assert other not in higher, f"{file.relative_to(ROOT)} imports hamgan.{other}, a higher room than {name}"
+            later = order[position + 1 :]
+            assert other not in later, f"{file.relative_to(ROOT)} imports hamgan.{other}, which stands after {name}"
 
 
 def test_citation_names_the_version_of_the_package() -> None:

@@ -20,7 +20,7 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
 
 
 def as_program(notebook: Path) -> str:
-    """Return the code of a notebook as Python, where lines such as ``!hamgan train ...`` call the command."""
+    """Return the code of a notebook as Python; lines such as ``!hamgan train ...`` call the command, as in Jupyter."""
     lines = ["import subprocess, sys"]
     for cell in code_cells(notebook):
         for line in "".join(cell["source"]).replace("\\\n", " ").splitlines():
