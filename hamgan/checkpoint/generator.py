@@ -1,6 +1,7 @@
-"""A generator alone in one file: the averaged weights; configuration, class names and evaluations in the header."""
+"""Write and read a generator alone in one file: its weights, with configuration, class names and evaluations."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,19 @@ STATISTICS = ("ema", "running", "standing")
 
 def save_generator(
     path: Path,
-    generator: Generator,
+    generator: Generator | Mapping[str, Tensor],
     config: Config,
     *,
     class_names: list[str] | None = None,
     kimg: float | None = 0.0,
-    extra: dict[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a generator alone, its configuration and class names in the header: all that sampling needs."""
-    write_generator(path, to_host(generator.state_dict()), config, class_names=class_names, kimg=kimg, extra=extra)
+    """Write a generator (or its state dict) with all that sampling needs in the header, for `load_generator_file`.
 
-
-def write_generator(
-    path: Path,
-    tensors: dict[str, Tensor],
-    config: Config,
-    *,
-    class_names: list[str] | None = None,
-    kimg: float | None = 0.0,
-    extra: dict[str, Any] | None = None,
-) -> None:
-    """`save_generator` for weights in main memory; CheckpointError when the disk does not take them."""
+    Raises CheckpointError when the disk does not take it; an older file is untouched then.
+    """
     metadata = generator_metadata(config, class_names=class_names, kimg=kimg, extra=extra)
+    tensors = to_host(generator.state_dict() if isinstance(generator, Generator) else generator)
     temporary = temporary_name(path)
     try:
         save_tensors(tensors, temporary, metadata)
@@ -54,15 +46,15 @@ def write_generator(
 
 
 def generator_metadata(
-    config: Config, *, class_names: list[str] | None, kimg: float | None, extra: dict[str, Any] | None = None
+    config: Config, *, class_names: list[str] | None, kimg: float | None, extra: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """What stands beside a generator's weights, as JSON by name; in every format that it is written in."""
-    values = {"config": config_to_dict(config), "class_names": class_names, "kimg": kimg} | (extra or {})
+    """Return the header that stands beside a generator's weights in every format: JSON by name."""
+    values = {"config": config_to_dict(config), "class_names": class_names, "kimg": kimg} | dict(extra or {})
     return {"format": GENERATOR_FORMAT} | {key: json.dumps(value) for key, value in values.items()}
 
 
 def read_class_names(run: Path) -> list[str] | None:
-    """The names in RUN/classes.json, None where there is no such file; CheckpointError when it is damaged."""
+    """Read the names in RUN/classes.json, None where there is no such file; CheckpointError when it is damaged."""
     path = run / "classes.json"
     if not path.is_file():
         return None
@@ -89,18 +81,22 @@ def load_generator_file(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
         header = {key: json.loads(value) for key, value in metadata.items() if key != "format"}
         config = config_from_dict(header.pop("config"))
         validate(config)
+        _check_header(header, config)
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"the header of {path} is damaged: {one_line(error)}") from error
-    names = header.get("class_names")
+    return generator_from_state(config, tensors, path, folded=header.get("folded") is True), config, header
+
+
+def _check_header(header: Mapping[str, Any], config: Config) -> None:
+    """Raise ValueError for entries that are not what `save_generator` writes."""
+    names, evaluations = header.get("class_names"), header.get("evaluations", [])
     if names is not None and (not isinstance(names, list) or len(names) != config.data.num_classes):
-        raise CheckpointError(f"the header of {path} is damaged: its class names are not one per class")
-    evaluations = header.get("evaluations", [])
+        raise ValueError("its class names are not one per class")
     if not isinstance(evaluations, list) or not all(map(is_evaluation, evaluations)):
-        raise CheckpointError(f"the header of {path} is damaged: not every evaluation has its protocol")
+        raise ValueError("not every evaluation has its protocol")
     for key, allowed in (("ema", (True, False)), ("folded", (True, False)), ("batch_norm", STATISTICS)):
         if header.get(key, allowed[0]) not in allowed:
-            raise CheckpointError(f"the header of {path} is damaged: {key} is {header[key]!r}")
-    return generator_from_state(config, tensors, path, folded=header.get("folded") is True), config, header
+            raise ValueError(f"{key} is {header[key]!r}")
 
 
 def record_evaluations(config: Config) -> None:
@@ -113,7 +109,7 @@ def record_evaluations(config: Config) -> None:
 
 
 def generator_from_state(config: Config, tensors: dict[str, Tensor], path: Path, folded: bool = False) -> Generator:
-    """A generator in evaluation mode with the given weights; CheckpointError when they do not fit.
+    """Build a generator in evaluation mode with the given weights; CheckpointError when they do not fit.
 
     ``folded``: the weights are divided by their singular values already.
     """
@@ -129,10 +125,8 @@ def generator_from_state(config: Config, tensors: dict[str, Tensor], path: Path,
     found = {name: value.shape for name, value in tensors.items()}
     wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
     if wrong:
-        examples = ", ".join(
-            f"{name} {list(found.get(name, ()))} for {list(expected.get(name, ()))}" for name in wrong[:3]
-        )
-        raise CheckpointError(f"{len(wrong)} weights in {path} do not fit its configuration: {examples}")
+        examples = [f"{name} {list(found.get(name, ()))} for {list(expected.get(name, ()))}" for name in wrong[:3]]
+        raise CheckpointError(f"{len(wrong)} weights in {path} do not fit its configuration: {', '.join(examples)}")
     generator.to_empty(device="cpu").load_state_dict(tensors)
     for layer in layers:  # the one buffer that no file holds
         layer.get_buffer("sigma").fill_(1.0)

@@ -1,93 +1,113 @@
-"""When a run's state goes to disk, and what all its processes do when the disk does not take it."""
+"""Write a run's state to disk in the background, and let all processes know when the disk does not take it."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
+from torch import Tensor
 
 from hamgan.checkpoint.evaluations import evaluations_of_run
 from hamgan.checkpoint.generator import load_generator_file, save_generator
 from hamgan.checkpoint.progress import Progress
-from hamgan.checkpoint.state import TrainingState, take_snapshot
-from hamgan.checkpoint.writer import CheckpointWriter
+from hamgan.checkpoint.rotation import rotate
+from hamgan.checkpoint.state import Snapshot, TrainingState, take_snapshot
 from hamgan.config import Config
 from hamgan.distributed.group import from_main
 from hamgan.errors import CheckpointError, Collapse
+from hamgan.networks import Generator
 
 
-class Saving:
-    """Checkpoints of a run, written in the background by the main process; all processes call every method.
+class CheckpointManager:
+    """Write the checkpoints of a run and its generator.safetensors; all processes call every method.
 
-    ``say`` takes the sentence of a failure after which the run goes on.
+    The main process writes, in a background thread: training waits for a copy in memory and not for the disk.
+    ``warn`` takes the sentence of a failure after which the run goes on.
     """
 
-    def __init__(self, config: Config, class_names: list[str], step: TrainingState, say: Callable[[str], None]) -> None:
-        self.config, self.class_names, self.step, self.say = config, class_names, step, say
-        self.images = -1
-        """Where the last checkpoint stands."""
-        images_per_step = config.train.batch_size * config.train.discriminator_steps
-        self._writer = CheckpointWriter(config.folder, config, class_names, images_per_step)
+    def __init__(
+        self,
+        config: Config,
+        class_names: list[str],
+        step: TrainingState,
+        progress: Progress,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.config, self.class_names, self.step = config, class_names, step
+        self.progress, self.warn = progress, warn
+        self._saved: tuple[int, int] | None = None
+        """Stream and images of the last checkpoint."""
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
 
-    def save(self, progress: Progress) -> None:
-        """Have the main process write a checkpoint; what was saved after this step already is not written again.
+    def save(self) -> None:
+        """Start to write a checkpoint, unless this step has been saved already; wait for the one before.
 
         Raises Collapse for weights that are not finite: they must never be resumed from.
         """
-        if self.images == progress.images:
+        position = self.progress.stream, self.progress.images
+        if self._saved == position:
             return
-        self.images = progress.images
+        self._saved = position
         for name, network in self.step.networks.items():
             if not torch.stack(torch._foreach_norm(list(network.parameters()))).isfinite().all():
                 raise Collapse(f"weights of the {name} are not finite")
         self.step.share_sums()
-        self.settle(strict=False)
+        self.wait_until_written(strict=False)
         if self.step.accelerator.is_main_process:
-            self._writer.submit(take_snapshot(self.step, progress))
+            self._writing = self._thread.submit(self._write, take_snapshot(self.step, self.progress))
 
-    def settle(self, strict: bool) -> None:
-        """Wait until the last checkpoint is on disk; all processes hear of it if the main one could not write it."""
-        problem = None
+    def _write(self, snapshot: Snapshot) -> None:
+        checkpoints, progress = self.config.folder / "checkpoints", snapshot.state["progress"]
+        images_per_step = self.config.train.batch_size * self.config.train.discriminator_steps
+        snapshot.write(checkpoints)
         try:
-            self._writer.wait()
+            rotate(checkpoints, self.config.checkpoint, progress["fid"], images_per_step, newest=snapshot.name)
+        except OSError as error:
+            raise CheckpointError(f"could not delete old checkpoints: {error}") from error
+        self._write_generator(snapshot.generator_tensors(), progress["images"])
+
+    def _write_generator(self, generator: Generator | Mapping[str, Tensor], images: int) -> None:
+        kimg = images / 1000
+        evaluations = evaluations_of_run(self.config, kimg)
+        path, names = self.config.folder / "generator.safetensors", self.class_names
+        save_generator(path, generator, self.config, class_names=names, kimg=kimg, extra={"evaluations": evaluations})
+
+    @property
+    def failed(self) -> bool:
+        """Return whether the last checkpoint has turned out not to be writable; never wait."""
+        return self._writing is not None and self._writing.done() and self._writing.exception() is not None
+
+    def wait_until_written(self, strict: bool) -> None:
+        """Wait until the last checkpoint is on disk.
+
+        Where it could not be written, all processes raise CheckpointError, or warn unless ``strict`` or
+        ``checkpoint.on_full_disk`` asks for the error.
+        """
+        problem = None
+        writing, self._writing = self._writing, None
+        try:
+            if writing is not None:
+                writing.result()
         except CheckpointError as error:
             problem = str(error)
         problem = from_main(problem)
         if problem and (strict or self.config.checkpoint.on_full_disk == "stop"):
             raise CheckpointError(problem)
         if problem:
-            self.say(f"warning: {problem}; the run goes on and tries again at the next checkpoint")
+            self.warn(f"warning: {problem}; the run goes on and tries again at the next checkpoint")
 
-    def renew_generator(self, progress: Progress) -> None:
-        """Write generator.safetensors where it is not of the weights that a run resumes from: a kill came between."""
+    def renew_generator(self) -> None:
+        """Write generator.safetensors from the weights as they are, unless it holds those of this position.
+
+        It does not after a kill between a checkpoint and this file, nor after a return to an older checkpoint.
+        """
         try:
-            kimg = load_generator_file(self._generator_file)[2].get("kimg")
+            kimg = load_generator_file(self.config.folder / "generator.safetensors")[2].get("kimg")
         except CheckpointError:
             kimg = None
-        if kimg != progress.images / 1000:
-            self.images = progress.images
-            self.write_generator()
-
-    @property
-    def _generator_file(self) -> Path:
-        return self.config.folder / "generator.safetensors"
-
-    def write_generator(self) -> None:
-        """Renew generator.safetensors from the weights as they are, after a return to an older checkpoint."""
-        kimg = self.images / 1000
-        save_generator(
-            self._generator_file,
-            self.step.sampler,
-            self.config,
-            class_names=self.class_names,
-            kimg=kimg,
-            extra={"evaluations": evaluations_of_run(self.config, kimg)},
-        )
-
-    @property
-    def failed(self) -> bool:
-        """Whether the last checkpoint has turned out not to be writable; never waits."""
-        return self._writer.failed
+        if kimg != self.progress.images / 1000:
+            self._write_generator(self.step.sampler, self.progress.images)
 
     def close(self) -> None:
         """End the writing thread, after what it is writing."""
-        self._writer.close()
+        self._thread.shutdown()

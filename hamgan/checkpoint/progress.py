@@ -1,24 +1,46 @@
-"""Where a run stands: the counters in state.json, which carries a checksum of itself and of the tensors beside it."""
+"""Count where a run stands, and keep the counters in a state.json with checksums of itself and of the tensors."""
 
 import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from hamgan.errors import CheckpointError
 from hamgan.files import sha256
 
 
 def checkpoint_name(images: int) -> str:
-    """Folder name of a checkpoint after so many images: thousands, with a fraction where there is one."""
+    """Return the folder name of a checkpoint: thousands of images, with a fraction where there is one."""
     return f"{images // 1000:08d}" + (f".{images % 1000:03d}" if images % 1000 else "")
+
+
+class Rollback(TypedDict):
+    """Record a return to an earlier checkpoint. Nothing that a clock decides, so that a repetition is the same."""
+
+    from_kimg: float
+    to: str
+    reason: str
+    stream: int
+    lr_factor: float
+
+
+class MonitorMemory(TypedDict, total=False):
+    """Hold what the collapse monitor has seen of a run."""
+
+    streak: int
+    """Rows out of line, up to the last one."""
+    history: dict[str, list[float]]
+    """Recent usual values by the name of the series."""
 
 
 @dataclass
 class Progress:
-    """Where a run stands; with the configuration it determines all that follows."""
+    """Say where a run stands; with the configuration this determines all that follows.
+
+    One object serves the loop, the monitor, the checkpoints and the log: who restores it has taken all of them back.
+    """
 
     images: int = 0
     """Real images seen by D."""
@@ -30,30 +52,39 @@ class Progress:
     """Time spent on evaluations, over all restarts."""
     fid: dict[str, float] = field(default_factory=dict)
     """FID by checkpoint name, for keeping the best."""
-    monitor: dict[str, Any] = field(default_factory=dict)
+    monitor: MonitorMemory = field(default_factory=MonitorMemory)
     """What the monitor remembers of earlier rows."""
-    rollbacks: list[dict[str, Any]] = field(default_factory=list)
-    """Every return to an earlier checkpoint: why, from where, to where."""
+    rollbacks: list[Rollback] = field(default_factory=list)
+    """Every return to an earlier checkpoint."""
+
+    def restore(self, saved: "Progress") -> None:
+        """Stand where another one stands."""
+        vars(self).update(vars(saved))
 
     @property
     def evaluation_share(self) -> float:
-        """The evaluations' share of the time that they and training have taken so far, 0 to 1."""
+        """Return the evaluations' share of the time that they and training have taken so far, 0 to 1."""
         total = self.seconds + self.evaluation_seconds
         return self.evaluation_seconds / total if total else 0.0
 
     @property
     def stream(self) -> int:
-        """Which stream of data and noise: a rollback goes on with the next one."""
+        """Return the number of the stream of data and noise: a rollback goes on with the next one."""
         return len(self.rollbacks)
 
     @property
     def lr_factor(self) -> float:
-        """What rollbacks have multiplied the learning rates by."""
+        """Return what rollbacks have multiplied the learning rates by."""
         return math.prod(float(rollback["lr_factor"]) for rollback in self.rollbacks)
+
+    @property
+    def suspicious(self) -> bool:
+        """Return whether the last row was out of line: a checkpoint of now is no place to return to."""
+        return bool(self.monitor.get("streak"))
 
 
 def state_text(state: dict[str, Any]) -> str:
-    """state.json with a checksum of itself: with one digit flipped it would be as good JSON as before."""
+    """Return a state.json with a checksum of itself: with one digit flipped it would be as good JSON as before."""
     values = {key: value for key, value in state.items() if key != "checksum"}
     return json.dumps(values | {"checksum": _checksum(values)}, indent=1)
 
@@ -63,7 +94,7 @@ def _checksum(values: dict[str, Any]) -> str:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """state.json of a checkpoint whose checksums hold; raises CheckpointError."""
+    """Read the state.json of a checkpoint; CheckpointError unless the checksums of both files hold."""
     file = path / "state.json"
     try:
         state = json.loads(file.read_text())
@@ -80,11 +111,15 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _check_progress(values: Any, file: Path) -> None:
+def read_progress(path: Path) -> Progress:
+    """Read where a run stood at a checkpoint; CheckpointError as by `read_state`."""
+    return Progress(**read_state(path)["progress"])
+
+
+def _check_progress(values: object, file: Path) -> None:
     start = asdict(Progress())
-    known = set(start)
-    if not isinstance(values, dict) or not {"images", "steps"} <= set(values) <= known:
-        raise CheckpointError(f"{file} is of another version: its progress should hold {', '.join(sorted(known))}")
+    if not isinstance(values, dict) or not {"images", "steps"} <= set(values) <= set(start):
+        raise CheckpointError(f"{file} is of another version: its progress should hold {', '.join(sorted(start))}")
     for name, value in values.items():
         kind = (int, float) if isinstance(start[name], float) else type(start[name])
         if not isinstance(value, kind) or (isinstance(value, int) and value < 0):

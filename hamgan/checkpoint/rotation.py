@@ -1,9 +1,9 @@
-"""Checkpoint folders: the newest valid one, and which are kept."""
+"""List, find and delete checkpoint folders."""
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from hamgan.checkpoint.progress import checkpoint_name, read_state
 from hamgan.config import CheckpointConfig
@@ -15,7 +15,7 @@ _NAME = re.compile(r"\d{8,}(\.\d{3})?")
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first."""
+    """Return the checkpoint folders, oldest first."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
@@ -24,12 +24,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def remove_checkpoint(path: Path) -> None:
     """Delete a checkpoint; a process killed meanwhile leaves nothing that looks like one."""
-    temporary = path.rename(temporary_name(path))
-    shutil.rmtree(temporary)
+    shutil.rmtree(path.rename(temporary_name(path)))
 
 
-def latest_checkpoint(folder: Path, warn: Any = print) -> Path | None:
-    """The newest checkpoint whose checksum holds; damaged ones are named and passed over.
+def latest_checkpoint(folder: Path, warn: Callable[[str], object] = print) -> Path | None:
+    """Return the newest checkpoint whose checksums hold, None where there is none; name the damaged ones passed over.
 
     Raises CheckpointError when there are checkpoints but none is valid.
     """
@@ -68,7 +67,7 @@ def rotate(
 
 
 def remove_after(folder: Path, images: int) -> None:
-    """Delete the checkpoints that lie beyond so many images, the newest first."""
+    """Delete the checkpoints that lie beyond a number of images, the newest first."""
     for path in reversed(list_checkpoints(folder)):
         if float(path.name) > float(checkpoint_name(images)):
             remove_checkpoint(path)

@@ -1,4 +1,4 @@
-"""The whole state of a run as tensors and counters, saved to a checkpoint folder and restored from it."""
+"""Save the whole state of a run, tensors and counters, to a checkpoint folder, and restore it."""
 
 import json
 import shutil
@@ -18,24 +18,24 @@ from hamgan.networks import Generator
 
 
 class TrainingState(Protocol):
-    """A set of networks in training that can be saved and restored, such as `hamgan.training.step.GanStep`."""
+    """Describe networks in training that can be saved and restored, such as `hamgan.training.step.GanStep`."""
 
     accelerator: Accelerator
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Networks by name."""
+        """Return the networks by name."""
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Optimisers by the names of their networks."""
+        """Return the optimisers by the names of their networks."""
 
     @property
     def sampler(self) -> Generator:
-        """The network that generator.safetensors holds."""
+        """Return the network that generator.safetensors holds."""
 
     def extra_state(self) -> dict[str, Tensor]:
-        """Tensors besides those of networks and optimisers."""
+        """Return the tensors besides those of networks and optimisers."""
 
     def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
         """Restore the extra state from all tensors of a checkpoint."""
@@ -45,11 +45,8 @@ class TrainingState(Protocol):
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
-    tensors = {}
-    for name, parameter in network.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{name}.{key}"] = value
-    return tensors
+    named = network.named_parameters()
+    return {f"{name}.{key}": value for name, p in named for key, value in optimizer.state.get(p, {}).items()}
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -76,24 +73,25 @@ def state_tensors(step: TrainingState) -> dict[str, Tensor]:
 
 
 def load_state_tensors(step: TrainingState, tensors: dict[str, Tensor]) -> None:
-    """Restore what `state_tensors` returned; raises CheckpointError when names or shapes do not fit."""
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{prefix}.")}
-
+    """Restore what `state_tensors` returned; raise CheckpointError when names or shapes do not fit."""
     try:
         for name, network in step.networks.items():
-            network.load_state_dict(part(name))
+            network.load_state_dict(select_tensors(tensors, name))
         for name, optimizer in step.optimizers.items():
-            _load_optimizer(optimizer, step.networks[name], part(f"{name}_optimizer"))
+            _load_optimizer(optimizer, step.networks[name], select_tensors(tensors, f"{name}_optimizer"))
         step.load_extra_state(tensors)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint is of another network: {one_line(error)}") from error
 
 
+def select_tensors(tensors: dict[str, Tensor], owner: str) -> dict[str, Tensor]:
+    """Return the tensors named ``owner.*``, by what follows."""
+    return {key[len(owner) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{owner}.")}
+
+
 @dataclass
 class Snapshot:
-    """A run's state at one moment, in main memory and its own: training goes on while it is written."""
+    """Hold a run's state at one moment, in memory of its own: training goes on while it is written."""
 
     name: str
     tensors: dict[str, Tensor]
@@ -101,9 +99,8 @@ class Snapshot:
     """Counters and the scaler, as plain JSON values."""
 
     def generator_tensors(self) -> dict[str, Tensor]:
-        """Weights of the network to sample from: the average of G, or G itself where none is kept."""
-        prefix = "average." if any(name.startswith("average.") for name in self.tensors) else "generator."
-        return {name[len(prefix) :]: value for name, value in self.tensors.items() if name.startswith(prefix)}
+        """Return the weights of the network to sample from: the average of G, or G itself where none is kept."""
+        return select_tensors(self.tensors, "average") or select_tensors(self.tensors, "generator")
 
     def write(self, folder: Path) -> Path:
         """Write ``folder/NAME`` under a temporary name, sync it to disk and rename it; CheckpointError."""
@@ -138,12 +135,12 @@ def take_snapshot(step: TrainingState, progress: Progress) -> Snapshot:
 
 
 def save_checkpoint(folder: Path, step: TrainingState, progress: Progress) -> Path:
-    """Write ``folder/NAME`` at once. Returns its path."""
+    """Write ``folder/NAME`` at once; return its path."""
     return take_snapshot(step, progress).write(folder)
 
 
 def load_checkpoint(path: Path, step: TrainingState) -> Progress:
-    """Restore networks, average, optimisers and scaler from one checkpoint; returns where the run stood."""
+    """Restore networks, average, optimisers and scaler from one checkpoint; return where the run stood."""
     state = read_state(path)
     load_state_tensors(step, read_tensors(path / "state.safetensors")[0])
     if state["scaler"] is not None and step.accelerator.scaler is not None:

@@ -1,6 +1,6 @@
-"""Files of a run: written whole or not at all, synced to disk, read without running any code."""
+"""Write tensors to safetensors files, and read them without running any code."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -11,8 +11,8 @@ from hamgan.errors import CheckpointError, one_line
 from hamgan.files import fsync
 
 
-def to_host(tensors: dict[str, Tensor], copy: bool = False) -> dict[str, Tensor]:
-    """Tensors in main memory with their rows in order; with ``copy`` they share none with the originals."""
+def to_host(tensors: Mapping[str, Tensor], copy: bool = False) -> dict[str, Tensor]:
+    """Return tensors in main memory with their rows in order; with ``copy`` they share none with the originals."""
     # The layout in memory is the owner's affair; safetensors stores rows in order.
     return {key: _to_host(value.detach(), copy) for key, value in tensors.items()}
 
@@ -32,10 +32,10 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
 
 
 def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors (without the prefix, only those that have it) and metadata of a safetensors file; CheckpointError."""
+    """Read metadata and tensors (those with the prefix, named without it) of a safetensors file; CheckpointError."""
     try:
         with safe_open(path, framework="pt") as file:
-            keys: Iterator[str] = (key for key in file.keys() if key.startswith(prefix))  # noqa: SIM118
+            keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
             return {key[len(prefix) :]: file.get_tensor(key) for key in keys}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {one_line(error)}") from error

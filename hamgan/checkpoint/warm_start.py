@@ -1,4 +1,4 @@
-"""Starting a model from the weights of another: everything that fits, fresh context blocks, other classes."""
+"""Start a model from the weights of another: everything that fits, fresh context blocks, other classes."""
 
 import json
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hamgan.checkpoint.generator import GENERATOR_FORMAT
 from hamgan.checkpoint.rotation import latest_checkpoint
+from hamgan.checkpoint.state import select_tensors
 from hamgan.checkpoint.tensors import read_tensors
 from hamgan.errors import CheckpointError
 from hamgan.networks.batch_norm import PerClassBatchNorm
@@ -25,7 +26,7 @@ WARM_UP = 20
 
 @dataclass
 class Initialisation:
-    """What one network took from the source."""
+    """List what one network took from the source."""
 
     loaded: list[str] = field(default_factory=list)
     """Tensors copied as they are."""
@@ -41,7 +42,7 @@ class Initialisation:
     """The class tables were drawn anew."""
 
     def summary(self, name: str) -> str:
-        """One line for the start of a run."""
+        """Return one line for the start of a run."""
         parts = [f"{len(self.loaded)} tensors loaded"]
         if self.classes:
             parts.append(f"{len(self.classes)} class tables {'drawn anew' if self.redrawn else 'copied'}")
@@ -53,8 +54,12 @@ class Initialisation:
 
 
 def _groups(names: list[str]) -> str:
-    """Owners of tensors, e.g. ``contexts.64``, instead of every name."""
-    return ", ".join(sorted({".".join(name.split(".")[:2]) for name in names}))
+    """Name the owners of tensors, e.g. ``contexts.64``, instead of every tensor."""
+    return ", ".join(sorted({_owner(name) for name in names}))
+
+
+def _owner(name: str) -> str:
+    return ".".join(name.split(".")[:2])
 
 
 def initialise_from(
@@ -72,7 +77,7 @@ def initialise_from(
     report: dict[str, Initialisation] = {}
     for name, network in networks.items():
         source = sources.get(name) or sources.get({"generator": "average", "average": "generator"}.get(name, ""))
-        if source is None:
+        if not source:
             report[name] = Initialisation(new=list(network.state_dict()))
             continue
         report[name] = _Transfer(network, source, classes, seed).run()
@@ -82,14 +87,12 @@ def initialise_from(
 
 
 def parse_class_mapping(text: str, classes: int) -> ClassMapping:
-    """``auto``, ``redraw``, or the path of a JSON object {new class: source class} that names all of the classes.
+    """Read ``auto``, ``redraw``, or the path of a JSON object {new class: source class} that names all classes.
 
     Raises CheckpointError for a file that does not.
     """
-    if text == "auto":
-        return "auto"
-    if text == "redraw":
-        return "redraw"
+    if text in ("auto", "redraw"):
+        return "auto" if text == "auto" else "redraw"
     try:
         mapping = {int(key): int(value) for key, value in json.loads(Path(text).read_text()).items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -104,34 +107,24 @@ def parse_class_mapping(text: str, classes: int) -> ClassMapping:
 
 
 def _read_sources(path: Path) -> dict[str, dict[str, Tensor]]:
-    """State dicts by network name from any of our files and folders."""
+    """Read state dicts by network name from any of our files and folders."""
     if path.is_dir():
         checkpoint = path if (path / "state.safetensors").is_file() else latest_checkpoint(path / "checkpoints")
         if checkpoint is not None:
-            return _read_state(checkpoint / "state.safetensors")
+            tensors = read_tensors(checkpoint / "state.safetensors")[0]
+            return {name: select_tensors(tensors, name) for name in ("generator", "discriminator", "average")}
         path = path / "generator.safetensors"
     if not path.is_file():
         raise CheckpointError(f"there are no weights at {path}")
-    if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path} is not a HamGAN file; convert foreign weights first: scripts/convert.py {path}")
-    tensors, metadata = read_tensors(path)
-    if metadata.get("format") != GENERATOR_FORMAT:
-        raise CheckpointError(f"{path} is not a HamGAN file; convert foreign weights first: scripts/convert.py {path}")
-    return {"average": tensors}
-
-
-def _read_state(path: Path) -> dict[str, dict[str, Tensor]]:
-    names = ("generator", "discriminator", "average")
-    tensors = read_tensors(path)[0]
-    parts = {
-        name: {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        for name in names
-    }
-    return {name: part for name, part in parts.items() if part}
+    if path.suffix == ".safetensors":
+        tensors, metadata = read_tensors(path)
+        if metadata.get("format") == GENERATOR_FORMAT:
+            return {"average": tensors}
+    raise CheckpointError(f"{path} is not a HamGAN file; convert foreign weights first: hamgan convert {path}")
 
 
 class _Transfer:
-    """One network taking over a source's tensors."""
+    """Take a source's tensors over into one network."""
 
     def __init__(self, network: nn.Module, source: dict[str, Tensor], classes: ClassMapping, seed: int) -> None:
         self.network, self.source, self.classes = network, source, classes
@@ -141,11 +134,11 @@ class _Transfer:
 
     @torch.no_grad()
     def run(self) -> Initialisation:
+        """Copy what fits and return what became of every tensor."""
         result = Initialisation(unused=[name for name in self.source if name not in self.target])
         foreign, stale = self._foreign_contexts(), self._stale_vectors()
         for name, tensor in self.target.items():
-            owner = ".".join(name.split(".")[:2])
-            source = None if owner in foreign or name in stale else self.source.get(name)
+            source = None if _owner(name) in foreign or name in stale else self.source.get(name)
             if source is not None and name in self.tables and source.shape[1:] == tensor.shape[1:]:
                 result.redrawn = self._fill_table(tensor, source)
                 result.classes.append(name)
@@ -159,18 +152,18 @@ class _Transfer:
         return result
 
     def _foreign_contexts(self) -> set[str]:
-        """Context blocks of another kind or size than the source's at the same resolution."""
+        """Return the context blocks of another kind or size than the source's at the same resolution."""
 
         def layout(state: Mapping[str, Tensor], owner: str) -> dict[str, tuple[int, ...]]:
             # Files with folded weights have no singular vectors.
             own = [name for name in state if name.startswith(f"{owner}.") and not name.endswith(".vector")]
             return {name: tuple(state[name].shape[name in self.tables :]) for name in own}
 
-        owners = {".".join(name.split(".")[:2]) for name in self.target if name.startswith("contexts.")}
+        owners = {_owner(name) for name in self.target if name.startswith("contexts.")}
         return {owner for owner in owners if layout(self.target, owner) != layout(self.source, owner)}
 
     def _stale_vectors(self) -> set[str]:
-        """Singular vectors of class tables that change, or all of them where the source stores the other side."""
+        """Return singular vectors of class tables that change, or all where the source stores the other side."""
         vectors = {name for name in self.target if name.endswith(".vector") and name in self.source}
         tables = {name for name in vectors if name.removesuffix("vector") + "weight" in self.tables}
         for name in vectors - tables:
@@ -181,7 +174,7 @@ class _Transfer:
         return {name for name in tables if self.classes != "auto" or self.source[name].shape != self.target[name].shape}
 
     def _fill_table(self, table: Tensor, source: Tensor) -> bool:
-        """Rows by the mapping, or drawn like the source's; True when they were drawn."""
+        """Fill rows by the mapping, or draw them like the source's; return whether they were drawn."""
         if self.classes == "auto" and table.shape == source.shape:
             table.copy_(source)
             return False
@@ -199,7 +192,7 @@ class _Transfer:
         return True
 
     def _warm_up(self, result: Initialisation) -> None:
-        """Singular vectors for weights that were taken over without theirs."""
+        """Iterate singular vectors for weights that were taken over without theirs."""
         taken = set(result.loaded) | set(result.classes)
         for name, module in self.network.named_modules():
             vector = f"{name}.vector"
@@ -214,7 +207,7 @@ class _Transfer:
 
 
 def _class_tables(network: nn.Module) -> set[str]:
-    """Names of tensors with a row per class. A table's singular vector is none of them: it is warmed up anew."""
+    """Return the names of tensors with a row per class; a table's singular vector is none: it is warmed up anew."""
     names = {"class_embedding.weight"}
     for name, module in network.named_modules():
         if isinstance(module, PerClassBatchNorm):

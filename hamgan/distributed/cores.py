@@ -1,4 +1,4 @@
-"""Threads that each run torch on one core."""
+"""Share work out among threads that each run torch on one core."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def map_on_cores(threads: int, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-    """``work`` of every part, in order, by so many threads that each use one core for torch's kernels.
+    """Return ``work`` of every part, in order, done by threads that each use one core for torch's kernels.
 
     Two threads with a part each do twice the work of one, where two OpenMP threads on one part do 1.6 times as much.
     """
@@ -25,7 +25,7 @@ def map_on_cores(threads: int, work: Callable[[Part], Result], parts: Iterable[P
 
 @functools.cache
 def _workers(threads: int) -> ThreadPoolExecutor:
-    """Kept for the next call: new ones cost a sixth of the time of eight images at 128 px."""
+    """Return threads that are kept for the next call: new ones cost a sixth of the time of eight images at 128 px."""
     # set_num_threads also sets what later threads start with: all workers start now, then the caller's count returns.
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=_use_one_core)

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other besides tensors: one decision for all, and that one has failed."""
+"""End all processes of a run when one of them has failed."""
 
 import os
 import sys
@@ -6,19 +6,20 @@ import threading
 from datetime import timedelta
 from types import TracebackType
 
-import torch.distributed as dist
 from accelerate import Accelerator
+from torch._C._distributed_c10d import TCPStore
 
 from hamgan.errors import ConfigError, OtherProcessFailed, RaisedByAll, one_line
 
 POLL_SECONDS = 2.0
 SILENT_POLLS = 20
-"""So often in a row a process may show no sign of life: some 40 s. Counted, since a whole job may be suspended."""
+"""Polls in a row without a sign of life after which a process counts as lost, some 40 s; counted, since a whole job may
+be suspended."""
 _KEY = "hamgan/failure"
 
 
 class FailureWatch:
-    """Ends all processes of a run within a minute when one fails, with that one's message instead of a timeout.
+    """End all processes of a run within a minute when one fails, with that one's message instead of a timeout.
 
     A context manager around set-up and training. Without it the others wait in a collective, ten minutes with NCCL, and
     a launcher that asks them to stop is not heard. A process that fails leaves its message in the launcher's key-value
@@ -30,14 +31,14 @@ class FailureWatch:
     def __init__(self, accelerator: Accelerator) -> None:
         self.rank, self.processes = accelerator.process_index, accelerator.num_processes
         self._done = threading.Event()
-        self._store: dist.TCPStore | None = None
+        self._store: TCPStore | None = None
         # By process: its signs of life, and how often in a row there was no new one.
         self._seen = dict.fromkeys(range(1, self.processes), (0, 0))
 
     def __enter__(self) -> "FailureWatch":
         if self.processes > 1:
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            self._store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=30))
+            self._store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=30))
             threading.Thread(target=self._watch, name="failure-watch", daemon=True).start()
         return self
 
@@ -45,7 +46,8 @@ class FailureWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._done.set()
-        if self._store is None or error is None or not isinstance(error, Exception) or not ends_others(error):
+        # Errors that all processes raise together leave none of them waiting.
+        if self._store is None or not isinstance(error, Exception) or isinstance(error, RaisedByAll):
             return
         first = self._report(f"process {self.rank}: {type(error).__name__}: {error}")
         # What has been raised here is only the echo of it; but a ConfigError is most likely everybody's own.
@@ -53,7 +55,7 @@ class FailureWatch:
             raise OtherProcessFailed(first) from error
 
     def _report(self, message: str) -> str | None:
-        """Leave a message for the others; returns another process's that was there before."""
+        """Leave a message for the others; return another process's that was there before."""
         assert self._store is not None
         try:
             if self._store.add(f"{_KEY}/count", 1) == 1:
@@ -80,7 +82,7 @@ class FailureWatch:
                     print(f"error: {message}; process {self.rank} ends as well", file=sys.stderr, flush=True)
                 os._exit(1)
 
-    def _look_for_life(self, store: dist.TCPStore) -> None:
+    def _look_for_life(self, store: TCPStore) -> None:
         for rank, (before, silent) in self._seen.items():
             signs = store.add(f"{_KEY}/alive/{rank}", 0)
             silent = 0 if signs != before else silent + 1
@@ -88,8 +90,3 @@ class FailureWatch:
             if silent == SILENT_POLLS:
                 seconds = SILENT_POLLS * POLL_SECONDS
                 self._report(f"process {rank} has shown no sign of life for {seconds:g} s: it was killed or hangs")
-
-
-def ends_others(error: Exception) -> bool:
-    """Whether an error of one process leaves the others waiting: all but those that all processes raise together."""
-    return not isinstance(error, RaisedByAll)

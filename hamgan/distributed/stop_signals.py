@@ -1,9 +1,9 @@
-"""Signals that ask a run to stop, agreed over all processes without making the device wait."""
+"""Let signals ask a run to stop, with one answer for all processes and without making the device wait."""
 
 import signal
 import threading
 import time
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ SECONDS_BETWEEN = 2.0
 
 
 class StopSignals:
-    """SIGTERM, SIGINT and SIGUSR1 (SLURM's warning) ask for a stop after the step; a second one exits at once.
+    """Take SIGTERM, SIGINT and SIGUSR1 (SLURM's warning) as a wish to stop after the step; a second one exits at once.
 
     A context manager: the handlers that were there return at the end. In other threads than the main one Python allows
     no handlers, so there it asks for nothing.
@@ -40,8 +40,8 @@ class StopSignals:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def ask(self, number: int, _frame: Any = None) -> None:
-        """The handler of the signals."""
+    def ask(self, number: int, _frame: FrameType | None = None) -> None:
+        """Handle a signal: note the first one, let a later one do what it does by default."""
         now = time.monotonic()
         if self.asked_at is None:
             self.asked_at = now
@@ -50,7 +50,7 @@ class StopSignals:
             signal.raise_signal(number)
 
     def poll(self, write_failed: bool = False) -> tuple[bool, bool]:
-        """Whether to stop now, and whether writing has failed; the same answer on all processes.
+        """Return whether to stop now, and whether writing has failed on some process; the same on all of them.
 
         With several processes the answer is that of the step before: its sum has arrived by now, while waiting for this
         step's would leave the device without work.
@@ -61,7 +61,5 @@ class StopSignals:
         before = self._pending
         flags = torch.tensor([float(asked), float(write_failed)], device=self.accelerator.device)
         self._pending = self.accelerator.reduce(flags, reduction="sum")
-        if before is None:
-            return False, False
-        stop, broken = before.tolist()
-        return stop > 0, broken > 0
+        stop, failed = before.tolist() if before is not None else (0.0, 0.0)
+        return stop > 0, failed > 0

@@ -1,6 +1,6 @@
-"""What a run says about itself: the lines at its start and the state of its networks in every logged row."""
+"""Measure the networks of a run for every logged row: singular values and gates."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +9,13 @@ from torch import Tensor
 from hamgan.networks import Discriminator, Generator
 from hamgan.networks.spectral_norm import SpectralWeight
 
+Metrics = Mapping[str, float | Mapping[str, float]]
+"""Numbers of a row by name; ``sigmas`` is a number per layer."""
+
 
 @torch.no_grad()
 def top_singular_value(layer: SpectralWeight) -> Tensor:
-    """The largest singular value of a weight: of its last forward, or by power iteration where none is kept."""
+    """Return the largest singular value of a weight: of its last forward, or by power iteration where none is kept."""
     if not layer.folded:
         return layer.get_buffer("sigma")
     matrix = layer.weight.flatten(1).float()
@@ -24,8 +27,8 @@ def top_singular_value(layer: SpectralWeight) -> Tensor:
     return torch.dot(u, matrix @ v)
 
 
-def network_metrics(generator: Generator, discriminator: Discriminator) -> dict[str, Any]:
-    """Largest and mean singular value of each network, the gate of every context block, and ``sigmas``: every layer's.
+def network_metrics(generator: Generator, discriminator: Discriminator) -> Metrics:
+    """Return largest and mean singular value of each network, the gate of every context block, and ``sigmas`` by layer.
 
     Reads from the device once.
     """
@@ -41,8 +44,9 @@ def network_metrics(generator: Generator, discriminator: Discriminator) -> dict[
                 gates[f"{letter}_gate_{size}"] = gate.detach()
     values = torch.stack([value.float() for value in (*layers.values(), *gates.values())]).tolist()
     sigmas = dict(zip(layers, values[: len(layers)], strict=True))
-    metrics: dict[str, Any] = dict(zip(gates, values[len(layers) :], strict=True))
+    metrics: dict[str, float | Mapping[str, float]] = dict(zip(gates, values[len(layers) :], strict=True))
     for letter in "gd":
         own = [value for name, value in sigmas.items() if name.startswith(letter)]
-        metrics |= {f"{letter}_sigma_max": max(own), f"{letter}_sigma_mean": sum(own) / len(own)}
-    return metrics | {"sigmas": {name: float(f"{value:.5g}") for name, value in sigmas.items()}}
+        metrics[f"{letter}_sigma_max"], metrics[f"{letter}_sigma_mean"] = max(own), sum(own) / len(own)
+    metrics["sigmas"] = {name: float(f"{value:.5g}") for name, value in sigmas.items()}
+    return metrics

@@ -1,4 +1,4 @@
-"""Which numbers of a run belong into one plot: the run report and the trackers show the same panels."""
+"""Sort the numbers of a run into panels, which the run report and the trackers share."""
 
 import re
 
@@ -22,5 +22,5 @@ PANELS = {
 
 
 def panel_of(name: str) -> str | None:
-    """The title of the panel that shows a number, None for numbers that none shows."""
+    """Return the title of the panel that shows a number, None for numbers that none shows."""
     return next((title for title, pattern in PANELS.items() if re.fullmatch(pattern, name)), None)

@@ -1,4 +1,4 @@
-"""What a run writes about itself: metrics.jsonl and sample sheets always, the screen, and a tracker when chosen."""
+"""Write what a run reports: metrics.jsonl and sample sheets, lines or a bar on the screen, a tracker when chosen."""
 
 import contextlib
 import errno
@@ -7,16 +7,15 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from PIL import Image
 from tqdm import tqdm
 
-from hamgan.checkpoint import Progress
+from hamgan.checkpoint import Progress, checkpoint_name
 from hamgan.config import Config
 from hamgan.errors import CheckpointError
 from hamgan.files import write_atomically
@@ -24,84 +23,75 @@ from hamgan.tracking.trackers import SECONDS_TO_FINISH, Tracker
 
 
 class RunLog:
-    """Rows and sheets of a run, written by the main process only.
+    """Keep rows and sheets of a run, where its ``progress`` stands; the main process alone writes.
 
     Rows of a resumed run that lie beyond its checkpoint are dropped first: they are about to be made again.
     """
 
-    def __init__(self, folder: Path, config: Config, accelerator: Accelerator, images: int) -> None:
-        self.folder, self.config = folder, config
+    def __init__(self, config: Config, accelerator: Accelerator, progress: Progress) -> None:
+        self.config, self.folder, self.progress = config, config.folder, progress
         self.main = accelerator.is_main_process
-        self.started = time.perf_counter()
-        self.first_images = images
+        self._started, self._images_made = time.perf_counter(), 0
         self._tracker: Tracker | None = None
-        self._bar: tqdm[Any] | None = None
+        self._bar: tqdm[None] | None = None
         self._unwritten: list[str] = []
         if not self.main:
             return
-        (folder / "samples").mkdir(parents=True, exist_ok=True)
-        self._drop_rows_after(images)
+        (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+        self.drop_later_rows()
         if sys.stderr.isatty():
-            self._bar = tqdm(
-                total=config.train.total_kimg, initial=images / 1000, unit="kimg", dynamic_ncols=True, smoothing=0.05
-            )
+            total, done = config.train.total_kimg, progress.images / 1000
+            self._bar = tqdm(total=total, initial=done, unit="kimg", dynamic_ncols=True, smoothing=0.05)
         if config.log.tracker != "none":
-            self._tracker = Tracker(accelerator, config, folder, self.say)
+            self._tracker = Tracker(accelerator, config, self.print_line)
 
-    def _drop_rows_after(self, images: int) -> None:
-        for name in ("metrics.jsonl", "results.jsonl"):
-            keep_rows_until(self.folder / name, images)
-
-    def rewind(self, images: int) -> None:
-        """Go back to an earlier position, as a resumed run would."""
+    def drop_later_rows(self) -> None:
+        """Drop the rows that lie beyond the run's position, after it has gone back."""
         if self.main:
-            self._drop_rows_after(images)
-        # Speed counts from here: what has been thrown away was no progress.
-        self.started, self.first_images = time.perf_counter(), images
-        if self._bar is not None:
-            self._bar.n = images / 1000
-            self._bar.refresh()
+            for name in ("metrics.jsonl", "results.jsonl"):
+                keep_rows_until(self.folder / name, self.progress.images)
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print a line above the progress bar; where nobody can read it (a full disk), the run goes on without."""
         if self.main:
             with contextlib.suppress(OSError):
                 tqdm.write(text, file=sys.stderr)
                 sys.stderr.flush()
 
-    def advance(self, images: int) -> None:
-        """Move the progress bar."""
+    def count_step(self, images: int) -> None:
+        """Count the images of a step that has just been made, and move the progress bar to the run's position."""
+        self._images_made += images
         if self._bar is not None:
-            self._bar.update(images / 1000)
+            self._bar.update(self.progress.images / 1000 - self._bar.n)
 
-    def speed(self, progress: Progress) -> dict[str, float]:
-        """Images per second since the start of this process, seconds over all restarts, seconds to the end, memory."""
-        elapsed = time.perf_counter() - self.started
-        speed = (progress.images - self.first_images) / elapsed
-        left = max(0.0, self.config.train.total_kimg * 1000 - progress.images) / speed
-        found = {"images_per_second": speed, "seconds": progress.seconds, "seconds_left": left}
+    def speed(self) -> dict[str, float]:
+        """Return images per second in this process, seconds over all restarts, seconds to the end, memory in GiB."""
+        speed = self._images_made / (time.perf_counter() - self._started)
+        left = max(0.0, self.config.train.total_kimg * 1000 - self.progress.images) / speed
+        found = {"images_per_second": speed, "seconds": self.progress.seconds, "seconds_left": left}
         if torch.cuda.is_available():
             found["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         return found
 
-    def row(self, images: int, values: dict[str, Any]) -> None:
+    def row(self, values: Mapping[str, object]) -> None:
         """Append one row to metrics.jsonl, show it and pass it on."""
         if not self.main:
             return
-        row = {"kimg": images / 1000} | values
+        row = {"kimg": self.progress.images / 1000, **values}
         self._unwritten.append(json.dumps(row) + "\n")
-        with self.disk("metrics.jsonl"):
+        with self.writing("metrics.jsonl"):
             self._append_rows()
+        numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
         if self._bar is not None:
-            shown = {key: f"{row[key]:.3g}" for key in ("d_loss", "g_loss", "images_per_second") if key in row}
+            shown = {key: f"{numbers[key]:.3g}" for key in ("d_loss", "g_loss", "images_per_second") if key in numbers}
             self._bar.set_postfix(shown, refresh=False)
         else:
-            self.say(_line(row, self.config.train.total_kimg))
+            self.print_line(_summary(numbers, self.config.train.total_kimg))
         if self._tracker is not None:
-            self._tracker.row(row, images)
+            self._tracker.row(numbers, self.progress.images)
 
     def _append_rows(self) -> None:
-        """All rows that the disk has not taken yet; where it is full in the middle of them, as if none were written."""
+        """Append all rows that the disk has not taken yet; where it is full in the middle of them, none of them."""
         with (self.folder / "metrics.jsonl").open("ab", buffering=0) as file:
             end = file.tell()
             data = "".join(self._unwritten).encode()
@@ -113,25 +103,26 @@ class RunLog:
                 raise
         self._unwritten.clear()
 
-    def sheet(self, name: str, sheet: Image.Image, images: int) -> None:
-        """Save a sample sheet as samples/NAME.png and pass it on."""
+    def sheet(self, sheet: Image.Image) -> None:
+        """Save a sample sheet as samples/NAME.png, named as a checkpoint of this position, and pass it on."""
         if not self.main:
             return
-        with self.disk(f"samples/{name}.png"):
-            sheet.save(self.folder / "samples" / f"{name}.png")
+        name = f"samples/{checkpoint_name(self.progress.images)}.png"
+        with self.writing(name):
+            sheet.save(self.folder / name)
         if self._tracker is not None:
-            self._tracker.sheet(sheet, images)
+            self._tracker.sheet(sheet, self.progress.images)
 
     @contextlib.contextmanager
-    def disk(self, name: str) -> Iterator[None]:
-        """Around writing RUN/NAME: a failure is a sentence, or a warning where the run is to go on."""
+    def writing(self, name: str) -> Iterator[None]:
+        """Write RUN/NAME inside this context: a failure is a sentence, or a warning where the run is to go on."""
         try:
             yield
         except OSError as error:
             message = f"could not write {self.folder / name}: {error}"
             if self.config.checkpoint.on_full_disk == "stop":
                 raise CheckpointError(message) from error
-            self.say(f"warning: {message}")
+            self.print_line(f"warning: {message}")
 
     def close(self, finished: bool = True) -> None:
         """Finish the bar and the tracker, which gets less time when the run has been told to stop or has failed."""
@@ -142,21 +133,20 @@ class RunLog:
 
 
 def keep_rows_until(path: Path, images: int) -> None:
-    """Drop rows of a JSONL file whose ``kimg`` lies beyond so many images, and a last line cut by a crash."""
+    """Drop rows of a JSONL file whose ``kimg`` lies beyond a number of images, and a last line cut by a crash."""
     if not path.is_file():
         return
     kept = []
     for line in path.read_text(errors="replace").splitlines():
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             kimg = json.loads(line)["kimg"]
             if kimg is None or kimg * 1000 <= images + 0.5:  # None: an evaluation of something without a position
                 kept.append(line)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
     write_atomically(path, "".join(line + "\n" for line in kept))
 
 
-def _line(row: dict[str, Any], total_kimg: float) -> str:
+def _summary(row: Mapping[str, float], total_kimg: float) -> str:
+    """Return the line that the screen shows of a row."""
     parts = [f"{row['kimg']:.1f}/{total_kimg:g} kimg"]
     parts += [f"{key} {row[key]:.3f}" for key in ("d_loss", "g_loss", "logits_real", "logits_fake") if key in row]
     if "images_per_second" in row:
@@ -168,7 +158,7 @@ def _line(row: dict[str, Any], total_kimg: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``3725`` seconds as ``1:02:05``."""
+    """Return ``3725`` seconds as ``1:02:05``."""
     if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(int(seconds), 60)

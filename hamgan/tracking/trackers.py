@@ -1,11 +1,9 @@
-"""wandb or TensorBoard in a thread of their own: absent, broken or slow ones never stop or slow a run."""
+"""Feed wandb or TensorBoard in a thread of its own: an absent, broken or slow one never stops or slows a run."""
 
 import json
 import queue
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from accelerate import Accelerator
@@ -20,14 +18,14 @@ SECONDS_TO_FINISH = 60.0
 
 
 class Tracker:
-    """Passes rows and sheets on to the tracker of the configuration.
+    """Pass rows and sheets on to the tracker of the configuration.
 
     Everything, its start included, happens in a background thread behind a bounded queue. The first failure is warned
     about and the tracker left alone from there.
     """
 
-    def __init__(self, accelerator: Accelerator, config: Config, folder: Path, warn: Callable[[str], None]) -> None:
-        self.accelerator, self.config, self.folder, self.warn = accelerator, config, folder, warn
+    def __init__(self, accelerator: Accelerator, config: Config, warn: Callable[[str], None]) -> None:
+        self.accelerator, self.config, self.warn = accelerator, config, warn
         self.name = config.log.tracker
         self.failed = False
         self._dropped = 0
@@ -35,9 +33,8 @@ class Tracker:
         self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
         self._thread.start()
 
-    def row(self, values: dict[str, Any], images: int) -> None:
+    def row(self, numbers: Mapping[str, float], images: int) -> None:
         """Pass on the numbers of a row."""
-        numbers = {key: value for key, value in values.items() if isinstance(value, (int, float))}
         self._submit(lambda: self._log(numbers, images))
 
     def sheet(self, sheet: Image.Image, images: int) -> None:
@@ -45,7 +42,7 @@ class Tracker:
         self._submit(lambda: self._log_sheet(sheet, images))
 
     def close(self, seconds: float = SECONDS_TO_FINISH) -> None:
-        """Let the tracker finish; one that takes longer than so many seconds is left behind."""
+        """Let the tracker finish; one that takes longer than this many seconds is left behind."""
         if not self.failed:
             self._submit(None)
             self._thread.join(seconds)
@@ -73,19 +70,18 @@ class Tracker:
             self.warn(f"warning: {self.name} failed and is left alone from here: {error}")
 
     def _start(self) -> None:
-        options = {"wandb": {"name": self.config.name, "dir": str(self.folder)}}
+        options = {}
         if self.name == "wandb":
-            options["wandb"]["mode"] = _wandb_mode()
+            options = {"wandb": {"name": self.config.name, "dir": str(self.config.folder), "mode": _wandb_mode()}}
         flat = {key: json.dumps(value) for key, value in config_to_dict(self.config).items()}
-        chosen = {self.name: options[self.name]} if self.name in options else {}
-        self.accelerator.init_trackers(self.config.log.project, config=flat, init_kwargs=chosen)
+        self.accelerator.init_trackers(self.config.log.project, config=flat, init_kwargs=options)
         if not self.accelerator.trackers:  # Accelerate leaves out what is not installed, without a word
             raise RuntimeError(f"{self.name} is not installed")
         if self.name == "wandb":
             # Its own step may only rise, but a run that rolls back takes some steps twice.
             self.accelerator.trackers[0].tracker.define_metric("*", step_metric="kimg")
 
-    def _log(self, numbers: dict[str, Any], images: int) -> None:
+    def _log(self, numbers: Mapping[str, float], images: int) -> None:
         grouped = {f"{panel_of(name) or 'run'}/{name}" if name != "kimg" else name: v for name, v in numbers.items()}
         self.accelerator.log(grouped, step=None if self.name == "wandb" else images)
 
@@ -98,6 +94,7 @@ class Tracker:
 
 
 def _wandb_mode() -> str:
+    """Return ``online`` where somebody is logged in."""
     import wandb
 
     # Not logged in means offline files to sync later, never a prompt that waits for ever.

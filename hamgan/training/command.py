@@ -6,7 +6,7 @@ from hamgan.config import config_parser, parse_config
 
 
 def main(arguments: Sequence[str], prog: str = "hamgan train") -> None:
-    """Train the configuration that the arguments name; ConfigError (a sentence) for what cannot be."""
+    """Train the configuration that the arguments name; raise ConfigError (a sentence) for what cannot be."""
     parser = config_parser(prog=prog, description="Train a configuration; the same command again resumes.")
     parser.add_argument(
         "--override-resume",

@@ -1,28 +1,30 @@
-"""The collapse monitor: judges the rows of a run by what came before them.
+"""Judge the rows of a run by what came before them: the collapse monitor.
 
-Brock et al. 2018 (BigGAN), section 4, is the source of what is watched: a collapse shows in top singular values that
+Brock et al. 2018 (BigGAN), section 4, is the source of what is looked at: a collapse shows in top singular values that
 explode, in D's loss jumping and in spikes of G's gradient; single spikes belong to healthy runs, hence `patience`.
 """
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
+from hamgan.checkpoint import Progress
 from hamgan.config import MonitorConfig
+from hamgan.tracking.network_metrics import Metrics
 
 # Hinge losses are saturated beyond a margin of 2 between D's logits: below it a margin says nothing.
 MARGIN_FLOOR = 2.0
 
 # What must not fall; the other series must not rise.
-WORDS = {
+FALLING = {
     "spread": "the spread of a batch of generated images over that of real ones",
     "diversity": "the spread of a class in the sample sheet",
 }
 
 
 class Alarm(NamedTuple):
-    """What is wrong with a run."""
+    """Say what is wrong with a run."""
 
     reason: str
     broken: bool = False
@@ -30,84 +32,88 @@ class Alarm(NamedTuple):
 
 
 class Monitor:
-    """Keeps what the rows of a run have been like and says when one of them is out of line.
+    """Say when a row, a sheet or a FID of a run is out of line with those before it.
 
-    ``memory`` is all that it knows, as plain JSON values; it is saved with the run, so that a resumed run is judged as
-    if it had not been interrupted. Nothing in it depends on a clock.
+    All that it remembers is in ``progress.monitor``, which is saved and restored with the run, so that a resumed run is
+    judged as if it had not been interrupted. Nothing in it depends on a clock.
     """
 
-    def __init__(self, config: MonitorConfig, memory: dict[str, Any]) -> None:
-        self.config, self.memory = config, memory
+    def __init__(self, config: MonitorConfig, progress: Progress) -> None:
+        self.config, self.progress = config, progress
 
-    @property
-    def suspicious(self) -> bool:
-        """Whether the last row was out of line: a checkpoint taken now is no place to return to."""
-        return bool(self.memory.get("streak"))
-
-    def judge(self, row: Mapping[str, Any]) -> Alarm | None:
+    def check_row(self, row: Metrics) -> Alarm | None:
         """Take in a row of metrics; not finite is an alarm at once, the rest after `patience` rows in a row."""
-        broken = sorted(name for name, value in _numbers(row).items() if not math.isfinite(value))
+        numbers, memory = _numbers(row), self.progress.monitor
+        broken = sorted(name for name, value in numbers.items() if not math.isfinite(value))
         if broken:
             more = f" and {len(broken) - 3} more are" if len(broken) > 3 else " is" if len(broken) == 1 else " are"
             return Alarm(f"{', '.join(broken[:3])}{more} not finite", broken=True)
-        series = watched(row)
-        reasons = ["G gets no gradient: D answers the same to all images"] if row.get("g_gradient_norm") == 0 else []
+        series = _series(numbers)
+        dead = numbers.get("g_gradient_norm") == 0
+        reasons = ["G gets no gradient: D answers the same to all images"] if dead else []
         reasons += [reason for name, value in series.items() if (reason := self._out_of_line(name, value))]
         if not reasons:
-            self.memory["streak"] = 0
+            memory["streak"] = 0
             for name, value in series.items():
                 self._remember(name, value)
             return None
-        self.memory["streak"] = self.memory.get("streak", 0) + 1
-        if self.memory["streak"] < self.config.patience:
+        memory["streak"] = memory.get("streak", 0) + 1
+        if memory["streak"] < self.config.patience:
             return None
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        return Alarm(f"{reasons[0]}{more}, {self.memory['streak']} rows in a row")
+        return Alarm(f"{reasons[0]}{more}, {memory['streak']} rows in a row")
 
-    def judge_sheet(self, diversity: float) -> Alarm | None:
+    def check_sheet(self, diversity: float) -> Alarm | None:
         """Take in the diversity of a sample sheet: how much images of one class differ."""
         reason = self._out_of_line("diversity", diversity)
         if reason is None:
             self._remember("diversity", diversity)
         return Alarm(reason) if reason else None
 
-    def judge_fid(self, fid: float, earlier: Iterable[float]) -> Alarm | None:
-        """Compare a FID with the lowest one before it."""
+    def check_fid(self, fid: float) -> Alarm | None:
+        """Compare a FID with the lowest one in the run's progress."""
         if not math.isfinite(fid):
             return Alarm("the FID is not finite", broken=True)
-        best = min(earlier, default=math.inf)
+        best = min(self.progress.fid.values(), default=math.inf)
         if fid <= self.config.fid_jump * best:
             return None
         return Alarm(f"the FID is {fid:.4g}, more than {self.config.fid_jump:g} times the {best:.4g} it once was")
 
     def _out_of_line(self, name: str, value: float) -> str | None:
-        history = self.memory.get("history", {}).get(name, [])
+        """Return in what way a value is unusual for its series, or None."""
+        history = self.progress.monitor.get("history", {}).get(name, [])
         if len(history) < self.config.window // 2:
             return None
         usual = statistics.median(history)
-        if name in WORDS:
+        if name in FALLING:
             fallen = value < self.config.diversity_floor * usual
-            return f"{WORDS[name]} is {value:.3g}, usual is {usual:.3g}" if fallen else None
+            return f"{FALLING[name]} is {value:.3g}, usual is {usual:.3g}" if fallen else None
         jump = self.config.sigma_jump if name.startswith("sigma") else self.config.jump
         floor = MARGIN_FLOOR if name == "margin" else 0.0
         return f"{name} is {value:.4g}, usual is {usual:.4g}" if value > jump * max(usual, floor) else None
 
     def _remember(self, name: str, value: float) -> None:
-        history = self.memory.setdefault("history", {}).setdefault(name, [])
+        history = self.progress.monitor.setdefault("history", {}).setdefault(name, [])
         history.append(float(f"{value:.6g}"))
         del history[: -self.config.window]
 
 
-def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    flat = {key: value for key, value in row.items() if isinstance(value, float)}
-    return flat | {f"sigma of {layer}": value for layer, value in row.get("sigmas", {}).items()}
+def _numbers(row: Metrics) -> dict[str, float]:
+    """Return all numbers of a row, those of layers as ``sigma of LAYER``."""
+    numbers: dict[str, float] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            numbers |= {f"sigma of {layer}": sigma for layer, sigma in value.items()}
+        elif isinstance(value, float):
+            numbers[key] = value
+    return numbers
 
 
-def watched(row: Mapping[str, Any]) -> dict[str, float]:
-    """The series of a row that have a usual value: D's margin, gradient norms, sigma per layer, spread of images."""
-    found = {name: row[name] for name in ("g_gradient_norm", "d_gradient_norm") if name in row}
-    if "logits_real" in row and "logits_fake" in row:
-        found["margin"] = abs(row["logits_real"] - row["logits_fake"])
-    if row.get("spread_real"):
-        found["spread"] = row["spread_fake"] / row["spread_real"]
-    return found | {f"sigma of {layer}": value for layer, value in row.get("sigmas", {}).items()}
+def _series(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return the series that have a usual value: gradient norms, D's margin, spread of images, sigma per layer."""
+    found = {name: numbers[name] for name in ("g_gradient_norm", "d_gradient_norm") if name in numbers}
+    if "logits_real" in numbers and "logits_fake" in numbers:
+        found["margin"] = abs(numbers["logits_real"] - numbers["logits_fake"])
+    if numbers.get("spread_real"):
+        found["spread"] = numbers["spread_fake"] / numbers["spread_real"]
+    return found | {name: value for name, value in numbers.items() if name.startswith("sigma of ")}

@@ -1,11 +1,11 @@
-"""All randomness of training as a function of (seed, purpose, images seen).
+"""Draw all randomness of training as a function of (seed, purpose, images seen).
 
 Nothing has to be saved to resume exactly, and every draw is made for the global batch and sliced by rank, so that one
 process and many see the same noise.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,12 @@ from hamgan.networks import Bases, Discriminator, Generator
 
 # One stream per purpose; the numbers are part of a run's identity and must not change.
 PURPOSES = {"d_latent": 1, "g_latent": 2, "d_generator": 3, "g_generator": 4, "d_bases": 5, "g_bases": 6, "flip": 7}
-PURPOSES |= {"d_augment": 8, "g_augment": 9, "g_real_bases": 10}
+PURPOSES |= {"d_augment": 8, "g_augment": 9}  # 10 was in use once
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Draws the noise of this process. ``batch`` is the global micro-batch's size, ``stream`` changes all draws."""
+    """Draw the noise of this process. ``batch`` is the global micro-batch's size, ``stream`` changes all draws."""
 
     seed: int
     device: torch.device
@@ -31,22 +31,22 @@ class Noise:
 
     @property
     def local_batch(self) -> int:
-        """Images per process."""
+        """Return the images per process."""
         return self.batch // self.processes
 
     def generator(self, purpose: str, counter: int) -> torch.Generator:
-        """A random generator on the device for one purpose at one position."""
+        """Return a random generator on the device for one purpose at one position."""
         entropy = np.random.SeedSequence([self.seed, self.stream, PURPOSES[purpose], counter])
         return torch.Generator(self.device).manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
 
     def share(self, values: Tensor) -> Tensor:
-        """This rank's contiguous part of a draw for the global batch (axis 0, a multiple of the batch)."""
+        """Return this rank's contiguous part of a draw for the global batch (axis 0, a multiple of the batch)."""
         return values.chunk(self.processes)[self.rank] if self.processes > 1 else values
 
     def latents(
         self, purpose: str, counter: int, size: int, classes: int, pairs: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """z [b, size] from N(0, 1) and uniform labels [b]; ``pairs``: rows 0 and 1, 2 and 3, ... share a label."""
+        """Draw z [b, size] from N(0, 1) and uniform labels [b]; ``pairs``: rows 0 and 1, 2 and 3, ... share a label."""
         generator = self.generator(purpose, counter)
         z = torch.randn(self.batch, size, device=self.device, generator=generator)
         labels = torch.randint(classes, (self.batch,), device=self.device, generator=generator)
@@ -55,18 +55,20 @@ class Noise:
         return self.share(z), self.share(labels)
 
     def bases(self, purpose: str, counter: int, network: Generator | Discriminator, copies: int = 1) -> Bases:
-        """Initial bases of every Hamburger for ``copies`` consecutive batches (D sees generated, then real images)."""
+        """Draw initial bases of all Hamburgers for ``copies`` batches in a row (D sees generated, then real images)."""
         generator = self.generator(purpose, counter)
         draws = [network.draw_bases(self.batch, self.device, generator) for _ in range(copies)]
-        return {key: self._joined([draw[key] for draw in draws]) for key in draws[0]}
+        return {key: self._join([draw[key] for draw in draws]) for key in draws[0]}
 
-    def _joined(self, draws: list[Any]) -> Any:
-        """This rank's part of every draw, one after the other; in dual mode a draw is a pair (spatial, channel)."""
-        if isinstance(draws[0], tuple):
-            return tuple(self._joined(list(parts)) for parts in zip(*draws, strict=True))
-        return torch.cat([self.share(draw) for draw in draws])
+    def _join(self, draws: Sequence[Tensor | tuple[Tensor, Tensor]]) -> Tensor | tuple[Tensor, Tensor]:
+        """Join this rank's part of every draw; in dual mode a draw is a pair (spatial, channel)."""
+        pairs = [draw for draw in draws if isinstance(draw, tuple)]
+        if pairs:
+            spatial, channel = (torch.cat([self.share(pair[side]) for pair in pairs]) for side in (0, 1))
+            return spatial, channel
+        return torch.cat([self.share(draw) for draw in draws if isinstance(draw, Tensor)])
 
     def flips(self, counter: int) -> Tensor:
-        """Which images of the batch are mirrored, bool [b]."""
+        """Draw which images of the batch are mirrored, bool [b]."""
         draw = torch.rand(self.batch, device=self.device, generator=self.generator("flip", counter))
         return self.share(draw < 0.5)

@@ -1,10 +1,10 @@
-"""Looking at a run from outside: sheets of fixed latents and evaluations, by all processes together."""
+"""Look at a run from outside: sheets of fixed latents, and evaluations by all processes together."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from hamgan.checkpoint import generator_from_state
+from hamgan.checkpoint import Evaluation, Progress, generator_from_state
 from hamgan.config import Config
 from hamgan.data import ImageSource
 from hamgan.networks.batch_norm import batch_norm_statistics
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from hamgan.evaluation import FeatureExtractor
 
 
-class Observer:
-    """Samples from a run's generator as it stands."""
+class Preview:
+    """Sample from a run's generator as it stands."""
 
-    def __init__(self, config: Config, source: ImageSource, step: GanStep) -> None:
-        self.config, self.source, self.step = config, source, step
+    def __init__(self, config: Config, source: ImageSource, step: GanStep, progress: Progress) -> None:
+        self.config, self.source, self.step, self.progress = config, source, step, progress
         self._extractor = self._load_extractor()
 
     def _load_extractor(self) -> "FeatureExtractor | None":
-        """Before the first step: missing weights should end a run now, not hours later."""
+        """Load before the first step: missing weights should end a run now, not hours later."""
         if self.config.eval.every_kimg <= 0:
             return None
         from hamgan.evaluation import load_extractor  # torch-fidelity is not needed to train
 
         return load_extractor(self.config.eval.features, device=self.step.accelerator.device)
 
-    def sampler(self, images_seen: int, running: bool = False) -> LoadedGenerator:
-        """A folded copy of the network to sample from, with its class names.
+    def generator(self, running: bool = False) -> LoadedGenerator:
+        """Return a folded copy of the network to sample from, with its class names.
 
         ``running`` takes the batch-norm statistics of G itself, also where an average of G is kept.
         """
@@ -47,28 +47,31 @@ class Observer:
             fold_spectral_norm(network.to(self.step.accelerator.device)),
             self.config,
             class_names=self.source.class_names,
-            kimg=images_seen / 1000,
+            kimg=self.progress.images / 1000,
             source=str(self.config.folder),
             batch_norm="running" if running else None,
         )
 
-    def sheet(self, images_seen: int) -> "tuple[Image.Image, float]":
-        """The sample sheet, and its diversity: how much images of a class differ, 1 for the whole range of pixels."""
-        log, sampler = self.config.log, self.sampler(images_seen)
-        classes = range(min(log.sample_classes, sampler.num_classes))
+    def draw_sheet(self) -> "tuple[Image.Image, float]":
+        """Draw the sample sheet; return it with its diversity.
+
+        That is how much images of a class differ: the standard deviation of a pixel, 1 for its whole range.
+        """
+        log, generator = self.config.log, self.generator()
+        classes = range(min(log.sample_classes, generator.num_classes))
         # The same seeds in every row and at every time: only the class and the weights change.
         seeds = range(log.samples_per_class)
-        rows = [sampler(seeds, [label], output="tensor") for label in classes]
+        rows = [generator(seeds, [label], output="tensor") for label in classes]
         spreads = torch.stack([row.float().std(dim=0, correction=0).mean() for row in rows])
         return draw_sheet(rows, [self.source.class_names[label] for label in classes]), float(spreads.mean()) / 255
 
-    def evaluate(self, images_seen: int) -> dict[str, Any]:
-        """FID and the like on all processes: a row with its protocol."""
+    def evaluate(self) -> Evaluation:
+        """Measure FID and the like on all processes; return a row with its protocol."""
         from hamgan.evaluation import evaluate
 
         settings = self.config.eval
         return evaluate(
-            self.sampler(images_seen, running=settings.batch_norm == "running"),
+            self.generator(running=settings.batch_norm == "running"),
             settings.reference or self.config.data.source,
             settings.metrics,
             settings.features,
@@ -80,3 +83,10 @@ class Observer:
             cache=self.config.folder / "features",
             progress=False,
         )
+
+
+def evaluation_metrics(row: Evaluation, seconds: float, progress: Progress) -> dict[str, float]:
+    """Return the numbers of an evaluation for a row of metrics.jsonl, with what it cost."""
+    others = ("kimg", "truncation", "seconds", "images_per_second")
+    kept = {name: value for name, value in row.items() if isinstance(value, float) and name not in others}
+    return kept | {"evaluation_seconds": seconds, "evaluation_share": progress.evaluation_share}

@@ -1,21 +1,22 @@
-"""Going back to the last good checkpoint of a run that has diverged; a kill in the middle of it loses nothing."""
+"""Go back to the last good checkpoint of a run that has diverged; a kill in the middle of it loses nothing."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from accelerate import Accelerator
-
-from hamgan.checkpoint import Progress, list_checkpoints, read_state, remove_after, state_text
+from hamgan.checkpoint import Progress, list_checkpoints, load_checkpoint, read_state
+from hamgan.checkpoint.progress import Rollback, read_progress, state_text
+from hamgan.checkpoint.rotation import remove_after
+from hamgan.checkpoint.state import TrainingState
 from hamgan.config import MonitorConfig
-from hamgan.distributed.group import from_main
+from hamgan.distributed.group import from_main, rank
 from hamgan.errors import CheckpointError, Diverged
 from hamgan.files import write_atomically
 
 
-def rollback_target(folder: Path, progress: Progress, warn: Callable[[str], None]) -> Path | None:
-    """The newest valid checkpoint of a time without suspicion, or None.
+def find_good_checkpoint(folder: Path, progress: Progress, warn: Callable[[str], None]) -> Path | None:
+    """Find the newest valid checkpoint of a time without suspicion, or None.
 
     Where the last rollback led to that same one and an older one is left, the older one: the trouble began before.
     """
@@ -24,7 +25,7 @@ def rollback_target(folder: Path, progress: Progress, warn: Callable[[str], None
         if float(path.name) > progress.images / 1000:  # damaged and passed over when the run was resumed
             continue
         try:
-            suspicious = read_state(path)["progress"].get("monitor", {}).get("streak", 0)
+            suspicious = read_progress(path).suspicious
         except CheckpointError as error:
             warn(f"passing over a checkpoint: {error}")
             continue
@@ -36,35 +37,31 @@ def rollback_target(folder: Path, progress: Progress, warn: Callable[[str], None
     return found[1] if again and len(found) == 2 else found[0] if found else None
 
 
-def agreed_target(
-    accelerator: Accelerator,
-    settings: MonitorConfig,
-    folder: Path,
-    progress: Progress,
-    what: str,
-    warn: Callable[[str], None],
+def choose_checkpoint(
+    settings: MonitorConfig, folder: Path, progress: Progress, reason: str, warn: Callable[[str], None]
 ) -> Path:
-    """The checkpoint that all processes are to go back to; `Diverged`, which begins with ``what``, when none is."""
-    found = rollback_target(folder, progress, warn) if accelerator.is_main_process else None
-    target = from_main(found)
+    """Choose the checkpoint for all processes to go back to; raise Diverged with the reason where there is none."""
+    target = from_main(find_good_checkpoint(folder, progress, warn) if rank() == 0 else None)
     if target is None:
-        raise Diverged(f"{what}; there is no checkpoint to go back to: try lower learning rates")
+        raise Diverged(f"{reason}; there is no checkpoint to go back to: try lower learning rates")
     if settings.action != "rollback":
-        raise Diverged(f"{what}; the last good checkpoint is {target}")
+        raise Diverged(f"{reason}; the last good checkpoint is {target}")
     if progress.stream >= settings.max_rollbacks:
-        raise Diverged(f"{what}; already rolled back {progress.stream} times; the last good one is {target}")
+        raise Diverged(f"{reason}; already rolled back {progress.stream} times; the last good one is {target}")
     return target
 
 
-def rollback_record(progress: Progress, target: Path, reason: str, lr_factor: float) -> dict[str, Any]:
-    """What is remembered of a rollback: nothing that a clock decides, so that a repetition is the same."""
-    return {
-        "from_kimg": progress.images / 1000,
-        "to": target.name,
-        "reason": reason,
-        "stream": progress.stream + 1,
-        "lr_factor": lr_factor,
-    }
+def restore_earlier(target: Path, step: TrainingState, progress: Progress, reason: str, lr_factor: float) -> None:
+    """Restore networks and progress from a checkpoint; the time spent and the record of rollbacks go on."""
+    kimg, stream = progress.images / 1000, progress.stream + 1
+    record = Rollback(from_kimg=kimg, to=target.name, reason=reason, stream=stream, lr_factor=lr_factor)
+    saved = replace(
+        load_checkpoint(target, step),
+        rollbacks=[*progress.rollbacks, record],
+        seconds=progress.seconds,
+        evaluation_seconds=progress.evaluation_seconds,
+    )
+    progress.restore(saved)
 
 
 def commit_rollback(run: Path, target: Path, progress: Progress) -> None:

@@ -1,16 +1,17 @@
-"""The guards of a run folder: one process group at a time, and what may change when a run is resumed."""
+"""Guard a run folder: one process group at a time, and a configuration that may change in parts only."""
 
 import fcntl
 import json
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from hamgan.config import Config, check_keys
 from hamgan.config.reading import flat_config, load_stored_config
+from hamgan.distributed.group import from_main, rank
 from hamgan.errors import ConfigError
 from hamgan.machine import describe_machine, package_versions
 
@@ -28,14 +29,14 @@ RESUMABLE: tuple[str, ...] = (
 )
 LOCK = ".lock"
 
-Differences = dict[str, tuple[Any, Any]]
+Differences = dict[str, tuple[object, object]]
 """Key -> the value in the folder and the one now."""
 
 
 def check_same_run(folder: Path, config: Config, override: Sequence[str] = ()) -> Differences:
     """Raise ConfigError, with a table of the differences, when the folder holds something other than this run.
 
-    ``override`` names keys (or sections, such as ``train``) that may differ all the same; returns those that do.
+    ``override`` names keys (or sections, such as ``train``) that may differ all the same; return those that do.
     """
     check_keys(list(override), "--override-resume")
     stored_path = folder / "config.yaml"
@@ -64,7 +65,7 @@ def check_same_run(folder: Path, config: Config, override: Sequence[str] = ()) -
 
 
 def difference_table(differences: Differences) -> str:
-    """A line a key: its name, the value in the folder, the value now."""
+    """Return a line a key: its name, the value in the folder, the value now."""
     lines = [("key", "in the folder", "now")]
     lines += [(key, json.dumps(stored), json.dumps(new)) for key, (stored, new) in differences.items()]
     widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
@@ -73,28 +74,40 @@ def difference_table(differences: Differences) -> str:
 
 def record_overrides(folder: Path, differences: Differences, images: int) -> None:
     """Append to RUN/overrides.jsonl from where on the run has had other values."""
-    with (folder / "overrides.jsonl").open("a") as file:
-        for key, (stored, new) in differences.items():
-            row = {"kimg": images / 1000, "key": key, "before": stored, "after": new}
-            file.write(json.dumps(row | {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}) + "\n")
+    for key, (stored, new) in differences.items():
+        row = {"kimg": images / 1000, "key": key, "before": stored, "after": new}
+        _append_row(folder / "overrides.jsonl", row | {"time": _now()})
 
 
 def record_environment(folder: Path, images: int, processes: int) -> None:
     """Append to RUN/environment.jsonl from where on the run has been trained on which machine with which versions."""
-    row = {"kimg": images / 1000, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "processes": processes}
-    with (folder / "environment.jsonl").open("a") as file:
-        file.write(json.dumps(row | describe_machine() | {"packages": package_versions()}) + "\n")
+    row = {"kimg": images / 1000, "time": _now(), "processes": processes} | describe_machine()
+    _append_row(folder / "environment.jsonl", row | {"packages": package_versions()})
+
+
+def _append_row(path: Path, row: Mapping[str, object]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 class FolderLock:
-    """Holds RUN/.lock from `acquire` until `release` or the end of the process, however it ends."""
+    """Hold RUN/.lock in the main process from `acquire` until `release` or its end, however it ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file: TextIO | None = None
 
-    def acquire(self) -> ConfigError | OSError | None:
-        """Returns the error, for all processes to raise, when another one holds the folder or it cannot be written."""
+    def acquire(self) -> None:
+        """Hold the folder; all processes raise when another run holds it (ConfigError) or it cannot be written."""
+        problem = from_main(self._try_to_acquire() if rank() == 0 else None)
+        if problem is not None:
+            raise problem
+
+    def _try_to_acquire(self) -> ConfigError | OSError | None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / LOCK).open("a+")

@@ -1,23 +1,21 @@
-"""What a configuration becomes at the start of a run: an Accelerator, batches, classes, intervals, rates."""
+"""Turn a configuration into what a run starts from: an Accelerator, batches, classes, intervals, rates."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from hamgan.checkpoint import Progress
 from hamgan.config import Config, TrainConfig
 from hamgan.data import ImageSource, class_histogram
 from hamgan.data.histogram import histogram_lines
+from hamgan.distributed.group import world_size
 from hamgan.errors import ConfigError
 from hamgan.networks import count_parameters
-from hamgan.training.noise import Noise
 from hamgan.training.step import GanStep
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """The Accelerator of a configuration: precision, trackers, and DDP without buffer broadcasts."""
+    """Make the Accelerator of a configuration: precision, trackers, and DDP without buffer broadcasts."""
     precision = config.train.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16() else "fp32"
@@ -38,17 +36,17 @@ def make_accelerator(config: Config) -> Accelerator:
 
 
 def has_fast_bf16() -> bool:
-    """Whether bf16 pays: on GPUs that have it and on CPUs with matrix units for it.
+    """Return whether bf16 pays: on GPUs that have it and on CPUs with matrix units for it.
 
     On such a CPU (Intel, AMX) the demo trains 1.55 times as fast as in fp32 (two threads); without AMX, bf16 is slower.
     """
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return not torch.accelerator.is_available() and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def micro_batch(config: Config, processes: int) -> int:
-    """Images per backward pass over all processes; ConfigError unless everything divides."""
+    """Return the images per backward pass over all processes; ConfigError unless everything divides."""
     train, parts = config.train, config.train.accumulation * processes
     where = f"{processes} process(es) x {train.accumulation} accumulation step(s)"
     if train.batch_size % parts:
@@ -66,7 +64,7 @@ def micro_batch(config: Config, processes: int) -> int:
 
 
 def with_classes(config: Config, source: ImageSource) -> Config:
-    """The configuration with the number of classes of its data; ConfigError when it names another number."""
+    """Return the configuration with the number of classes of its data; ConfigError when it names another number."""
     count = len(source.class_names)
     if config.data.num_classes not in (None, count):
         raise ConfigError(f"data.num_classes is {config.data.num_classes}, but {source.name} has {count} classes")
@@ -74,36 +72,32 @@ def with_classes(config: Config, source: ImageSource) -> Config:
 
 
 def learning_rate_factor(train: TrainConfig, images: int) -> float:
-    """What the learning rates are multiplied by after so many images."""
+    """Return what the learning rates are multiplied by after a number of images."""
     return 1.0 if train.lr_schedule == "constant" else max(0.0, 1.0 - images / (train.total_kimg * 1000))
 
 
 def crosses(before: int, after: int, kimg: float) -> bool:
-    """Whether a multiple of an interval lies between two counts of images, the second included; never for 0."""
+    """Return whether a multiple of an interval lies between two counts of images, the second included; never for 0."""
     images = round(kimg * 1000)
     return images > 0 and after // images != before // images
 
 
-def describe_run(config: Config, source: ImageSource, step: GanStep, noise: Noise) -> list[str]:
-    """Run folder, data with its classes, networks, how the batch is made up, device and precision."""
-    train, histogram = config.train, class_histogram(source)
+def describe_run(config: Config, source: ImageSource, step: GanStep) -> list[str]:
+    """Return lines on run folder, data with its classes, networks, make-up of the batch, device and precision."""
+    train, histogram, processes = config.train, class_histogram(source), world_size()
     evaluation = [_describe_evaluation(config)] if config.eval.every_kimg > 0 else []
     precision = step.accelerator.mixed_precision.replace("no", "fp32")
     return [
         f"run       {config.folder}",
         f"data      {source.name}/{source.split}: {len(source):,} images at {config.resolution} px, "
         f"{len(histogram):,} classes",
-        *_labelled("classes", histogram_lines(source.class_names, histogram)),
+        "classes   " + f"\n{'':10}".join(histogram_lines(source.class_names, histogram)),
         f"networks  G {count_parameters(step.generator):,} and D {count_parameters(step.discriminator):,} parameters",
-        f"batch     {train.batch_size} images = {noise.processes} process(es) x {train.accumulation} accumulation x "
-        f"{noise.local_batch}",
+        f"batch     {train.batch_size} images = {processes} process(es) x {train.accumulation} accumulation x "
+        f"{train.batch_size // train.accumulation // processes}",
         f"device    {step.accelerator.device}, {precision}, TF32 {'on' if train.tf32 else 'off'}",
         *evaluation,
     ]
-
-
-def _labelled(label: str, lines: list[str]) -> list[str]:
-    return [f"{label if position == 0 else '':<10}{line}" for position, line in enumerate(lines)]
 
 
 def _describe_evaluation(config: Config) -> str:
@@ -114,12 +108,3 @@ def _describe_evaluation(config: Config) -> str:
         f"evaluate  {settings.num_samples:,} samples every {settings.every_kimg:g} kimg: "
         f"{evaluation_share(config):.1%} of the run's FLOPs (counted, not timed)"
     )
-
-
-def evaluation_metrics(row: dict[str, Any], seconds: float, progress: Progress) -> dict[str, float]:
-    """The numbers of an evaluation for a row of metrics.jsonl, with what it cost."""
-    kept = {name: value for name, value in row.items() if isinstance(value, float) and name not in _NOT_NUMBERS}
-    return kept | {"evaluation_seconds": seconds, "evaluation_share": progress.evaluation_share}
-
-
-_NOT_NUMBERS = ("kimg", "truncation", "seconds", "images_per_second")

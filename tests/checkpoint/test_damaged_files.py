@@ -3,6 +3,7 @@
 Configurations and generator files are damaged in test_config.py and test_checkpoint.py.
 """
 
+import functools
 import io
 import json
 import os
@@ -188,7 +189,7 @@ def test_stores(store: Path, name: str, data: st.DataObject) -> None:
 
 def arrays(suffix: str) -> bytes:
     """A small file of named arrays."""
-    values = {"mu": np.zeros(3), "sigma": np.eye(3), "arr_0": np.zeros((2, 4, 4, 3), np.uint8)}
+    values: dict[str, Any] = {"mu": np.zeros(3), "sigma": np.eye(3), "arr_0": np.zeros((2, 4, 4, 3), np.uint8)}
     values |= {"blocks.0.0.conv1.weight": np.ones((2, 2))}
     file = io.BytesIO()
     if suffix == ".npz":
@@ -207,9 +208,10 @@ def test_weights_references_and_images_of_others(
     path = tmp_path_factory.mktemp("arrays") / f"file{suffix}"
     original = arrays(suffix)
     content = data.draw(damage(original)).of(original)
-    readers = {".npz": [read_weights, convert_file, load_reference, ArrayImages], ".pth": [read_weights, convert_file]}
-    for reader in readers[suffix]:
-        read_or_refuse(path, content, lambda reader=reader: reader(path))  # type: ignore[misc]
+    readers: list[Callable[[Path], Any]] = [read_weights, convert_file]
+    readers += [load_reference, ArrayImages] if suffix == ".npz" else []
+    for reader in readers:
+        read_or_refuse(path, content, functools.partial(reader, path))
 
 
 @QUICK

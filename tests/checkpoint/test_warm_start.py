@@ -63,7 +63,8 @@ def hamgan_networks(classes: int = 5) -> dict[str, nn.Module]:
 def sample(generator: nn.Module, labels: list[int]) -> Tensor:
     z = torch.randn(len(labels), 20, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        return generator.eval()(z, torch.tensor(labels))
+        images: Tensor = generator.eval()(z, torch.tensor(labels))
+    return images
 
 
 def test_a_hamburger_in_the_place_of_attention_starts_as_the_source_without_it(source: Path) -> None:

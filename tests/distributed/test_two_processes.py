@@ -53,18 +53,19 @@ def test_two_processes_equal_one(launched: Path, tmp_path: Path, case: str) -> N
     for ours, theirs in zip(rows(alone), rows(together), strict=True):
         for name in ("d_loss", "g_loss", "logits_real", "logits_fake", "d_gradient_norm", "g_gradient_norm"):
             assert theirs[name] == pytest.approx(ours[name], rel=1e-4), (ours["kimg"], name)
-    ours, theirs = last_state(alone), last_state(together)
-    assert ours.keys() == theirs.keys()
-    for name in (name for name in ours if name.startswith(NETWORKS)):
+    states = last_state(alone), last_state(together)
+    assert states[0].keys() == states[1].keys()
+    for name in (name for name in states[0] if name.startswith(NETWORKS)):
+        first, second = states[0][name], states[1][name]
         if case == "default" and without_influence(name):
             steps = 5 * 1e-4
-            assert (ours[name] - theirs[name]).abs().max() < 2 * steps, name
+            assert (first - second).abs().max() < 2 * steps, name
         else:
-            assert distance(ours[name], theirs[name]) < (1e-3 if case == "default" else 1e-4), name
+            assert distance(first, second) < (1e-3 if case == "default" else 1e-4), name
     for network in NETWORKS:
-        names = [name for name in ours if name.startswith(network) and not without_influence(name)]
-        whole = [torch.cat([state[name].flatten().double() for name in names]) for state in (ours, theirs)]
-        assert distance(*whole) < 1e-5, network
+        names = [name for name in states[0] if name.startswith(network) and not without_influence(name)]
+        whole = [torch.cat([state[name].flatten().double() for name in names]) for state in states]
+        assert distance(whole[0], whole[1]) < 1e-5, network
 
 
 @pytest.mark.slow

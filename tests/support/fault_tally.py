@@ -44,7 +44,7 @@ class Tally:
 
     def table(self) -> str:
         """A line a fault, in Markdown."""
-        lines = [("fault", ONE, BOTH, ONE_OF_TWO, "images made again at most")]
+        lines: list[tuple[str, ...]] = [("fault", ONE, BOTH, ONE_OF_TWO, "images made again at most")]
         for name, met in self.times.items():
             again = str(self.again[name]) if name in self.again else "-"
             lines.append((name, *(str(met.get(who, "-")) for who in (ONE, BOTH, ONE_OF_TWO)), again))

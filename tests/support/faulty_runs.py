@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -26,9 +26,12 @@ from support.small_runs import small_config
 
 from hamgan import cli as command_line
 from hamgan import evaluation
-from hamgan.checkpoint import Snapshot
+from hamgan.checkpoint.state import Snapshot
+from hamgan.errors import FAILURE
 from hamgan.evaluation import report
 from hamgan.training import loop as training
+from hamgan.training.preview import Preview
+from hamgan.training.step import GanStep
 
 PRELOADED = (evaluation, report)  # a life begins where Python has imported all that it needs
 ALL = -1
@@ -64,13 +67,13 @@ class Life:
 
 
 MOMENTS: dict[str, tuple[Any, str]] = {
-    "step": (training.GanStep, "discriminator_step"),
-    "between": (training.GanStep, "generator_step"),
+    "step": (GanStep, "discriminator_step"),
+    "between": (GanStep, "generator_step"),
     "checkpoint": (Snapshot, "write"),
     "data": (training, "open_source"),
     "resume": (training, "load_checkpoint"),
-    "sheet": (training.Observer, "sheet"),
-    "evaluation": (training.Observer, "evaluate"),
+    "sheet": (Preview, "draw_sheet"),
+    "evaluation": (Preview, "evaluate"),
     "rollback": (training, "commit_rollback"),
 }
 WORDS = {
@@ -98,13 +101,13 @@ def _report_moments(tell: Callable[[str, int], None]) -> None:
 
     for name, (owner, attribute) in MOMENTS.items():
         setattr(owner, attribute, announced(name, getattr(owner, attribute)))
-    update = training.GanStep.update_average
+    update = GanStep.update_average
 
-    def update_and_tell(step: training.GanStep, images: int) -> None:
-        update(step, images)
-        tell("images", images)
+    def update_and_tell(self: GanStep, images_seen: int) -> None:
+        update(self, images_seen)
+        tell("images", images_seen)
 
-    training.GanStep.update_average = update_and_tell  # type: ignore[method-assign]
+    GanStep.update_average = update_and_tell  # type: ignore[method-assign]
 
 
 def _die_at_file(folder: Path, nth: int) -> None:
@@ -129,7 +132,7 @@ def live(folder: Path, overrides: list[str], rank: int, world: dict[str, str], k
         os.dup2(log, stream)
     os.environ |= world
     lock = threading.Lock()  # checkpoints are written in a thread
-    fails = itertools.repeat(False)
+    fails: Iterator[bool] = itertools.repeat(False)
     if kill.number == RAISE and kill.rank == rank:
         fails = itertools.chain(itertools.repeat(False, kill.nth - 1), [True], itertools.repeat(False))
 
@@ -168,7 +171,7 @@ def _world(rank: int, processes: int, port: int) -> dict[str, str]:
 
 
 def start_life(
-    folder: Path, overrides: list[str], processes: int, kill: Kill, strike: Callable[[Any], None] | None = None
+    folder: Path, overrides: list[str], processes: int, kill: Kill, strike: Callable[[Any], object] | None = None
 ) -> Life:
     """Start a run and watch it to the end of its last process; ``strike`` is called in place of a killing."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,7 +198,9 @@ def start_life(
     return life
 
 
-def _watch(life: Life, started: list[Any], pipes: list[Connection], kill: Kill, strike: Callable[[Any], None]) -> None:
+def _watch(
+    life: Life, started: list[Any], pipes: list[Connection], kill: Kill, strike: Callable[[Any], object]
+) -> None:
     seen, at, died, struck = 0, float("inf"), float("inf"), float("inf")
     victims = started if kill.rank == ALL else [started[kill.rank]]
     waiting = dict(zip(pipes, range(len(pipes)), strict=True))
@@ -204,13 +209,13 @@ def _watch(life: Life, started: list[Any], pipes: list[Connection], kill: Kill, 
         ready = wait([*waiting, *sentinels], timeout=max(0.0, min(at - time.monotonic(), 0.2)))
         for pipe in [pipe for pipe in waiting if pipe in ready]:
             with contextlib.suppress(EOFError):
-                name, images = pipe.recv()  # type: ignore[attr-defined]
-                if waiting[pipe] == max(kill.rank, 0) and name == kill.moment:  # type: ignore[index]
+                name, images = pipe.recv()
+                if waiting[pipe] == max(kill.rank, 0) and name == kill.moment:
                     seen += 1
                     at = time.monotonic() + kill.delay if seen == kill.nth else at
-                _take_in(life, waiting[pipe], name, images)  # type: ignore[index]
+                _take_in(life, waiting[pipe], name, images)
                 continue
-            del waiting[pipe]  # type: ignore[arg-type]
+            del waiting[pipe]
         if time.monotonic() >= at:
             at, struck = float("inf"), time.monotonic()
             for process in victims:
@@ -287,4 +292,4 @@ def _check_survivors(life: Life, kill: Kill, processes: int) -> None:
     """Those that were not killed have ended by themselves, once training had begun."""
     if life.began is not None and kill.rank != ALL:
         others = [life.codes[rank] for rank in range(processes) if rank != kill.rank]
-        assert others in ([], [command_line.FAILURE]), f"{kill}: {life}"
+        assert others in ([], [FAILURE]), f"{kill}: {life}"

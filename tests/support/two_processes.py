@@ -3,16 +3,20 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
+import torch.distributed as dist
 from accelerate import Accelerator
+from torch.multiprocessing.spawn import spawn
 
+from hamgan.distributed.failure_watch import FailureWatch
 from hamgan.distributed.group import Processes, from_main, mean_over_processes_, rank, start_processes, world_size
 from hamgan.distributed.stop_signals import StopSignals
+from hamgan.errors import Stopped
 
 ROWS = torch.arange(10).reshape(5, 2)
 
@@ -24,7 +28,7 @@ def in_two_processes(work: Callable[[], Any]) -> Callable[[Path], list[Any]]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        mp.spawn(_join, (work, port, folder), nprocs=2)  # type: ignore[no-untyped-call]
+        spawn(_join, (work, port, folder), nprocs=2)
         return [torch.load(folder / f"{index}.pt", weights_only=False) for index in range(2)]
 
     return start
@@ -34,6 +38,9 @@ def _join(index: int, work: Callable[[], Any], port: int, folder: Path) -> None:
     world = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in world.items()})
     torch.save(work(), folder / f"{index}.pt")
+    if dist.is_initialized():
+        dist.barrier()  # the first process keeps the store of the others
+        dist.destroy_process_group()
 
 
 def group_answers() -> dict[str, object]:
@@ -64,3 +71,27 @@ def signalled_steps() -> list[tuple[bool, bool]]:
                 signal.raise_signal(signal.SIGUSR1)
             heard.append(signals.poll(write_failed=step == 2 and rank() == 0))
     return heard
+
+
+def failure_messages() -> dict[str, str]:
+    """Return what a failure of both processes says, the second process's being the first."""
+    accelerator, found = Accelerator(cpu=True), {}
+    # Errors that all raise together come first: no message is left in the store by them.
+    for name, error in (("raised by all", Stopped("asked to")), ("plain", RuntimeError("out of luck"))):
+        try:
+            with FailureWatch(accelerator):
+                if rank() == 0 and name == "plain":
+                    time.sleep(1.0)
+                raise error
+        except Exception as caught:
+            found[name] = f"{type(caught).__name__}: {caught}"
+    return found
+
+
+def failing_process() -> None:
+    """Report a failure from the second process, which lives on, while the first one waits."""
+    with FailureWatch(Accelerator(cpu=True)) as watch:
+        if rank() == 1:
+            watch._done.set()
+            watch._report("process 1: RuntimeError: out of luck")
+        time.sleep(60)

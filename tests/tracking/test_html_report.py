@@ -1,4 +1,4 @@
-"""scripts/report.py: one file with everything about a run, opened in a real browser."""
+"""hamgan report: one file with everything about a run, opened in a real browser."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def page_in_a_browser(path: Path, script: str = "") -> str:
 
 
 def test_a_report_holds_figures_plots_sheets_and_configuration(run: Path, tmp_path: Path) -> None:
-    done = python(ROOT / "scripts/report.py", run, "--out", tmp_path / "new/report.html")
+    done = python(ROOT / "scripts/report.py", run, "--output", tmp_path / "new/report.html")
     assert (done.returncode, done.stderr) == (0, "")
     page = (tmp_path / "new/report.html").read_text()
     (evaluation,) = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]

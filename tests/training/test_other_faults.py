@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from support.fault_tally import BOTH, ONE_OF_TWO, Tally
 from support.faulty_runs import RAISE, SECONDS_TO_NOTICE, Kill, Life, start_life
 from support.photo_crops import crop_photographs, save_by_class, save_store
-from support.small_runs import assert_same_state, forget_accelerator, last_state, rows, small_config
+from support.small_runs import assert_same_state, last_state, rows
 
 from hamgan.checkpoint import list_checkpoints
-from hamgan.cli import BAD_USAGE, FAILURE, STOPPED
-from hamgan.tracking.trackers import QUEUE_LENGTH, Tracker
-from hamgan.training.setup import make_accelerator
+from hamgan.errors import BAD_USAGE, FAILURE, STOPPED
 
 SHORT = ["train.total_kimg=0.08", "checkpoint.every_kimg=0.016", "log.every_kimg=0.04", "data.prefetch=1"]
 
@@ -105,7 +102,7 @@ def test_pictures_that_go_stop_the_run_with_a_sentence_and_it_resumes_when_they_
 ) -> None:
     options = [*SHORT, "train.total_kimg=0.12", f"data.source={folder}"]
     run, away = tmp_path / "run", folder.with_name("away")
-    life = start_life(run, options, 1, Kill("images", 4), lambda process: folder.rename(away) and None)
+    life = start_life(run, options, 1, Kill("images", 4), lambda process: folder.rename(away))
     assert life.codes == [BAD_USAGE]
     assert "Traceback" not in log(run)
     assert "failed, next attempt in 1 s: no picture of class" in log(run)
@@ -124,7 +121,7 @@ def test_a_picture_that_turns_unreadable_is_named_and_the_run_goes_on(folder: Pa
         [*SHORT, f"data.source={folder}"],
         1,
         Kill("images", 1),
-        lambda process: broken.write_bytes(b"not a picture") and None,
+        lambda process: broken.write_bytes(b"not a picture"),
     )
     assert life.codes == [0]
     assert "coffee/001.png is not a picture in a known format; the next picture of its class stands in" in log(
@@ -241,25 +238,3 @@ def test_a_run_goes_on_with_another_number_of_processes(untouched: tuple[Path, l
     for ours, theirs in zip(rows(expected), rows(tmp_path / "run"), strict=True):
         for name in ("d_loss", "g_loss", "logits_real", "logits_fake"):
             assert theirs[name] == pytest.approx(ours[name], rel=1e-4), (ours["kimg"], name)
-
-
-@pytest.mark.fault("a tracker that hangs")
-def test_a_slow_tracker_holds_nothing_up(tmp_path: Path) -> None:
-    """It takes one row and then no more: the run writes on, is warned once, and leaves it behind."""
-    config = small_config(tmp_path, "log.tracker=tensorboard")
-    config.folder.mkdir()
-    forget_accelerator()
-    accelerator, warnings, hang = make_accelerator(config), list[str](), threading.Event()
-    accelerator.log = lambda *values, **options: hang.wait()
-    tracker = Tracker(accelerator, config, config.folder, warnings.append)
-    started = time.monotonic()
-    for images in range(QUEUE_LENGTH + 50):
-        tracker.row({"d_loss": 0.5}, images)
-    tracker.sheet(Image.new("RGB", (4, 4)), 1)
-    assert time.monotonic() - started < 5
-    tracker.close(seconds=0.2)
-    hang.set()
-    forget_accelerator()
-    assert len(warnings) == 2
-    assert "tensorboard is too slow; rows it has no room for are in metrics.jsonl only" in warnings[0]
-    assert "tensorboard did not finish within 0.2 s and is left behind" in warnings[1]

@@ -4,14 +4,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from hamgan.errors import refuse_renamed
+
 
 def main(arguments: Sequence[str], prog: str = "hamgan report") -> None:
     """Write the report that the arguments ask for."""
+    refuse_renamed(arguments, {"--out": "--output"})
     parser = argparse.ArgumentParser(prog=prog, description="Write what a run has done as one HTML file.")
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--out", type=Path, help="file to write (default: RUN/report.html, replaced if there is one)")
+    parser.add_argument("--output", type=Path, help="file to write or replace (default: RUN/report.html)")
     parser.add_argument("--preset", type=Path, help="configuration to compare with (default: the default values)")
     options = parser.parse_args(arguments)
     from hamgan.tracking.html.report import write_report
 
-    print(f"wrote {write_report(options.run, options.out, options.preset)}")
+    print(f"wrote {write_report(options.run, options.output, options.preset)}")

@@ -1,4 +1,4 @@
-"""The panels of a run as pictures for a page."""
+"""Draw the panels of a run for a page."""
 
 import io
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ Line = tuple[list[float], list[float]]
 
 
 def lines_of(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Line]]:
-    """Panel -> number -> (kimg, values) of all rows of metrics.jsonl, panels and numbers in a fixed order."""
+    """Return panel -> number -> (kimg, values) of all rows of metrics.jsonl, panels and numbers in a fixed order."""
     found: dict[str, dict[str, Line]] = {title: {} for title in PANELS}
     for row in rows:
         for name, value in row.items():
@@ -26,7 +26,7 @@ def lines_of(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Line]]:
 
 
 def thinned(line: Line) -> Line:
-    """At most `MOST_POINTS` points: means over stretches of equal length."""
+    """Return at most `MOST_POINTS` points: means over stretches of equal length."""
     step = -(-len(line[0]) // MOST_POINTS)
     kimg, values = (
         [sum(part[start : start + step]) / len(part[start : start + step]) for start in range(0, len(part), step)]
@@ -36,7 +36,7 @@ def thinned(line: Line) -> Line:
 
 
 def draw_panel(title: str, lines: dict[str, Line], marks: Sequence[float] = ()) -> str:
-    """One panel as an SVG element; ``marks`` (kimg) are dashed lines: where a run went back."""
+    """Return one panel as an SVG element; ``marks`` (kimg) are dashed lines: where a run went back."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""A training run as one HTML file that opens without a network: plots, sheets over time, figures, configuration."""
+"""Write a training run as one HTML file that opens without a network: plots, sheets, figures, configuration."""
 
 import base64
 import contextlib
@@ -62,7 +62,7 @@ def _contents(run: Path, config: Config) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSONL file, none where there is no file; a last line that is still being written is left out."""
+    """Read the rows of a JSONL file, none where there is no file; leave out a last line that is still being written."""
     if not path.is_file():
         return []
     try:
@@ -92,7 +92,7 @@ def _summary(run: Path, config: Config, metrics: Sequence[dict[str, Any]]) -> di
 
 
 def _evaluations(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Numbers as lines, protocol, position and FID of every evaluation that says where in the run it stands."""
+    """Return numbers as lines, protocol, position and FID of every evaluation that says where in the run it stands."""
     found = []
     for row in rows:
         if not isinstance(row.get("kimg"), (int, float)):
@@ -105,18 +105,17 @@ def _evaluations(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _sheets(folder: Path) -> list[dict[str, str]]:
-    """Sample sheets as data URLs, with where in the run they stand."""
+    """Return sample sheets as data URLs, with where in the run they stand."""
     paths = sorted(folder.glob("*.png"))
     if len(paths) > MOST_SHEETS:
         paths = [paths[round(index * (len(paths) - 1) / (MOST_SHEETS - 1))] for index in range(MOST_SHEETS)]
-    return [{"kimg": f"{float(path.stem):g}", "url": _data_url(path)} for path in paths]
+    data = [base64.b64encode(path.read_bytes()).decode() for path in paths]
+    urls = [f"data:image/png;base64,{text}" for text in data]
+    return [{"kimg": f"{float(path.stem):g}", "url": url} for path, url in zip(paths, urls, strict=True)]
 
 
-def _data_url(picture: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
-
-
-def _differences(config: Config, preset: Config) -> list[tuple[str, Any, Any]]:
+def _differences(config: Config, preset: Config) -> list[tuple[str, object, object]]:
+    """Return key, value of the preset and value of the run, where they differ."""
     ours, theirs = flat_config(config), flat_config(preset)
-    skipped = ("name", "run_dir")
-    return [(key, theirs[key], ours[key]) for key in ours if ours[key] != theirs[key] and key not in skipped]
+    keys = [key for key in ours if ours[key] != theirs[key] and key not in ("name", "run_dir")]
+    return [(key, theirs[key], ours[key]) for key in keys]

@@ -1,0 +1,59 @@
+"""What a configuration becomes: batches that divide, classes, intervals, learning rates, precision."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from support.small_runs import forget_accelerator, run_small, small_config
+
+from hamgan.errors import ConfigError
+from hamgan.training.setup import crosses, make_accelerator, micro_batch
+
+
+@pytest.fixture(autouse=True)
+def _new_accelerator() -> Iterator[None]:
+    forget_accelerator()
+    yield
+    forget_accelerator()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processes", "message"),
+    [
+        (["train.batch_size=8"], 3, r"batch_size 8 does not divide by 3 process\(es\) x 1 .*; take 6 or 9"),
+        (["train.batch_size=8", "train.accumulation=2"], 8, r"by 8 process\(es\) x 2 .*; take 16 or 16"),
+        (["train.batch_size=6", "train.mode_seeking=1"], 2, r"pairs.*batch_size 6 gives 3 images.* take 4 or 8"),
+    ],
+)
+def test_a_batch_that_does_not_divide_names_those_that_do(
+    tmp_path: Path, overrides: list[str], processes: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        micro_batch(small_config(tmp_path, *overrides), processes)
+
+
+def test_another_number_of_classes_than_the_data_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="num_classes is 9, but photos has 12 classes"):
+        run_small(tmp_path, "data.num_classes=9")
+    assert not (tmp_path / "run").exists()
+
+
+def test_intervals_are_passed_once_per_multiple_whatever_the_rounding() -> None:
+    for kimg in (0.007, 0.057, 0.1, 1.005, 2.01):
+        images = round(kimg * 1000)
+        passed = [after for after in range(1, 3 * images + 1) if crosses(after - 1, after, kimg)]
+        assert passed == [images, 2 * images, 3 * images]
+    assert crosses(990, 1100, 0.5)
+    assert not crosses(0, 10**9, 0)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="with an accelerator its own bf16 decides")
+@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16"), (False, "no")])
+def test_auto_takes_bf16_where_the_cpu_has_matrix_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amx: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": amx})
+    assert make_accelerator(small_config(tmp_path, "train.precision=auto")).mixed_precision == expected
+    forget_accelerator()
+    assert make_accelerator(small_config(tmp_path, "train.precision=fp32")).mixed_precision == "no"
