@@ -16,7 +16,7 @@ PROGRAM = """
 import json, sys
 import torch
 from accelerate import PartialState
-from hamgan.config import ConfigError
+from hamgan.errors import ConfigError
 from hamgan.evaluation import evaluate
 
 torch.set_num_threads(1)
