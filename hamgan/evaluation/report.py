@@ -1,4 +1,4 @@
-"""Numbers for people: the screen, results.jsonl, tables, curves and sheets."""
+"""Show rows of numbers to people: on the screen, in results.jsonl, as tables."""
 
 import csv
 import json
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+Row = dict[str, Any]
+"""Plain values of an evaluation: the numbers by name, then the protocol behind them."""
 NAMES = {
     "fid": "FID",
     "fid_inf": "FID at infinitely many samples",
@@ -27,19 +29,19 @@ EXTREMES = {
     "most_confused_classes": "taken for another class",
 }
 TABLES = ("class_table", "class_confusions")
-"""What is too long for a row: files of their own, on request."""
+"""Entries that are too long for results.jsonl: they get files of their own, on request."""
 
 
 class Number(NamedTuple):
-    """A measured number: its key in a row, its title (with its extractor where that is not the usual one)."""
+    """Hold a measured number: its key in a row, its title (with its extractor where that is not the usual one)."""
 
     key: str
     title: str
     value: float
     spread: float | None
-    """Over subsets or splits."""
+    """Standard deviation over subsets or splits."""
     seeds_spread: float | None
-    """Over the seeds of repeated evaluations."""
+    """Standard deviation over the seeds of repeated evaluations."""
     seeds: int
 
     def __str__(self) -> str:
@@ -47,8 +49,8 @@ class Number(NamedTuple):
         return text + (f" (± {self.seeds_spread:.2g} over {self.seeds} seeds)" if self.seeds_spread is not None else "")
 
 
-def numbers_of(row: dict[str, Any]) -> list[Number]:
-    """The measured numbers of a row, in its order."""
+def numbers_of(row: Row) -> list[Number]:
+    """Return the measured numbers of a row, in its order."""
     numbers = []
     for key, value in row.items():
         name, suffix = _split_key(key)
@@ -60,13 +62,13 @@ def numbers_of(row: dict[str, Any]) -> list[Number]:
     return numbers
 
 
-def describe_numbers(row: dict[str, Any]) -> list[str]:
-    """One line per number of a row, with its spread."""
+def describe_numbers(row: Row) -> list[str]:
+    """Return one line per number of a row, with its spread."""
     return [f"{number.title}: {number}" for number in numbers_of(row)]
 
 
 def _split_key(key: str) -> tuple[str | None, str]:
-    """`fid_efficientnet_lite0` to (`fid`, `_efficientnet_lite0`); (None, "") for a key that is no number."""
+    """Split ``fid_efficientnet_lite0`` into ``fid`` and the rest; (None, "") for a key that is no number."""
     for name in sorted(NAMES, key=len, reverse=True):
         suffix = key[len(name) :]
         if key.startswith(name) and (not suffix or suffix.startswith(("_efficientnet", "_inception"))):
@@ -74,7 +76,7 @@ def _split_key(key: str) -> tuple[str | None, str]:
     return None, ""
 
 
-def print_row(row: dict[str, Any]) -> None:
+def print_row(row: Row) -> None:
     """Print the numbers, the protocol that belongs to them, and the warnings."""
     for line in describe_numbers(row):
         print(line)
@@ -88,7 +90,7 @@ def print_row(row: dict[str, Any]) -> None:
         print(f"warning: {warning}")
 
 
-def append_row(row: dict[str, Any], file: str | Path) -> Path:
+def append_row(row: Row, file: str | Path) -> Path:
     """Append a row to a JSON-lines file, without its tables."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -97,8 +99,8 @@ def append_row(row: dict[str, Any], file: str | Path) -> Path:
     return file
 
 
-def save_table(rows: Sequence[dict[str, Any]], file: str | Path) -> Path:
-    """Rows with the same keys as CSV."""
+def save_table(rows: Sequence[Row], file: str | Path) -> Path:
+    """Write rows with the same keys as CSV."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="") as stream:

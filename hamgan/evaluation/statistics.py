@@ -1,4 +1,4 @@
-"""One pass over a set of images: what FID, IS, KID and the rest need to know of it, summed over all processes."""
+"""Pass over a set of images once and sum, over all processes, what the metrics need to know of it."""
 
 import hashlib
 import time
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,19 +17,22 @@ from tqdm import tqdm
 from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError
 from hamgan.evaluation.features.extractor import FeatureExtractor
-from hamgan.evaluation.inputs.images import GeneratedImages, Images
+from hamgan.evaluation.inputs.generated import GeneratedImages
+from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.metrics.fid import Moments
 from hamgan.evaluation.metrics.inception_score import InceptionScore
 
 
 @dataclass
 class FeatureStatistics:
-    """The features of a set of images: count, mean [D], covariance [D, D] (float64, CPU) and where they come from."""
+    """Hold what is known of the features of a set of images, and where the images come from."""
 
     count: int | None
-    """Number of images; None where a file does not say (`mu` and `sigma` alone)."""
+    """Number of images; None where a file does not say (``mu`` and ``sigma`` alone)."""
     mean: Tensor
+    """Mean feature [D], float64 on the CPU."""
     covariance: Tensor
+    """Unbiased covariance [D, D], float64 on the CPU."""
     description: dict[str, Any] = field(default_factory=dict)
     """Source, hash, resolution, extractor: plain values for a row or a file header."""
     features: Tensor | None = None
@@ -36,7 +41,43 @@ class FeatureStatistics:
     """Class indices [N]."""
     class_names: list[str] | None = None
     inception_score: tuple[float, float] | None = None
+    """Mean and standard deviation over the splits."""
     images_per_second: float | None = None
+
+    @property
+    def kept_features(self) -> Tensor:
+        """Return the features of a pass that was asked to keep them."""
+        assert self.features is not None, "the pass over the images was asked to keep its features"
+        return self.features
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Hold what an evaluation runs on and with; nothing here moves a number but the extractor."""
+
+    extractor: FeatureExtractor
+    batch_size: int = 64
+    """Images per process and forward."""
+    progress: bool = False
+    """Draw a bar."""
+    cache: Path | None = None
+    """Folder that keeps the features of named references."""
+    memory_gib: float = 8.0
+    """Memory that gathered features may take on every process."""
+
+    def measure(
+        self, images: Images, title: str, *, is_splits: int | None = None, keep_features: bool = False
+    ) -> FeatureStatistics:
+        """Call `measure` with this extractor and batch size."""
+        return measure(
+            images,
+            self.extractor,
+            batch_size=self.batch_size,
+            is_splits=is_splits,
+            keep_features=keep_features,
+            progress=self.progress,
+            title=title,
+        )
 
 
 @torch.inference_mode()
@@ -49,23 +90,24 @@ def measure(
     keep_features: bool = False,
     progress: bool = False,
     title: str = "features",
-    processes: Processes | None = None,
 ) -> FeatureStatistics:
     """Extract the features of all images; every process takes its share and all return the same statistics.
 
-    `is_splits` asks for the Inception Score as well. Raises ConfigError on every process when one of them met an image
-    that cannot be used, or features that are not finite.
+    ``is_splits`` asks for the Inception Score as well. Raises ConfigError on every process when one of them met an
+    image that cannot be used, or features that are not finite.
     """
-    processes = processes or Processes.current()
-    total, share = len(images), processes.share(len(images))
-    moments = Moments(extractor.dimension, _sum_device(extractor.device))
-    score = InceptionScore(total, is_splits, extractor.classes, moments.total.device) if is_splits else None
-    kept: list[Tensor] = []
+    processes, total = Processes.current(), len(images)
+    # Apple's GPUs have no float64.
+    device = torch.device("cpu") if extractor.device.type == "mps" else extractor.device
+    moments = Moments(extractor.dimension, device)
+    score = InceptionScore(total, is_splits, extractor.classes, device) if is_splits else None
+    kept = [torch.empty(0, extractor.dimension)]
     digest, problem, start = SetDigest(), "", time.perf_counter()
+    share = processes.share(total)
     bar = tqdm(total=len(share), desc=title, unit="img", disable=not (progress and processes.is_main), smoothing=0.1)
     try:
-        with images.watched() if isinstance(images, GeneratedImages) else nullcontext():
-            for first, batch in _batches(images, share, batch_size, digest):
+        with bar, images.refuse_nan() if isinstance(images, GeneratedImages) else nullcontext():
+            for first, batch in _read_batches(images, share, batch_size, digest):
                 features, logits = extractor(batch)
                 moments.update(features)
                 if score:
@@ -75,8 +117,8 @@ def measure(
                 bar.update(len(batch))
     except ConfigError as error:
         problem = str(error)
-    bar.close()
-    _raise_on_every_process(problem, processes)
+    if processes.any(bool(problem)):
+        raise ConfigError(problem or "another process stopped; its message says why")
     moments.reduce(processes)
     seconds = time.perf_counter() - start
     if not bool(torch.isfinite(moments.outer).all()):
@@ -84,13 +126,12 @@ def measure(
     mean, covariance = moments.mean_and_covariance()
     if score:
         score.reduce(processes)
-    rows = torch.cat(kept) if kept else torch.empty(0, extractor.dimension)
     return FeatureStatistics(
         count=total,
         mean=mean.cpu(),
         covariance=covariance.cpu(),
-        description=_describe(images, extractor, digest, processes),
-        features=processes.gather_rows(rows, total) if keep_features else None,
+        description=_describe(images, extractor, digest.hexdigest(processes)),
+        features=processes.gather_rows(torch.cat(kept), total) if keep_features else None,
         labels=images.labels,
         class_names=images.class_names,
         inception_score=score.result() if score else None,
@@ -98,55 +139,42 @@ def measure(
     )
 
 
-def _sum_device(device: torch.device) -> torch.device:
-    # Apple's GPUs have no float64.
-    return torch.device("cpu") if device.type == "mps" else device
-
-
-def _batches(images: Images, share: range, batch_size: int, digest: "SetDigest") -> Iterator[tuple[int, Tensor]]:
-    """The first index and the images of every batch; files are read by a thread while the last batch is in use."""
-    starts = list(range(share.start, share.stop, batch_size))
+def _read_batches(images: Images, share: range, batch_size: int, digest: "SetDigest") -> Iterator[tuple[int, Tensor]]:
+    """Yield the first index and the images of every batch; a thread reads files while the last batch is in use."""
+    starts = range(share.start, share.stop, batch_size)
 
     def read(first: int) -> Tensor:
         batch = images.read(range(first, min(first + batch_size, share.stop)))
-        digest.update(batch)
+        if not isinstance(images, GeneratedImages):
+            digest.update(batch)
         return batch
 
     if isinstance(images, GeneratedImages):
         # A generator shares the device with the extractor: a thread would only take turns with it.
-        for first in starts:
-            yield first, images.read(range(first, min(first + batch_size, share.stop)))
+        yield from ((first, read(first)) for first in starts)
         return
     with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read, starts[0]) if starts else None
-        for position, first in enumerate(starts):
-            assert ahead is not None
-            batch = ahead.result()
-            if position + 1 < len(starts):
-                ahead = reader.submit(read, starts[position + 1])
-            yield first, batch
+        ahead = {first: reader.submit(read, first) for first in starts[:1]}
+        for first, following in zip_longest(starts, starts[1:]):
+            if following is not None:
+                ahead[following] = reader.submit(read, following)
+            yield first, ahead.pop(first).result()
 
 
-def _raise_on_every_process(problem: str, processes: Processes) -> None:
-    if processes.any(bool(problem)):
-        raise ConfigError(problem or "another process stopped; its message says why")
-
-
-def _describe(images: Images, extractor: FeatureExtractor, digest: "SetDigest", processes: Processes) -> dict[str, Any]:
-    size = images.read([0]).shape[-2:]
-    described = images.describe()
+def _describe(images: Images, extractor: FeatureExtractor, digest: str) -> dict[str, Any]:
+    width, height = images.size
     return {
         "kind": images.kind,
-        **described,
+        **images.describe(),
         "count": len(images),
-        "hash": digest.hexdigest(processes) if images.kind != "generator" else None,
-        "resolution": int(size[0]) if size[0] == size[1] else f"{size[1]}x{size[0]}",
+        "hash": digest if images.kind != "generator" else None,
+        "resolution": width if width == height else f"{width}x{height}",
         **extractor.describe(),
     }
 
 
 class SetDigest:
-    """A hash of a set of images, whatever their order and whoever read which: sums of sha256, mod 2^256."""
+    """Hash a set of images, whatever their order and whoever read which: sums of sha256, mod 2^256."""
 
     LIMBS = 8
 
@@ -160,7 +188,7 @@ class SetDigest:
             self.value += int.from_bytes(hashlib.sha256(shape + image.tobytes()).digest())
 
     def hexdigest(self, processes: Processes) -> str:
-        """The first 16 hexadecimal digits over the images of all processes."""
+        """Return the first 16 hexadecimal digits over the images of all processes."""
         limbs = [(self.value >> (32 * i)) & 0xFFFFFFFF for i in range(self.LIMBS)]
         sums = torch.tensor(limbs, dtype=torch.int64)
         processes.sum_(sums)

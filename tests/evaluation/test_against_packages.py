@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch_fidelity
-from pytorch_fid.fid_score import calculate_frechet_distance
+from pytorch_fid.fid_score import calculate_frechet_distance  # type: ignore[import-untyped]  # ships none
 from support.evaluations import features, moments
 from support.photo_crops import crop_photographs, save_flat
 from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
@@ -14,9 +14,9 @@ from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 from benchmarks.evaluate import run
 from benchmarks.evaluators import own_extractor, save_random_inception
 from hamgan.evaluation import evaluate, measure
-from hamgan.evaluation.features.inception import file_sha256
 from hamgan.evaluation.inputs.images import FolderImages
 from hamgan.evaluation.metrics.fid import frechet_distance
+from hamgan.files import sha256 as file_sha256
 
 
 @pytest.fixture(scope="module")

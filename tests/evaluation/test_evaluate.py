@@ -24,7 +24,7 @@ from hamgan.evaluation import (
     save_reference,
 )
 from hamgan.evaluation.inputs.images import ArrayImages, FolderImages
-from hamgan.evaluation.metrics.compute import match_classes
+from hamgan.evaluation.metrics.class_accuracy import match_classes
 
 SCORE = "inception_score_efficientnet_lite0"
 
@@ -112,7 +112,7 @@ def test_npz_of_other_tools_is_a_reference(
     names: tuple[str, ...], tmp_path: Path, folders: tuple[Path, Path], extractor: FeatureExtractor
 ) -> None:
     statistics = measure(FolderImages(folders[1]), extractor)
-    values = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}
+    values: dict[str, Any] = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}
     values |= {name: np.zeros(3) for name in names[2:]}
     np.savez(tmp_path / "stats.npz", **values)
     row = evaluate(folders[0], tmp_path / "stats.npz", ("fid",), extractor=extractor, **OPTIONS)
@@ -192,7 +192,7 @@ def test_standing_statistics_change_the_images_but_not_the_generator(extractor: 
 
 
 def test_training_labels_follow_the_histogram_of_the_reference(tmp_path: Path) -> None:
-    from hamgan.evaluation.inputs.images import draw_labels
+    from hamgan.evaluation.inputs.generated import draw_labels
 
     labels = draw_labels("training", 1000, 3, 0, torch.tensor([0, 3, 1]))
     counts = torch.bincount(labels, minlength=3)
@@ -203,8 +203,8 @@ def test_training_labels_follow_the_histogram_of_the_reference(tmp_path: Path) -
 def test_photographs_tell_the_classes_of_real_crops_from_noise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extractor: FeatureExtractor
 ) -> None:
-    monkeypatch.setattr("hamgan.evaluation.metrics.compute.TRAIN_IMAGES", 45)
-    monkeypatch.setattr("hamgan.evaluation.metrics.compute.TRAIN_IMAGES_PER_CLASS", 3)
+    monkeypatch.setattr("hamgan.evaluation.evaluator.TRAIN_IMAGES", 45)
+    monkeypatch.setattr("hamgan.evaluation.evaluator.TRAIN_IMAGES_PER_CLASS", 3)
     options: dict[str, Any] = {**OPTIONS, "num_samples": 12, "reference_samples": 30, "labels": "balanced"}
     rows = [
         evaluate(small_generator(), "photos", ("fid", "class_accuracy"), cache=tmp_path, extractor=extractor, **options)
@@ -247,7 +247,7 @@ def test_array_of_floats_with_nan_is_refused(tmp_path: Path) -> None:
 def test_mixed_sizes_name_the_file_and_both_sizes(tmp_path: Path, extractor: FeatureExtractor) -> None:
     save_flat(crop_photographs(0, 1), tmp_path)
     Image.new("RGB", (40, 30)).save(tmp_path / "999.png")
-    with pytest.raises(ConfigError, match=r"999\.png is 40x30 pixels, 000\.png 32x32.*prepare_data"):
+    with pytest.raises(ConfigError, match=r"999\.png is 40x30 pixels, 000\.png 32x32.*hamgan prepare"):
         evaluate(tmp_path, None, ("is",), extractor=extractor, **OPTIONS)
 
 

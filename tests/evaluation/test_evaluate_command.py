@@ -12,7 +12,8 @@ from support.photo_crops import crop_photographs, save_by_class, save_flat
 
 from hamgan.checkpoint import save_generator
 from hamgan.errors import ConfigError
-from hamgan.evaluation.command import evaluate_parser, main, neighbours_parser, reference_parser, sweep_parser
+from hamgan.evaluation.command import main
+from hamgan.evaluation.options import evaluate_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = ["--features", "efficientnet-lite0", "--device", "cpu", "--quiet"]
@@ -85,31 +86,11 @@ def test_a_reference_file_of_another_split_is_told_and_refused_by_a_preset(
         main([*arguments, "--metrics", "fid", "--preset", "biggan"])
 
 
-def test_bf16_features_state_the_change_of_fid(
-    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    images = save_flat(crop_photographs(1, 2), tmp_path / "real")
-    arguments = ["--checkpoint", str(run_folder), "--reference", str(images), "--num-samples", "20", *COMMON]
-    arguments += ["--metrics", "fid"]
-    main(arguments)
-    main([*arguments, "--precision", "bf16"])
-    full, rounded = (json.loads(line) for line in (run_folder / "results.jsonl").read_text().splitlines()[-2:])
-    name = "fid_efficientnet_lite0"
-    assert "fid_change_of" not in full
-    # All images are fewer than the part that is measured both ways, so the change is that of the whole FID.
-    assert rounded["fid_change_of"] == pytest.approx(full[name], rel=1e-6)
-    assert rounded["fid_change_bf16"] == pytest.approx(rounded[name] - full[name], abs=1e-5 * full[name])
-    assert 0 < abs(rounded["fid_change_bf16"]) < 0.02 * full[name]
-    assert "bf16 moved the FID of 20 samples against 12 reference images by " in capsys.readouterr().out
-    main([*arguments, "--precision", "bf16", "--reference_samples", "9"])  # the check takes the same part of them
-    assert "bf16 moved the FID of 20 samples against 9 reference images by " in capsys.readouterr().out
-
-
 def test_sweep_writes_a_curve_and_a_table(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = save_flat(crop_photographs(1, 1), tmp_path / "real")
     output = tmp_path / "sweep.png"
-    sources = ["--checkpoint", str(run_folder), "--reference", str(images), "--num_samples", "6"]
-    main(["sweep", *sources, "--truncations", "1,0.5", "--is_splits", "1", "--output", str(output), *COMMON])
+    sources = ["--checkpoint", str(run_folder), "--reference", str(images), "--num-samples", "6"]
+    main(["sweep", *sources, "--truncations", "1,0.5", "--is-splits", "1", "--output", str(output), *COMMON])
     with Image.open(output) as picture:
         assert picture.width > 500
     header, *rows = output.with_suffix(".csv").read_text().splitlines()
@@ -121,7 +102,7 @@ def test_sweep_writes_a_curve_and_a_table(run_folder: Path, tmp_path: Path, caps
 def test_neighbours_show_copies_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     real, fake = crop_photographs(1, 3), crop_photographs(0, 1)
     fake[4] = real[10]
-    sources = ["--samples", str(save_flat(fake, tmp_path / "fake"))]
+    sources = ["--checkpoint", str(save_flat(fake, tmp_path / "fake"))]
     sources += ["--reference", str(save_by_class(real, tmp_path / "real"))]
     main(["neighbours", *sources, "--rows", "3", "--columns", "2", "--output", str(tmp_path / "sheet.png"), *COMMON])
     printed = capsys.readouterr().out
@@ -138,7 +119,7 @@ def test_neighbours_show_copies_first(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_class_table_and_confusions_are_written(tmp_path: Path) -> None:
     real, fake = (save_by_class(crop_photographs(seed, 2), tmp_path / str(seed)) for seed in (0, 1))
     table = tmp_path / "classes.csv"
-    sources = ["--samples", str(fake), "--reference", str(real), "--metrics", "per_class"]
+    sources = ["--checkpoint", str(fake), "--reference", str(real), "--metrics", "per_class"]
     main([*sources, "--class-table", str(table), "--confusion", str(tmp_path / "confusion.png"), *COMMON])
     assert table.read_text().splitlines()[0] == "class,samples,reference,distance,diversity,leakage,leakage_real"
     assert len(table.read_text().splitlines()) == 7
@@ -153,7 +134,7 @@ def test_class_table_and_confusions_are_written(tmp_path: Path) -> None:
         (["--chekpoint", "x"], "unknown option --chekpoint; did you mean `--checkpoint`"),
         (["refrence"], "unknown command 'refrence'.*did you mean `reference`"),
         (["--checkpoint", "absent", "--metrics", "is"], "there is nothing at absent"),
-        (["--checkpoint", ".", "--num_samples", "many"], "num_samples"),
+        (["--checkpoint", ".", "--num-samples", "many"], "argument --num-samples: invalid int value: 'many'"),
         (
             ["--checkpoint", ".", "--class-table", "x.csv"],
             "--class-table needs per_class among --metrics; they are fid",
@@ -206,14 +187,58 @@ def test_script_ends_with_code_2_and_one_line(tmp_path: Path) -> None:
 def test_command_line_is_frozen() -> None:
     """Options that scripts and notebooks rely on: additions are fine, a rename breaks somebody."""
     expected = {
-        evaluate_parser: "checkpoint samples reference metrics features num_samples seed repeats truncation labels "
-        "batch_norm ema split reference_samples is_splits kid_subsets kid_subset_size neighbours resizer precision "
-        "inception_sha256 inception-weights batch-size device compiled quiet preset strict cache memory-gib results "
-        "class-table confusion",
-        reference_parser: "data output split resolution features keep-features",
-        sweep_parser: "checkpoint reference truncations output num_samples",
-        neighbours_parser: "checkpoint reference split output rows columns num_samples",
+        "evaluate": "checkpoint reference metrics features num-samples seed repeats truncation labels batch-norm "
+        "no-ema split reference-samples is-splits kid-subsets kid-subset-size neighbours resizer inception-sha256 "
+        "inception-weights batch-size device compile quiet preset strict cache memory-gib results class-table "
+        "confusion",
+        "reference": "data output split resolution features keep-features is-splits",
+        "sweep": "checkpoint reference truncations output num-samples cache",
+        "neighbours": "checkpoint reference split output rows columns num-samples",
     }
-    for parser, names in expected.items():
-        options = {option for action in parser()._actions for option in action.option_strings}
-        assert {f"--{name}" for name in names.split()} <= options
+    parser, commands = evaluate_parser()
+    for command, names in expected.items():
+        assert {f"--{name}" for name in names.split()} <= set(commands.get(command, parser).options)
+
+
+def test_help_lists_the_options_and_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert text.startswith("usage: hamgan evaluate ")
+    for part in ("--num-samples INT", "(default: 50000)", "reference ", "sweep ", "neighbours ", "--no-ema"):
+        assert part in text
+    with pytest.raises(SystemExit, match="0"):
+        main(["neighbours", "--help"])
+    assert "(default: train)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num_samples", "6"], "--num_samples is called --num-samples now"),
+        (["--ema", "false"], "--ema is called --no-ema now"),
+        (["neighbours", "--samples=x"], "--samples is called --checkpoint now"),
+        (["sweep", "--is_splits", "1"], "--is_splits is called --is-splits now"),
+        (["--compiled"], "--compiled is called --compile now"),
+        (["--precision", "bf16"], "--precision has gone: features are always computed in float32"),
+        ([], "--checkpoint is missing"),
+        (["reference"], "required: --data, --output"),
+        (["--checkpoint", ".", "--labels", "unifrom"], "labels is 'unifrom'.*did you mean `uniform`"),
+    ],
+)
+def test_renamed_and_missing_options_are_sentences(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        main(arguments)
+
+
+def test_no_ema_and_options_beside_a_preset_reach_the_row(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("metrics: [is]\nnum_samples: 6\nis_splits: 1\nema: true\nprecision: fp32\n")
+    arguments = ["--checkpoint", str(run_folder), "--preset", str(tmp_path / "old.yaml"), *COMMON]
+    main(arguments)
+    row = json.loads((run_folder / "results.jsonl").read_text())
+    assert (row["num_samples"], row["ema"], row["precision"]) == (6, True, "fp32")
+    with pytest.raises(ConfigError, match="has the averaged generator alone"):
+        main([*arguments, "--no-ema"])
+    (tmp_path / "old.yaml").write_text("precision: bf16\n")
+    with pytest.raises(ConfigError, match="precision is bf16; features are always computed in float32"):
+        main(arguments)

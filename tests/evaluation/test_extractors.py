@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 import skimage
 import torch
-from cleanfid.resize import build_resizer
+from cleanfid.resize import build_resizer  # type: ignore[import-untyped]  # ships none
 from PIL import Image
 from support.paths import golden_file
 from support.photo_crops import crop_photographs
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from benchmarks.evaluators import save_random_inception
 from benchmarks.timing import count_flops
 from hamgan.errors import ConfigError
 from hamgan.evaluation import load_extractor
-from hamgan.evaluation.features import inception
 from hamgan.evaluation.features.efficientnet import EfficientNetLite0Extractor
 from hamgan.evaluation.features.extractor import clean_resize
-from hamgan.evaluation.features.inception import file_sha256, inception_weights
+from hamgan.evaluation.features.inception import inception_weights
 from hamgan.evaluation.studies.cost import EXTRACTOR_FLOPS
+from hamgan.files import sha256 as file_sha256
 
 TABBY_TO_EGYPTIAN_CAT, ESPRESSO = [281, 282, 285], [967]
 
@@ -99,7 +100,7 @@ def test_weights_with_another_hash_are_refused(tmp_path: Path) -> None:
 def test_an_empty_hash_does_not_switch_the_check_off(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"not the weights")
     with pytest.raises(ConfigError, match="8 digits or more"):
-        inception_weights(tmp_path / "w.pth", sha256="")
+        inception_weights(tmp_path / "w.pth", weights_sha256="")
 
 
 def test_a_file_that_is_no_inception_is_refused(tmp_path: Path) -> None:
@@ -137,5 +138,5 @@ def test_resize_in_front_of_inception_is_the_official_one(size: int) -> None:
     with np.load(golden_file("hamgan_tf/preprocess.npz")) as recorded:
         image = torch.from_numpy(recorded["incresize/image"]).permute(0, 3, 1, 2)
         expected = torch.from_numpy(recorded[f"incresize{size}/out"]).permute(0, 3, 1, 2)
-    resized = inception.interpolate_bilinear_2d_like_tensorflow1x(image, (size, size), align_corners=False)
+    resized = interpolate_bilinear_2d_like_tensorflow1x(image, (size, size), align_corners=False)
     torch.testing.assert_close(resized, expected, rtol=0, atol=1e-5)

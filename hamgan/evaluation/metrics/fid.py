@@ -1,7 +1,4 @@
-"""The numbers, as functions and running sums of features; nothing here knows where an image came from.
-
-Definitions follow torch-fidelity 0.4 (same permutation of the splits, same subsets and neighbours); sums are float64.
-"""
+"""Compute the Fréchet distance FID (Heusel et al. 2017) from running sums of features, in float64."""
 
 import numpy as np
 import torch
@@ -11,14 +8,11 @@ from torch import Tensor
 from hamgan.distributed.group import Processes
 
 SHUFFLE_SEED = 2020
-"""torch-fidelity's `rng_seed`: permutes the samples before the Inception Score's splits, draws KID's subsets."""
+"""torch-fidelity's ``rng_seed``: permutes the samples before the Inception Score's splits, draws KID's subsets."""
 
 
 class Moments:
-    """Running sum and sum of outer products of features, in float64.
-
-    Shapes: updates [B, D]; `total` [D], `outer` [D, D].
-    """
+    """Sum features and their outer products in float64: ``total`` [D] and ``outer`` [D, D]."""
 
     def __init__(self, dimension: int, device: torch.device | str = "cpu") -> None:
         self.count = 0
@@ -49,7 +43,7 @@ class Moments:
         self.count = int(count.item())
 
     def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
-        """The mean [D] and the unbiased covariance [D, D]; needs at least two samples."""
+        """Return the mean [D] and the unbiased covariance [D, D]; needs at least two samples."""
         self._flush()
         mean = self.total / self.count
         covariance = (self.outer - self.count * torch.outer(mean, mean)) / (self.count - 1)
@@ -57,7 +51,7 @@ class Moments:
 
 
 def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> float:
-    """FID: |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½) (Heusel et al. 2017), in float64.
+    """Return the FID |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½) (Heusel et al. 2017), in float64.
 
     Shapes: means [D], covariances [D, D]. The eigenvalues of C1 C2 are those of Lᵀ C2 L with C1 = L Lᵀ, which takes a
     third of the time of `eigvals` on the product and a tenth of `sqrtm`.
@@ -77,10 +71,11 @@ def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covar
 
 
 def _trace_of_root_singular(covariance_1: Tensor, covariance_2: Tensor) -> float:
-    """tr (C1 C2)^½ where a covariance has no Cholesky factor: fewer samples than features, or features that never move.
+    """Return tr (C1 C2)^½ where a covariance has no Cholesky factor: few samples, or features that never move.
 
-    The nuclear norm of A1ᵀ A2 with C = A Aᵀ, A of full column rank. Singular values are not squared on the way, so the
-    many that are zero add 1e-16 each, where square roots of eigenvalues would add 1e-8; and few samples make A narrow.
+    This is the nuclear norm of A1ᵀ A2 with C = A Aᵀ, A of full column rank. Singular values are not squared on the way,
+    so the many that are zero add 1e-16 each, where square roots of eigenvalues would add 1e-8; few samples make A
+    narrow.
     """
     factors = [_low_rank_factor(covariance) for covariance in (covariance_1, covariance_2)]
     if 0 in (factors[0].shape[1], factors[1].shape[1]):
@@ -89,7 +84,7 @@ def _trace_of_root_singular(covariance_1: Tensor, covariance_2: Tensor) -> float
 
 
 def _low_rank_factor(covariance: Tensor) -> Tensor:
-    """A [D, rank] with A Aᵀ = C, by a Cholesky factorisation that pivots and stops at the numerical rank."""
+    """Return A [D, rank] with A Aᵀ = C, by a Cholesky factorisation that pivots and stops at the numerical rank."""
     factor, pivots, rank, _ = dpstrf(covariance.numpy(), lower=1)
     rows = np.empty((len(factor), rank))
     rows[pivots - 1] = np.tril(factor)[:, :rank]

@@ -1,6 +1,4 @@
-"""Beyond one number: FID at infinitely many samples."""
-
-from dataclasses import dataclass
+"""Extrapolate the FID to infinitely many samples (Chong & Forsyth 2020)."""
 
 import numpy as np
 import torch
@@ -12,27 +10,17 @@ POINTS = 15
 SMALLEST = 5_000
 
 
-@dataclass(frozen=True)
-class Extrapolation:
-    """FID against the number of samples: the points, and the line through them at 1 / N = 0."""
+def fid_at_infinity(features: Tensor, mean: Tensor, covariance: Tensor) -> tuple[float, float]:
+    """Return FID_inf and the root mean square distance of the points from its line, in units of FID.
 
-    counts: list[int]
-    distances: list[float]
-    at_infinity: float
-    residual: float
-    """Root mean square distance of the points from the line, in units of FID."""
+    FID is linear in 1 / N, so a line through several N gives the unbiased value at 1 / N = 0. The subsets are nested
+    parts of one random order: every feature enters the sums once. Their sizes go from `SMALLEST` (at most half of N) to
+    N in even steps.
 
-
-def fid_at_infinity(
-    features: Tensor, mean: Tensor, covariance: Tensor, points: int = POINTS, smallest: int = SMALLEST
-) -> Extrapolation:
-    """FID_inf (Chong & Forsyth 2020): FID is linear in 1 / N, so a line through several N gives the unbiased value.
-
-    Shapes: sample features [N, D], the reference's mean [D] and covariance [D, D]. The subsets are nested parts of one
-    random order: every feature enters the sums once. Sizes go from `smallest` (at most half of N) to N in even steps.
+    Shapes: sample features [N, D], the reference's mean [D] and covariance [D, D].
     """
     order = np.random.RandomState(SHUFFLE_SEED).permutation(len(features))
-    counts = np.linspace(min(smallest, len(features) // 2), len(features), points).round().astype(int)
+    counts = np.linspace(min(SMALLEST, len(features) // 2), len(features), POINTS).round().astype(int)
     sums, start, distances = Moments(features.shape[1]), 0, []
     for count in counts:
         for part in torch.from_numpy(order[start:count]).split(4096):
@@ -41,4 +29,4 @@ def fid_at_infinity(
         distances.append(frechet_distance(mean, covariance, *sums.mean_and_covariance()))
     slope, at_infinity = np.polyfit(1.0 / counts, distances, 1)
     residual = np.sqrt(np.mean((slope / counts + at_infinity - distances) ** 2))
-    return Extrapolation(counts.tolist(), distances, float(at_infinity), float(residual))
+    return float(at_infinity), float(residual)

@@ -9,9 +9,9 @@ from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
 
 
 class InceptionScore:
-    """Running sums of the Inception Score (Salimans et al. 2016): per split, class probabilities and negative entropy.
+    """Sum class probabilities and negative entropies, per split of the samples.
 
-    `total` samples are permuted as torch-fidelity does and cut into `splits`; a sample is named by its index.
+    ``total`` samples are permuted as torch-fidelity does and cut into ``splits``; a sample is named by its index.
     """
 
     def __init__(self, total: int, splits: int, classes: int, device: torch.device | str = "cpu") -> None:
@@ -34,7 +34,7 @@ class InceptionScore:
         processes.sum_(self.probabilities, self.negative_entropy)
 
     def result(self) -> tuple[float, float]:
-        """Mean and standard deviation over the splits."""
+        """Return the mean and the standard deviation over the splits."""
         marginal = self.probabilities / self.counts[:, None]
         entropy = torch.special.xlogy(marginal, marginal).sum(1)
         scores = (self.negative_entropy / self.counts - entropy).exp()

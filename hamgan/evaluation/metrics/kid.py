@@ -1,6 +1,4 @@
-"""Compute the kernel distance KID (Binkowski et al. 2018)."""
-
-from dataclasses import dataclass
+"""Compute the kernel distance KID (Bińkowski et al. 2018)."""
 
 import numpy as np
 import torch
@@ -10,23 +8,14 @@ from hamgan.distributed.group import Processes
 from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
 
 
-@dataclass(frozen=True)
-class KernelDistance:
-    """KID, the mean over subsets of an unbiased estimate of the squared MMD, and its standard deviation."""
+def kernel_distance(samples: Tensor, reference: Tensor, subsets: int, subset_size: int) -> tuple[float, float]:
+    """Return KID and its standard deviation over ``subsets`` random subsets of ``subset_size`` features a side.
 
-    mean: float
-    std: float
-
-
-def kernel_distance(
-    samples: Tensor, reference: Tensor, subsets: int, subset_size: int, processes: Processes | None = None
-) -> KernelDistance:
-    """KID (Bińkowski et al. 2018): kernel (x·y / D + 1)³ on `subsets` random subsets of `subset_size` features a side.
-
+    KID is the mean over the subsets of an unbiased estimate of the squared MMD with the kernel (x·y / D + 1)³.
     Shapes: [N, D] and [M, D], all rows on every process; the processes share out the subsets, torch-fidelity's own.
     Memory: three matrices of subset_size².
     """
-    processes = processes or Processes()
+    processes = Processes.current()
     if subset_size == len(samples) == len(reference):
         subsets = 1  # all of them would be the same
     random = np.random.RandomState(SHUFFLE_SEED)
@@ -37,7 +26,7 @@ def kernel_distance(
         if subset % processes.size == processes.rank:
             estimates[subset] = _squared_mmd(samples[chosen_samples], reference[chosen_reference])
     processes.sum_(estimates)
-    return KernelDistance(float(estimates.mean()), float(estimates.std(correction=0)))
+    return float(estimates.mean()), float(estimates.std(correction=0))
 
 
 def _squared_mmd(x: Tensor, y: Tensor) -> float:

@@ -1,18 +1,22 @@
-"""Class by class: how far from the real images, how diverse, and how often taken for another class."""
+"""Compare classes one by one: distance from the real images, diversity, and how often one is taken for another."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
 
 ROWS_AT_ONCE = 8192
 """Features that are widened to float64 together: 134 MB of Inception's."""
+EXTREMES = 5
+"""Best and worst classes, and pairs of them, that a row names."""
 
 
 @dataclass(frozen=True)
 class ClassMoments:
-    """Of every class: count [C], mean feature [C, D] and trace of the unbiased covariance [C], float64."""
+    """Hold count [C], mean feature [C, D] and trace of the unbiased covariance [C] of every class, float64."""
 
     count: Tensor
     mean: Tensor
@@ -20,7 +24,7 @@ class ClassMoments:
 
     @classmethod
     def of(cls, features: Tensor, labels: Tensor, classes: int) -> "ClassMoments":
-        """Moments of features [N, D] with class indices [N]; NaN where a class has too few images."""
+        """Compute the moments of features [N, D] with class indices [N]; NaN where a class has too few images."""
         count = torch.bincount(labels, minlength=classes).double()
         total = torch.zeros(classes, features.shape[1], dtype=torch.float64)
         for rows, own in _parts(features, labels):
@@ -38,7 +42,7 @@ def _parts(features: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 @dataclass(frozen=True)
 class ByClass:
-    """The figures of C classes, float64 [C]; NaN where a class has fewer than two images on a side."""
+    """Hold the figures of C classes, float64 [C]; NaN where a class has fewer than two images on a side."""
 
     samples: Tensor
     reference: Tensor
@@ -51,23 +55,23 @@ class ByClass:
     al. 2017 and Yang et al. 2019 by LPIPS of pairs; here the distance is that of the extractor's features. Artefacts
     that differ from image to image count as diversity: read it beside the distance."""
     confusion: Tensor
-    """[C, C]: which share of the samples of a class (row) is nearest to the real mean feature of which (column)."""
+    """Share of the samples of a class (row) nearest to the real mean feature of each class (column), [C, C]."""
     confusion_real: Tensor
     """The same for the real images, each of them left out of its own class's mean: what the classifier itself mixes."""
 
     @property
     def known(self) -> Tensor:
-        """Whether a class has two images or more on both sides, bool [C]."""
+        """Return whether a class has two images or more on both sides, bool [C]."""
         return self.distance.isfinite()
 
     @property
     def leakage(self) -> Tensor:
-        """Share of the samples of a class that are taken for another one."""
+        """Return the share of the samples of a class that are taken for another one."""
         return 1 - self.confusion.diagonal()
 
     @property
     def leakage_real(self) -> Tensor:
-        """The same of the real images."""
+        """Return the same of the real images."""
         return 1 - self.confusion_real.diagonal()
 
 
@@ -94,7 +98,7 @@ def compare_classes(
 
 
 def recognise(features: Tensor, real: ClassMoments, left_out: Tensor | None = None) -> Tensor:
-    """The class whose real mean is nearest to each of the features [N, D]: int64 [N]; never one without real images.
+    """Return the class whose real mean is nearest to each of the features [N, D], int64 [N]; never one without images.
 
     With ``left_out`` [N] the features are real ones of these classes, compared with means that do not hold them: with
     n images the distance to one's own mean grows by n / (n - 1).
@@ -111,15 +115,76 @@ def recognise(features: Tensor, real: ClassMoments, left_out: Tensor | None = No
     return torch.cat(predicted)
 
 
-def nearest_class_mean(train_features: Tensor, train_labels: Tensor, features: Tensor, labels: Tensor) -> float:
-    """The share of `features` [N, D] whose nearest class mean of `train_features` [M, D] is that of their own label.
-
-    Labels are class indices [M] and [N]; a class without training features is never predicted.
-    """
-    train = ClassMoments.of(train_features, train_labels, int(train_labels.max()) + 1)
-    return float((recognise(features, train) == labels.cpu()).double().mean())
-
-
 def _confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     counts = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes).double()
     return counts / counts.sum(1, keepdim=True)
+
+
+def class_numbers(classes: ByClass, names: list[str]) -> dict[str, Any]:
+    """Return averages over classes, the extremes by name, and the tables ``class_table`` and ``class_confusions``."""
+    nearest, alike = _in_order(classes.distance), _in_order(classes.diversity)
+    return {
+        "class_distance": _mean(classes.distance, classes),
+        "class_diversity": _mean(classes.diversity, classes),
+        "class_leakage": _mean(classes.leakage, classes),
+        "class_leakage_real": _mean(classes.leakage_real, classes),
+        "best_classes": [f"{names[index]} {classes.distance[index]:.4g}" for index in nearest[:EXTREMES]],
+        "worst_classes": [f"{names[index]} {classes.distance[index]:.4g}" for index in nearest[: -EXTREMES - 1 : -1]],
+        "least_diverse_classes": [f"{names[index]} {classes.diversity[index]:.3g}" for index in alike[:EXTREMES]],
+        "most_confused_classes": _most_confused(classes, names),
+        "class_table": _class_table(classes, names),
+        "class_confusions": _confusions(classes, names),
+    }
+
+
+def _mean(figures: Tensor, classes: ByClass) -> float:
+    return float(figures[classes.known].nanmean())
+
+
+def _in_order(figures: Tensor) -> list[int]:
+    """Return the indices of the classes that have a figure, the smallest first."""
+    return [index for index in figures.argsort().tolist() if figures[index].isfinite()]
+
+
+def _most_confused(classes: ByClass, names: list[str]) -> list[str]:
+    """Name the pairs of classes that samples mix up most beyond what the classifier mixes up among real images."""
+    excess = (classes.confusion - classes.confusion_real).nan_to_num(0.0).fill_diagonal_(0.0)
+    found = []
+    for position in excess.flatten().topk(min(EXTREMES, excess.numel())).indices.tolist():
+        row, column = divmod(position, len(names))
+        share, usual = classes.confusion[row, column], classes.confusion_real[row, column]
+        if share > usual:
+            found.append(f"{names[row]} as {names[column]} {share:.1%} (real images {usual:.1%})")
+    return found
+
+
+def _class_table(classes: ByClass, names: list[str]) -> list[dict[str, Any]]:
+    columns = {
+        "samples": classes.samples,
+        "reference": classes.reference,
+        "distance": classes.distance,
+        "diversity": classes.diversity,
+        "leakage": classes.leakage,
+        "leakage_real": classes.leakage_real,
+    }
+    rows = zip(*(_plain(values) for values in columns.values()), strict=True)
+    return [{"class": name} | dict(zip(columns, row, strict=True)) for name, row in zip(names, rows, strict=True)]
+
+
+def _plain(values: Tensor) -> list[float | None]:
+    """Return values for a table, None where there is none: JSON has no NaN."""
+    return [value if isfinite(value) else None for value in values.tolist()]
+
+
+def _confusions(classes: ByClass, names: list[str]) -> list[dict[str, Any]]:
+    """Return the entries of both matrices that are not zero: of a million pairs of ImageNet's classes few occur."""
+    generated, real = classes.confusion.nan_to_num(0.0), classes.confusion_real.nan_to_num(0.0)
+    return [
+        {
+            "class": names[row],
+            "taken_for": names[column],
+            "share": float(generated[row, column]),
+            "share_real": float(real[row, column]),
+        }
+        for row, column in ((generated > 0) | (real > 0)).nonzero().tolist()
+    ]

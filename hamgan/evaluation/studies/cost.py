@@ -1,4 +1,4 @@
-"""What evaluating while training costs, as a share of the run's arithmetic, told before the first step."""
+"""Count what evaluating while training costs, as a share of the run's arithmetic, before the first step."""
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -8,12 +8,12 @@ from hamgan.config import Config
 from hamgan.networks import build_networks
 
 EXTRACTOR_FLOPS = {"inception": 11_426_464_960, "efficientnet-lite0": 770_375_104}
-"""Per image, two per multiply-add; the extractors resize to one size, so the images' own does not matter."""
+"""FLOPs per image, two per multiply-add; the extractors resize to one size, so the images' own does not matter."""
 BATCH = 8
 
 
 def evaluation_share(config: Config) -> float:
-    """FLOPs of the evaluations during training by those of training and evaluations together, 0 to 1.
+    """Return the FLOPs of the evaluations during training by those of training and evaluations together, 0 to 1.
 
     Counted per image by torch's FLOP counter on the real networks with tensors that hold no values: a step is D forward
     and backward on generated and real images (and G forward for the former), then G and D forward and backward; an
@@ -27,7 +27,7 @@ def evaluation_share(config: Config) -> float:
 
 
 def count_flops_per_image(config: Config) -> tuple[float, float]:
-    """FLOPs of G forward per image, and of training per image that D sees (``data.num_classes`` must be known)."""
+    """Return the FLOPs of G forward per image, and of training per image that D sees; needs ``data.num_classes``."""
     # Allocates and computes nothing, whatever the size; unlike on the meta device, tensors say they are on the CPU.
     with (
         torch.random.fork_rng(devices=[]),

@@ -1,61 +1,57 @@
-"""FID against Inception Score over truncation (the curves of Brock et al. 2019, appendix D)."""
+"""Draw FID against Inception Score over truncation (the curves of Brock et al. 2019, appendix D)."""
 
+import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError
-from hamgan.evaluation.evaluator import evaluate
-from hamgan.evaluation.features.extractor import FeatureExtractor
-from hamgan.evaluation.inputs.samples import load_samples
+from hamgan.evaluation.evaluator import evaluate_protocol
+from hamgan.evaluation.inputs.images import Images
+from hamgan.evaluation.inputs.samples import Samples, load_samples
 from hamgan.evaluation.protocol import Protocol, protocol_line
-from hamgan.evaluation.report import save_table
+from hamgan.evaluation.reference import Reference
+from hamgan.evaluation.report import Row, save_table
+from hamgan.evaluation.statistics import Resources
 
 TRUNCATIONS = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def truncation_sweep(
-    samples: Any,
-    reference: Any,
-    extractor: FeatureExtractor,
+    samples: Samples,
+    reference: Reference | None,
+    protocol: Protocol,
+    resources: Resources,
     truncations: Sequence[float] = TRUNCATIONS,
-    **options: Any,
-) -> list[dict[str, Any]]:
-    """One row of `evaluate` (FID and IS) per truncation, with the generator and the extractor loaded once.
+) -> list[Row]:
+    """Return one row of the protocol's numbers (FID and IS) per truncation, with the generator loaded once.
 
     Raises ConfigError where the samples are not a generator's.
     """
-    choices = {name: options[name] for name in ("ema", "batch_norm", "seed") if name in options}
-    generator = load_samples(samples, Protocol(**choices), extractor.device, options.get("batch_size", 64))
-    if not callable(generator):
+    generator = load_samples(samples, protocol, resources.extractor.device, resources.batch_size)
+    if isinstance(generator, Images):
         raise ConfigError(f"{samples} is a fixed set of images; a truncation sweep needs a generator")
     if not truncations:
         raise ConfigError("a truncation sweep needs at least one truncation")
     return [
-        evaluate(generator, reference, ("fid", "is"), extractor=extractor, truncation=truncation, **options)
+        evaluate_protocol(generator, reference, replace(protocol, truncation=truncation), resources)
         for truncation in sorted(truncations)
     ]
 
 
-def save_sweep(rows: Sequence[dict[str, Any]], picture: str | Path) -> list[Path]:
-    """Write the curve as PNG (with the protocol below it) and the rows as CSV beside it; returns both paths."""
-    picture = Path(picture)
-    table = picture.with_suffix(".csv")
-    if not Processes.current().is_main:
-        return [picture, table]
+def save_sweep(rows: Sequence[Row], picture: Path) -> list[Path]:
+    """Write the curve as PNG (with the protocol below it) and the rows as CSV beside it; return both paths."""
     picture.parent.mkdir(parents=True, exist_ok=True)
-    save_table(rows, table)
     _draw(rows, picture)
-    return [picture, table]
+    return [picture, save_table(rows, picture.with_suffix(".csv"))]
 
 
-def sweep_protocol(rows: Sequence[dict[str, Any]]) -> str:
-    """The one line for all rows: they differ in truncation only."""
+def sweep_protocol(rows: Sequence[Row]) -> str:
+    """Return the one line of protocol for all rows: they differ in truncation only."""
     return protocol_line(rows[0], [row["truncation"] for row in rows])
 
 
-def _draw(rows: Sequence[dict[str, Any]], picture: Path) -> None:
+def _draw(rows: Sequence[Row], picture: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -68,16 +64,8 @@ def _draw(rows: Sequence[dict[str, Any]], picture: Path) -> None:
     for row in rows:
         axes.annotate(f"{row['truncation']:g}", (row[score_key], row[fid_key]), (4, 4), textcoords="offset points")
     name = "" if fid_key == "fid" else f" ({rows[0]['extractor']})"
-    axes.set_xlabel(f"Inception Score{name}")
-    axes.set_ylabel(f"FID{name}")
-    axes.set_title("Truncation sweep")
+    axes.set(xlabel=f"Inception Score{name}", ylabel=f"FID{name}", title="Truncation sweep")
     axes.grid(alpha=0.3)
-    figure.text(0.01, -0.02, _wrapped(sweep_protocol(rows)), fontsize=6, va="top")
+    figure.text(0.01, -0.02, "\n".join(textwrap.wrap(sweep_protocol(rows), 120)), fontsize=6, va="top")
     figure.savefig(picture, dpi=150, bbox_inches="tight")
     pyplot.close(figure)
-
-
-def _wrapped(text: str, width: int = 120) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, width))

@@ -1,0 +1,122 @@
+"""Draw the images of a generator as an indexed set."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hamgan.errors import ConfigError
+from hamgan.evaluation.inputs.images import Images
+from hamgan.sampling import LoadedGenerator, truncated_latent
+
+SampleGenerator = Callable[..., Any]
+"""A `LoadedGenerator`, or a callable with its signature that has ``num_classes`` or ``class_names``."""
+LabelDistribution = Literal["uniform", "balanced", "training"]
+MAX_SEED = 2**32
+"""torch's CPU generator keeps the low 32 bits of a seed; beyond that samples would repeat."""
+
+
+class GeneratedImages(Images):
+    """Draw images for consecutive seeds: image i of ``num_samples`` has seed ``seed * num_samples + i``.
+
+    Labels are functions of the seed: ``uniform`` draws them independently, ``balanced`` goes through the classes in
+    turn, ``training`` draws from ``class_counts``.
+    """
+
+    kind = "generator"
+
+    def __init__(
+        self,
+        generator: SampleGenerator,
+        num_samples: int,
+        *,
+        seed: int = 0,
+        truncation: float = 1.0,
+        labels: LabelDistribution = "uniform",
+        class_counts: Tensor | None = None,
+    ) -> None:
+        if not 0 <= (seed + 1) * num_samples <= MAX_SEED or seed < 0:
+            raise ConfigError(
+                f"seed is {seed}; with {num_samples} samples it must be 0 to {MAX_SEED // num_samples - 1}"
+            )
+        if truncation <= 0:
+            raise ConfigError(f"truncation is {truncation}; it must be above 0 (1 or more: no truncation)")
+        self.generator, self.num_samples = generator, num_samples
+        self.seed, self.truncation, self.distribution = seed, truncation, labels
+        names = getattr(generator, "class_names", None)
+        self.class_names = list(names) if names is not None else None
+        count = getattr(generator, "num_classes", None) or len(self.class_names or [0])
+        self.drawn_labels = draw_labels(labels, num_samples, int(count), seed, class_counts)
+        self.labels = self.drawn_labels
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    @contextmanager
+    def refuse_nan(self) -> Iterator[None]:
+        """Raise ConfigError at the end if the network returned NaN or infinite values on the way."""
+        generator = self.generator
+        network = generator.inference if isinstance(generator, LoadedGenerator) else getattr(generator, "network", None)
+        finite: list[Tensor] = []
+
+        def record(_module: torch.nn.Module, _inputs: object, images: Tensor) -> None:
+            # uint8 hides NaN (it becomes 0), so the network's own output is looked at, without a sync.
+            finite.append(torch.isfinite(images).all())
+
+        hook = network.register_forward_hook(record) if isinstance(network, torch.nn.Module) else None
+        try:
+            yield
+        finally:
+            if hook:
+                hook.remove()
+        if finite and not bool(torch.stack(finite).all()):
+            raise ConfigError("the generator's images have NaN or infinite values; there is nothing to measure")
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """Return images, rounded exactly as saved PNGs are."""
+        seeds = [self.seed * self.num_samples + index for index in indices]
+        classes = self.drawn_labels[torch.as_tensor(indices)]
+        if isinstance(self.generator, LoadedGenerator):
+            # The same images, left on the generator's device: the extractor is there too.
+            size = self.generator.config.generator.latent_dim
+            z = torch.stack([truncated_latent(seed, size, self.truncation) for seed in seeds])
+            return self.generator.images(z, classes)
+        found = self.generator(seeds=seeds, classes=classes.tolist(), truncation=self.truncation, output="tensor")
+        images: Tensor = found
+        if images.dtype != torch.uint8:
+            raise ConfigError(f"the generator returned {images.dtype}; uint8 [B, 3, H, W] is what is measured")
+        return images
+
+    def describe(self) -> dict[str, Any]:
+        """Return the checkpoint, its position and how it is sampled."""
+        return {
+            "source": str(getattr(self.generator, "source", "") or type(self.generator).__name__),
+            "kimg": getattr(self.generator, "kimg", None),
+            "ema": getattr(self.generator, "is_average", None),
+            "batch_norm": getattr(self.generator, "batch_norm", None),
+            "seed": self.seed,
+            "truncation": self.truncation,
+            "labels": self.distribution,
+        }
+
+
+def draw_labels(
+    distribution: LabelDistribution, count: int, classes: int, seed: int, class_counts: Tensor | None = None
+) -> Tensor:
+    """Draw ``count`` class indices, int64, as a function of the seed.
+
+    Raises ConfigError for ``training`` without the histogram of the classes.
+    """
+    if distribution == "balanced":
+        return torch.arange(count) % classes
+    shares = None
+    if distribution == "training":
+        if class_counts is None or len(class_counts) != classes:
+            raise ConfigError(
+                f"labels: training needs a reference with the histogram of the generator's {classes} classes"
+            )
+        shares = class_counts.double().numpy() / float(class_counts.sum())
+    return torch.from_numpy(np.random.default_rng([seed, count]).choice(classes, count, p=shares))

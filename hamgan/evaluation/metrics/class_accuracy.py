@@ -1,0 +1,42 @@
+"""Score samples by a nearest-class-mean classifier of real training images."""
+
+import torch
+from torch import Tensor
+
+from hamgan.errors import ConfigError
+from hamgan.evaluation.metrics.per_class import ClassMoments, recognise
+from hamgan.evaluation.statistics import FeatureStatistics
+
+
+def nearest_class_mean(train_features: Tensor, train_labels: Tensor, features: Tensor, labels: Tensor) -> float:
+    """Return the share of features [N, D] whose nearest class mean of training features [M, D] is their own label's.
+
+    Labels are class indices [M] and [N]; a class without training features is never predicted.
+    """
+    train = ClassMoments.of(train_features, train_labels, int(train_labels.max()) + 1)
+    return float((recognise(features, train) == labels.cpu()).double().mean())
+
+
+def class_accuracy(found: FeatureStatistics, real: FeatureStatistics, train: FeatureStatistics) -> dict[str, float]:
+    """Return the samples' accuracy, and beside it that of the real images of the reference, which have labels."""
+    if found.labels is None:
+        raise ConfigError("class_accuracy needs samples with classes: a conditional generator or class folders")
+    assert train.labels is not None
+    assert real.labels is not None
+    fitted = train.kept_features, train.labels
+    return {
+        "class_accuracy": nearest_class_mean(*fitted, found.kept_features, match_classes(found, train)),
+        "class_accuracy_real": nearest_class_mean(*fitted, real.kept_features, real.labels),
+    }
+
+
+def match_classes(found: FeatureStatistics, reference: FeatureStatistics) -> Tensor:
+    """Return the samples' labels as indices of the reference's classes, by name where both sides have names."""
+    assert found.labels is not None
+    if not found.class_names or not reference.class_names:
+        return found.labels
+    missing = set(found.class_names) - set(reference.class_names)
+    if missing:
+        known = ", ".join(reference.class_names[:20])
+        raise ConfigError(f"the reference has no class {min(missing)!r}; it has {known}")
+    return torch.tensor([reference.class_names.index(name) for name in found.class_names])[found.labels]

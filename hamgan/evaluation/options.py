@@ -1,0 +1,164 @@
+"""Define the options of `hamgan evaluate` and of its commands `reference`, `sweep` and `neighbours`."""
+
+import argparse
+import dataclasses
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from docstring_parser import parse_from_object
+
+from hamgan.config import METRICS
+from hamgan.errors import ConfigError, did_you_mean, refuse_renamed
+from hamgan.evaluation.protocol import CHOICES, PRESETS, Protocol
+from hamgan.evaluation.studies.truncation_sweep import TRUNCATIONS
+
+FIELDS = [field.name for field in dataclasses.fields(Protocol)]
+OF_EXTRACTOR = {"features", "resizer", "inception_sha256"}
+OF_SAMPLES = {"num_samples", "seed", "labels", "batch_norm", "ema"}
+RENAMED = {"--samples": "--checkpoint", "--ema": "--no-ema", "--compiled": "--compile"}
+
+
+def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
+    """Parse the arguments; raises ConfigError (a sentence) for any that cannot be used.
+
+    The options have the name of the command, None for an evaluation, as ``command``.
+    """
+    parser, commands = evaluate_parser(prog)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
+        hint = did_you_mean(arguments[0], commands)
+        raise ConfigError(f"unknown command {arguments[0]!r}; there are {', '.join(commands)}{hint}")
+    _refuse_unknown(arguments, commands.get(arguments[0], parser) if arguments else parser)
+    return parser.parse_args(arguments)
+
+
+class Parser(argparse.ArgumentParser):
+    """Read options as argparse does, but raise ConfigError where that would print the usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+    @property
+    def options(self) -> list[str]:
+        """Return all options, as ``--num-samples``."""
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+
+def _refuse_unknown(arguments: Sequence[str], parser: Parser) -> None:
+    """Raise ConfigError for an option of an earlier version and for one that there is not, with the nearest name."""
+    known = parser.options
+    underscores = {f"--{name[2:].replace('-', '_')}": name for name in known if "-" in name[2:]}
+    refuse_renamed(arguments, RENAMED | underscores)
+    for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+        if name == "--precision":
+            raise ConfigError("--precision has gone: features are always computed in float32")
+        if name not in known:
+            raise ConfigError(f"unknown option {name}{did_you_mean(name, known)}")
+
+
+def evaluate_parser(prog: str = "hamgan evaluate") -> tuple[Parser, dict[str, Parser]]:
+    """Return the parser of an evaluation, and by name those of the other commands, which its help lists."""
+    description = "Measure samples against a reference; run it under `accelerate launch` for several GPUs."
+    parser = Parser(prog=prog, description=description, allow_abbrev=False)
+    _add_inputs(parser, required=False)  # argparse would require them of the other commands too
+    _add_protocol(parser, set(FIELDS) - {"metrics"})
+    add = parser.add_argument
+    metrics = f"comma-separated (default: fid,is): {', '.join(METRICS)}"
+    add("--metrics", type=_split, default=argparse.SUPPRESS, metavar="NAMES", help=metrics)
+    add("--preset", help=f"{', '.join(PRESETS)} or a YAML file of these options")
+    add("--strict", action="store_true", help="warnings are errors")
+    add("--cache", type=Path, metavar="FOLDER", help="keep the features of named references there")
+    add("--memory-gib", type=float, default=8.0, help="memory for gathered features per process (default: 8)")
+    add("--results", metavar="FILE", help="JSON-lines file for the row; a run has its results.jsonl")
+    add("--class-table", metavar="FILE", help="CSV file for the figures of all classes (per_class)")
+    confusion = "picture of which classes are taken for which (per_class), .png; the table stands beside it"
+    add("--confusion", metavar="FILE", help=confusion)
+    title = "other commands, each with its own --help"
+    commands = parser.add_subparsers(title=title, dest="command", metavar="", parser_class=Parser)
+    parsers: dict[str, Parser] = {}
+    for name, (help_text, add_options) in COMMANDS.items():
+        parsers[name] = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+        add_options(parsers[name])
+    return parser, parsers
+
+
+def _add_reference_options(parser: Parser) -> None:
+    _add_resources(parser)
+    _add_protocol(parser, OF_EXTRACTOR | {"split", "is_splits"})
+    add = parser.add_argument
+    add("--data", required=True, help="prepared store, photos, cifar10 or an image folder")
+    add("--output", required=True, metavar="FILE", help="file to write, .safetensors")
+    add("--resolution", type=int, default=128, metavar="PIXELS", help="the samples' (default: 128)")
+    add("--keep-features", action="store_true", help="for KID, precision and recall, class distances")
+
+
+def _add_sweep_options(parser: Parser) -> None:
+    _add_inputs(parser)
+    _add_protocol(parser, OF_EXTRACTOR | OF_SAMPLES | {"split", "reference_samples", "repeats", "is_splits"})
+    values = ",".join(f"{value:g}" for value in TRUNCATIONS)
+    add = parser.add_argument
+    add("--truncations", type=_split, default=values, help=f"comma-separated (default: {values})")
+    add("--output", required=True, metavar="FILE", help="picture to write, .png; the table stands beside it")
+    add("--cache", type=Path, metavar="FOLDER", help="keep the features of named references there")
+
+
+def _add_neighbours_options(parser: Parser) -> None:
+    _add_inputs(parser)
+    fields = OF_EXTRACTOR | OF_SAMPLES | {"split", "reference_samples", "truncation"}
+    _add_protocol(parser, fields, split="train", num_samples=1000)
+    add = parser.add_argument
+    add("--output", required=True, metavar="FILE", help="picture to write, .png")
+    add("--rows", type=int, default=12, help="samples on the sheet, those with the nearest images (default: 12)")
+    add("--columns", type=int, default=6, help="nearest images of each (default: 6)")
+
+
+COMMANDS = {
+    "reference": ("compute the statistics of a reference once and keep them in a file", _add_reference_options),
+    "sweep": ("draw FID and IS over truncation, as a curve (PNG) and a table (CSV)", _add_sweep_options),
+    "neighbours": ("draw the nearest real images of generated ones, as a sheet", _add_neighbours_options),
+}
+
+
+def _add_inputs(parser: Parser, required: bool = True) -> None:
+    what = "run, checkpoint, generator, image folder or .npz"
+    parser.add_argument("--checkpoint", required=required, metavar="SAMPLES", help=what)
+    parser.add_argument("--reference", help="prepared store, photos, image folder, reference file or .npz")
+    _add_resources(parser)
+
+
+def _add_resources(parser: Parser) -> None:
+    add = parser.add_argument
+    weights = "weights file; else $HAMGAN_INCEPTION_WEIGHTS, else download"
+    add("--inception-weights", metavar="FILE", help=weights)
+    add("--batch-size", type=int, default=64, help="images per process and forward (default: 64)")
+    add("--device", help="cpu, cuda, ...; the GPU where there is one")
+    add("--compile", action="store_true", help="torch.compile the extractor (from some 5,000 images on)")
+    add("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_protocol(parser: Parser, names: Collection[str], **defaults: str | int) -> None:
+    """Add the options of some fields of Protocol, with the field's own text as help.
+
+    What is not given stays out of the parsed options, so that a preset's value is not hidden by a default.
+    """
+    texts = {item.arg_name: item.description or "" for item in parse_from_object(Protocol).params}
+    for field in (field for field in dataclasses.fields(Protocol) if field.name in names):
+        name, text = field.name.replace("_", "-"), " ".join(texts[field.name].split())
+        if field.name == "ema":
+            help_text = "measure the trained generator itself, not its average"
+            parser.add_argument("--no-ema", dest="ema", action="store_false", default=argparse.SUPPRESS, help=help_text)
+            continue
+        default = defaults.get(field.name, field.default)
+        # `Protocol.validate` checks the choices: it names the nearest. Only reference_samples has a number or None.
+        kind = str if field.name in CHOICES else int if default is None else type(default)
+        parser.add_argument(
+            f"--{name}",
+            type=kind,
+            default=defaults.get(field.name, argparse.SUPPRESS),
+            metavar="|".join(CHOICES[field.name]) if field.name in CHOICES else kind.__name__.upper(),
+            help=text if default is None else f"{text.rstrip('.')} (default: {default})",
+        )
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
