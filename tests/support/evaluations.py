@@ -28,7 +28,8 @@ def features(count: int, dimension: int, seed: int, shift: float = 0.0) -> torch
     """Correlated, non-negative and skewed, as pooled ReLU features are."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(dimension, dimension, generator=torch.Generator().manual_seed(9)) / dimension**0.5
-    return (torch.randn(count, dimension, generator=generator) @ mixing + shift).relu()
+    rows: torch.Tensor = torch.randn(count, dimension, generator=generator) @ mixing + shift
+    return rows.relu()
 
 
 def moments(rows: torch.Tensor, batch: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
