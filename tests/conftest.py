@@ -1,7 +1,6 @@
 """Shared by all tests: golden numbers, `--long`, the count of faults, and one thread, whatever the machine has."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator
 
 import pytest
 import torch
@@ -34,7 +33,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A test with the mark ``fault(name, who)`` is a run that meets it."""
     report = yield
     if report.when == "call" and (fault := item.get_closest_marker("fault")):

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ Command = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def hamgan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+def hamgan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run `hamgan` with arguments in this process; returns its exit code and what it printed."""
 
     def call(*arguments: str) -> tuple[int, str]:

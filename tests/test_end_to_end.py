@@ -29,7 +29,7 @@ def stop_after_the_first_row(run: Path, log: Path, *command: str | Path) -> int:
 @pytest.mark.slow
 def test_train_stop_resume_sample_and_evaluate(tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log.txt"
-    train = [ROOT / "scripts/train.py", "--config", write_config(tmp_path), "--run_dir", run, f"--{LENGTH}"]
+    train = (ROOT / "scripts/train.py", "--config", write_config(tmp_path), "--run_dir", run, f"--{LENGTH}")
     assert stop_after_the_first_row(run, log, *train) == 75, log.read_text()
     assert "stopped: checkpoint saved at 0." in log.read_text()
     assert len(rows(run)) < 25
@@ -41,7 +41,7 @@ def test_train_stop_resume_sample_and_evaluate(tmp_path: Path) -> None:
     assert rows(run) == rows(uninterrupted)
     assert_same_state(last_state(run), last_state(uninterrupted))
 
-    sample = [ROOT / "scripts/sample.py", "--checkpoint", run, "--seeds", "0-2", "--truncation", "0.8"]
+    sample = (ROOT / "scripts/sample.py", "--checkpoint", run, "--seeds", "0-2", "--truncation", "0.8")
     grid = python(*sample, "--classes", "cat", "3-4", "--out", tmp_path / "grid.png", "--scale", "2")
     assert grid.returncode == 0, grid.stderr
     with Image.open(tmp_path / "grid.png") as sheet:

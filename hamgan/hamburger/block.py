@@ -231,8 +231,9 @@ def thin_product(left: Tensor, right: Tensor, like: Tensor, add: bool = False, o
         if like.is_contiguous(memory_format=torch.channels_last):
             tokens = like.flatten(2).mT.to(dtype)
             out = tokens if overwrite else None  # a copy, if the type is another
-            y = torch.baddbmm(tokens, left, right.mT, out=out) if add else torch.bmm(left, right.mT)
-            return y.mT.unflatten(2, (height, width)).to(like.dtype)
-        columns = like.flatten(2).to(dtype)
-        y = torch.baddbmm(columns, right, left.mT) if add else torch.bmm(right, left.mT)
-        return y.unflatten(2, (height, width)).to(like.dtype)
+            y = (torch.baddbmm(tokens, left, right.mT, out=out) if add else torch.bmm(left, right.mT)).mT
+        else:
+            columns = like.flatten(2).to(dtype)
+            y = torch.baddbmm(columns, right, left.mT) if add else torch.bmm(right, left.mT)
+        feature_map: Tensor = y.unflatten(2, (height, width)).to(like.dtype)
+        return feature_map

@@ -2,8 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from hamgan.hamburger.decompositions import FactorFunction, cd_factors, nmf_fact
 
 EVALUATION_SEED = 0
 """Seed of the initial bases in evaluation mode, so that the output is a function of the input."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_uncompiled: Callable[[_Function], _Function] = torch.compiler.disable  # which has no types
 
 
 class Ham(nn.Module):
@@ -71,7 +74,7 @@ class Ham(nn.Module):
             self._fixed[key] = self._seeded_draw(features, device)
         return self._fixed[key]
 
-    @torch.compiler.disable
+    @_uncompiled
     def _seeded_draw(self, features: int, device: torch.device) -> Tensor:
         # Drawn on the CPU, so that every device sees the same; a tensor made in inference mode could not be reused
         # by a later forward with gradient.
@@ -134,7 +137,7 @@ def measured_reconstruction(block: nn.Module) -> Iterator[list[Tensor]]:
 
 def reconstruction_error(energies: list[Tensor]) -> Tensor:
     """Return |x - reconstruction| / |x| over what `measured_reconstruction` took, a scalar on the device."""
-    error, energy = torch.stack(energies).sum(dim=0)
+    error, energy = torch.stack(energies).sum(dim=0).unbind()
     return (error / energy.clamp(min=torch.finfo(energy.dtype).tiny)).sqrt()
 
 

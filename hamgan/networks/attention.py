@@ -36,4 +36,5 @@ class SelfAttention(nn.Module):
         value = F.max_pool2d(self.value(x, weights), 2).flatten(2)
         attention = (query.mT @ key).softmax(dim=-1)
         mixed = (value @ attention.mT).view(batch, -1, height, width)
-        return x + self.gate * self.output(mixed, weights)
+        y: Tensor = self.output(mixed, weights)
+        return x + self.gate * y

@@ -43,6 +43,9 @@ class BatchNorm(nn.Module):
     Shapes: x [B, C, H, W] -> the same. Running statistics follow `NormConfig`; see `standing_statistics` for others.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, channels: int, config: NormConfig) -> None:
         super().__init__()
         self.eps, self.momentum = config.eps, config.momentum
@@ -52,7 +55,7 @@ class BatchNorm(nn.Module):
 
     def normalise(self, x: Tensor) -> Tensor:
         """Return (x - mean) / sqrt(var + eps) by moments of the batch, or by the running ones in evaluation mode."""
-        mean, var = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        mean, var = self.running_mean, self.running_var
         if not self.training:
             return F.batch_norm(x, mean, var, eps=self.eps)
         if self.cross_replica and world_size() > 1:
@@ -66,8 +69,8 @@ class BatchNorm(nn.Module):
         return y
 
     def _update(self, mean: Tensor, var: Tensor) -> None:
-        self.get_buffer("running_mean").lerp_(mean, self.momentum)
-        self.get_buffer("running_var").lerp_(var, self.momentum)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var, self.momentum)
 
     def _normalise_across(self, x: Tensor) -> Tensor:
         count = x.numel() // x.shape[1] * world_size()
@@ -93,8 +96,8 @@ class BatchNorm(nn.Module):
 
     def merge(self, gain: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Return (scale, shift) with which ``x * scale + shift`` is `affine` in evaluation mode."""
-        scale = gain * torch.rsqrt(self.get_buffer("running_var") + self.eps)
-        return scale, bias - self.get_buffer("running_mean") * scale
+        scale = gain * torch.rsqrt(self.running_var + self.eps)
+        return scale, bias - self.running_mean * scale
 
     def gain_and_bias(self, condition: Tensor | None, weights: Weights | None) -> tuple[Tensor, Tensor]:
         """Return what `affine` takes, [C] or [B, C]; the kinds of conditioning differ in it."""

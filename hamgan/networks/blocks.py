@@ -28,7 +28,8 @@ class GeneratorBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor, weights: Weights) -> Tensor:
         y = self.conv1(F.relu(self.norm1(x, condition, weights)), weights)
         y = self.conv2(F.relu(self.norm2(y, condition, weights)), weights)
-        return y + self.shortcut(x, weights)
+        total: Tensor = y + self.shortcut(x, weights)
+        return total
 
 
 class DiscriminatorBlock(nn.Module):
@@ -49,4 +50,5 @@ class DiscriminatorBlock(nn.Module):
     def forward(self, x: Tensor, weights: Weights) -> Tensor:
         y = self.conv1(x if self.first else F.relu(x), weights)
         y = self.conv2(F.relu(y), weights)
-        return y + (x if self.shortcut is None else self.shortcut(x, weights))
+        total: Tensor = y + (x if self.shortcut is None else self.shortcut(x, weights))
+        return total

@@ -65,4 +65,5 @@ class Discriminator(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             features = F.relu(x if x.dtype == torch.float64 else x.float()).sum(dim=(2, 3))
             projection = (self.class_embedding(labels, weights) * features).sum(dim=1)
-            return self.linear(features, weights).squeeze(1) + projection
+            logits: Tensor = self.linear(features, weights).squeeze(1) + projection
+        return logits

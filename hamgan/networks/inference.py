@@ -60,6 +60,11 @@ class InferenceBlock(nn.Module):
     ``after`` is a norm without condition that stands behind the block and is taken into its weights.
     """
 
+    kernel: Tensor
+    second: Tensor
+    second_bias: Tensor
+    shortcut: Tensor
+
     def __init__(self, block: GeneratorBlock, after: BatchNorm | None = None) -> None:
         super().__init__()
         self.norm1, self.norm2 = InferenceNorm(block.norm1), InferenceNorm(block.norm2)
@@ -84,12 +89,12 @@ class InferenceBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return the block's output, channels last."""
         batch, _, height, width = x.shape
-        shortcut = F.linear(x.permute(0, 2, 3, 1), self.get_buffer("shortcut"))
+        shortcut = F.linear(x.permute(0, 2, 3, 1), self.shortcut)
         x = self.norm1(x, condition).relu_()
         scale, shift = self.norm2.factors(condition, x)
-        y = F.conv_transpose2d(x, self.get_buffer("kernel"), self.bias, stride=2, padding=1)
+        y = F.conv_transpose2d(x, self.kernel, self.bias, stride=2, padding=1)
         y = torch.addcmul(shift, y, scale, out=y)
-        y = F.conv2d(y.relu_(), self.get_buffer("second"), self.get_buffer("second_bias"), padding=1)
+        y = F.conv2d(y.relu_(), self.second, self.second_bias, padding=1)
         y = y.contiguous(memory_format=torch.channels_last)  # no copy, unless a library answered in another format
         y.permute(0, 2, 3, 1).view(batch, height, 2, width, -1).add_(shortcut[:, :, None])
         return y

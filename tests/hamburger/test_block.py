@@ -1,18 +1,20 @@
 """Properties of the Hamburger block that training needs; its numbers are in test_hamburger_golden.py."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
-from support.decompositions import DECOMPOSITIONS, gradients, weights_like
+from support.decompositions import DECOMPOSITIONS, Decomposition, gradients, weights_like
 from torch import Tensor, nn
 
 from hamgan.config import HamburgerConfig
 from hamgan.errors import ConfigError
-from hamgan.hamburger import Hamburger, measured_reconstruction, reconstruction_error
-from hamgan.hamburger.decompositions import cd, nmf, nmf_step, vq
+from hamgan.hamburger import Bases, Hamburger, measured_reconstruction, reconstruction_error
+from hamgan.hamburger.decompositions import Gradient, cd, nmf, nmf_step, vq
 from hamgan.hamburger.ham import Ham
+
+Version = Literal["v1", "v2"]
 
 
 def spatial_block(
@@ -26,11 +28,20 @@ def spatial_block(
     return block
 
 
-def tokens_reference(block: Hamburger, x: Tensor, bases: Any) -> Tensor:
+def one_tensor_of_bases(
+    block: Hamburger, batch: int, height: int, width: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw bases for a block that is not dual."""
+    bases = block.draw_bases(batch, height, width, generator=generator)
+    assert isinstance(bases, Tensor)
+    return bases
+
+
+def tokens_reference(block: Hamburger, x: Tensor, bases: Bases) -> Tensor:
     """The block without folding: every convolution applied to a full reconstruction, by the public functions."""
     function: Callable[..., Tensor] = {"nmf": nmf, "vq": vq, "cd": cd}[block.config.decomposition]
     config = block.config
-    latent = block.lower_bread(x)
+    latent: Tensor = block.lower_bread(x)
     heads = config.heads
 
     def spatial(z: Tensor, bases: Tensor) -> Tensor:
@@ -41,7 +52,8 @@ def tokens_reference(block: Hamburger, x: Tensor, bases: Any) -> Tensor:
         columns = z.reshape(len(z) * heads, -1, z.shape[2] * z.shape[3]).mT
         return function(columns, bases, config.steps, config.gradient).mT.reshape(z.shape)
 
-    if config.dual:
+    y: Tensor
+    if isinstance(bases, tuple):
         halves = latent.chunk(2, dim=1)
         y = torch.cat([spatial(halves[0], bases[0]), channel(halves[1], bases[1])], dim=1)
     else:
@@ -74,13 +86,16 @@ def tokens_reference(block: Hamburger, x: Tensor, bases: Any) -> Tensor:
     ids=str,
 )
 def test_folding_the_convolutions_changes_nothing(
-    options: dict[str, Any], decomposition: Any, norm: Any, layout: torch.memory_format
+    options: dict[str, Any],
+    decomposition: Decomposition,
+    norm: Callable[[int], nn.Module] | None,
+    layout: torch.memory_format,
 ) -> None:
     config = HamburgerConfig(**{"decomposition": decomposition, "rank": 3, "temperature": None} | options)
     block = spatial_block(config, 8, torch.float64, norm=norm)
     x = torch.randn(2, 8, 5, 4, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     bases = block.draw_bases(2, 5, 4, generator=torch.Generator().manual_seed(1))
-    bases = tuple(item.double() for item in bases) if isinstance(bases, tuple) else bases.double()
+    bases = (bases[0].double(), bases[1].double()) if isinstance(bases, tuple) else bases.double()
     inputs = [x, *block.parameters()]
     folded, plain = block(x, bases=bases), tokens_reference(block, x, bases)
     torch.testing.assert_close(folded, plain, rtol=0, atol=1e-10)
@@ -92,7 +107,9 @@ def test_folding_the_convolutions_changes_nothing(
 @pytest.mark.parametrize("decomposition", DECOMPOSITIONS)
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
 @pytest.mark.parametrize("content", ["zero", "constant", "huge", "tiny", "one token"])
-def test_extreme_inputs_stay_finite(content: str, autocast: Any, decomposition: Any, gradient: Any) -> None:
+def test_extreme_inputs_stay_finite(
+    content: str, autocast: torch.dtype | None, decomposition: Decomposition, gradient: Gradient
+) -> None:
     block = spatial_block(HamburgerConfig(decomposition=decomposition, rank=4, gradient=gradient), 16)
     x = {
         "zero": torch.zeros(2, 16, 8, 8),
@@ -136,8 +153,10 @@ def test_one_nmf_step_lowers_the_error() -> None:
 
 @pytest.mark.parametrize("bases", ["random", "persistent"])
 @pytest.mark.parametrize("mode", ["spatial", "channel", "dual"])
-def test_evaluation_is_a_function_of_the_image(mode: Any, bases: Any) -> None:
-    options = {"version": "v2+", "dual": True} if mode == "dual" else {"mode": mode}
+def test_evaluation_is_a_function_of_the_image(
+    mode: Literal["spatial", "channel", "dual"], bases: Literal["random", "persistent"]
+) -> None:
+    options: dict[str, Any] = {"version": "v2+", "dual": True} if mode == "dual" else {"mode": mode}
     config = HamburgerConfig(rank=4, bases=bases, **options)
     block = spatial_block(config, 16, positions=36).eval()
     x = torch.randn(3, 16, 6, 6)
@@ -159,7 +178,7 @@ def test_training_draws_new_bases_for_every_sample_and_forward() -> None:
     assert not torch.allclose(first[0], first[1])
     assert not torch.allclose(first, second)
     generator = torch.Generator().manual_seed(3)
-    drawn = block.draw_bases(2, 6, 6, generator=generator)
+    drawn = one_tensor_of_bases(block, 2, 6, 6, generator)
     assert drawn.shape == (2, 16, 4)
     assert torch.equal(
         block(x, bases=drawn), block(x, bases=block.draw_bases(2, 6, 6, generator=generator.manual_seed(3)))
@@ -168,7 +187,7 @@ def test_training_draws_new_bases_for_every_sample_and_forward() -> None:
 
 def test_normalised_bases_have_unit_columns() -> None:
     block = spatial_block(HamburgerConfig(rank=4, normalise_bases=True), 16)
-    torch.testing.assert_close(block.draw_bases(3, 6, 6).norm(dim=1), torch.ones(3, 4))
+    torch.testing.assert_close(one_tensor_of_bases(block, 3, 6, 6).norm(dim=1), torch.ones(3, 4))
 
 
 def test_inference_mode_leaves_usable_bases_behind() -> None:
@@ -182,23 +201,23 @@ def test_inference_mode_leaves_usable_bases_behind() -> None:
 
 @pytest.mark.parametrize("decomposition", DECOMPOSITIONS)
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_gradients_of_gradients_are_right(version: Any, decomposition: Any) -> None:
+def test_gradients_of_gradients_are_right(version: Version, decomposition: Decomposition) -> None:
     # R1 differentiates the squared norm of D's gradient. With one_step the numbers that the steps found are constants,
     # which finite differences cannot hold still: with steps=0 they do not depend on x, except in NMF's start.
     config = HamburgerConfig(
         version=version, decomposition=decomposition, rank=2, steps=1, gradient="unrolled", temperature=2.0
     )
     block = spatial_block(config, 3, torch.float64)
-    bases = block.draw_bases(1, 2, 3).double()
+    bases = one_tensor_of_bases(block, 1, 2, 3).double()
     x = torch.randn(1, 3, 2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: block(x, bases=bases), x)
     assert torch.autograd.gradgradcheck(lambda x: block(x, bases=bases), x)
 
 
 @pytest.mark.parametrize("decomposition", DECOMPOSITIONS)
-def test_r1_penalty_of_the_one_step_gradient_trains(decomposition: Any) -> None:
+def test_r1_penalty_of_the_one_step_gradient_trains(decomposition: Decomposition) -> None:
     block = spatial_block(HamburgerConfig(decomposition=decomposition, rank=3), 8, torch.float64)
-    bases = block.draw_bases(2, 4, 4).double()
+    bases = one_tensor_of_bases(block, 2, 4, 4).double()
     x = torch.randn(2, 8, 4, 4, dtype=torch.float64, requires_grad=True)
 
     def penalty(forward: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
@@ -216,7 +235,8 @@ def test_persistent_bases_are_stored_and_follow_training() -> None:
     before = block.state_dict()["ham.bases"].clone()
     assert before.shape == (1, 16, 4)
     block(torch.randn(2, 16, 6, 6))
-    after = block.ham.bases
+    assert block.ham.bases is not None
+    after = block.ham.bases.clone()
     assert not torch.allclose(after, before)
     torch.testing.assert_close(after.norm(dim=1), torch.ones(1, 4))
     block.eval()(torch.randn(2, 16, 6, 6))
@@ -239,7 +259,7 @@ def test_reconstruction_error_is_that_of_the_reconstruction(options: dict[str, A
     latent = block.lower_bread(x)
     latent = latent.relu() if config.decomposition == "nmf" else latent
     function: Callable[..., Tensor] = {"nmf": nmf, "cd": cd}[config.decomposition]
-    if config.dual:
+    if isinstance(bases, tuple):
         first, second = latent.chunk(2, dim=1)
         parts = [function(first.flatten(2), bases[0].double()), function(second.flatten(2).mT, bases[1].double()).mT]
         rebuilt = torch.cat(parts, dim=1)
@@ -260,12 +280,13 @@ class ScaledConv(nn.Conv2d):
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_effective_weights_are_read_once_per_forward(version: Any) -> None:
+def test_effective_weights_are_read_once_per_forward(version: Version) -> None:
     config = HamburgerConfig(version=version, rank=4)
     block = Hamburger(8, config, lambda a, b: ScaledConv(a, b, 1, bias=False))
     plain = spatial_block(config, 8)
     halved = {name: value / 2 if value.dim() else value for name, value in block.state_dict().items()}
     plain.load_state_dict(halved | {"gate": torch.tensor(0.7)})
+    assert block.gate is not None
     block.gate.data.fill_(0.7)
     x = torch.randn(2, 8, 4, 4)
     bases = block.draw_bases(2, 4, 4)
@@ -279,7 +300,8 @@ class ConditionalScale(nn.Module):
         self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, y: Tensor, condition: Tensor, weights: object) -> Tensor:
-        return self.bn(y) * condition[:, None, None, None]
+        scaled: Tensor = self.bn(y) * condition[:, None, None, None]
+        return scaled
 
 
 def test_the_condition_reaches_the_norm() -> None:
@@ -293,6 +315,7 @@ def test_the_condition_reaches_the_norm() -> None:
 def test_a_new_block_is_the_identity() -> None:
     block = Hamburger(8, HamburgerConfig(rank=4), lambda a, b: nn.Conv2d(a, b, 1, bias=False))
     x = torch.randn(2, 8, 4, 4)
+    assert block.gate is not None
     assert block.gate.shape == ()
     assert torch.equal(block(x), x)
 
@@ -306,7 +329,7 @@ def test_blocks_build_on_the_meta_device() -> None:
 
 
 @pytest.mark.parametrize("decomposition", DECOMPOSITIONS)
-def test_the_block_compiles_into_one_graph(decomposition: Any) -> None:
+def test_the_block_compiles_into_one_graph(decomposition: Decomposition) -> None:
     torch.compiler.reset()
     block = spatial_block(HamburgerConfig(decomposition=decomposition, rank=4), 8)
     x, bases = torch.randn(2, 8, 4, 4), block.draw_bases(2, 4, 4)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.decompositions import DECOMPOSITIONS, gradients, weights_like
+from support.decompositions import DECOMPOSITIONS, Decomposition, gradients, weights_like
 from support.paths import golden_file
 from torch import Tensor, nn
 
 from hamgan.config import HamburgerConfig
 from hamgan.hamburger import Hamburger
-from hamgan.hamburger.decompositions import cd, nmf, vq
+from hamgan.hamburger.decompositions import Gradient, cd, nmf, vq
 from hamgan.hamburger.ham import Ham
 
 OFFICIAL = "hamburger_pytorch"
@@ -37,7 +37,7 @@ def assert_gradient(actual: Tensor, expected: Tensor, relative: float = 1e-3) ->
     assert (actual - expected.to(actual.dtype)).norm() <= relative * expected.norm()
 
 
-def decompose(case: str, x: Tensor, bases: Tensor, steps: int, gradient: str = "one_step") -> Tensor:
+def decompose(case: str, x: Tensor, bases: Tensor, steps: int, gradient: Gradient = "one_step") -> Tensor:
     """Run an official case on a feature map [B, C, H, W], as its settings in facts.json say."""
     heads = 2 if case.endswith("s2") else 1
     channel = case.endswith("channel")
@@ -85,7 +85,7 @@ def test_decompositions_equal_the_official_hamgan(kind: str, steps: int, suffix:
 @pytest.mark.parametrize("case", ["nmf_s1", "nmf_s2", "nmf_s1_steps3"])
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize(("gradient", "key"), [("unrolled", "through_all_steps"), ("one_step", "one_step")])
-def test_nmf_has_both_gradients_of_light_ham(case: str, mode: str, gradient: str, key: str) -> None:
+def test_nmf_has_both_gradients_of_light_ham(case: str, mode: str, gradient: Gradient, key: str) -> None:
     data = archive("light_ham/light_ham_io.npz")
     steps = 3 if case.endswith("steps3") else {"train": 6, "eval": 7}[mode]
     for dtype, suffix, atol, relative in ((torch.float64, "_f64", 1e-10, 1e-9), (torch.float32, "", 1e-5, 1e-3)):
@@ -205,7 +205,7 @@ def test_block_equals_light_ham(mode: str) -> None:
 
 
 @pytest.mark.parametrize("kind", DECOMPOSITIONS)
-def test_persistent_bases_follow_the_official_sequence(kind: str) -> None:
+def test_persistent_bases_follow_the_official_sequence(kind: Decomposition) -> None:
     data = {key.split("/")[1]: value for key, value in archive(f"{OFFICIAL}/hams.npz").items() if f"{kind}_pers" in key}
     # The official momentum 0.9 is the share of the new bases; it moves them in evaluation mode only.
     options: dict[str, Any] = {"temperature": 10.0, "ridge": 0.1} if kind != "nmf" else {}
@@ -214,9 +214,11 @@ def test_persistent_bases_follow_the_official_sequence(kind: str) -> None:
     ham.load_state_dict({"bases": data["bases0"]})
 
     def run(x: Tensor) -> Tensor:
-        coefficients, bases = ham(x.flatten(2).mT)
+        factors: tuple[Tensor, Tensor] = ham(x.flatten(2).mT)
+        coefficients, bases = factors
         return (bases @ coefficients.mT).reshape(x.shape)
 
+    assert ham.bases is not None
     assert_close(run(data["x1"]), data["train_out_x1"], 1e-5)
     assert_close(ham.bases, data["bases0"], 0)
     ham.eval()

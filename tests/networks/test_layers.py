@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from hamgan.config import NormConfig, SpectralNormConfig
 from hamgan.networks.attention import SelfAttention
@@ -64,7 +65,7 @@ def test_batch_norm_over_two_processes_equals_one_on_the_whole_batch(tmp_path: P
     torch.manual_seed(0)
     x = torch.randn(6, 3, 4, 4, dtype=torch.float64) * 2 + 1
     torch.save(x, tmp_path / "x.pt")
-    torch.multiprocessing.spawn(norm_on_one_process, args=(str(tmp_path),), nprocs=2)
+    spawn(norm_on_one_process, args=(str(tmp_path),), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     y, gradient, norm = batch_norm_case(x)
     assert torch.allclose(torch.cat([part["y"] for part in parts]), y, atol=1e-12)

@@ -1,6 +1,7 @@
 """Generator and discriminator: sizes, shapes, exact algebra, initial weights, folding."""
 
 import dataclasses
+from typing import Literal
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ SMALL = [
 ]
 
 
-def official(context: str, version: str = "v1") -> Config:
+def official(context: Literal["hamburger", "none"], version: Literal["v1", "v2"] = "v1") -> Config:
     config = official_base()
     config.resolution, config.data.num_classes = 128, 1000
     config.generator.latent_dim = 128
@@ -120,6 +121,7 @@ def test_orthogonal_and_glorot_initialisation() -> None:
     weight = glorot.output_conv.weight.detach()
     bound = (6 / (9 * (weight.shape[0] + weight.shape[1]))) ** 0.5
     assert 0.95 * bound < weight.abs().max().item() <= bound
+    assert glorot.output_conv.bias is not None
     assert not glorot.output_conv.bias.detach().any()
 
 

@@ -1,7 +1,5 @@
 """BigGAN-PyTorch's recorded numbers against our networks with its weights (golden/biggan_pytorch/README.md)."""
 
-from typing import Any
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -167,7 +165,9 @@ def assert_gradient_sums(network: nn.Module, tag: str, io: dict[str, Tensor]) ->
     assert recorded
     scale = max(value[0].item() for value in recorded.values())
     for name, value in recorded.items():
-        gradient: Any = parameters[names[name]].grad.double()
+        gradient = parameters[names[name]].grad
+        assert gradient is not None
+        gradient = gradient.double()
         weights = recorded_weights(gradient.shape, torch.float64)
         sums = torch.stack([gradient.norm(), gradient.sum(), (gradient * weights).sum()])
         assert_close(sums / scale, value / scale, 1e-4)

@@ -1,6 +1,7 @@
 """Spectral normalisation: layers, their gradients, merged convolutions."""
 
 import copy
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from hamgan.networks.spectral_norm import (
     effective_weights,
 )
 
+Vector = Literal["output", "input"]
 SHAPES = [(5, 7), (6, 3, 3, 3), (4, 8, 1, 1), (3, 1, 3, 3), (1, 6)]
 
 
@@ -28,11 +30,11 @@ def spectral_weight(shape: tuple[int, ...], config: SpectralNormConfig, scale: f
     return layer.double()
 
 
-def autograd_form(layer: SpectralWeight) -> Tensor:
-    """W / sigma in the textbook order (kernel as [out, in*kh*kw]), u and v detached, gradient through W in sigma."""
+def autograd_form(layer: SpectralWeight) -> tuple[Tensor, Tensor]:
+    """A leaf W and W / sigma in the textbook order (kernel as [out, in*kh*kw]); no gradient through u and v."""
     weight = layer.weight.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
     matrix = weight.flatten(1)
-    stored = layer.get_buffer("vector").clone()
+    stored = layer.vector.clone()
     with torch.no_grad():
         if layer.config.vector == "output":
             v = F.normalize(stored @ matrix, dim=0)
@@ -43,29 +45,28 @@ def autograd_form(layer: SpectralWeight) -> Tensor:
             u = F.normalize(matrix @ stored, dim=0)
             v = F.normalize(u @ matrix, dim=0)
     sigma = u @ matrix @ v
-    layer.reference = weight
-    return weight / (torch.clamp(sigma, min=1.0) if layer.clamp else sigma)
+    return weight, weight / (torch.clamp(sigma, min=1.0) if layer.clamp else sigma)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("vector", ["output", "input"])
 @pytest.mark.parametrize(("clamp", "scale"), [(False, 1.0), (True, 1.0), (True, 0.01)])
 def test_spectral_norm_and_its_closed_gradient_equal_autograd(
-    shape: tuple[int, ...], vector: str, clamp: bool, scale: float
+    shape: tuple[int, ...], vector: Vector, clamp: bool, scale: float
 ) -> None:
     layer = spectral_weight(shape, SpectralNormConfig(vector=vector, clamp=clamp, eps=1e-12), scale)
-    expected = autograd_form(layer)
+    leaf, expected = autograd_form(layer)
     actual = layer.effective_weight()
     assert torch.allclose(actual, expected, rtol=0, atol=1e-12)
     weights = torch.sin(torch.arange(actual.numel(), dtype=torch.float64)).view(shape)
     (gradient,) = torch.autograd.grad((actual * weights).sum(), layer.weight)
-    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), layer.reference)
+    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), leaf)
     assert torch.allclose(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
 
 
-def layer_and_inputs(kind: str) -> tuple[SpectralWeight, Tensor]:
+def layer_and_inputs(kind: str) -> tuple[SpectralLinear | SpectralConv2d, Tensor]:
     torch.manual_seed(0)
-    kinds: dict[str, tuple[SpectralWeight, tuple[int, ...]]] = {
+    kinds: dict[str, tuple[SpectralLinear | SpectralConv2d, tuple[int, ...]]] = {
         "linear": (SpectralLinear(5, 7, SpectralNormConfig()), (2, 5)),
         "conv": (SpectralConv2d(4, 6, 3, SpectralNormConfig(vector="input")), (1, 4, 5, 5)),
         "down, 1x1": (SpectralConv2d(4, 6, 1, SpectralNormConfig(), resample="down"), (1, 4, 4, 4)),
@@ -73,6 +74,7 @@ def layer_and_inputs(kind: str) -> tuple[SpectralWeight, Tensor]:
     }
     layer, shape = kinds[kind]
     layer = layer.double()
+    assert layer.bias is not None
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)
     return layer, torch.randn(shape, dtype=torch.float64, requires_grad=True)
@@ -89,7 +91,7 @@ def penalised(y: Tensor, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("kind", ["linear", "conv", "down, 1x1", "up, clamped"])
 def test_layers_and_both_of_their_gradients_equal_autograd(kind: str) -> None:
     layer, x = layer_and_inputs(kind)
-    weight = autograd_form(layer)
+    leaf, weight = autograd_form(layer)
     resample = getattr(layer, "resample", "none")
     if weight.dim() == 2:
         expected = F.linear(x, weight, layer.bias)
@@ -99,8 +101,9 @@ def test_layers_and_both_of_their_gradients_equal_autograd(kind: str) -> None:
         expected = F.avg_pool2d(expected, 2) if resample == "down" else expected
     actual = layer(x)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-10)
+    assert layer.bias is not None
     gradients = torch.autograd.grad(penalised(actual, x), [x, layer.weight, layer.bias])
-    expected_gradients = torch.autograd.grad(penalised(expected, x), [x, layer.reference, layer.bias])
+    expected_gradients = torch.autograd.grad(penalised(expected, x), [x, leaf, layer.bias])
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-10)
 
 
@@ -108,21 +111,23 @@ def test_layers_and_both_of_their_gradients_equal_autograd(kind: str) -> None:
 def test_weights_of_a_whole_network_equal_those_of_its_layers(small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hamgan.networks.spectral_norm.SMALL", 20 if small else 12)
     configs = SpectralNormConfig(clamp=False), SpectralNormConfig(clamp=True)
-    network = nn.Sequential(*[SpectralLinear(4, size, configs[size % 2]) for size in (4, 5, 3)])
-    network.append(SpectralWeight((3, 3), SpectralNormConfig(enabled=False)))
-    for layer in network:
+    layers: list[SpectralWeight] = [SpectralLinear(4, size, configs[size % 2]) for size in (4, 5, 3)]
+    layers.append(SpectralWeight((3, 3), SpectralNormConfig(enabled=False)))
+    for layer in layers:
         nn.init.normal_(layer.weight)
-    apart = copy.deepcopy(network)
+    apart = copy.deepcopy(layers)
+    network = nn.Sequential(*layers)
     for _ in range(2):
         together = list(effective_weights(network).values())
         alone = [layer.effective_weight() for layer in apart]
         assert all(map(torch.equal, together, alone))
         gradients, expected = (
-            torch.autograd.grad(sum(weight.sin().sum() for weight in weights), [layer.weight for layer in layers])
-            for weights, layers in ((together, network), (alone, apart))
+            torch.autograd.grad([weight.sin().sum() for weight in weights], [layer.weight for layer in owners])
+            for weights, owners in ((together, layers), (alone, apart))
         )
         assert all(map(torch.equal, gradients, expected))
-        assert all(torch.equal(value, apart.state_dict()[name]) for name, value in network.state_dict().items())
+        states = network.state_dict(), nn.Sequential(*apart).state_dict()
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert not torch.equal(alone[0], apart[0].effective_weight())  # each call moves the vectors
 
 
@@ -139,6 +144,7 @@ def test_a_layer_takes_the_weight_that_it_is_handed() -> None:
 @pytest.mark.parametrize("resample", ["up", "down"])
 def test_a_weight_without_normalisation_is_followed_where_no_gradient_is_wanted(resample: Resample) -> None:
     conv = SpectralConv2d(2, 3, 3, SpectralNormConfig(enabled=False), resample=resample)
+    assert conv.bias is not None
     nn.init.normal_(conv.weight)
     nn.init.zeros_(conv.bias)
     with torch.no_grad():
@@ -148,21 +154,21 @@ def test_a_weight_without_normalisation_is_followed_where_no_gradient_is_wanted(
 
 
 @pytest.mark.parametrize("vector", ["output", "input"])
-def test_sigma_converges_to_the_largest_singular_value(vector: str) -> None:
+def test_sigma_converges_to_the_largest_singular_value(vector: Vector) -> None:
     layer = spectral_weight((6, 3, 3, 3), SpectralNormConfig(vector=vector))
     for _ in range(200):
         layer.effective_weight()
     largest = np.linalg.svd(layer.weight.detach().flatten(1).numpy(), compute_uv=False)[0]
-    assert layer.get_buffer("sigma").item() == pytest.approx(largest, rel=1e-6)
+    assert layer.sigma.item() == pytest.approx(largest, rel=1e-6)
 
 
 def test_the_vector_moves_in_training_mode_only() -> None:
     layer = spectral_weight((5, 7), SpectralNormConfig())
-    before = layer.get_buffer("vector").clone()
+    before = layer.vector.clone()
     evaluated = layer.eval().effective_weight()
-    assert torch.equal(layer.get_buffer("vector"), before)
+    assert torch.equal(layer.vector, before)
     assert torch.equal(layer.train().effective_weight(), evaluated)
-    assert not torch.equal(layer.get_buffer("vector"), before)
+    assert not torch.equal(layer.vector, before)
 
 
 def test_a_weight_without_normalisation_is_left_alone() -> None:
@@ -189,9 +195,10 @@ def test_embedding_rows_are_rows_of_the_normalised_table() -> None:
 
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("resample", ["none", "up", "down"])
-def test_convolutions_with_resampling_equal_their_definition(kernel: int, resample: str) -> None:
+def test_convolutions_with_resampling_equal_their_definition(kernel: int, resample: Resample) -> None:
     torch.manual_seed(0)
     conv = SpectralConv2d(3, 5, kernel, SpectralNormConfig(), resample=resample).double().eval()
+    assert conv.bias is not None
     nn.init.normal_(conv.weight)
     nn.init.normal_(conv.bias)
     x = torch.randn(2, 3, 6, 8, dtype=torch.float64)

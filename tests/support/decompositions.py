@@ -1,9 +1,12 @@
 """Share decompositions and their gradients among the tests of the Hamburger."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-DECOMPOSITIONS = ("nmf", "vq", "cd")
+Decomposition = Literal["nmf", "vq", "cd"]
+DECOMPOSITIONS: tuple[Decomposition, ...] = ("nmf", "vq", "cd")
 
 
 def weights_like(out: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ REAL, FAKE = np.array([2.0, 0.5, -3.0]), np.array([-2.0, 0.25, 1.5])
 
 
 def softplus(x: np.ndarray) -> np.ndarray:
-    return np.log1p(np.exp(x))
+    logarithms: np.ndarray = np.log1p(np.exp(x))
+    return logarithms
 
 
 @pytest.mark.parametrize(
@@ -167,17 +168,22 @@ def test_mode_seeking_drives_images_of_a_pair_apart_and_survives_equal_ones() ->
 def test_the_orthogonal_gradient_is_that_of_half_the_squared_off_diagonal() -> None:
     """2 s (W W^T * (1 - I)) W is the gradient of s / 2 * |W W^T * (1 - I)|^2 over the rows of W."""
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Linear(4, 6), nn.Embedding(7, 2)).double()
-    network[0].weight.data = network[0].weight.data.contiguous(memory_format=torch.channels_last)
+    conv, linear, embedding = nn.Conv2d(3, 5, 3), nn.Linear(4, 6), nn.Embedding(7, 2)
+    network = nn.Sequential(conv, linear, embedding).double()
+    conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
-    add_orthogonal_gradient(network, 1e-2, exclude={id(network[2].weight)})
-    for module in network[:2]:
+    add_orthogonal_gradient(network, 1e-2, exclude={id(embedding.weight)})
+    for module in (conv, linear):
         matrix = module.weight.flatten(1)
         gram = matrix @ matrix.mT
         regulariser = 1e-2 / 2 * (gram - torch.diag(torch.diagonal(gram))).square().sum()
         (expected,) = torch.autograd.grad(regulariser, module.weight)
         assert expected.abs().max() > 1e-4
+        assert module.weight.grad is not None
         assert torch.allclose(module.weight.grad, 1 + expected, atol=1e-12)
-        assert (module.bias.grad == 1).all()
-    assert (network[2].weight.grad == 1).all()
+        assert module.bias is not None
+        assert module.bias.grad is not None
+        assert module.bias.grad.eq(1).all()
+    assert embedding.weight.grad is not None
+    assert embedding.weight.grad.eq(1).all()

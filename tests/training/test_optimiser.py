@@ -1,6 +1,7 @@
 """Adam's two placements of epsilon against their formulas in NumPy."""
 
 import copy
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from hamgan.config import TrainConfig
 from hamgan.training.optimiser import TensorFlowAdam, make_adam
 
+Placement = Literal["torch", "tensorflow"]
 LR, BETA1, BETA2, EPS = 4e-3, 0.5, 0.999, 1e-3  # an epsilon that matters
 
 
@@ -37,7 +39,7 @@ def network() -> nn.Linear:
     return nn.Linear(4, 3, bias=False).double()
 
 
-def adam(layer: nn.Linear, placement: str) -> torch.optim.Adam:
+def adam(layer: nn.Linear, placement: Placement) -> torch.optim.Adam:
     train = TrainConfig(beta1=BETA1, beta2=BETA2, adam_eps=EPS, adam_eps_placement=placement)
     return make_adam(layer, train, LR)
 
@@ -49,7 +51,7 @@ def take(layer: nn.Linear, optimiser: torch.optim.Adam, steps: list[np.ndarray])
 
 
 @pytest.mark.parametrize("placement", ["torch", "tensorflow"])
-def test_updates_equal_the_formula(placement: str) -> None:
+def test_updates_equal_the_formula(placement: Placement) -> None:
     layer, steps = network(), gradients(6)
     start = layer.weight.detach().numpy().copy()
     take(layer, adam(layer, placement), steps)

@@ -6,6 +6,7 @@ Hinge loss, two accumulations in D and G, orthogonal regularisation, Adam, and a
 import dataclasses
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,9 @@ TAG = "biggan32_hier"
 
 
 def recorded_settings() -> dict[str, float]:
-    return json.loads(golden_file("biggan_pytorch/configs.json").read_text())["training_steps"][TAG]
+    configs = json.loads(golden_file("biggan_pytorch/configs.json").read_text())
+    recorded: dict[str, float] = configs["training_steps"][TAG]
+    return recorded
 
 
 def our_settings() -> TrainConfig:
@@ -148,7 +151,7 @@ def test_first_generator_gradients_hold_the_orthogonal_regularisation(accelerato
         {"loss": "wasserstein"},
     ],
 )
-def test_every_setting_of_the_recorded_steps_counts(accelerator: Accelerator, change: dict[str, float | str]) -> None:
+def test_every_setting_of_the_recorded_steps_counts(accelerator: Accelerator, change: dict[str, Any]) -> None:
     replay = Replay()
     step = make_step(accelerator, dataclasses.replace(replay.settings, **change))
     run_iterations(step, replay, int(recorded_settings()["iters"]))
