@@ -16,6 +16,7 @@ from hamgan.errors import (
     ConfigError,
     Diverged,
     OtherProcessFailed,
+    PreparationError,
     Stopped,
     did_you_mean,
 )
@@ -88,7 +89,7 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(error, Stopped):
             _end(STOPPED, f"stopped: {error}")
         # OSError: no space, no permission, not a folder
-        if isinstance(error, (CheckpointError, Diverged, OtherProcessFailed, OSError)):
+        if isinstance(error, (CheckpointError, PreparationError, Diverged, OtherProcessFailed, OSError)):
             _end(FAILURE, f"error: {error}")
         raise
     sys.exit(DONE)

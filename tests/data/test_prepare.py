@@ -139,7 +139,7 @@ def test_unusable_pictures_are_listed_and_the_others_stay_complete(tmp_path: Pat
 def test_strict_stops_at_an_unusable_picture(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "source", {"cat": 3, "cup": 2})
     (root / "cup" / "0001.jpg").write_bytes(b"")
-    with pytest.raises(SystemExit, match=r"error: cup/0001.jpg is empty \(0 bytes\)"):
+    with pytest.raises(PreparationError, match=r"cup/0001.jpg is empty \(0 bytes\)"):
         call_command("--source", root, "--output", tmp_path / "store", "--resolution", 32, "--strict")
     assert not (tmp_path / "store/manifest.json").exists()
     with pytest.raises(DataError, match="its preparation has not finished; run the same command again"):

@@ -18,7 +18,7 @@ from hamgan.data.preparation.inspection import check_hashes, describe_store, sum
 from hamgan.data.preparation.merge import merge
 from hamgan.data.preparation.prepare import check_output, prepare
 from hamgan.data.store import Manifest
-from hamgan.errors import DataError, PreparationError, Stopped
+from hamgan.errors import DataError, Stopped
 
 DESCRIPTION = """Make a store of images from folders, archives, CIFAR or the Hugging Face hub.
 
@@ -160,12 +160,10 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _make_and_report(store: Path, make: Callable[[], Manifest]) -> None:
-    """Make a store and print what it holds; exits with 1 and a sentence for an obstacle, raises Stopped on a signal."""
+    """Make a store and print what it holds; raises Stopped on a signal."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         _print_contents(store, make())
-    except PreparationError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         raise Stopped("run the same command again to continue") from None
     finally:
