@@ -53,7 +53,7 @@ def test_train_stop_resume_sample_and_evaluate(tmp_path: Path) -> None:
     assert not (tmp_path / "wrong.png").exists()
 
     evaluate = ["--reference", "photos", "--features", "efficientnet-lite0", "--metrics", "fid,is"]
-    sizes = ["--num_samples", "60", "--reference_samples", "60", "--is_splits", "2", "--batch-size", "30"]
+    sizes = ["--num-samples", "60", "--reference-samples", "60", "--is-splits", "2", "--batch-size", "30"]
     evaluated = python(ROOT / "scripts/evaluate.py", "--checkpoint", run, *evaluate, *sizes, "--quiet")
     assert evaluated.returncode == 0, evaluated.stderr
     row = json.loads((run / "results.jsonl").read_text())

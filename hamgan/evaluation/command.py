@@ -6,8 +6,7 @@ from pathlib import Path
 
 from hamgan.distributed.group import Processes, start_processes
 from hamgan.errors import ConfigError
-from hamgan.evaluation.evaluator import evaluate_protocol
-from hamgan.evaluation.features.extractor import load_extractor
+from hamgan.evaluation.evaluator import evaluate_protocol, load_protocol_extractor
 from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.inputs.samples import is_generator, load_samples, make_images
 from hamgan.evaluation.options import FIELDS, parse
@@ -34,14 +33,7 @@ def _make_protocol(options: argparse.Namespace) -> Protocol:
 
 
 def _make_resources(options: argparse.Namespace, protocol: Protocol) -> Resources:
-    extractor = load_extractor(
-        protocol.features,
-        weights=options.inception_weights,
-        weights_sha256=protocol.inception_sha256,
-        resizer=protocol.resizer,
-        device=options.device,
-        compiled=options.compile,
-    )
+    extractor = load_protocol_extractor(protocol, options.inception_weights, options.device, options.compile)
     return Resources(extractor, options.batch_size, not options.quiet, options.cache, options.memory_gib)
 
 

@@ -68,7 +68,16 @@ def evaluate(
     Returns: a flat dict: the numbers, then the protocol. Raises ConfigError with one sentence for anything unusable.
     """
     protocol = make_protocol(preset, metrics=list(metrics), features=features, **options)
-    extractor = extractor or load_extractor(
+    extractor = extractor or load_protocol_extractor(protocol, inception_weights, device, compiled)
+    resources = Resources(extractor, batch_size, progress, Path(cache) if cache else None, memory_gib)
+    return evaluate_protocol(samples, reference, protocol, resources, preset=preset, strict=strict)
+
+
+def load_protocol_extractor(
+    protocol: Protocol, inception_weights: str | Path | None, device: str | torch.device | None, compiled: bool
+) -> FeatureExtractor:
+    """Load the extractor that a protocol names."""
+    return load_extractor(
         protocol.features,
         weights=inception_weights,
         weights_sha256=protocol.inception_sha256,
@@ -76,8 +85,6 @@ def evaluate(
         device=device,
         compiled=compiled,
     )
-    resources = Resources(extractor, batch_size, progress, Path(cache) if cache else None, memory_gib)
-    return evaluate_protocol(samples, reference, protocol, resources, preset=preset, strict=strict)
 
 
 def evaluate_protocol(

@@ -139,7 +139,7 @@ class SourceImages(Images):
     def __init__(self, source: ImageSource, name: str, split: str | None) -> None:
         self.source, self.name, self.split = source, name, split
         self.labels = torch.as_tensor(np.asarray(source.labels)).long()
-        self.class_names = list(source.class_names) if source.class_names is not None else None
+        self.class_names = list(source.class_names)
 
     def __len__(self) -> int:
         return len(self.source)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 ROWS_AT_ONCE = 8192
 """Features that are widened to float64 together: 134 MB of Inception's."""
+COLUMNS = ("samples", "reference", "distance", "diversity", "leakage", "leakage_real")
+"""Figures of `ByClass` in the table of all classes."""
 EXTREMES = 5
 """Best and worst classes, and pairs of them, that a row names."""
 
@@ -159,21 +161,12 @@ def _most_confused(classes: ByClass, names: list[str]) -> list[str]:
 
 
 def _class_table(classes: ByClass, names: list[str]) -> list[dict[str, Any]]:
-    columns = {
-        "samples": classes.samples,
-        "reference": classes.reference,
-        "distance": classes.distance,
-        "diversity": classes.diversity,
-        "leakage": classes.leakage,
-        "leakage_real": classes.leakage_real,
-    }
-    rows = zip(*(_plain(values) for values in columns.values()), strict=True)
-    return [{"class": name} | dict(zip(columns, row, strict=True)) for name, row in zip(names, rows, strict=True)]
-
-
-def _plain(values: Tensor) -> list[float | None]:
-    """Return values for a table, None where there is none: JSON has no NaN."""
-    return [value if isfinite(value) else None for value in values.tolist()]
+    """Return a row per class, with None where it has no figure: JSON has no NaN."""
+    columns = [getattr(classes, name).tolist() for name in COLUMNS]
+    return [
+        {"class": name} | {key: value if isfinite(value) else None for key, value in zip(COLUMNS, row, strict=True)}
+        for name, *row in zip(names, *columns, strict=True)
+    ]
 
 
 def _confusions(classes: ByClass, names: list[str]) -> list[dict[str, Any]]:
