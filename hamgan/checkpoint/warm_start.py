@@ -175,21 +175,18 @@ class _Transfer:
 
     def _fill_table(self, table: Tensor, source: Tensor) -> bool:
         """Fill rows by the mapping, or draw them like the source's; return whether they were drawn."""
-        if self.classes == "auto" and table.shape == source.shape:
-            table.copy_(source)
-            return False
+        if self.classes == "redraw" or (self.classes == "auto" and table.shape != source.shape):
+            spread, mean = torch.std_mean(source.float(), dim=0, correction=0)
+            draw = torch.randn(table.shape, generator=self.random)
+            table.copy_((mean + spread * draw).to(table.device))
+            return True
         if not isinstance(self.classes, str):
             rows = [self.classes[index] for index in range(len(table))]
-            if max(rows) >= len(source) or min(rows) < 0:
-                raise CheckpointError(
-                    f"a class is mapped to {max(rows)}; the source has classes 0 to {len(source) - 1}"
-                )
-            table.copy_(source[rows])
-            return False
-        spread, mean = torch.std_mean(source.float(), dim=0, correction=0)
-        draw = torch.randn(table.shape, generator=self.random)
-        table.copy_((mean + spread * draw).to(table.device))
-        return True
+            if wrong := [row for row in rows if not 0 <= row < len(source)]:
+                raise CheckpointError(f"a class is mapped to {wrong[0]}; the source has classes 0 to {len(source) - 1}")
+            source = source[rows]
+        table.copy_(source)
+        return False
 
     def _warm_up(self, result: Initialisation) -> None:
         """Iterate singular vectors for weights that were taken over without theirs."""

@@ -6,9 +6,9 @@ import threading
 from datetime import timedelta
 from types import TracebackType
 
-from accelerate import Accelerator
 from torch._C._distributed_c10d import TCPStore
 
+from hamgan.distributed.group import rank, world_size
 from hamgan.errors import ConfigError, OtherProcessFailed, RaisedByAll, one_line
 
 POLL_SECONDS = 2.0
@@ -28,8 +28,8 @@ class FailureWatch:
     does: where the store is gone, so is the run.
     """
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.rank, self.processes = accelerator.process_index, accelerator.num_processes
+    def __init__(self) -> None:
+        self.rank, self.processes = rank(), world_size()
         self._done = threading.Event()
         self._store: TCPStore | None = None
         # By process: its signs of life, and how often in a row there was no new one.
@@ -83,10 +83,10 @@ class FailureWatch:
                 os._exit(1)
 
     def _look_for_life(self, store: TCPStore) -> None:
-        for rank, (before, silent) in self._seen.items():
-            signs = store.add(f"{_KEY}/alive/{rank}", 0)
+        for other, (before, silent) in self._seen.items():
+            signs = store.add(f"{_KEY}/alive/{other}", 0)
             silent = 0 if signs != before else silent + 1
-            self._seen[rank] = signs, silent
+            self._seen[other] = signs, silent
             if silent == SILENT_POLLS:
                 seconds = SILENT_POLLS * POLL_SECONDS
-                self._report(f"process {rank} has shown no sign of life for {seconds:g} s: it was killed or hangs")
+                self._report(f"process {other} has shown no sign of life for {seconds:g} s: it was killed or hangs")

@@ -7,7 +7,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+
+from hamgan.distributed.group import Processes
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -23,8 +24,8 @@ class StopSignals:
     no handlers, so there it asks for nothing.
     """
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.accelerator = accelerator
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.processes = device, Processes.current()
         self.asked_at: float | None = None
         self._handlers: dict[int, Any] = {}
         self._pending: torch.Tensor | None = None
@@ -56,10 +57,10 @@ class StopSignals:
         step's would leave the device without work.
         """
         asked = self.asked_at is not None
-        if self.accelerator.num_processes == 1:
+        if self.processes.size == 1:
             return asked, write_failed
         before = self._pending
-        flags = torch.tensor([float(asked), float(write_failed)], device=self.accelerator.device)
-        self._pending = self.accelerator.reduce(flags, reduction="sum")
+        self._pending = torch.tensor([float(asked), float(write_failed)], device=self.device)
+        self.processes.sum_(self._pending)
         stop, failed = before.tolist() if before is not None else (0.0, 0.0)
         return stop > 0, failed > 0

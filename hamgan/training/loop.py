@@ -59,7 +59,7 @@ class Training:
     def __init__(self, config: Config, override: Sequence[str] = ()) -> None:
         validate(config)
         self.accelerator = make_accelerator(config)
-        with FailureWatch(self.accelerator):
+        with FailureWatch():
             self._set_up(config, override)
 
     def _set_up(self, config: Config, override: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ class Training:
         self.progress = Progress()
         self.monitor = Monitor(config.monitor, self.progress)
         self.preview = Preview(config, self.source, self.step, self.progress)
-        self.signals = StopSignals(self.accelerator)
+        self.signals = StopSignals(self.accelerator.device)
         self.lock = FolderLock(self.folder)
         self.lock.acquire()
         try:
@@ -121,7 +121,7 @@ class Training:
         """Train until ``total_kimg``; raise `Stopped` on a signal, `Diverged` when the run cannot go on."""
         finished = False
         try:
-            with FailureWatch(self.accelerator), self.signals:
+            with FailureWatch(), self.signals:
                 if self.progress.images >= self._total:
                     kimg = f"{self.progress.images / 1000:g} of {self.config.train.total_kimg:g} kimg"
                     self.log.print_line(f"already at {kimg}; nothing to do")

@@ -16,17 +16,8 @@ from hamgan.errors import ConfigError
 from hamgan.machine import describe_machine, package_versions
 
 # A run may be resumed with other values of these; all else would make it a different run.
-RESUMABLE: tuple[str, ...] = (
-    "name",
-    "run_dir",
-    "train.total_kimg",
-    "train.threads",
-    "data.prefetch",
-    "log.",
-    "checkpoint.",
-    "eval.",
-    "monitor.",
-)
+RESUMABLE: tuple[str, ...] = ("name", "run_dir", "train.total_kimg", "train.threads", "data.prefetch")
+RESUMABLE += ("log.", "checkpoint.", "eval.", "monitor.")
 LOCK = ".lock"
 
 Differences = dict[str, tuple[object, object]]
@@ -46,12 +37,10 @@ def check_same_run(folder: Path, config: Config, override: Sequence[str] = ()) -
             raise ConfigError(f"{folder} is not empty and holds no run; choose another name or --run_dir")
         return {}
     stored, new = flat_config(load_stored_config(stored_path)), flat_config(config)
-    resumable = RESUMABLE
-    if config.train.lr_schedule != "constant":  # the length decides the learning rates of every step
-        resumable = tuple(key for key in RESUMABLE if key != "train.total_kimg")
-    differences = {
-        key: (stored[key], new[key]) for key in new if stored[key] != new[key] and not key.startswith(resumable)
-    }
+    # Where learning rates fall, the length decides those of every step.
+    fixed = "train.total_kimg" if config.train.lr_schedule != "constant" else ""
+    changed = [key for key in new if stored[key] != new[key] and (key == fixed or not key.startswith(RESUMABLE))]
+    differences = {key: (stored[key], new[key]) for key in changed}
     named = {key for key in differences if any(key == name or key.startswith(f"{name}.") for name in override)}
     refused = {key: values for key, values in differences.items() if key not in named}
     if refused:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from support.small_runs import forget_accelerator
 from support.two_processes import in_two_processes, signalled_steps
 
@@ -18,7 +17,7 @@ from hamgan.distributed.stop_signals import SECONDS_BETWEEN, SIGNALS, StopSignal
 @pytest.fixture
 def signals() -> Iterator[StopSignals]:
     forget_accelerator()
-    yield StopSignals(Accelerator(cpu=True))
+    yield StopSignals(torch.device("cpu"))
     forget_accelerator()
 
 

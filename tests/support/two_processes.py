@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
 from torch.multiprocessing.spawn import spawn
 
 from hamgan.distributed.failure_watch import FailureWatch
@@ -64,8 +63,9 @@ def group_answers() -> dict[str, object]:
 
 def signalled_steps() -> list[tuple[bool, bool]]:
     """Return what each of four steps hears where the second process gets a signal in the second step."""
+    start_processes()
     heard = []
-    with StopSignals(Accelerator(cpu=True)) as signals:
+    with StopSignals(torch.device("cpu")) as signals:
         for step in range(4):
             if (step, rank()) == (1, 1):
                 signal.raise_signal(signal.SIGUSR1)
@@ -75,11 +75,12 @@ def signalled_steps() -> list[tuple[bool, bool]]:
 
 def failure_messages() -> dict[str, str]:
     """Return what a failure of both processes says, the second process's being the first."""
-    accelerator, found = Accelerator(cpu=True), {}
+    start_processes()
+    found = {}
     # Errors that all raise together come first: no message is left in the store by them.
     for name, error in (("raised by all", Stopped("asked to")), ("plain", RuntimeError("out of luck"))):
         try:
-            with FailureWatch(accelerator):
+            with FailureWatch():
                 if rank() == 0 and name == "plain":
                     time.sleep(1.0)
                 raise error
@@ -90,7 +91,8 @@ def failure_messages() -> dict[str, str]:
 
 def failing_process() -> None:
     """Report a failure from the second process, which lives on, while the first one waits."""
-    with FailureWatch(Accelerator(cpu=True)) as watch:
+    start_processes()
+    with FailureWatch() as watch:
         if rank() == 1:
             watch._done.set()
             watch._report("process 1: RuntimeError: out of luck")
