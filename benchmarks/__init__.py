@@ -1,13 +1,10 @@
-"""Measurements of speed and memory: ``python -m benchmarks NAME`` runs the module ``benchmarks.NAME``.
+"""Measure speed and memory: ``python -m benchmarks NAME`` calls ``run`` of the module ``benchmarks.NAME``.
 
-A subcommand's module is imported only when it is asked for. It has
+`command` holds all options, and imports the module of a subcommand only when that is asked for. The module's
+``run(options: argparse.Namespace) -> Report`` measures and returns tables, a verdict in plain words and all figures
+for JSON; it raises ConfigError (a sentence) for bad usage. It finds a ``torch.device`` with its index in
+``options.device``, and ``options.threads`` set in torch.
 
-- a docstring whose first line is its help,
-- ``add_arguments(parser: argparse.ArgumentParser) -> None``: its options besides the common ones (``--rounds``,
-  ``--threads``, ``--device``, ``--json``, see `command`); ``parser.set_defaults(rounds=3)`` changes their defaults,
-- ``run(options: argparse.Namespace) -> Report``: measures and returns tables, a verdict in plain words and all figures
-  for JSON. Raises ConfigError (a sentence) for bad usage.
-
-Alternatives are timed by `timing.interleaved` in one process, in turn, so that the load of the machine meets all alike;
-compare by `Timings.ratio`. ``options.device`` is a ``torch.device``, ``options.threads`` has been set in torch.
+Alternatives are timed by `timing.time_in_turn` in one process, so that the load of the machine meets all alike; compare
+them by `Timings.ratio`.
 """

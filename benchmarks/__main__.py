@@ -1,4 +1,4 @@
-"""Measure speed and memory: python -m benchmarks SUBCOMMAND; --help lists them, and each has its own."""
+"""Measure speed and memory: ``python -m benchmarks NAME``; ``--help`` lists the subcommands."""
 
 from benchmarks.command import main
 from hamgan.cli import run

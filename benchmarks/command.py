@@ -1,12 +1,11 @@
-"""The command line of python -m benchmarks: common options, then the subcommand's module."""
+"""Read the command line of ``python -m benchmarks`` and run the subcommand that it names. Imports no torch before."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from hamgan.errors import ConfigError, did_you_mean
 
@@ -14,72 +13,141 @@ if TYPE_CHECKING:
     import torch
 
 SUBCOMMANDS = {
-    "train": "the training step: fast, plain and compiled form, where its time goes, time to finish a run",
-    "block": "the context block: Hamburger, its straightforward form, hamburger-pytorch, self-attention",
-    "sample": "drawing images from a generator",
-    "evaluate": "features and metrics against the packages that others use",
-    "data": "decoding, preparation and the input pipeline",
+    "train": "measure the training step: fast, plain and compiled form, where its time goes, time to finish a run",
+    "block": "measure the context block: Hamburger, its straightforward form, hamburger-pytorch, self-attention",
+    "sample": "measure drawing images from a generator",
+    "evaluate": "measure features and metrics beside the packages that others use",
+    "data": "measure feeding batches from a store and preparing JPEGs beside the usual ways",
 }
+DETAILS = {
+    "train": """
+fast: as training runs it. plain: parametrised spectral norm, no merged convolutions, contiguous maps, eager, on the
+same weights; it stands for BigGAN-PyTorch's way. compiled: fast, with train.compile. A step is one update of D, one of
+G and one of G's average, on images made of noise.""",
+    "block": """
+Forward and backward on the same feature map: time, memory and FLOPs by the number of tokens. Beside the Hamburger the
+paper's PyTorch code, hamburger-pytorch (PyPI, where installed; it learns one set of bases and coefficients) and
+self-attention by scaled_dot_product_attention. Blocks hold their 1x1 convolutions, no spectral norm.""",
+    "sample": """
+plain: the generator as other trainers keep it (parametrised spectral norm, up-sampling and convolutions apart,
+contiguous maps) in evaluation mode. trained: ours in evaluation mode. folded: weights divided by their singular values
+once. drawing: the form that load_generator draws with. One set of weights. Then `hamgan sample` as a whole.""",
+    "evaluate": """
+The same images and weights file for torch-fidelity, torchmetrics and pytorch-fid: held-out crops of the embedded
+photographs against train crops, at 128 px. Without Inception weights (and without a network to fetch them) random ones
+in the same file format stand in: times and agreement do not depend on the values, the FID then means nothing outside
+the table.""",
+    "data": """
+The loader is measured on warm stores of a hundredth, a tenth and all of --images images; preparation on JPEGs as
+ImageNet has them, against PIL + torchvision. h5py takes part where it is installed. One thread.""",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raise ConfigError for bad usage, where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message}")
+
+
+def positive(text: str) -> int:
+    """Read a whole number of 1 or more, as argparse wants its ``type``."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def positives(text: str) -> list[int]:
+    """Read whole numbers of 1 or more with commas between; each counts once."""
+    return list(dict.fromkeys(positive(part) for part in text.split(",")))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all subcommands."""
+    parser = _Parser(prog="python -m benchmarks", description="Measure speed and memory.")
+    subparsers = parser.add_subparsers(dest="name", metavar="NAME", required=True)
+    commands: dict[str, argparse.ArgumentParser] = {}
+    for name, summary in SUBCOMMANDS.items():
+        description = f"{summary.capitalize()}.\n{DETAILS[name]}"
+        commands[name] = subparsers.add_parser(
+            name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        add = commands[name].add_argument
+        add("--rounds", type=positive, default=7, help="rounds in which all alternatives run once (default: 7)")
+        add("--threads", type=positive, help="CPU threads (default: torch's choice)")
+        add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+        add("--json", type=Path, metavar="FILE", help="write all figures to this file")
+    for name in ("train", "sample"):
+        add = commands[name].add_argument
+        add("--config", type=Path, help="YAML file (default: the default configuration, 1000 classes)")
+        add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the configuration")
+    _add_train_options(commands["train"])
+    _add_other_options(commands)
+    return parser
+
+
+def _add_train_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--batches", type=positives, default="8", help="images per step, with commas between (default: 8)")
+    add("--forms", default="fast,plain", help="of fast,plain,compiled (default: fast,plain)")
+    add("--no-profile", action="store_true", help="leave out profiles and spectral norm's share")
+
+
+def _add_other_options(commands: dict[str, argparse.ArgumentParser]) -> None:
+    add = commands["block"].add_argument
+    add("--sizes", type=positives, default="32,64", help="heights of the square feature map (default: 32,64)")
+    add("--channels", type=positive, default=256, help="channels, also of the decomposition (default: 256)")
+    add("--rank", type=positive, default=32, help="bases (default: 32)")
+    add("--batch", type=positive, default=2, help="feature maps at a time (default: 2)")
+    add("--bf16", action="store_true", help="under bf16 autocast, as on GPUs")
+    add = commands["sample"].add_argument
+    add("--batch", type=positive, default=8, help="images per forward (default: 8)")
+    add("--images", type=positive, default=128, help="images that the whole command draws (default: 128)")
+    add = commands["evaluate"].add_argument
+    add("--weights", type=Path, help="Inception weights, torch-fidelity's pt_inception file")
+    add("--images", type=positive, default=64, help="images a side for the table of numbers (default: 64)")
+    add("--batch", type=positive, default=16, help="images per forward (default: 16)")
+    add("--compile", action="store_true", help="measure the compiled extractor as well")
+    add = commands["data"].add_argument
+    add("--images", type=positive, default=100_000, help="images of the largest store (default: 100,000)")
+    add("--folder", type=Path, help="disk for the stores (default: the system's temporary folder)")
+    add("--jpegs", type=positive, default=48, help="JPEGs to prepare per round (default: 48)")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the named subcommand, print its report and write it where ``--json`` says; ConfigError for bad usage."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    # Names only: importing a module takes seconds, and each may land on its own.
-    known = {name: text for name, text in SUBCOMMANDS.items() if find_spec(f"benchmarks.{name}")}
-    if not given or given[0] in ("-h", "--help"):
-        lines = "\n".join(f"  {name:10}{text}" for name, text in known.items())
-        print(f"usage: python -m benchmarks SUBCOMMAND [--help]\n\nMeasure speed and memory.\n\n{lines}")
-        return
-    name = given.pop(0)
-    if name not in known:
-        raise ConfigError(f"unknown subcommand {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}")
-    _run(name, given)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if not given[0].startswith("-") and given[0] not in SUBCOMMANDS:
+        known = ", ".join(SUBCOMMANDS)
+        raise ConfigError(f"unknown subcommand {given[0]!r}; there are {known}{did_you_mean(given[0], SUBCOMMANDS)}")
+    options = make_parser().parse_args(given)
+    if options.json and not options.json.absolute().parent.is_dir():
+        raise ConfigError(f"--json {options.json}: there is no folder {options.json.absolute().parent}")
 
+    import torch
 
-def _run(name: str, arguments: list[str]) -> None:
-    module = import_module(f"benchmarks.{name}")
-    parser = argparse.ArgumentParser(
-        prog=f"python -m benchmarks {name}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--rounds", type=int, default=7, help="rounds in which all alternatives run once (default: 7)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
-    module.add_arguments(parser)
-    options = parser.parse_args(arguments)
-    _prepare(options)
-    report = module.run(options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.device = use_device(options.device)
+    report = import_module(f"benchmarks.{options.name}").run(options)
     print(report.markdown())
     if options.json:
         report.save(options.json)
 
 
-def _prepare(options: argparse.Namespace) -> None:
-    """Check the common options and apply them, before anything long runs."""
+def use_device(name: str | None) -> "torch.device":
+    """Make the device of ``--device`` torch's current one and return it; None: a GPU where there is one.
+
+    Raises ConfigError for one that cannot be used.
+    """
     import torch
 
-    for name in ("rounds", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} is {value}; it must be 1 or more")
-    if options.json and not options.json.absolute().parent.is_dir():
-        raise ConfigError(f"--json {options.json}: there is no folder {options.json.absolute().parent}")
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    options.device = _device(options.device)
-
-
-def _device(name: str | None) -> "torch.device":
-    import torch
-
-    if name is None:
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        # The device of a tensor has an index where the name has none (`cuda`), and `set_device` needs one.
+        wanted = name or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+        device = torch.empty(1, device=wanted).device
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
         raise ConfigError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device

@@ -1,4 +1,4 @@
-"""The packages that measure FID and the Inception Score, this one among them: their extractors and their numbers.
+"""Measure FID and the Inception Score by each package that does, this one among them, and extract its features.
 
 torchmetrics and pytorch-fid are development dependencies. All read one Inception weights file, in torch-fidelity's
 format.
@@ -6,7 +6,7 @@ format.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +21,32 @@ from hamgan.evaluation.metrics.fid import frechet_distance
 from hamgan.files import sha256
 
 Extract = Callable[[Tensor], object]
-Found = tuple[float | None, float | None]
-"""FID and Inception Score, where the package gives them."""
-
-
-@dataclass(frozen=True)
-class Evaluator:
-    """A way to measure: `extract` takes uint8 [B, 3, H, W] to features, `numbers` two folders to FID and IS."""
-
-    name: str
-    extract: Extract
-    numbers: Callable[[Path, Path], Found]
-    why: str
-    """What explains a difference of its numbers from torch-fidelity's."""
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """What an evaluator found, and the seconds of its whole call."""
+    """Hold FID and Inception Score, where a package gives them, and the seconds of its whole call."""
 
     fid: float | None
-    score: float | None
-    seconds: float
+    score: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Hold a way to measure: ``extract`` takes uint8 [B, 3, H, W] to features, ``numbers`` measures two folders."""
+
+    name: str
+    extract: Extract
+    numbers: Callable[[Path, Path], Numbers]
+    why: str
+    """What explains a difference of its numbers from torch-fidelity's."""
 
 
 def load_evaluators(
     weights: Path, batch_size: int = 16, *, device: torch.device, compiled: bool = False
 ) -> list[Evaluator]:
-    """This evaluator, compiled as well where asked, torch-fidelity, torchmetrics (twice) and pytorch-fid."""
+    """Load this evaluator, compiled as well where asked, torch-fidelity, torchmetrics (twice) and pytorch-fid."""
     ours = [("hamgan", own_extractor(weights, device=device), "batch norm folded, channels-last")]
     if compiled:
         ours.append(("hamgan, compiled", own_extractor(weights, device=device, compiled=True), "the same, compiled"))
@@ -61,24 +59,24 @@ def load_evaluators(
     ]
 
 
-def measured(evaluator: Evaluator, samples: Path, reference: Path) -> Numbers:
-    """The numbers of two flat folders of PNGs by one evaluator."""
+def measure_evaluator(evaluator: Evaluator, samples: Path, reference: Path) -> Numbers:
+    """Measure two flat folders of PNGs by one evaluator."""
     start = time.perf_counter()
-    fid, score = evaluator.numbers(samples, reference)
-    return Numbers(fid, score, time.perf_counter() - start)
+    found = evaluator.numbers(samples, reference)
+    return replace(found, seconds=time.perf_counter() - start)
 
 
 def own_extractor(weights: Path, *, device: torch.device, compiled: bool = False) -> FeatureExtractor:
-    """Our Inception with whatever weights file is given."""
+    """Load our Inception with whatever weights file is given."""
     return load_extractor(weights=weights, weights_sha256=sha256(weights), device=device, compiled=compiled)
 
 
-def _own_numbers(extractor: FeatureExtractor, batch_size: int) -> Callable[[Path, Path], Found]:
-    def numbers(samples: Path, reference: Path) -> Found:
+def _own_numbers(extractor: FeatureExtractor, batch_size: int) -> Callable[[Path, Path], Numbers]:
+    def numbers(samples: Path, reference: Path) -> Numbers:
         found = measure(FolderImages(samples), extractor, batch_size=batch_size, is_splits=10)
         real = measure(FolderImages(reference), extractor, batch_size=batch_size)
         score = found.inception_score[0] if found.inception_score else None
-        return frechet_distance(real.mean, real.covariance, found.mean, found.covariance), score
+        return Numbers(frechet_distance(real.mean, real.covariance, found.mean, found.covariance), score)
 
     return numbers
 
@@ -90,7 +88,7 @@ def _torch_fidelity(weights: Path, batch_size: int, device: torch.device) -> Eva
     network = FeatureExtractorInceptionV3("inception-v3-compat", features, feature_extractor_weights_path=str(weights))
     network.to(device).eval()
 
-    def numbers(samples: Path, reference: Path) -> Found:
+    def numbers(samples: Path, reference: Path) -> Numbers:
         found = torch_fidelity.calculate_metrics(
             input1=str(samples),
             input2=str(reference),
@@ -103,7 +101,7 @@ def _torch_fidelity(weights: Path, batch_size: int, device: torch.device) -> Eva
             verbose=False,
             save_cpu_ram=True,
         )
-        return found["frechet_inception_distance"], found["inception_score_mean"]
+        return Numbers(found["frechet_inception_distance"], found["inception_score_mean"])
 
     return Evaluator("torch-fidelity", lambda images: network(images.to(device)), numbers, "")
 
@@ -113,18 +111,18 @@ def _torchmetrics(
 ) -> Evaluator:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    def metric() -> Any:
-        made = FrechetInceptionDistance(feature_extractor_weights_path=str(weights), antialias=antialias)
-        return made.set_dtype(torch.float64).to(device)
+    def make_metric() -> Any:
+        metric = FrechetInceptionDistance(feature_extractor_weights_path=str(weights), antialias=antialias)
+        return metric.set_dtype(torch.float64).to(device)
 
-    def numbers(samples: Path, reference: Path) -> Found:
-        fid = metric()
+    def numbers(samples: Path, reference: Path) -> Numbers:
+        fid = make_metric()
         for folder, is_real in ((samples, False), (reference, True)):
-            for batch in _batches(folder, batch_size):
+            for batch in _read_batches(folder, batch_size):
                 fid.update(batch.to(device), real=is_real)
-        return float(fid.compute()), None
+        return Numbers(float(fid.compute()))
 
-    network = metric().inception
+    network = make_metric().inception
     return Evaluator(name, lambda images: network(images.to(device)), numbers, why)
 
 
@@ -145,35 +143,37 @@ def _pytorch_fid(weights: Path, batch_size: int, device: torch.device) -> Evalua
         return features.flatten(1)
 
     @torch.inference_mode()
-    def numbers(samples: Path, reference: Path) -> Found:
-        moments: list[Any] = []
+    def numbers(samples: Path, reference: Path) -> Numbers:
+        moments: list[np.ndarray] = []
         for folder in (samples, reference):
-            rows = np.concatenate([extract(batch).double().cpu().numpy() for batch in _batches(folder, batch_size)])
+            rows = np.concatenate(
+                [extract(batch).double().cpu().numpy() for batch in _read_batches(folder, batch_size)]
+            )
             moments += [rows.mean(0), np.cov(rows, rowvar=False)]
         try:
-            return float(calculate_frechet_distance(*moments)), None
+            return Numbers(float(calculate_frechet_distance(*moments)))
         except ValueError:  # its sqrtm of a singular product: fewer images than features
-            return None, None
+            return Numbers(None)
 
     return Evaluator(
         "pytorch-fid", extract, numbers, "other resize (half-pixel centres); its sqrtm can fail below 2,048 images"
     )
 
 
-def _batches(folder: Path, batch_size: int) -> list[Tensor]:
+def _read_batches(folder: Path, batch_size: int) -> list[Tensor]:
     images = FolderImages(folder)
     return [images.read(range(i, min(i + batch_size, len(images)))) for i in range(0, len(images), batch_size)]
 
 
-class _RandomInception(FeatureExtractorInceptionV3):
-    """Keeps the weights that it is born with."""
+class _RandomInception(FeatureExtractorInceptionV3):  # type: ignore[misc, unused-ignore]  # untyped
+    """Keep the weights of the constructor."""
 
     def load_state_dict(self, *_arguments: object, **_options: object) -> None:
-        """Nothing is loaded."""
+        """Load nothing."""
 
 
 def save_random_inception(file: Path) -> Path:
-    """Random weights in the format of torch-fidelity's Inception file, for a machine that cannot download it.
+    """Save random weights in the format of torch-fidelity's Inception file, for a machine that cannot download it.
 
     Batch norms are not neutral, so that folding them is put to the test; times do not depend on the values.
     """

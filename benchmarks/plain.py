@@ -1,11 +1,12 @@
-"""The plain form of our networks and step: what other trainers do, to measure against. It gives the same numbers.
+"""Define the plain form of our networks and step, as other trainers have it, to measure against: the same numbers.
 
 Parametrised spectral norm with autograd through sigma, resampling and convolutions apart and at the large resolution,
 contiguous feature maps, the straightforward Hamburger, Adam and the average of G parameter by parameter. It stands for
-BigGAN-PyTorch and for torch's own `spectral_norm`.
+BigGAN-PyTorch and for torch's own ``spectral_norm``.
 """
 
 import copy
+from collections.abc import Mapping
 from types import MethodType
 from typing import TypeVar
 
@@ -14,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from benchmarks.straightforward import StraightforwardHamburger
-from hamgan.hamburger import Hamburger
+from hamgan.config import HamburgerConfig
+from hamgan.errors import ConfigError
+from hamgan.hamburger import Bases, Hamburger
+from hamgan.hamburger.decompositions import EPS, state_dtype
 from hamgan.networks import Discriminator, Generator
 from hamgan.networks.batch_norm import BatchNorm
 from hamgan.networks.blocks import DiscriminatorBlock
@@ -26,8 +29,65 @@ from hamgan.training.step import GanStep
 Network = TypeVar("Network", Generator, Discriminator)
 
 
+def straightforward_nmf(x: Tensor, bases: Tensor, steps: int) -> Tensor:
+    """Compute `hamgan.hamburger.nmf` with the one-step gradient by autograd, every product where it stands.
+
+    Shapes: x [B, D, N] (non-negative), bases [B, D, R] -> [B, D, N].
+    """
+    with torch.no_grad():
+        coefficients = F.softmax(torch.bmm(x.mT, bases), dim=-1)
+        for _ in range(steps):
+            coefficients = coefficients * torch.bmm(x.mT, bases) / (coefficients @ (bases.mT @ bases) + EPS)
+            bases = bases * torch.bmm(x, coefficients) / (bases @ (coefficients.mT @ coefficients) + EPS)
+    coefficients = coefficients * torch.bmm(x.mT, bases) / (coefficients @ (bases.mT @ bases) + EPS)
+    return torch.bmm(bases, coefficients.mT)
+
+
+class StraightforwardHamburger(Hamburger):
+    """Compute the block as the paper's PyTorch code does, on [B, D, N]: convolutions and NMF one after the other.
+
+    It is version 1 with the one-step gradient. Takes convolutions, norm and gate of ``block`` as they are; ``channels``
+    are those of the feature map. Raises ConfigError for a block of another kind.
+    """
+
+    def __init__(self, block: Hamburger, channels: int) -> None:
+        super().__init__(channels, block.config, lambda inputs, outputs: nn.Identity())
+        _check_kind(block.config)
+        self.lower_bread, self.upper_bread = block.lower_bread, block.upper_bread
+        self.ham, self.norm, self.gate = block.ham, block.norm, block.gate
+
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor | None = None,
+        bases: Bases | None = None,
+        weights: Mapping[nn.Module, Tensor] | None = None,
+    ) -> Tensor:
+        """Add the context to a feature map [B, C, H, W]."""
+        if bases is None:
+            bases = self.draw_bases(len(x), x.shape[2], x.shape[3], x.device)
+        if not isinstance(bases, Tensor):
+            raise ConfigError("the straightforward form takes one tensor of bases [B*S, D, R]")
+        latent = F.relu(self.lower_bread(x))
+        rows = latent.reshape(len(bases), self.head_dim, -1).to(state_dtype(latent.dtype))
+        with torch.autocast(x.device.type, enabled=False):
+            y = straightforward_nmf(rows, bases.to(rows.dtype), self.config.steps)
+        y = self.upper_bread(y.to(latent.dtype).reshape(latent.shape))
+        if self.norm is not None:
+            y = self.norm(y) if condition is None else self.norm(y, condition, weights)
+        out: Tensor = x + y if self.gate is None else x + self.gate * y
+        return out
+
+
+def _check_kind(config: HamburgerConfig) -> None:
+    wanted = {"decomposition": "nmf", "version": "v1", "mode": "spatial", "gradient": "one_step", "bases": "random"}
+    for name, value in wanted.items():
+        if getattr(config, name) != value:
+            raise ConfigError(f"the straightforward form has hamburger.{name}: {value}, not {getattr(config, name)}")
+
+
 class ParametrisedSpectralNorm(nn.Module):
-    """W / sigma as `torch.nn.utils.parametrizations.spectral_norm` writes it, but for the stored side.
+    """Divide W by sigma as ``torch.nn.utils.parametrizations.spectral_norm`` does, but for the stored side.
 
     torch stores both vectors and always starts from the input side; this one has the side, eps and clamp of ``layer``.
     """
@@ -42,7 +102,7 @@ class ParametrisedSpectralNorm(nn.Module):
         self.register_buffer("vector", vector)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The normalised weight, same shape; one power iteration, stored in training mode."""
+        """Normalise a weight with one power iteration, which training mode stores."""
         matrix, stored, eps = weight.flatten(1), self.get_buffer("vector"), self.config.eps
         with torch.autocast(weight.device.type, enabled=False):
             with torch.no_grad():
@@ -59,7 +119,7 @@ class ParametrisedSpectralNorm(nn.Module):
 
 
 def _take_weights(module: nn.Module, layer: SpectralWeight) -> None:
-    """Weight and bias of a layer in the contiguous format, its normalisation as a parametrisation."""
+    """Copy weight and bias of a layer in the contiguous format, its normalisation as a parametrisation."""
     module.weight = nn.Parameter(layer.weight.detach().clone(memory_format=torch.contiguous_format))
     bias = getattr(layer, "bias", None)
     if bias is not None:
@@ -70,7 +130,7 @@ def _take_weights(module: nn.Module, layer: SpectralWeight) -> None:
 
 
 class PlainConv2d(nn.Conv2d):
-    """A convolution; nearest upsampling before it or average pooling behind it are passes of their own."""
+    """Convolve; nearest upsampling before it or average pooling behind it are passes of their own."""
 
     pool_first = False  # BigGAN-PyTorch's first block of D
 
@@ -113,7 +173,7 @@ class PlainEmbedding(nn.Embedding):
 
 
 def _plain_module(module: nn.Module) -> nn.Module:
-    """The plain form of one module whose children are plain already."""
+    """Return the plain form of one module whose children are plain already."""
     if isinstance(module, SpectralConv2d):
         return PlainConv2d(module)
     if isinstance(module, SpectralLinear):
@@ -140,7 +200,7 @@ def _replace(module: nn.Module) -> nn.Module:
 
 
 def plain_form(network: Network) -> Network:
-    """A copy of a network in the plain form, with the same weights and buffers; the names of its weights differ."""
+    """Copy a network into the plain form, with the same weights and buffers; the names of its weights differ."""
     network = copy.deepcopy(network)
     _replace(network)
     network.memory_format = torch.contiguous_format
@@ -148,7 +208,7 @@ def plain_form(network: Network) -> Network:
 
 
 class PlainStep(GanStep):
-    """The step on plain networks with torch's default Adam and the average of G as BigGAN-PyTorch updates it."""
+    """Train plain networks with torch's default Adam and the average of G as BigGAN-PyTorch updates it."""
 
     def _make_optimizer(self, network: nn.Module, lr: float) -> torch.optim.Adam:
         return make_adam(network, self.config, lr, fused=None)

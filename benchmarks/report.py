@@ -1,24 +1,25 @@
-"""What a benchmark says: tables in Markdown, a verdict in plain words, and every figure as JSON."""
+"""Report what a benchmark found: tables in Markdown, a verdict in plain words, and every figure as JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.timing import Costs, Timings
 from hamgan.machine import describe_machine
 
 
 @dataclass
 class Table:
-    """A table; numbers are shown with three significant digits, everything else as it is."""
+    """Hold a table; numbers are shown with three significant digits, everything else as it is."""
 
     headers: Sequence[str]
     rows: Sequence[Sequence[object]]
     title: str = ""
 
     def markdown(self) -> str:
-        """The table with aligned columns."""
+        """Return the table with aligned columns."""
         lines = [[str(header) for header in self.headers], *([_cell(value) for value in row] for row in self.rows)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.headers))]
         text = [
@@ -31,7 +32,7 @@ class Table:
 
 @dataclass
 class Report:
-    """The outcome of one benchmark. ``protocol`` says how it was measured, ``figures`` holds all numbers for JSON."""
+    """Hold the outcome of a benchmark: ``protocol`` says how it was measured, ``figures`` has all numbers for JSON."""
 
     title: str
     protocol: str
@@ -41,19 +42,48 @@ class Report:
     machine: dict[str, Any] = field(default_factory=describe_machine)
 
     def markdown(self) -> str:
-        """Title, machine, protocol, tables and verdict."""
+        """Return title, machine, protocol, tables and verdict."""
         machine = f"Machine: {self.machine['summary']}."
         verdict = "\n".join(f"- {sentence}" for sentence in self.verdict)
         parts = [f"# {self.title}", f"{machine} {self.protocol}", *(table.markdown() for table in self.tables), verdict]
         return "\n\n".join(part for part in parts if part)
 
     def save(self, path: Path) -> None:
-        """Everything as one JSON object."""
-        values = {name: getattr(self, name) for name in ("title", "machine", "protocol", "figures", "verdict")}
-        values["tables"] = [
-            {"title": t.title, "headers": list(t.headers), "rows": [list(r) for r in t.rows]} for t in self.tables
+        """Write everything as one JSON object."""
+        path.write_text(json.dumps(vars(self), indent=1, default=vars) + "\n")
+
+
+def cost_table(
+    title: str, costs: Costs, images: int, base: str, more: Mapping[str, Mapping[str, object]] | None = None
+) -> Table:
+    """Return a table with a row per alternative, where each call makes ``images`` images; "-" stands for unknown.
+
+    Times and memory are also given as parts of those of ``base``, where that took part. ``more`` has further columns:
+    header -> name -> value.
+    """
+    timings, memory, more = costs.timings, costs.memory, more or {}
+    rows: list[Sequence[object]] = [
+        [
+            name,
+            1e3 * timings.median(name),
+            images / timings.median(name),
+            timings.ratio(name, base) if base in memory else None,
+            memory[name] / 2**20,
+            memory[name] / memory[base] if base in memory else None,
+            costs.flops[name] / images / 1e9 if name in costs.flops else None,
+            f"{timings.spread(name):.0%}",
+            *(column.get(name) for column in more.values()),
         ]
-        path.write_text(json.dumps(values, indent=1, default=str) + "\n")
+        for name in memory
+    ]
+    headers = ["form", "ms", "images/s", f"/ {base}", "peak MiB", f"/ {base}", "GFLOP / image", "spread", *more]
+    return Table(headers, rows, title)
+
+
+def time_table(title: str, timings: Timings, base: str) -> Table:
+    """Return a table with a row per alternative, with its time as a part of that of ``base``."""
+    rows = [[name, timings.median(name), f"{timings.ratio(name, base):.1%}"] for name in timings.seconds]
+    return Table(["what", "s", f"/ {base}"], rows, title)
 
 
 def _cell(value: object) -> str:

@@ -1,50 +1,58 @@
-"""A training step that can be timed: networks in one of three forms, the same start, made-up images."""
+"""Make a training step that can be timed: networks in one of three forms, the same start, made-up images."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 from accelerate import Accelerator
 
 from benchmarks.plain import PlainStep, plain_form
-from hamgan.config import Config
+from hamgan.config import Config, load_config
 from hamgan.networks import build_networks
 from hamgan.training.noise import Noise
+from hamgan.training.setup import make_accelerator
 from hamgan.training.step import DiscriminatorBatch, GanStep, GeneratorBatch
 
 Form = Literal["fast", "plain", "compiled"]
+CLASSES = 1000
+"""Classes of a configuration that names no number; training would read it from the data."""
+
+
+def read_config(file: Path | None, overrides: Sequence[str]) -> Config:
+    """Read a configuration and give it a number of classes. Raises ConfigError as `load_config` does."""
+    config = load_config(file, list(overrides))
+    if config.data.num_classes is None:
+        config = replace(config, data=replace(config.data, num_classes=CLASSES))
+    return config
+
+
+def benchmark_accelerator(config: Config, device: torch.device) -> Accelerator:
+    """Make the Accelerator of training with torch's number of threads, or a plain one to pass over a GPU."""
+    if device.type == "cpu" and torch.accelerator.is_available():
+        return Accelerator(cpu=True)
+    threads = config.train.threads or torch.get_num_threads()
+    return make_accelerator(replace(config, train=replace(config.train, threads=threads)))
 
 
 @dataclass
 class Workload:
-    """Steps of one form on one batch; each method is one phase. The noise is drawn beforehand."""
+    """Run steps of one form on one batch: D once, G, the average of G. The noise is drawn beforehand."""
 
     step: GanStep
     discriminator_batch: DiscriminatorBatch
     generator_batch: GeneratorBatch
 
-    def discriminator(self) -> None:
-        """Fake images, D forward and backward, its update."""
-        self.step.discriminator_step([self.discriminator_batch])
-
-    def generator(self) -> None:
-        """G and D forward and backward, the update of G."""
-        self.step.generator_step([self.generator_batch])
-
-    def average(self) -> None:
-        """The average of G."""
-        self.step.update_average(10**12)
-
     def __call__(self) -> None:
-        """A whole step: D once, G, the average."""
-        self.discriminator()
-        self.generator()
-        self.average()
+        """Run a whole step."""
+        self.step.discriminator_step([self.discriminator_batch])
+        self.step.generator_step([self.generator_batch])
+        self.step.update_average(10**12)
 
 
 def make_workload(config: Config, form: Form, batch: int, accelerator: Accelerator) -> Workload:
-    """A step of ``config`` on ``batch`` images in one form; all forms begin with the same weights and noise."""
+    """Make a step of ``config`` on ``batch`` images in one form; all forms begin with the same weights and noise."""
     train = replace(config.train, compile=form == "compiled")
     generator, discriminator = build_networks(config)
     step: GanStep
@@ -58,17 +66,14 @@ def make_workload(config: Config, form: Form, batch: int, accelerator: Accelerat
 def draw_batches(
     config: Config, step: GanStep, batch: int, counter: int = 0, dtype: torch.dtype = torch.float32
 ) -> tuple[DiscriminatorBatch, GeneratorBatch]:
-    """What D and G see in one step: uniform noise for images, everything else as training draws it."""
-    device, classes = step.accelerator.device, step.generator.num_classes
+    """Draw what D and G see in one step: uniform noise for images, everything else as training draws it."""
+    device, classes, latent_dim = step.accelerator.device, step.generator.num_classes, config.generator.latent_dim
     noise = Noise(config.seed, device, batch)
     random = noise.generator("flip", counter)
     shape = (batch, 3, config.resolution, config.resolution)
     images = torch.rand(shape, generator=random, device=device, dtype=dtype) * 2 - 1
     labels = torch.randint(classes, (batch,), generator=random, device=device)
-    draw: Callable[[str], tuple[torch.Tensor, torch.Tensor]] = lambda purpose: noise.latents(  # noqa: E731
-        purpose, counter, config.generator.latent_dim, classes
-    )
-    latents, fake_labels = draw("d_latent")
+    latents, fake_labels = noise.latents("d_latent", counter, latent_dim, classes)
     discriminator_batch = DiscriminatorBatch(
         images,
         labels,
@@ -77,7 +82,7 @@ def draw_batches(
         generator_bases=noise.bases("d_generator", counter, step.generator),
         bases=noise.bases("d_bases", counter, step.discriminator, copies=2),
     )
-    latents, fake_labels = draw("g_latent")
+    latents, fake_labels = noise.latents("g_latent", counter, latent_dim, classes)
     generator_batch = GeneratorBatch(
         latents.to(dtype),
         fake_labels,

@@ -1,15 +1,16 @@
-"""Time and memory of alternatives, measured in turn in one process."""
+"""Measure time, memory and FLOPs of alternatives, in turn in one process."""
 
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's remarks about a missing GPU
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 Work = Callable[[], object]
 Clock = Literal["cpu", "wall"]
@@ -17,22 +18,22 @@ Clock = Literal["cpu", "wall"]
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of every round per alternative, in the order of the rounds; ``clock`` says which seconds."""
+    """Hold seconds of every round per alternative, in the order of the rounds; ``clock`` says which seconds."""
 
     seconds: dict[str, list[float]]
     clock: Clock
 
     def median(self, name: str) -> float:
-        """Median over the rounds, in seconds."""
+        """Return the median over the rounds, in seconds."""
         return statistics.median(self.seconds[name])
 
     def ratio(self, name: str, base: str) -> float:
-        """Median over the rounds of this alternative's time by that of ``base`` in the same round."""
+        """Return the median over the rounds of this alternative's time by that of ``base`` in the same round."""
         pairs = zip(self.seconds[name], self.seconds[base], strict=True)
         return statistics.median(one / other for one, other in pairs)
 
     def spread(self, name: str) -> float:
-        """Interquartile range by median: differences below it mean nothing."""
+        """Return the interquartile range by the median: differences below it mean nothing."""
         values = self.seconds[name]
         if len(values) < 2:
             return 0.0
@@ -40,7 +41,7 @@ class Timings:
         return (high - low) / self.median(name)
 
     def to_json(self) -> dict[str, Any]:
-        """All rounds and their medians."""
+        """Return all rounds, their medians and spreads."""
         return {
             "clock": self.clock,
             "seconds": self.seconds,
@@ -49,13 +50,35 @@ class Timings:
         }
 
 
-def default_clock(device: torch.device) -> Clock:
-    """CPU time on one thread, which other work on the machine disturbs least; else wall time."""
-    return "cpu" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
+@dataclass(frozen=True)
+class Costs:
+    """Hold what each alternative takes: its times, its peak bytes, and its FLOPs where they were counted."""
+
+    timings: Timings
+    memory: dict[str, int]
+    flops: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures."""
+        return {"timings": self.timings.to_json(), "peak_bytes": self.memory, "flops": self.flops}
 
 
-def interleaved(
-    alternatives: Mapping[str, Work],
+def measure_costs(
+    works: Mapping[str, Work],
+    rounds: int,
+    device: torch.device,
+    *,
+    warmup: int = 1,
+    uncounted: Collection[str] = (),
+) -> Costs:
+    """Measure time in turn, then memory and FLOPs one after the other; ``uncounted`` names those without FLOPs."""
+    timings = time_in_turn(works, rounds, warmup=warmup, device=device)
+    memory = {name: peak_memory(work, device) for name, work in works.items()}
+    return Costs(timings, memory, {name: count_flops(work) for name, work in works.items() if name not in uncounted})
+
+
+def time_in_turn(
+    works: Mapping[str, Work],
     rounds: int = 7,
     *,
     warmup: int = 1,
@@ -64,13 +87,14 @@ def interleaved(
 ) -> Timings:
     """Call every alternative once per round: A B C A B C ...; the first ``warmup`` rounds are not counted.
 
-    ``clock`` None takes `default_clock`; CPU time counts all threads of this process, but no other processes.
+    ``clock`` None takes CPU time on one CPU thread, which other work on the machine disturbs least, else wall time. CPU
+    time counts all threads of this process, but no other processes.
     """
     device = torch.device(device)
-    clock = clock or default_clock(device)
-    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
+    clock = clock or ("cpu" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall")
+    seconds: dict[str, list[float]] = {name: [] for name in works}
     for number in range(-warmup, rounds):
-        for name, work in alternatives.items():
+        for name, work in works.items():
             taken = _time(work, device, clock)
             if number >= 0:
                 seconds[name].append(taken)
@@ -93,7 +117,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def peak_memory(work: Work, device: torch.device | str = "cpu") -> int:
-    """Most bytes of tensors alive at a time during ``work``, beyond those alive before it.
+    """Return the most bytes of tensors alive at a time during ``work``, beyond those alive before it.
 
     On a GPU the allocator's own count; on a CPU the sum of the profiler's allocations and releases (tensors of torch
     only, not the interpreter or other libraries).
@@ -119,9 +143,16 @@ def peak_memory(work: Work, device: torch.device | str = "cpu") -> int:
 
 
 def count_flops(work: Work) -> int:
-    """Floating-point operations of the matrix products and convolutions in ``work``, two per multiply-add."""
-    from torch.utils.flop_counter import FlopCounterMode
-
+    """Count the floating-point operations of matrix products and convolutions in ``work``, two per multiply-add."""
     with FlopCounterMode(display=False) as counter:
         work()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
+
+
+def measure_matmul(device: torch.device, dtype: torch.dtype = torch.float32, rounds: int = 7) -> float:
+    """Measure FLOP/s of a large square matrix product: what the machine can do at most."""
+    size = 1024 if device.type == "cpu" else 8192
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    product = torch.empty_like(left)
+    timings = time_in_turn({"product": lambda: torch.mm(left, right, out=product)}, rounds, device=device)
+    return 2 * size**3 / timings.median("product")

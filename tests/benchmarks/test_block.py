@@ -1,4 +1,4 @@
-"""python -m benchmarks block: what it compares computes the same, and what it reports."""
+"""Test ``python -m benchmarks block``: what it compares computes the same, and what it reports."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.block import ATTENTION, OURS, PEER, STRAIGHTFORWARD, FlashAttention, make_blocks
 from benchmarks.command import main
-from benchmarks.straightforward import StraightforwardHamburger
+from benchmarks.plain import StraightforwardHamburger
 from hamgan.config import HamburgerConfig, SpectralNormConfig
 from hamgan.errors import ConfigError
 from hamgan.hamburger import Hamburger
@@ -83,10 +83,11 @@ def test_the_report_compares_time_memory_and_growth(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--sizes 32,x", "whole numbers"),
-        ("--sizes 0", "sizes is 0"),
+        ("--sizes 32,x", "--sizes: 'x' is not a whole number of 1 or more"),
+        ("--sizes 0", "--sizes: '0' is not a whole number"),
+        ("--rank 0", "--rank: '0' is not a whole number"),
         ("--channels 100", "multiple of 8"),
-        ("--rounds 0", "rounds is 0"),
+        ("--rounds 0", "--rounds: '0' is not a whole number"),
         ("--device cuda:99", "device cuda:99 cannot be used"),
         ("--device abc", "device abc cannot be used"),
         ("--json /no/such/folder/x.json", "there is no folder"),

@@ -1,4 +1,4 @@
-"""python -m benchmarks sample: every form draws the same images, and the report says how fast."""
+"""Test ``python -m benchmarks sample``: every form draws the same images, and the report says how fast."""
 
 import json
 from pathlib import Path
@@ -30,18 +30,18 @@ def test_all_forms_draw_the_same_images() -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_the_report_compares_forms_and_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_compares_forms_and_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "sample.json"
     options = f"--batch 2 --images 5 --rounds 2 --threads 1 --device cpu --json {file} --set {' '.join(SMALL)}"
     main(["sample", *options.split()])
     printed = capsys.readouterr().out
     assert "times the images/s of the plain form" in printed
-    assert "The whole script reaches" in printed
+    assert "The whole command reaches" in printed
     figures = json.loads(file.read_text())["figures"]
     assert figures["forms"]["flops"][DRAWING] < figures["forms"]["flops"][PLAIN]
-    assert set(figures["script"]["seconds"]) == {BARE, WHOLE}
+    assert set(figures["command"]["seconds"]) == {BARE, WHOLE}
 
 
 def test_bad_usage_is_a_sentence() -> None:
-    with pytest.raises(ConfigError, match="images is 0"):
+    with pytest.raises(ConfigError, match="--images: '0' is not a whole number of 1 or more"):
         main(["sample", "--images", "0"])

@@ -1,4 +1,4 @@
-"""The plain form computes what the fast form computes: outputs, gradients, and the losses of whole runs."""
+"""Test the plain form: it computes what the fast form computes: outputs, gradients, and the losses of whole runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +9,8 @@ from accelerate import Accelerator
 from support.small_runs import forget_accelerator, small_config
 from torch import Tensor, nn
 
-from benchmarks.plain import PlainConv2d, PlainStep, plain_form
+from benchmarks.plain import PlainConv2d, PlainStep, StraightforwardHamburger, plain_form
 from benchmarks.steps import draw_batches
-from benchmarks.straightforward import StraightforwardHamburger
 from hamgan.config import Config
 from hamgan.errors import ConfigError
 from hamgan.networks import Discriminator, Generator, build_networks
@@ -40,7 +39,7 @@ def accelerator() -> Iterator[Accelerator]:
 
 
 def networks(folder: Path, *overrides: str) -> tuple[Config, Generator, Discriminator]:
-    """In float64, gates open."""
+    """Build a small pair in float64, gates open."""
     config = small_config(folder, "data.num_classes=5", *overrides)
     pair = build_networks(config)
     for network in pair:
@@ -51,7 +50,7 @@ def networks(folder: Path, *overrides: str) -> tuple[Config, Generator, Discrimi
 
 
 def outputs_and_gradients(generator: Generator, discriminator: Discriminator) -> dict[str, Tensor]:
-    """Images, logits and the gradient of every weight, by the names of the fast form."""
+    """Return images, logits and the gradient of every weight, by the names of the fast form."""
     random = torch.Generator().manual_seed(1)
     z, labels = torch.randn(3, 16, generator=random, dtype=torch.float64), torch.tensor([4, 0, 2])
     bases = [network.draw_bases(3, z.device, random) for network in (generator, discriminator)]
@@ -97,11 +96,15 @@ def test_a_plain_network_is_plain(tmp_path: Path) -> None:
 def test_losses_of_fifty_steps_are_those_of_the_fast_form(
     tmp_path: Path, accelerator: Accelerator, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Adam's epsilon far above the rounding noise of gradients, which it would blow up to whole steps."""
-    config, *pair = networks(tmp_path, "train.adam_eps=1e-3")
-    pair = [network.to(dtype) for network in pair]
-    plain_pair = [plain_form(network) for network in pair]
-    steps = [GanStep(*pair, config.train, accelerator), PlainStep(*plain_pair, config.train, accelerator)]
+    # Adam's epsilon lies far above the rounding noise of gradients, which it would blow up to whole steps.
+    config, generator, discriminator = networks(tmp_path, "train.adam_eps=1e-3")
+    generator.to(dtype)
+    discriminator.to(dtype)
+    plain_pair = plain_form(generator), plain_form(discriminator)
+    steps = [
+        GanStep(generator, discriminator, config.train, accelerator),
+        PlainStep(*plain_pair, config.train, accelerator),
+    ]
     logits: list[Tensor] = []
     for step in steps:
         step.discriminator.register_forward_hook(lambda _, inputs, output: logits.append(output.detach().double()))
@@ -114,14 +117,14 @@ def test_losses_of_fifty_steps_are_those_of_the_fast_form(
         fast, plain = losses(logits[0:2]), losses(logits[2:4])
         logits.clear()
         assert ((fast - plain).abs() <= tolerance * plain.abs().clamp_min(0.1)).all(), f"step {number}: {fast} {plain}"
-    assert steps[0].average is not None
-    assert steps[1].average is not None
-    averages = [step.average.output_norm.bias for step in steps if step.average]
-    assert torch.allclose(*averages, atol=10 * tolerance)
+    fast_average, plain_average = (step.average for step in steps)
+    assert fast_average is not None
+    assert plain_average is not None
+    assert torch.allclose(fast_average.output_norm.bias, plain_average.output_norm.bias, atol=10 * tolerance)
 
 
 def losses(logits: list[Tensor]) -> Tensor:
-    """Hinge losses of D and G from the logits of D's and G's step."""
+    """Return the hinge losses of D and G from the logits of D's and G's step."""
     fake, real = logits[0].chunk(2)
     return torch.stack([torch.relu(1 + fake).mean() + torch.relu(1 - real).mean(), -logits[1].mean()])
 
