@@ -22,7 +22,7 @@ from hamgan.networks import Generator, build_networks
 from hamgan.networks.inference import InferenceGenerator, fold_spectral_norm
 from hamgan.sampling import LoadedGenerator, plan_samples
 from hamgan.sampling.plan import inputs
-from hamgan.sampling.writing import BATCH_SIZE, write_plan
+from hamgan.sampling.writing import BATCH_SIZE, Output, write_plan
 
 PLAIN, TRAINED, DRAWING = "plain", "trained", "drawing"
 BARE, WHOLE = "bare forward", "sample.py to PNGs"
@@ -69,7 +69,7 @@ def _measure_forms(
     report: Report, forms: dict[str, nn.Module], generator: LoadedGenerator, options: argparse.Namespace
 ) -> None:
     plan = plan_samples([0], range(options.batch), [1.0], generator.titles)
-    z, labels = (part.to(options.device) for part in inputs(plan.pictures, generator))
+    z, labels = (part.to(options.device) for part in inputs(plan.images, generator))
 
     def work(form: nn.Module) -> Work:
         return lambda: form(z, labels)
@@ -107,7 +107,7 @@ def _sentence(timings: Timings) -> str:
 def _measure_script(report: Report, generator: LoadedGenerator, options: argparse.Namespace) -> None:
     """Latents, forwards, conversion, PNG files: against nothing but the forwards of the same batches."""
     plan = plan_samples([0], range(options.images), [1.0], generator.titles)
-    z, labels = (part.to(options.device) for part in inputs(plan.pictures, generator))
+    z, labels = (part.to(options.device) for part in inputs(plan.images, generator))
 
     def bare() -> None:
         for part in zip(z.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True):
@@ -117,7 +117,7 @@ def _measure_script(report: Report, generator: LoadedGenerator, options: argpars
         number = iter(range(10**9))
 
         def whole() -> None:
-            write_plan(generator, plan, Path(folder) / str(next(number)))
+            write_plan(generator, plan, Output(Path(folder) / str(next(number))))
 
         timings = interleaved({BARE: bare, WHOLE: whole}, options.rounds, device=options.device, clock="wall")
     share = timings.ratio(BARE, WHOLE)
