@@ -22,7 +22,7 @@ class ImageDistance:
     network: EfficientNetLite0Extractor | None
 
     def activations(self, images: Tensor) -> list[Tensor]:
-        """Return activations of images [B, 3, R, R] in [-1, 1], each of unit length over channels; none for pixels alone.
+        """Return activations of images [B, 3, R, R] in [-1, 1], of unit length over channels; none for pixels alone.
 
         EfficientNet's own input is 224 px; its convolutions take any size, at a fraction of the time.
         """

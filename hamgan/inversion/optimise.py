@@ -84,25 +84,23 @@ def invert(
         return map_on_cores(threads, work, images.split(1))
 
 
+@dataclass
 class _Inverter:
     """Share among all images the random samples that descents start from, the distance, the numbers."""
 
-    def __init__(
-        self,
-        generator: LoadedGenerator,
-        classes: list[int],
-        steps: int,
-        restarts: int,
-        samples: int,
-        pixels_only: bool,
-        seed: int,
-    ) -> None:
-        self.generator, self.classes = generator, classes
-        self.steps, self.restarts, self.samples, self.seed = steps, restarts, samples, seed
-        self.parameter = next(generator.network.parameters())
-        network = None if pixels_only else EfficientNetLite0Extractor("inversion", ["1280"]).to(self.parameter)
+    generator: LoadedGenerator
+    classes: list[int]
+    steps: int
+    restarts: int
+    samples: int
+    pixels_only: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.parameter = next(self.generator.network.parameters())
+        network = None if self.pixels_only else EfficientNetLite0Extractor("inversion", ["1280"]).to(self.parameter)
         self.distance = ImageDistance(network)
-        size = generator.config.generator.latent_dim
+        size = self.generator.config.generator.latent_dim
         self.radii = (float(chi.ppf(0.005, size)), float(chi.ppf(0.995, size)))
         self.search = self._search()
 
@@ -134,7 +132,7 @@ class _Inverter:
         return torch.stack([truncated_latent(self.seed + index, size) for index in range(count)])
 
     def _starts(self, target: Tensor, activations: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the nearest random samples, nearest first; at most half of them of one class, where there are several."""
+        """Return the nearest random samples, nearest first; of several classes none has more than half."""
         z, labels, images = self.search
         order = self._rank(images, target, activations)
         most = self.restarts if len(self.classes) == 1 else math.ceil(self.restarts / 2)

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,7 +28,7 @@ def check_film(path: Path, fps: int) -> None:
         _import_ffmpeg()
 
 
-def _import_ffmpeg() -> ModuleType:
+def _import_ffmpeg() -> Any:
     try:
         import imageio_ffmpeg
 
@@ -37,7 +37,7 @@ def _import_ffmpeg() -> ModuleType:
         raise ConfigError(
             "MP4 needs ffmpeg: pip install imageio-ffmpeg (it brings one), or write a .gif instead"
         ) from error
-    return imageio_ffmpeg  # type: ignore[no-any-return]
+    return imageio_ffmpeg
 
 
 def write_film(images: np.ndarray, path: Path, fps: int, scale: int = 1) -> None:

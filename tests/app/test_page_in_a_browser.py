@@ -212,7 +212,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(phone: Chrome, app:
     opened(phone, app)
     for number, button in enumerate(("Draw", "Blend", "Walk")):
         seen(phone, "[role=tab]")[number].click()
-        wait(phone, lambda: seen(phone, "button.primary")[0].text == button)
+        wait(phone, lambda name=button: seen(phone, "button.primary")[0].text == name)  # type: ignore[misc]
         seen(phone, "button.primary")[0].click()
         wait(phone, lambda: captions(phone))
         widths = "return [document.documentElement.scrollWidth, document.body.scrollWidth, window.innerWidth]"

@@ -135,16 +135,8 @@ def test_the_script_writes_a_sheet_and_what_draws_it_again(
     with Image.open(photo_folder() / "chelsea.png") as picture:
         picture.convert("RGBA").save(tmp_path / "cat.png")
         picture.convert("L").rotate(90, expand=True).save(tmp_path / "grey.webp")
-    options: list[str | Path] = [
-        "--checkpoint",
-        run,
-        "--images",
-        tmp_path / "cat.png",
-        tmp_path / "grey.webp",
-        "--classes",
-        "cat",
-        "0-1",
-    ]
+    options: list[str | Path] = ["--checkpoint", run, "--classes", "cat", "0-1"]
+    options += ["--images", tmp_path / "cat.png", tmp_path / "grey.webp"]
     quick = ["--steps", 20, "--restarts", 2, "--samples", 4, "--pixels-only", "--device", "cpu"]
     done = python(ROOT / "scripts/invert.py", *options, *map(str, quick), "--output", tmp_path / "new/sheet.png")
     assert done.returncode == 0, done.stderr
