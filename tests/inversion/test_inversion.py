@@ -168,6 +168,7 @@ def test_the_script_writes_a_sheet_and_what_draws_it_again(
         ({"--output": "PLACE/cat.png"}, r"cat\.png exists already"),
         ({"--output": "PLACE/taken.png"}, r"taken\.safetensors exists already"),
         ({"--output": "PLACE/sheet.jpg"}, r"sheet\.jpg must end in \.png"),
+        ({"--out": "PLACE/sheet.png"}, "--out is called --output now"),
         ({"--steps": "0"}, "steps is 0; it must be 1 or more"),
         ({"--restarts": "-1"}, "restarts is -1"),
         ({"--samples": "0"}, "samples is 0"),

@@ -318,6 +318,7 @@ def test_without_a_network_or_a_token_there_is_one_sentence(run: Path, tmp_path:
     ("options", "message"),
     [
         ([], "nothing to do: name --output"),
+        (["--out", "PLACE/new"], "--out is called --output now"),
         (["--output", "PLACE/a.safetensors"], "models are written as .onnx or .pt2"),
         (["--output", "PLACE/taken.onnx"], "taken.onnx exists already"),
         (["--output", "PLACE"], "exists already"),
