@@ -61,7 +61,8 @@ STYLE: dict[str, Any] = {"theme": THEME, "css_paths": Path(__file__).with_name("
 def build_page(generator: LoadedGenerator) -> gr.Blocks:
     """Return the page of a generator; one request is drawn at a time, and a full queue refuses more."""
     title = f"{generator.config.name} - HamGAN"
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, FILES_LAST)) as page:
+    page = gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, FILES_LAST))
+    with page:
         gr.HTML(describe(generator))
         with gr.Tab("Classes"), gr.Row():
             _build_tab(generator, "Draw", plan_classes, _class_widgets, page)

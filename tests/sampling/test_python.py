@@ -31,7 +31,7 @@ def generator(run: Path) -> LoadedGenerator:
 
 @pytest.mark.parametrize("documented", [load_generator, LoadedGenerator, save_pretrained])
 def test_the_examples_in_docstrings_hold(run: Path, tmp_path: Path, documented: Any) -> None:
-    names = {"run": run, "folder": tmp_path / "shared"}
+    names: dict[str, Any] = {"run": run, "folder": tmp_path / "shared"}
     names |= {"hamgan": hamgan, "load_generator": load_generator}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     examples = doctest.DocTestFinder().find(documented, "hamgan", globs=names)

@@ -1,6 +1,7 @@
 """Generators as ONNX models and programs of torch.export: the same images, in any batch, or a sentence and no file."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_an_onnx_model_holds_its_merged_kernels(tmp_path: Path, monkeypatch: pyt
     """Not what makes them: of large layers, every run of the model would make them anew."""
     generator = loaded(tmp_path)
     made: list[Any] = []
-    merge = getattr(spectral, "resampling_kernel")  # noqa: B009
+    merge: Callable[..., torch.Tensor] = getattr(spectral, "resampling_kernel")  # noqa: B009
 
     def counted(*parts: Any) -> torch.Tensor:
         made.append(parts)
