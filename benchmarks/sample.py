@@ -17,7 +17,7 @@ from hamgan.networks import Generator, build_networks
 from hamgan.networks.inference import InferenceGenerator, fold_spectral_norm
 from hamgan.sampling import LoadedGenerator, plan_samples
 from hamgan.sampling.plan import Plan, inputs
-from hamgan.sampling.writing import BATCH_SIZE, write_plan
+from hamgan.sampling.writing import BATCH_SIZE, Output, write_plan
 
 PLAIN, TRAINED, DRAWING = "plain", "trained", "drawing"
 BARE, WHOLE = "bare forward", "hamgan sample to PNGs"
@@ -52,7 +52,7 @@ def make_forms(network: Generator) -> dict[str, nn.Module]:
 
 def _draw_inputs(generator: LoadedGenerator, images: int, device: torch.device) -> tuple[Plan, Tensor, Tensor]:
     plan = plan_samples([0], range(images), [1.0], generator.titles)
-    z, labels = inputs(plan.pictures, generator)
+    z, labels = inputs(plan.images, generator)
     return plan, z.to(device), labels.to(device)
 
 
@@ -89,7 +89,7 @@ def _measure_command(report: Report, generator: LoadedGenerator, options: argpar
         numbers = count()
 
         def draw_and_write() -> None:
-            write_plan(generator, plan, Path(folder) / str(next(numbers)))
+            write_plan(generator, plan, Output(Path(folder) / str(next(numbers))))
 
         works = {BARE: draw, WHOLE: draw_and_write}
         timings = time_in_turn(works, options.rounds, device=options.device, clock="wall")

@@ -1,4 +1,4 @@
-"""The demo: a training run on the embedded photographs, its figures beside the untrained generator's, and a sheet."""
+"""Run the demo: train on the embedded photographs, measure beside the untrained generator, and draw a sheet."""
 
 import sys
 import time
@@ -27,7 +27,7 @@ REAL_COLUMNS, GENERATED_COLUMNS = 6, 10
 
 @dataclass
 class Figures:
-    """What the demo measured."""
+    """Hold what the demo measured."""
 
     fid: float
     fid_untrained: float
@@ -52,7 +52,7 @@ def demo(config: Config) -> Figures:
 
 
 def untrained(config: Config, classes: int, class_names: list[str] | None) -> LoadedGenerator:
-    """The generator as it was before the first step: initial weights are a function of the seed."""
+    """Return the generator as it was before the first step: initial weights are a function of the seed."""
     config = replace(config, data=replace(config.data, num_classes=classes))
     network = build_networks(config)[0].eval().requires_grad_(False)
     return LoadedGenerator(network, config, class_names=class_names, kimg=0.0, source="untrained")
@@ -92,7 +92,7 @@ def _evaluate(
 
 
 def sheet(generator: LoadedGenerator, source: ImageSource, scale: int = 2) -> Image.Image:
-    """A labelled sheet, a row per class: held-out real images on the left, generated ones on the right."""
+    """Draw a labelled sheet, a row per class: held-out real images on the left, generated ones on the right."""
     rows = []
     for label in range(generator.num_classes):
         indices = np.flatnonzero(source.labels == label)[:REAL_COLUMNS]
@@ -120,8 +120,8 @@ Look at
   {sheet_path}   real and generated images of every class
   {config.folder / "samples"}/   how they came about
 Go on with
-  .venv/bin/python scripts/sample.py --checkpoint {config.folder} --classes 0-3 --seeds 0-15 --out grid.png
-  .venv/bin/python scripts/report.py {config.folder} --preset configs/photos.yaml     # one page about the run
+  .venv/bin/hamgan sample --checkpoint {config.folder} --classes 0-3 --seeds 0-15 --output grid.png
+  .venv/bin/hamgan report {config.folder} --preset configs/photos.yaml     # one page about the run
   .venv/bin/pip install -q -r requirements-sharing.txt \\
-    && .venv/bin/python scripts/demo_app.py --checkpoint {config.folder}     # a page to play with the generator
+    && .venv/bin/hamgan app --checkpoint {config.folder}     # a page to play with the generator
 """

@@ -1,4 +1,4 @@
-"""A web page to play with a generator, on Gradio (an optional extra)."""
+"""Serve a web page to play with a generator, on Gradio (an optional extra)."""
 
 from hamgan.app.server import serve
 

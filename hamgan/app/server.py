@@ -1,84 +1,102 @@
-"""The server of the page, on loopback unless told otherwise."""
+"""Serve the page, on loopback unless told otherwise."""
 
-import contextlib
-import errno
 import importlib.util
 import os
+import re
 import socket
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.errors import ConfigError
 from hamgan.sampling import LoadedGenerator, default_device, load_generator
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    import gradio
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
-MOST_CONNECTIONS = 128
+LARGEST_REQUEST = 16 * 1024
+"""Bytes of a request's body."""
+ROUTES = re.compile(
+    r"/|/(theme\.css|manifest\.json|favicon\.ico)|/(assets|static)/[\w./-]+"
+    r"|/gradio_api/(startup-events|queue/(join|data)|heartbeat/\w+|file=/[^:]+)"
+)
+"""What the page needs. Gradio's other routes take uploads and fetch addresses of other hosts for whoever asks."""
+
+
+class RouteFilter:
+    """Refuse the routes that the page does not need, and large requests, before Gradio sees them."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Pass a request on, or answer 404 or 413."""
+        from starlette.responses import PlainTextResponse
+
+        answer: ASGIApp = self.app
+        if scope["type"] == "http":
+            headers = dict(scope["headers"])
+            length = int(headers.get(b"content-length", 0))  # the server has checked that it is a number
+            if not ROUTES.fullmatch(scope["path"]):
+                answer = PlainTextResponse("There is nothing here.", 404)
+            elif length > LARGEST_REQUEST or b"transfer-encoding" in headers:
+                answer = PlainTextResponse(f"A request has {LARGEST_REQUEST} bytes at most.", 413)
+        await answer(scope, receive, send)
 
 
 def serve(checkpoint: str, host: str = "127.0.0.1", port: int = 7860) -> None:
-    """Load a generator and show its page until Ctrl-C.
+    """Load a generator and show its page until Ctrl-C; port 0 takes any free one.
 
     Raises ConfigError where Gradio is missing and for an address that cannot be listened on, CheckpointError for a
     checkpoint that cannot be loaded.
     """
     if importlib.util.find_spec("gradio") is None:
         raise ConfigError("the page needs Gradio: pip install -r requirements-sharing.txt")
-    with listen(host, port) as listening:
-        app = build_app(load_generator(checkpoint, default_device()))
-        place = f"[{host}]" if ":" in host else host
-        print(f"open http://{place}:{listening.getsockname()[1]} in a browser; Ctrl-C ends the page", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):  # raised once more when all is closed
-            _run(app, listening)
+    port = check_address(host, port)
+    generator = load_generator(checkpoint, default_device())
+    with tempfile.TemporaryDirectory() as folder:
+        page = launch(generator, host, port, Path(folder))
+        print(f"open {str(page.local_url).rstrip('/')} in a browser; Ctrl-C ends the page", flush=True)
+        page.block_thread()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; ConfigError for an address that is taken, forbidden or not of this machine."""
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"port is {port}; allowed: 0 (any free one) to 65535")
+def check_address(host: str, port: int) -> int:
+    """Return the port, for 0 a free one; ConfigError for an address that is taken, forbidden or not of this machine."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
-    except (socket.gaierror, UnicodeError) as error:
-        raise ConfigError(f"host {host!r} is no address that is known here") from error
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port {port} of {host} is taken; choose another --port") from error
-        raise ConfigError(f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}") from error
+        with socket.create_server((host, port), family=family) as server:
+            return int(server.getsockname()[1])
+    except (OSError, UnicodeError, OverflowError) as error:
+        code = getattr(error, "errno", None)
+        reason = os.strerror(code) if code and code > 0 else error  # those of names are below 0
+        raise ConfigError(f"cannot listen on {host}, port {port}: {reason}; choose another --port or --host") from error
 
 
-def build_app(generator: LoadedGenerator) -> "ASGIApp":
-    """The page of a generator as an ASGI application."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it when it is imported
-    from fastapi import FastAPI, Response
+def launch(generator: LoadedGenerator, host: str, port: int, folder: Path) -> "gradio.Blocks":
+    """Start the server of a page in threads of its own; ``folder`` is the only one that files are served from."""
+    # Gradio reads both when it is imported or builds a page.
+    os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"}
+    from starlette.middleware import Middleware
 
-    from hamgan.app.files import MadeFiles
-    from hamgan.app.guard import Guard
-    from hamgan.app.page import mount_page
-    from hamgan.app.results import Studio
+    from hamgan.app.page import STYLE, build_page
 
-    app, files = FastAPI(openapi_url=None), MadeFiles()
-
-    @app.get("/made/{name}")
-    def made(name: str) -> Response:
-        content = files.get(name)
-        if content is None:
-            return Response("This picture is no longer kept: draw it again.", 404)
-        return Response(content, media_type=f"image/{name[-3:]}", headers={"cache-control": "private, max-age=3600"})
-
-    mount_page(app, Studio(generator, files))
-    return Guard(app)
-
-
-def _run(app: "ASGIApp", listening: socket.socket) -> None:
-    import uvicorn
-
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        ws="none",
-        server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
-        timeout_graceful_shutdown=1,
+    page = build_page(generator)
+    page.launch(
+        server_name=f"[{host}]" if ":" in host else host,
+        server_port=port,
+        share=False,
+        inline=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        ssr_mode=False,
+        mcp_server=False,
+        run_history=False,
+        enable_monitoring=False,
+        pwa=False,
+        footer_links=[],
+        state_session_capacity=100,
+        app_kwargs={"middleware": [Middleware(RouteFilter)]},
+        **STYLE,
     )
-    uvicorn.Server(config).run([listening])
+    return page

@@ -1,4 +1,4 @@
-"""From images back to latents and classes, by optimisation."""
+"""Find latents and classes of images, by optimisation."""
 
 from hamgan.inversion.optimise import Inversion, invert
 from hamgan.inversion.quality import Quality, measure_quality

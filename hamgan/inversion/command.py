@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hamgan.errors import ConfigError, did_you_mean
+from hamgan.errors import ConfigError, did_you_mean, refuse_renamed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ def invert_parser(prog: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--checkpoint", required=True, help="run, checkpoint folder, generator.safetensors, or owner/name on a hub")
     add("--images", required=True, nargs="+", type=Path, metavar="FILE", help="pictures of any size and kind")
-    add("--out", required=True, type=Path, help="sheet to write, .png; latents and classes stand beside it")
+    add("--output", required=True, type=Path, help="sheet to write, .png; latents and classes stand beside it")
     add("--classes", nargs="+", help="classes that may be found: indices, ranges, names, synsets (default: all)")
     add("--steps", type=int, default=300, help="of the descent (default: 300)")
     add("--restarts", type=int, default=8, help="descents per image, from the nearest random samples (default: 8)")
@@ -37,8 +37,9 @@ def invert_parser(prog: str) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str], prog: str = "hamgan invert") -> None:
     """Invert the pictures that the arguments name; ConfigError (a sentence) for what cannot be."""
+    refuse_renamed(arguments, {"--out": "--output"})
     options = invert_parser(prog).parse_args(arguments)
-    check_files(options.images, options.out)
+    check_files(options.images, options.output)
 
     from hamgan.inversion.optimise import invert
     from hamgan.inversion.report import describe, save_results
@@ -60,13 +61,13 @@ def main(arguments: Sequence[str], prog: str = "hamgan invert") -> None:
     )
     results = measure(options.images, targets, found, generator)
     print("\n".join(describe(results, options.samples)))
-    print(f"wrote {options.out} and {save_results(results, generator.source, options.samples, options.out)}")
+    print(f"wrote {options.output} and {save_results(results, generator.source, options.samples, options.output)}")
 
 
 def measure(
     files: Sequence[Path], targets: "Tensor", found: "Sequence[Inversion]", generator: "LoadedGenerator"
 ) -> "list[Result]":
-    """The figures of what was found, and of the random samples beside it."""
+    """Return the figures of what was found, and of the random samples beside it."""
     import torch
 
     from hamgan.evaluation import load_extractor
@@ -85,7 +86,7 @@ def check_files(images: Sequence[Path], out: Path) -> None:
     from hamgan.sampling.sheets import check_output
 
     if out.suffix.lower() != ".png":
-        raise ConfigError(f"--out {out} must end in .png: it is a sheet")
+        raise ConfigError(f"--output {out} must end in .png: it is a sheet")
     check_output(out)
     check_output(out.with_suffix(".safetensors"))
     for path in images:
@@ -97,7 +98,7 @@ def check_files(images: Sequence[Path], out: Path) -> None:
 
 
 def read_pictures(files: Sequence[Path], resolution: int) -> "Tensor":
-    """The largest central square of every picture, resized as data sets are: uint8 [N, 3, R, R]."""
+    """Read the largest central square of every picture, resized as data sets are: uint8 [N, 3, R, R]."""
     import torch
 
     from hamgan.data.decoding.decode import Preparation, decode

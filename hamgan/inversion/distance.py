@@ -1,4 +1,4 @@
-"""How far generated images are from a target: in pixels, and in the activations of a network that knows objects."""
+"""Measure how far generated images are from a target: in pixels, and in activations of a network for objects."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ FEATURE_WEIGHT = 0.03
 
 @dataclass(frozen=True)
 class ImageDistance:
-    """Mean squared error of pixels plus a perceptual distance; ``network`` None: of pixels alone.
+    """Add a perceptual distance to the mean squared error of pixels; with ``network`` None that error is all.
 
     The perceptual part is LPIPS without learnt weights (Zhang et al. 2018): activations of unit length per position,
     squared differences, averaged over positions and added over EfficientNet-Lite0's five resolutions.
@@ -22,7 +22,7 @@ class ImageDistance:
     network: EfficientNetLite0Extractor | None
 
     def activations(self, images: Tensor) -> list[Tensor]:
-        """Activations of images [B, 3, R, R] in [-1, 1], each of unit length over its channels; none for pixels alone.
+        """Return activations of images [B, 3, R, R] in [-1, 1], of unit length over channels; none for pixels alone.
 
         EfficientNet's own input is 224 px; its convolutions take any size, at a fraction of the time.
         """
@@ -35,7 +35,7 @@ class ImageDistance:
         return [F.normalize(stage, dim=1) for stage in self.network.stages(127.5 * (images + 1))]
 
     def __call__(self, images: Tensor, target: Tensor, target_activations: list[Tensor]) -> Tensor:
-        """Distances [B] of images [B, 3, R, R] from a target [1, 3, R, R] with its `activations`."""
+        """Return distances [B] of images [B, 3, R, R] from a target [1, 3, R, R] with its `activations`."""
         total = (images - target).square().flatten(1).mean(1)
         for own, wanted in zip(self.activations(images), target_activations, strict=True):
             total = total + FEATURE_WEIGHT * (own - wanted).square().sum(1).flatten(1).mean(1)

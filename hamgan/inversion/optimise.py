@@ -1,4 +1,4 @@
-"""Inversion by optimisation: the latent and the class whose image is nearest to a given one.
+"""Invert images by optimisation: find the latent and the class whose image is nearest to a given one.
 
 Zhu et al. 2016 and Creswell & Bharath 2018 descend on z from random starts; Abdal et al. 2019 (StyleGAN) show that
 pixels and a perceptual distance together, and a good start, decide the result. Here the starts are the nearest of many
@@ -22,25 +22,25 @@ from hamgan.sampling import LoadedGenerator, truncated_latent
 
 LEARNING_RATE = 0.2
 ROUNDS = ((1.0, 0.25), (0.25, 0.75))
-"""Share of the starts that take part in a round, and its share of the steps: most starts end in poor minima early."""
+"""Share of the starts that take part in a round, and the round's share of the steps: most starts end in poor minima."""
 SEARCHED = 4096
 """Random samples that the starts are chosen from; with many classes each has fewer than `samples`."""
 RANKED = 64
-"""Of these the nearest by pixels, which cost nothing, are compared by the whole distance."""
+"""Random samples that are compared by the whole distance: the nearest by pixels, which cost nothing."""
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """A latent [latent_dim] and a class that stand for an image: ``generator.images(z[None], labels)`` draws them."""
+    """Hold a latent [latent_dim] and a class for an image: ``generator.images(z[None], labels)`` draws them."""
 
     z: Tensor
     label: int
     image: Tensor
-    """What they look like, uint8 [3, R, R]."""
+    """Image that they give, uint8 [3, R, R]."""
     baseline: Tensor
     """The nearest of `samples` random images of the same class, uint8 [3, R, R]."""
     baseline_seed: int
-    """Its seed."""
+    """Seed of that image."""
 
 
 def invert(
@@ -84,30 +84,28 @@ def invert(
         return map_on_cores(threads, work, images.split(1))
 
 
+@dataclass
 class _Inverter:
-    """What all images share: the random samples that descents start from, the distance, the numbers."""
+    """Share among all images the random samples that descents start from, the distance, the numbers."""
 
-    def __init__(
-        self,
-        generator: LoadedGenerator,
-        classes: list[int],
-        steps: int,
-        restarts: int,
-        samples: int,
-        pixels_only: bool,
-        seed: int,
-    ) -> None:
-        self.generator, self.classes = generator, classes
-        self.steps, self.restarts, self.samples, self.seed = steps, restarts, samples, seed
-        self.parameter = next(generator.network.parameters())
-        network = None if pixels_only else EfficientNetLite0Extractor("inversion", ["1280"]).to(self.parameter)
+    generator: LoadedGenerator
+    classes: list[int]
+    steps: int
+    restarts: int
+    samples: int
+    pixels_only: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.parameter = next(self.generator.network.parameters())
+        network = None if self.pixels_only else EfficientNetLite0Extractor("inversion", ["1280"]).to(self.parameter)
         self.distance = ImageDistance(network)
-        size = generator.config.generator.latent_dim
+        size = self.generator.config.generator.latent_dim
         self.radii = (float(chi.ppf(0.005, size)), float(chi.ppf(0.995, size)))
         self.search = self._search()
 
     def _search(self) -> tuple[Tensor, Tensor, Tensor]:
-        """z [n, latent_dim], labels [n] and uint8 images [n, 3, R, R] of random samples."""
+        """Draw random samples: z [n, latent_dim], labels [n] and uint8 images [n, 3, R, R]."""
         each = max(1, min(self.samples, SEARCHED // len(self.classes)))
         z = self._latents(each).repeat(len(self.classes), 1)
         labels = torch.tensor(self.classes).repeat_interleave(each)
@@ -134,7 +132,7 @@ class _Inverter:
         return torch.stack([truncated_latent(self.seed + index, size) for index in range(count)])
 
     def _starts(self, target: Tensor, activations: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The nearest random samples, nearest first; half of them at most of one class, where there are several."""
+        """Return the nearest random samples, nearest first; of several classes none has more than half."""
         z, labels, images = self.search
         order = self._rank(images, target, activations)
         most = self.restarts if len(self.classes) == 1 else math.ceil(self.restarts / 2)
@@ -147,7 +145,7 @@ class _Inverter:
         return z[chosen], labels[chosen]
 
     def _rank(self, images: Tensor, target: Tensor, activations: list[Tensor]) -> Tensor:
-        """Indices of uint8 images [n, 3, R, R], nearest first."""
+        """Return the indices of uint8 images [n, 3, R, R], nearest first."""
         by_pixels = torch.cat(
             [(_from_uint8(part, target) - target).square().mean((1, 2, 3)) for part in images.split(256)]
         )
@@ -159,7 +157,7 @@ class _Inverter:
     def _descend(
         self, z: Tensor, labels: Tensor, target: Tensor, activations: list[Tensor], steps: int
     ) -> tuple[Tensor, Tensor]:
-        """Descend from z [r, latent_dim] with Adam; the best z on each way, and their order, best first."""
+        """Descend from z [r, latent_dim] with Adam; returns the best z on each way, and their order, best first."""
         z = z.detach().clone().requires_grad_()
         optimiser = torch.optim.Adam([z], lr=LEARNING_RATE)
         best, lowest = z.detach().clone(), torch.full((len(z),), torch.inf, dtype=z.dtype, device=z.device)

@@ -1,4 +1,4 @@
-"""What is said and written of inverted pictures: lines, a sheet, a file of latents."""
+"""Report on inverted pictures: lines, a sheet, a file of latents."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ FORMAT = "hamgan-inversion-1"
 
 @dataclass(frozen=True)
 class Result:
-    """A picture and what was found for it."""
+    """Hold a picture and what was found for it."""
 
     file: Path
     target: Tensor
@@ -28,11 +28,11 @@ class Result:
     class_name: str
     quality: Quality
     baseline: Quality
-    """Of the nearest random sample of the class that was found."""
+    """Figures of the nearest random sample of the class that was found."""
 
 
 def describe(results: Sequence[Result], samples: int) -> list[str]:
-    """A line with the figures of every picture, and one with their averages where there are several."""
+    """Return a line with the figures of every picture, and one with their averages where there are several."""
     lines = [
         f"{item.file.name}: {item.class_name}, {item.quality} (best of {samples} random samples: {item.baseline})"
         for item in results

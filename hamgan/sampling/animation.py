@@ -1,5 +1,6 @@
-"""Films of a plan's columns: GIF by Pillow, MP4 by the ffmpeg that imageio-ffmpeg brings (an optional extra)."""
+"""Write films of a plan's columns: GIF by Pillow, MP4 by the ffmpeg that imageio-ffmpeg brings (an optional extra)."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +25,10 @@ def check_film(path: Path, fps: int) -> None:
     if not 1 <= fps <= 120:
         raise ConfigError(f"fps is {fps}; allowed: 1 to 120")
     if path.suffix.lower() == ".mp4":
-        _ffmpeg()
+        _import_ffmpeg()
 
 
-def _ffmpeg() -> Any:
+def _import_ffmpeg() -> Any:
     try:
         import imageio_ffmpeg
 
@@ -39,32 +40,18 @@ def _ffmpeg() -> Any:
     return imageio_ffmpeg
 
 
-def film_frames(images: np.ndarray, scale: int = 1) -> Iterator[np.ndarray]:
-    """A uint8 frame [H, W, 3] per column of images [rows, columns, h, w, 3]; the rows are its tiles."""
-    rows, columns, height, width = images.shape[:4]
-    across = math.ceil(math.sqrt(rows))
-    down = math.ceil(rows / across)
-    for column in range(columns):
-        frame = np.full((down * height, across * width, 3), 255, np.uint8)
-        for row in range(rows):
-            y, x = row // across * height, row % across * width
-            frame[y : y + height, x : x + width] = images[row, column]
-        yield frame.repeat(scale, axis=0).repeat(scale, axis=1)
-
-
 def write_film(images: np.ndarray, path: Path, fps: int, scale: int = 1) -> None:
     """Write uint8 images [rows, columns, h, w, 3] as a film of ``columns`` frames, at a fixed rate, without an end."""
-    frames = film_frames(images, scale)
+    frames = _frames(images, scale)
+    first = next(frames)
     if path.suffix.lower() == ".gif":
-        first, *rest = (Image.fromarray(frame) for frame in frames)
-        first.save(path, save_all=True, append_images=rest, duration=1000 // fps, loop=0)
+        rest = [Image.fromarray(frame) for frame in frames]
+        Image.fromarray(first).save(path, save_all=True, append_images=rest, duration=1000 // fps, loop=0)
         return
-    first_frame = next(frames)
-    size = (first_frame.shape[1], first_frame.shape[0])
     # yuv420p plays everywhere; CRF 16 keeps the textures that are looked at.
-    writer = _ffmpeg().write_frames(
+    writer = _import_ffmpeg().write_frames(
         str(path),
-        size,
+        (first.shape[1], first.shape[0]),
         fps=fps,
         codec="libx264",
         macro_block_size=2,
@@ -73,7 +60,19 @@ def write_film(images: np.ndarray, path: Path, fps: int, scale: int = 1) -> None
     )
     writer.send(None)
     try:
-        for frame in (first_frame, *frames):
+        for frame in itertools.chain([first], frames):
             writer.send(np.ascontiguousarray(frame))
     finally:
         writer.close()
+
+
+def _frames(images: np.ndarray, scale: int) -> Iterator[np.ndarray]:
+    """Yield a uint8 frame [H, W, 3] per column; the rows are its tiles."""
+    rows, columns, height, width = images.shape[:4]
+    across = math.ceil(math.sqrt(rows))
+    for column in range(columns):
+        frame = np.full((math.ceil(rows / across) * height, across * width, 3), 255, np.uint8)
+        for row in range(rows):
+            y, x = row // across * height, row % across * width
+            frame[y : y + height, x : x + width] = images[row, column]
+        yield frame.repeat(scale, axis=0).repeat(scale, axis=1)

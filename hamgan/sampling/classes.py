@@ -1,4 +1,4 @@
-"""Classes and seeds as people write them: indices, ranges, names, synsets."""
+"""Read classes and seeds as people write them: indices, ranges, names, synsets."""
 
 import difflib
 import functools
@@ -15,23 +15,23 @@ SYNSET = re.compile(r"n\d{8}")
 
 
 class HasClasses(Protocol):
-    """What knows its classes, such as a `LoadedGenerator`."""
+    """Find classes by name, as a `LoadedGenerator` does."""
 
     def class_index(self, name: int | str) -> int:
-        """The index of a class."""
+        """Return the index of a class."""
         ...
 
 
 @functools.cache
 def imagenet_names() -> list[str]:
-    """ImageNet's 1000 class names in the order of their synsets; torchvision ships them beside its weights."""
+    """Return ImageNet's 1000 class names in the order of their synsets; torchvision ships them beside its weights."""
     from torchvision.models import ResNet18_Weights
 
     return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def readable_names(class_names: Sequence[str] | None, count: int) -> list[str] | None:
-    """Names for people: a checkpoint's own; ImageNet's where its names are 1000 synsets; None where it has none."""
+    """Return names for people: a checkpoint's own, ImageNet's where these are 1000 synsets; None where it has none."""
     if class_names is not None and count == 1000 and all(SYNSET.fullmatch(name) for name in class_names):
         # Folders of synsets are numbered in their order, which is the order of the names.
         return imagenet_names()
@@ -39,7 +39,7 @@ def readable_names(class_names: Sequence[str] | None, count: int) -> list[str] |
 
 
 def find_class(name: int | str, class_names: Sequence[str] | None, count: int) -> int:
-    """The index of a class given by index, name, a part of its name, or synset; ConfigError names what is nearest."""
+    """Return the index of a class given by index, name, part of a name, or synset; ConfigError names the nearest."""
     if not isinstance(name, str) or name.isdecimal():
         try:
             index = int(name) if isinstance(name, str) else operator.index(name)
@@ -54,10 +54,10 @@ def find_class(name: int | str, class_names: Sequence[str] | None, count: int) -
         return list(class_names).index(name)
     if SYNSET.fullmatch(name):
         raise ConfigError(f"no class is called {name!r}; the names are {', '.join(class_names[:3])}, ...")
-    return _by_words(name, readable_names(class_names, count) or [])
+    return _find_by_words(name, readable_names(class_names, count) or [])
 
 
-def _by_words(name: str, names: list[str]) -> int:
+def _find_by_words(name: str, names: list[str]) -> int:
     lowered = name.lower().replace("_", " ")
     exact = [index for index, known in enumerate(names) if known.lower() == lowered]
     # ImageNet's names are lists of synonyms: "golden retriever" should find its class.
@@ -70,9 +70,10 @@ def _by_words(name: str, names: list[str]) -> int:
 
 
 def numbers_in(text: str, what: str) -> Iterator[int]:
-    """The numbers of ``"0-3,7"`` one after the other: 0, 1, 2, 3, 7; ConfigError where one is no number or range.
+    """Yield the numbers of a text one after the other: of ``"0-3,7"`` 0, 1, 2, 3, 7.
 
-    Whoever takes text from strangers can stop before a long range has become as many numbers.
+    A caller that takes text from strangers can stop before the end of a long range. Raises ConfigError where a part is
+    no number and no range.
     """
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
@@ -86,12 +87,12 @@ def numbers_in(text: str, what: str) -> Iterator[int]:
 
 
 def parse_numbers(text: str, what: str) -> list[int]:
-    """``"0-3,7"`` to [0, 1, 2, 3, 7]; ConfigError for anything else, a reversed range among it."""
+    """Return the numbers of a text, of ``"0-3,7"`` [0, 1, 2, 3, 7]; ConfigError where one is no number or range."""
     return list(numbers_in(text, what))
 
 
 def parse_classes(texts: Iterable[str], generator: HasClasses) -> list[int]:
-    """Class names, indices and ranges (``207,980-985,volcano``) to indices; ConfigError names what is nearest."""
+    """Return the indices of names, indices and ranges (``207,980-985,volcano``); ConfigError names the nearest."""
     indices: list[int] = []
     for item in texts:
         try:  # ImageNet's names have commas: "tench, Tinca tinca"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hamgan.errors import ConfigError
+from hamgan.errors import ConfigError, refuse_renamed
 
 if TYPE_CHECKING:
     from hamgan.sampling.generator import LoadedGenerator
@@ -19,7 +19,7 @@ def sample_parser(prog: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--checkpoint", required=True, help="run, checkpoint folder, generator.safetensors, or owner/name on a hub")
-    add("--out", required=True, type=Path, help="grid.png, film.gif, film.mp4, images.npz (as ADM's), or a new folder")
+    add("--output", required=True, type=Path, help="grid.png, film.gif, film.mp4, images.npz (as ADM's), or a folder")
     add("--classes", nargs="+", help="indices, ranges, names, synsets: 207,980-985 volcano (default: all)")
     add("--seeds", help="one image per class and seed, e.g. 0-63,100 (default: 0-7)")
     add("--per-class", type=int, metavar="N", help="every class gets N seeds of its own from --seeds")
@@ -38,27 +38,29 @@ def sample_parser(prog: str) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str], prog: str = "hamgan sample") -> None:
     """Draw what the arguments ask for; ConfigError (a sentence) for what cannot be."""
+    refuse_renamed(arguments, {"--out": "--output"})
     options = sample_parser(prog).parse_args(arguments)
 
     from hamgan.distributed.group import Processes, start_processes
     from hamgan.sampling.generator import default_device
     from hamgan.sampling.loading import load_generator
-    from hamgan.sampling.writing import check_request, write_plan
+    from hamgan.sampling.writing import Output, check_request, write_plan
 
-    device = start_processes() or default_device()
+    joined = start_processes()
+    device = options.device or joined or default_device()
     if options.batch_size < 1:
         raise ConfigError(f"batch-size is {options.batch_size}; it must be 1 or more")
-    stored = None if options.batch_norm == "standing" else options.batch_norm
-    device = options.device or device
+    standing = options.batch_norm == "standing"
+    stored = None if standing else options.batch_norm
     generator = load_generator(options.checkpoint, device, average=not options.no_ema, batch_norm=stored)
     plan = _plan(options, generator)
-    shared = {"scale": options.scale, "fps": options.fps, "sheets": options.sheets}
-    check_request(plan, options.out, generator.config.resolution, **shared)
-    if options.batch_norm == "standing":
+    output = Output(options.output, options.scale, options.fps, options.sheets)
+    check_request(plan, output, generator.config.resolution)
+    if standing:
         generator = generator.with_standing_statistics()
-    write_plan(generator, plan, options.out, batch_size=options.batch_size, **shared)
+    write_plan(generator, plan, output, options.batch_size)
     if Processes.current().is_main:
-        print(f"wrote {len(plan.pictures)} images to {options.out}")
+        print(f"wrote {len(plan.images)} images to {options.output}")
 
 
 def _plan(options: argparse.Namespace, generator: "LoadedGenerator") -> "Plan":
@@ -72,7 +74,7 @@ def _plan(options: argparse.Namespace, generator: "LoadedGenerator") -> "Plan":
         truncations = [float(part) for part in options.truncation.split(",")]
     except ValueError as error:
         raise ConfigError(f"truncation {options.truncation!r}: give a number, or several as 0.3,0.5,1") from error
-    film = options.out.suffix.lower() in (".gif", ".mp4")
+    film = options.output.suffix.lower() in (".gif", ".mp4")
     between: Between | None = options.interpolate or ("seeds" if film else None)
     if between is None:
         return plan_samples(classes, seeds, truncations, generator.titles, options.per_class)

@@ -1,4 +1,4 @@
-"""A generator ready to sample: seeds and classes in, pictures out."""
+"""Draw images of seeds and classes from a generator that is ready to sample."""
 
 import copy
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ from hamgan.sampling.sheets import to_pil
 
 STANDING_BATCHES = 16
 BatchNormStatistics = Literal["running", "standing", "ema"]
-"""Of the trained G itself, made anew, or the average of the running ones that the average of G keeps."""
+"""Those of the trained G itself, new ones, or the average of the running ones that the average of G keeps."""
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """[-1, 1] to 0..255, rounded, exactly as the images are saved. Shapes: [B, 3, H, W] -> the same, uint8."""
+    """Turn images [B, 3, H, W] in [-1, 1] into uint8 0..255, rounded, exactly as they are saved."""
     return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 class LoadedGenerator:
-    """A generator ready to sample: evaluation mode, spectral norm folded into the weights.
+    """Draw images from a network in evaluation mode, whose spectral norm is folded into its weights.
 
     ``network`` is the folded `Generator`, with gradients where they are asked for; images come from its faster
     `inference` form. ``evaluations`` are rows of results.jsonl about these weights, numbers with their ``protocol``;
-    ``header`` is what else the file says. ``is_average`` and ``batch_norm`` say whose weights and batch-norm statistics
-    these are: without a word those of the average of G, where one is kept.
+    ``header`` is what else the file says. ``is_average`` and ``batch_norm`` tell whose weights and batch-norm
+    statistics these are; by default those of the average of G, where one is kept.
 
     Example:
         >>> generator = load_generator(run)
@@ -67,32 +67,32 @@ class LoadedGenerator:
 
     @cached_property
     def inference(self) -> InferenceGenerator:
-        """What draws the images; made from ``network`` at the first use."""
+        """Return the form that draws the images, made from ``network`` at the first use."""
         return InferenceGenerator(self.network)
 
     @property
     def num_classes(self) -> int:
-        """Number of classes that may be asked for."""
+        """Return the number of classes that may be asked for."""
         return self.network.num_classes
 
     @property
     def device(self) -> torch.device:
-        """Where the images are drawn."""
+        """Return the device on which images are drawn."""
         return next(self.network.parameters()).device
 
     @property
     def titles(self) -> list[str]:
-        """A name per class for people: the class's own, ImageNet's for synsets, else its number."""
+        """Return a name per class for people: the class's own, ImageNet's for synsets, else its number."""
         names = readable_names(self.class_names, self.num_classes)
         return names or [str(index) for index in range(self.num_classes)]
 
     def class_index(self, name: int | str) -> int:
-        """The index of a class given by index, name, a part of its name, or synset; ConfigError names the nearest."""
+        """Return the index of a class by index, name, part of a name, or synset; ConfigError names the nearest."""
         return find_class(name, self.class_names, self.num_classes)
 
     @torch.no_grad()
     def images(self, z: Tensor, labels: Tensor) -> Tensor:
-        """uint8 images [B, 3, H, W] on the generator's device.
+        """Draw uint8 images [B, 3, H, W] on the generator's device.
 
         Shapes: z [B, latent_dim]; labels [B] (int64), or weights [B, classes] that blend classes. On a CPU every core
         takes chunks of its own, and an image has the same bits whatever the batch and the number of cores.
@@ -118,7 +118,7 @@ class LoadedGenerator:
         output: Literal["pil", "tensor"] = "pil",
         batch_size: int = 64,
     ) -> Any:
-        """One image per seed and class, pairwise; a single class serves all seeds.
+        """Draw one image per seed and class, pairwise; a single class serves all seeds.
 
         Returns a list of PIL images, or with ``output="tensor"`` uint8 [B, 3, H, W] on the CPU. Image i depends on
         seed i and class i alone, whatever the batch size. Raises ConfigError for a value that is not allowed.
@@ -142,7 +142,7 @@ class LoadedGenerator:
         return images if output == "tensor" else to_pil(images)
 
     def with_standing_statistics(self, batch_size: int = 64, seed: int = 0) -> "LoadedGenerator":
-        """A copy whose batch-norm statistics are the averages over 16 fresh batches (Brock et al. 2019, appendix B)."""
+        """Return a copy with batch-norm statistics averaged over 16 fresh batches (Brock et al. 2019, appendix B)."""
         clone = copy.copy(self)
         clone.__dict__.pop("inference", None)
         clone.network = copy.deepcopy(self.network)
@@ -160,5 +160,5 @@ class LoadedGenerator:
 
 
 def default_device() -> str:
-    """A GPU where there is one."""
+    """Return a GPU where there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Repositories of a Hugging Face hub: fetching a generator and publishing one, with a sentence for what goes wrong.
+"""Fetch a generator from a repository of a Hugging Face hub, or publish one, with a sentence for what goes wrong.
 
 `huggingface_hub` does the work. Its ModelHubMixin is left alone: it would be a base class that must be installed to
 load a local file, and keeps a second copy of the configuration beside the one in the weights' header.
@@ -6,7 +6,9 @@ load a local file, and keeps a second copy of the configuration beside the one i
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from hamgan.errors import CheckpointError, ConfigError, one_line
 
@@ -15,14 +17,14 @@ LOG_IN = "log in (hf auth login, or a token in $HF_TOKEN)"
 
 
 def download(name: str, revision: str | None = None, token: str | None = None) -> Path:
-    """The generator file of the repository ``owner/name``, from the hub or from the cache of earlier downloads.
+    """Fetch the generator file of the repository ``owner/name``, from the hub or the cache of earlier downloads.
 
     CheckpointError says what is wrong: no such repository, a gated one, no network, not a HamGAN repository.
     """
     require_hub(f"there is no checkpoint at {name}; to load it from a hub")
     from huggingface_hub import hf_hub_download
 
-    with _sentences(name, f"there is no checkpoint at {name}, and the hub gives none", revision):
+    with _as_sentences(name, f"there is no checkpoint at {name}, and the hub gives none", revision):
         return Path(hf_hub_download(name, GENERATOR_FILE, revision=revision, token=token))
 
 
@@ -35,7 +37,7 @@ def upload(folder: Path, name: str, *, private: bool | None, token: str | None, 
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    with _sentences(name, f"could not publish {name}"):
+    with _as_sentences(name, f"could not publish {name}"):
         address = str(api.create_repo(name, private=private, exist_ok=True))
         api.upload_folder(folder_path=folder, repo_id=name, commit_message=message)
     return address
@@ -58,19 +60,21 @@ def require_hub(what: str) -> None:
         raise ConfigError(f"{what}: pip install huggingface_hub") from error
 
 
-@contextmanager
-def _sentences(name: str, what: str, revision: str | None = None) -> Iterator[None]:
-    from huggingface_hub.utils import httpx  # whose errors of the connection it lets through
+def _http_client() -> Any:
+    """Return the library by which huggingface_hub connects: it lets that one's errors through."""
+    return import_module("huggingface_hub.utils").httpx
 
+
+@contextmanager
+def _as_sentences(name: str, what: str, revision: str | None = None) -> Iterator[None]:
     try:
         yield
-    except (httpx.HTTPError, OSError, ValueError) as error:
-        raise CheckpointError(f"{what}: {_reason(error, name, revision)}") from error
+    except (_http_client().HTTPError, OSError, ValueError) as error:
+        raise CheckpointError(f"{what}: {_explain(error, name, revision)}") from error
 
 
-def _reason(error: Exception, name: str, revision: str | None) -> str:
+def _explain(error: Exception, name: str, revision: str | None) -> str:
     from huggingface_hub import constants, errors
-    from huggingface_hub.utils import httpx
 
     page = f"{constants.ENDPOINT}/{name}"
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
@@ -84,7 +88,7 @@ def _reason(error: Exception, name: str, revision: str | None) -> str:
         return f"{page} is not a HamGAN repository: it has no {GENERATOR_FILE}"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return f"{constants.ENDPOINT} cannot be reached, and no earlier download of {name} is here"
-    if isinstance(error, (errors.OfflineModeIsEnabled, httpx.TransportError)):
+    if isinstance(error, (errors.OfflineModeIsEnabled, _http_client().TransportError)):
         return f"{constants.ENDPOINT} cannot be reached"
     if isinstance(error, errors.HFValidationError):
         return f"{name!r} is not the name of a repository, such as owner/name"

@@ -1,4 +1,4 @@
-"""Latents of seeds, truncated or not, and the great circles between them."""
+"""Draw latents of seeds, truncated or not, and those on great circles between them."""
 
 import operator
 from collections.abc import Iterable
@@ -14,10 +14,10 @@ SMALLEST_TRUNCATION = 0.001
 
 
 def truncated_latent(seed: int, size: int, truncation: float = 1.0) -> Tensor:
-    """z [size] of one seed, from N(0, 1); below 1, values beyond ``truncation`` are drawn again.
+    """Draw z [size] of one seed from N(0, 1); below 1, values beyond ``truncation`` are drawn again.
 
-    Truncation by resampling, Brock et al. 2019, section 3.1. The latent is a function of the seed alone, never of the
-    batch. Truncation 1 or more does not truncate: `truncation` is then ignored, as everybody quotes it.
+    This is truncation by resampling (Brock et al. 2019, section 3.1). The latent is a function of the seed alone, never
+    of the batch. A truncation of 1 or more does not truncate: everybody quotes it so.
     """
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(size, generator=generator)
@@ -35,7 +35,7 @@ def check_truncation(truncation: float) -> None:
 
 
 def check_seeds(seeds: Iterable[object]) -> list[int]:
-    """Seeds as plain numbers; ConfigError for what is none."""
+    """Return seeds as plain numbers; ConfigError for what is none."""
     numbers = []
     for seed in seeds:
         number = operator.index(seed) if isinstance(seed, SupportsIndex) else -1
@@ -46,7 +46,7 @@ def check_seeds(seeds: Iterable[object]) -> list[int]:
 
 
 def slerp(first: Tensor, second: Tensor, fraction: float) -> Tensor:
-    """From first [n] (fraction 0) to second [n] (1) on a great circle: straight lines leave the shell of N(0, 1)."""
+    """Go from first [n] (fraction 0) to second [n] (1) on a great circle: straight lines leave the shell of N(0, 1)."""
     cosine = torch.dot(first, second) / (first.norm() * second.norm()).clamp_min(1e-12)
     angle = torch.acos(cosine.clamp(-1.0, 1.0))
     if float(angle.sin()) < 1e-4:  # the same direction, or opposite ones, between which no circle is the shortest
@@ -56,7 +56,7 @@ def slerp(first: Tensor, second: Tensor, fraction: float) -> Tensor:
 
 @lru_cache(maxsize=4096)
 def latent_between(seed: int, other: int | None, fraction: float, size: int, truncation: float) -> Tensor:
-    """z [size] of a seed, or on the way to another seed's."""
+    """Return z [size] of a seed, or on the way to another seed's."""
     z = truncated_latent(seed, size, truncation)
     if other is None or fraction == 0:
         return z

@@ -1,4 +1,4 @@
-"""From a path to a generator: run folders, checkpoint folders, files of a generator, repositories of a hub."""
+"""Load generators from run folders, checkpoint folders, files of a generator and repositories of a hub."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ from hamgan.networks.inference import fold_spectral_norm
 from hamgan.sampling.generator import BatchNormStatistics, LoadedGenerator
 
 StoredStatistics = Literal["running", "ema"]
-"""Batch-norm statistics that a checkpoint holds: of G itself, or the average of them that the average of G keeps."""
+"""Batch-norm statistics that a checkpoint holds: those of G itself, or the average that the average of G keeps."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -65,20 +65,21 @@ def load_generator(
     elif place.is_file():
         network, config, header = load_generator_file(place)
     else:
-        raise CheckpointError(f"there is no checkpoint at {path}{_nearest_run(place)}")
+        raise CheckpointError(f"there is no checkpoint at {path}{_suggest_run(place)}")
     is_average = header.pop("ema", config.train.ema_decay > 0)
-    stored = header.pop("batch_norm", _statistics(is_average))
-    wanted = _wanted(is_average, stored, average, batch_norm)
-    if wanted != (is_average, stored):
-        network, header["kimg"] = _put_together(place, config, *wanted)
+    stored = header.pop("batch_norm", _default_statistics(is_average))
+    other = is_average and not average
+    wanted = batch_norm or (_default_statistics(False) if other else stored)
+    if other or wanted != stored:
+        is_average, stored = is_average and average, wanted
+        network, header["kimg"] = _combine(place, config, is_average, stored)
         header.pop("evaluations", None)
-        is_average, stored = wanted
     header.pop("folded", None)
     names, kimg, evaluations = (header.pop(key, None) for key in ("class_names", "kimg", "evaluations"))
     if kimg is not None:  # the run knows of evaluations made since the file was written
-        evaluations = read_evaluations(_run_of(place), kimg, ema=is_average, batch_norm=stored) or evaluations
+        evaluations = read_evaluations(_find_run(place), kimg, ema=is_average, batch_norm=stored) or evaluations
     return LoadedGenerator(
-        _placed(fold_spectral_norm(network), device, dtype),
+        _move(fold_spectral_norm(network), device, dtype),
         config,
         class_names=names,
         kimg=kimg,
@@ -90,16 +91,8 @@ def load_generator(
     )
 
 
-def _wanted(
-    is_average: bool, stored: BatchNormStatistics, average: bool, batch_norm: StoredStatistics | None
-) -> tuple[bool, BatchNormStatistics]:
-    """Whose weights and which statistics are asked for, where a file has these."""
-    wanted = is_average and average
-    return wanted, batch_norm or (stored if wanted == is_average else _statistics(wanted))
-
-
-def _placed(network: Generator, device: str | torch.device | None, dtype: torch.dtype | None) -> Generator:
-    """Where and in which type the images are to be drawn; of folded weights, as half a sigma is none."""
+def _move(network: Generator, device: str | torch.device | None, dtype: torch.dtype | None) -> Generator:
+    """Move folded weights to where, and into the type in which, images are to be drawn."""
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"dtype is {dtype!r}; allowed: {', '.join(map(str, DTYPES))}")
     try:
@@ -108,27 +101,23 @@ def _placed(network: Generator, device: str | torch.device | None, dtype: torch.
         raise ConfigError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def _run_of(place: Path) -> Path:
-    """The run folder that a path is, or lies in."""
+def _find_run(place: Path) -> Path:
+    """Return the run folder that a path is, or lies in."""
     if place.name == "generator.safetensors":
         return place.parent
     return place.resolve().parent.parent if (place / "state.safetensors").is_file() else place
 
 
-def _statistics(is_average: bool) -> StoredStatistics:
+def _default_statistics(is_average: bool) -> StoredStatistics:
     return "ema" if is_average else "running"
 
 
-def _put_together(
-    path: Path, config: Config, is_average: bool, batch_norm: BatchNormStatistics
-) -> tuple[Generator, float]:
-    """Weights of one network with the statistics of the other, and their kimg; only whole checkpoints have both."""
+def _combine(path: Path, config: Config, is_average: bool, batch_norm: BatchNormStatistics) -> tuple[Generator, float]:
+    """Return the weights of one network with the statistics of the other, and their kimg, from a whole checkpoint."""
     wanted = f"{'the average of G' if is_average else 'G itself'} with {batch_norm} batch-norm statistics"
     if batch_norm == "ema" and not config.train.ema_decay:
         raise ConfigError(f"{wanted} needs an average of G; {path} keeps none (train.ema_decay is 0)")
-    checkpoint: Path | None = path.resolve()
-    if not (path / "state.safetensors").is_file():
-        checkpoint = latest_checkpoint(path / "checkpoints") if (path / "checkpoints").is_dir() else None
+    checkpoint = _find_checkpoint(path)
     if checkpoint is None:
         raise ConfigError(f"{wanted} needs a run or a checkpoint folder; {path} has the averaged generator alone")
     tensors = _read_part(checkpoint, is_average)
@@ -137,21 +126,28 @@ def _put_together(
     return generator_from_state(config, tensors, checkpoint), kimg
 
 
+def _find_checkpoint(path: Path) -> Path | None:
+    """Return the checkpoint folder that a path is, or the newest one of the run that it is."""
+    if (path / "state.safetensors").is_file():
+        return path.resolve()
+    return latest_checkpoint(path / "checkpoints") if (path / "checkpoints").is_dir() else None
+
+
 def _read_part(checkpoint: Path, is_average: bool) -> dict[str, Tensor]:
     part = "average" if is_average else "generator"
     return read_tensors(checkpoint / "state.safetensors", f"{part}.")[0]
 
 
-def _nearest_run(path: Path) -> str:
+def _suggest_run(path: Path) -> str:
     siblings = [str(item) for item in path.parent.iterdir() if item.is_dir()] if path.parent.is_dir() else []
     return did_you_mean(str(path), siblings)
 
 
 def _load_folder(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
-    """A run folder (its generator.safetensors, else its newest checkpoint) or one checkpoint folder."""
+    """Load a run folder (its generator.safetensors, else its newest checkpoint) or one checkpoint folder."""
     if (path / "generator.safetensors").is_file():
         return load_generator_file(path / "generator.safetensors")
-    checkpoint = path.resolve() if (path / "state.safetensors").is_file() else latest_checkpoint(path / "checkpoints")
+    checkpoint = _find_checkpoint(path)
     if checkpoint is None:
         raise CheckpointError(f"{path} is neither a run nor a checkpoint: no generator.safetensors, no checkpoints")
     run = checkpoint.parent.parent

@@ -1,4 +1,4 @@
-"""Which pictures are drawn: every class with every seed, truncation sweeps, ways between seeds or classes."""
+"""Plan which images are drawn: every class with every seed, truncation sweeps, ways between seeds or classes."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,8 @@ Between = Literal["seeds", "classes"]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image: a seed and a class, or a point on the way to another seed or class."""
+class PlannedImage:
+    """Describe one image: a seed and a class, or a point on the way to another seed or class."""
 
     seed: int
     label: int
@@ -31,25 +31,24 @@ class Picture:
 
 @dataclass
 class Plan:
-    """Rows of pictures, as on a sheet, with the names of their files."""
+    """Hold rows of images, as on a sheet, with the names of their files."""
 
-    rows: list[list[Picture]]
+    rows: list[list[PlannedImage]]
     titles: list[str]
     names: list[list[str]]
     groups: list[tuple[str, int]] = field(default_factory=list)
     """Stretches of columns with a title each."""
 
     @property
-    def pictures(self) -> list[Picture]:
-        """All of them, row by row."""
+    def images(self) -> list[PlannedImage]:
+        """Return all images, row by row."""
         return list(itertools.chain.from_iterable(self.rows))
 
     @property
     def labels(self) -> list[int] | None:
-        """A class per picture, row by row; None where classes are blended."""
-        pictures = self.pictures
-        blended = any(picture.next_label is not None for picture in pictures)
-        return None if blended else [picture.label for picture in pictures]
+        """Return a class per image, row by row; None where classes are blended."""
+        blended = any(image.next_label is not None for image in self.images)
+        return None if blended else [image.label for image in self.images]
 
 
 def plan_samples(
@@ -59,35 +58,37 @@ def plan_samples(
     titles: Sequence[str],
     per_class: int | None = None,
 ) -> Plan:
-    """A row per class: every class with every seed, or with ``per_class`` seeds of its own; truncations side by side.
+    """Plan a row per class with every seed, or with ``per_class`` seeds of its own; truncations stand side by side.
 
-    Args: ``titles`` name all classes of the generator. Raises ConfigError for too few seeds or a wrong truncation.
+    ``titles`` name all classes of the generator. Raises ConfigError for too few seeds or a wrong truncation.
     """
     for truncation in truncations:
         check_truncation(truncation)
-    own = [list(seeds)] * len(classes)
-    if per_class is not None:
-        if per_class < 1:
-            raise ConfigError(f"per-class is {per_class}; it must be 1 or more")
-        if len(seeds) < per_class * len(classes):
-            raise ConfigError(
-                f"{len(classes)} classes with {per_class} seeds of their own need {per_class * len(classes)} seeds; "
-                f"there are {len(seeds)}"
-            )
-        own = [list(seeds[row * per_class : (row + 1) * per_class]) for row in range(len(classes))]
+    seeds_of_rows = _seeds_of_rows(len(classes), seeds, per_class)
     several = len(truncations) > 1
-    rows, names = [], []
-    for label, row in zip(classes, own, strict=True):
-        rows.append([Picture(seed, label, truncation) for truncation in truncations for seed in row])
-        names.append(
-            [
-                f"{picture.label:04d}-seed{picture.seed:06d}"
-                + (f"-truncation{picture.truncation:g}" if several else "")
-                for picture in rows[-1]
-            ]
-        )
-    groups = [(f"truncation {truncation:g}", len(own[0])) for truncation in truncations] if several and own else []
+    rows = [
+        [PlannedImage(seed, label, truncation) for truncation in truncations for seed in row]
+        for label, row in zip(classes, seeds_of_rows, strict=True)
+    ]
+    names = [
+        [f"{i.label:04d}-seed{i.seed:06d}" + (f"-truncation{i.truncation:g}" if several else "") for i in row]
+        for row in rows
+    ]
+    groups = [(f"truncation {value:g}", len(seeds_of_rows[0])) for value in truncations] if several and rows else []
     return Plan(rows, [titles[label] for label in classes], names, groups)
+
+
+def _seeds_of_rows(count: int, seeds: Sequence[int], per_class: int | None) -> list[Sequence[int]]:
+    if per_class is None:
+        return [seeds] * count
+    if per_class < 1:
+        raise ConfigError(f"per-class is {per_class}; it must be 1 or more")
+    if len(seeds) < per_class * count:
+        raise ConfigError(
+            f"{count} classes with {per_class} seeds of their own need {per_class * count} seeds; "
+            f"there are {len(seeds)}"
+        )
+    return [seeds[row * per_class : (row + 1) * per_class] for row in range(count)]
 
 
 def plan_interpolation(
@@ -99,32 +100,31 @@ def plan_interpolation(
     frames: int,
     closed: bool,
 ) -> Plan:
-    """``frames`` pictures from each seed (or class) to the next one.
+    """Plan ``frames`` images from each seed (or class) to the next one.
 
-    Between seeds a row per class; between classes a row per seed. A closed way returns to its start and ends one
-    picture before it, as endless films want; an open one shows both ends. ConfigError for fewer than two stations.
+    Between seeds there is a row per class; between classes a row per seed. A closed way returns to its start and ends
+    one image before it, as endless films want; an open one shows both ends. Raises ConfigError for fewer than two
+    seeds (or classes).
     """
     check_truncation(truncation)
     if frames < 1:
         raise ConfigError(f"frames is {frames}; it must be 1 or more")
-    stations = list(seeds if between == "seeds" else classes)
+    stations = seeds if between == "seeds" else classes
     if len(stations) < 2:
         raise ConfigError(f"a way between {between} needs two {between} or more; {len(stations)} given")
-    rows = []
-    for fixed in classes if between == "seeds" else seeds:
-        row = []
-        for here, there, fraction in _way(stations, frames, closed):
-            if between == "seeds":
-                row.append(Picture(here, fixed, truncation, next_seed=there, fraction=fraction))
-            else:
-                row.append(Picture(fixed, here, truncation, next_label=there, fraction=fraction))
-        rows.append(row)
-    names = [[f"{row:04d}-{column:06d}" for column in range(len(rows[0]))] for row in range(len(rows))]
-    shown = [titles[label] for label in classes] if between == "seeds" else [f"seed {seed}" for seed in seeds]
+    way = list(_steps(stations, frames, closed))
+    if between == "seeds":
+        rows = [[PlannedImage(a, label, truncation, next_seed=b, fraction=f) for a, b, f in way] for label in classes]
+        shown = [titles[label] for label in classes]
+    else:
+        rows = [[PlannedImage(seed, a, truncation, next_label=b, fraction=f) for a, b, f in way] for seed in seeds]
+        shown = [f"seed {seed}" for seed in seeds]
+    names = [[f"{row:04d}-{column:06d}" for column in range(len(way))] for row in range(len(rows))]
     return Plan(rows, shown, names)
 
 
-def _way(stations: Sequence[int], frames: int, closed: bool) -> Iterator[tuple[int, int, float]]:
+def _steps(stations: Sequence[int], frames: int, closed: bool) -> Iterator[tuple[int, int, float]]:
+    """Yield (station, next station, fraction of the way between them)."""
     ends = [*stations[1:], stations[0]] if closed else stations[1:]
     for here, there in zip(stations, ends, strict=False):
         for frame in range(frames):
@@ -133,20 +133,22 @@ def _way(stations: Sequence[int], frames: int, closed: bool) -> Iterator[tuple[i
         yield stations[-2], stations[-1], 1.0
 
 
-def inputs(pictures: Sequence[Picture], generator: LoadedGenerator) -> tuple[Tensor, Tensor]:
-    """z [B, latent_dim] and labels [B], or weights [B, classes] where a picture stands between classes."""
+def inputs(images: Sequence[PlannedImage], generator: LoadedGenerator) -> tuple[Tensor, Tensor]:
+    """Return z [B, latent_dim] and labels [B], or weights [B, classes] where an image stands between classes."""
     size = generator.config.generator.latent_dim
-    z = torch.stack([latent_between(p.seed, p.next_seed, p.fraction, size, p.truncation) for p in pictures])
-    labels = torch.tensor([picture.label for picture in pictures])
-    if all(picture.next_label is None for picture in pictures):
+    z = torch.stack([latent_between(i.seed, i.next_seed, i.fraction, size, i.truncation) for i in images])
+    labels = torch.tensor([image.label for image in images])
+    if all(image.next_label is None for image in images):
         return z, labels
-    others = torch.tensor([p.label if p.next_label is None else p.next_label for p in pictures])
-    fractions = torch.tensor([[picture.fraction] for picture in pictures])
+    others = torch.tensor([i.label if i.next_label is None else i.next_label for i in images])
+    fractions = torch.tensor([[image.fraction] for image in images])
     first, second = (F.one_hot(rows, generator.num_classes).float() for rows in (labels, others))
     return z, torch.lerp(first, second, fractions)
 
 
-def draw(generator: LoadedGenerator, pictures: Sequence[Picture], batch_size: int = 64) -> Iterator[tuple[int, Tensor]]:
-    """Batches as (index of the first picture, uint8 [b, 3, H, W] on the CPU), in order."""
-    for start in range(0, len(pictures), batch_size):
-        yield start, generator.images(*inputs(pictures[start : start + batch_size], generator)).cpu()
+def draw(
+    generator: LoadedGenerator, images: Sequence[PlannedImage], batch_size: int = 64
+) -> Iterator[tuple[int, Tensor]]:
+    """Draw batches in order; yields (index of the first image, uint8 [b, 3, H, W] on the CPU)."""
+    for start in range(0, len(images), batch_size):
+        yield start, generator.images(*inputs(images[start : start + batch_size], generator)).cpu()

@@ -1,6 +1,5 @@
-"""Images on disk: pictures, labelled sheets, folders."""
+"""Draw labelled sheets of images, and check the paths that images are written to."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,11 +9,11 @@ from torch import Tensor
 from hamgan.errors import ConfigError
 
 OUTPUTS = (".png", ".gif", ".mp4", ".npz")
-OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avi", ".mov", ".webm", ".npy", ".zip")
+OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avi", ".mov", ".webm", ".npy", ".zip")
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """uint8 [B, 3, H, W] to pictures."""
+    """Return PIL images of uint8 images [B, 3, H, W]."""
     return [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images.cpu()]
 
 
@@ -26,15 +25,15 @@ def draw_sheet(
     scale: int = 1,
     gap: int = 2,
 ) -> Image.Image:
-    """A sheet of labelled rows of images.
+    """Draw a sheet of labelled rows of images.
 
-    Args: rows of uint8 [n, 3, H, W], all of the same n; one title a row; ``groups`` names stretches of columns, e.g.
-    ``[("real", 6), ("generated", 8)]``, and sets them apart; ``scale`` enlarges every image by whole pixels.
+    Args: rows of uint8 [n, 3, H, W], none longer than the first; one title a row; ``groups`` names stretches of
+    columns, e.g. ``[("real", 6), ("generated", 8)]``, and sets them apart; ``scale`` enlarges every image by whole
+    pixels.
     """
     size, columns = rows[0].shape[-1] * scale, len(rows[0])
     spans = list(groups) or [("", columns)]
-    top = 18 if groups else 0
-    left = _title_width(titles)
+    top, left = 18 if groups else 0, _title_width(titles)
     starts = _column_starts(spans, size, gap)
     sheet = Image.new("RGB", sheet_size(len(rows), titles, size, spans, gap), "white")
     draw = ImageDraw.Draw(sheet)
@@ -45,9 +44,17 @@ def draw_sheet(
     for row, (images, title) in enumerate(zip(rows, titles, strict=True)):
         y = top + row * (size + gap)
         draw.text((4, y + size // 2 - 6), title, fill="black")
-        for start, image in zip(starts, to_pil(images), strict=True):
+        for start, image in zip(starts, to_pil(images), strict=False):
             sheet.paste(image.resize((size, size), Image.Resampling.NEAREST), (left + start, y))
     return sheet
+
+
+def sheet_size(
+    rows: int, titles: Sequence[str], size: int, groups: Sequence[tuple[str, int]], gap: int = 2
+) -> tuple[int, int]:
+    """Return width and height of a sheet of images of ``size`` pixels; ``groups`` as in `draw_sheet`."""
+    top = 18 if any(name for name, _ in groups) else 0
+    return _title_width(titles) + _column_starts(groups, size, gap)[-1] + size, top + rows * (size + gap) - gap
 
 
 def _title_width(titles: Sequence[str]) -> int:
@@ -56,34 +63,15 @@ def _title_width(titles: Sequence[str]) -> int:
 
 
 def _column_starts(groups: Sequence[tuple[str, int]], size: int, gap: int) -> list[int]:
-    starts, position = [], 0
+    starts: list[int] = []
+    position = 0
     for _, count in groups:
         starts += [position + index * (size + gap) for index in range(count)]
         position = starts[-1] + size + max(6 * gap, 12)
     return starts
 
 
-def sheet_size(
-    rows: int, titles: Sequence[str], size: int, groups: Sequence[tuple[str, int]], gap: int = 2
-) -> tuple[int, int]:
-    """Width and height in pixels of a sheet of images of ``size`` pixels; ``groups`` as in `draw_sheet`."""
-    top = 18 if any(name for name, _ in groups) else 0
-    return _title_width(titles) + _column_starts(groups, size, gap)[-1] + size, top + rows * (size + gap) - gap
-
-
-def draw_grid(images: Tensor, title: str, *, scale: int = 1, gap: int = 2) -> Image.Image:
-    """A near-square grid of uint8 images [n, 3, H, W] under a title."""
-    size, across = images.shape[-1] * scale, math.ceil(math.sqrt(len(images)))
-    down = math.ceil(len(images) / across)
-    sheet = Image.new("RGB", (across * (size + gap) - gap, 18 + down * (size + gap) - gap), "white")
-    ImageDraw.Draw(sheet).text((2, 2), title, fill="black")
-    for index, image in enumerate(to_pil(images)):
-        place = index % across * (size + gap), 18 + index // across * (size + gap)
-        sheet.paste(image.resize((size, size), Image.Resampling.NEAREST), place)
-    return sheet
-
-
-def check_parents(path: Path, option: str = "--out") -> None:
+def check_parents(path: Path, option: str = "--output") -> None:
     """Raise ConfigError where an output path leads through a file."""
     for above in path.parents:
         if above.is_file():
@@ -93,13 +81,12 @@ def check_parents(path: Path, option: str = "--out") -> None:
 def check_output(path: Path) -> None:
     """Raise ConfigError when an output path is taken or of another format; nothing that exists is ever overwritten."""
     kind = path.suffix.lower()
-    if kind in OTHER_PICTURES:
+    if kind in OTHER_FORMATS:
         raise ConfigError(
             f"{path}: sheets are written as .png, films as .gif or .mp4, arrays as .npz; "
             "a name without an ending is a folder of .png files"
         )
     check_parents(path)
-    if path.is_dir() and kind not in OUTPUTS and not any(path.iterdir()):
-        return
-    if path.exists():
-        raise ConfigError(f"{path} exists already; choose another --out, or remove it first")
+    empty_folder = path.is_dir() and kind not in OUTPUTS and not any(path.iterdir())
+    if path.exists() and not empty_folder:
+        raise ConfigError(f"{path} exists already; choose another --output, or remove it first")

@@ -1,4 +1,4 @@
-"""The model card: README.md of a repository, written from what the generator's file says and nothing else."""
+"""Write the model card, README.md of a repository, from what the generator's file says and nothing else."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import jinja2
 import yaml
 
 from hamgan.config import Config, GeneratorConfig, config_to_dict
+from hamgan.evaluation.report import numbers_of
 from hamgan.networks import count_parameters
 from hamgan.sampling import LoadedGenerator
 from hamgan.sampling.hub import GENERATOR_FILE
@@ -20,12 +21,15 @@ TASK = "unconditional-image-generation"
 
 
 def model_card(generator: LoadedGenerator, name: str, licence: str | None = None) -> str:
-    """The card of a repository ``owner/name``: YAML for the hub, then figures with their protocol, and how to draw."""
+    """Return the card of a repository ``owner/name``: YAML for the hub, figures with their protocol, how to draw."""
     from huggingface_hub import ModelCard
 
     evaluations = [public_evaluation(row) for row in generator.evaluations]
     config, names = public_config(generator.config), generator.class_names
-    converted = _converted(generator)
+    converted = _describe_conversion(generator)
+    stored = config_to_dict(config)
+    if converted:  # the configuration holds for the network alone
+        stored = {key: stored[key] for key in ("resolution", "generator")}
     values = {
         "metadata": _metadata(config, evaluations, name, licence),
         "title": name.rpartition("/")[2],
@@ -33,17 +37,17 @@ def model_card(generator: LoadedGenerator, name: str, licence: str | None = None
         "resolution": config.resolution,
         "classes": generator.num_classes,
         "parameters": f"{count_parameters(generator.network):,}",
-        "context": _context(config.generator),
+        "context": _describe_context(config.generator),
         "sheet": SHEET_FILE,
         "rows": SHEET_ROWS,
         "columns": SHEET_COLUMNS,
         "example": repr(names[0]) if names else "0",
         "class_names": generator.titles if names else [],
         "most_names": MOST_NAMES,
-        "training": converted or _training(generator, config),
-        "evaluations": [_shown(row) for row in evaluations],
+        "training": converted or _describe_training(generator, config),
+        "evaluations": [row | {"numbers": numbers_of(row)} for row in evaluations],
         "generator_file": GENERATOR_FILE,
-        "config": yaml.safe_dump(_known(config, bool(converted)), sort_keys=False).strip(),
+        "config": yaml.safe_dump(stored, sort_keys=False).strip(),
         "licence": licence,
     }
     loader = jinja2.PackageLoader("hamgan.sharing", ".")
@@ -52,13 +56,7 @@ def model_card(generator: LoadedGenerator, name: str, licence: str | None = None
     return str(ModelCard(text)) + "\n"  # reads the YAML as the hub will
 
 
-def _known(config: Config, converted: bool) -> dict[str, Any]:
-    """What of the configuration holds for the weights: of converted ones the network alone."""
-    values = config_to_dict(config)
-    return {key: values[key] for key in ("resolution", "generator")} if converted else values
-
-
-def _context(network: GeneratorConfig) -> str:
+def _describe_context(network: GeneratorConfig) -> str:
     sizes = ", ".join(f"{size}x{size}" for size in network.context_resolutions)
     if network.context == "hamburger":
         block = network.hamburger
@@ -66,15 +64,15 @@ def _context(network: GeneratorConfig) -> str:
     return "none" if network.context == "none" else f"self-attention at {sizes}"
 
 
-def _converted(generator: LoadedGenerator) -> dict[str, str]:
-    """Of weights that another program has trained, where the configuration does not say how."""
+def _describe_conversion(generator: LoadedGenerator) -> dict[str, str]:
+    """Return the origin of weights that another program has trained; nothing for others."""
     source = generator.header.get("converted_from")
     if not isinstance(source, dict):
         return {}
     return {"weights": f"converted from {source.get('kind')}; how they were trained is not recorded here"}
 
 
-def _training(generator: LoadedGenerator, config: Config) -> dict[str, str]:
+def _describe_training(generator: LoadedGenerator, config: Config) -> dict[str, str]:
     train = config.train
     facts = {"data": f"{config.data.source} ({config.data.split} split)"}
     if config.data.source == "photos":
@@ -89,12 +87,6 @@ def _training(generator: LoadedGenerator, config: Config) -> dict[str, str]:
     if train.init_from:
         facts["started from"] = train.init_from
     return facts
-
-
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    from hamgan.evaluation.report import numbers_of
-
-    return {"numbers": numbers_of(row), "protocol": row["protocol"], "warnings": row.get("warnings") or []}
 
 
 def _metadata(config: Config, evaluations: list[dict[str, Any]], name: str, licence: str | None) -> str:
@@ -115,10 +107,8 @@ def _metadata(config: Config, evaluations: list[dict[str, Any]], name: str, lice
 
 
 def _results(row: dict[str, Any]) -> list[Any]:
-    """The numbers of an evaluation as the hub's tables take them; every one carries its protocol."""
+    """Return the numbers of an evaluation as the hub's tables take them; every one carries its protocol."""
     from huggingface_hub import EvalResult
-
-    from hamgan.evaluation.report import numbers_of
 
     reference, split = str(row.get("reference")), row.get("reference_split")
     return [

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hamgan.errors import ConfigError
+from hamgan.errors import ConfigError, refuse_renamed
 
 if TYPE_CHECKING:
     from hamgan.sampling import LoadedGenerator
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Pass a trained generator on: as ONNX, as a program of torch.export, as a folder or repository of a hub.
 
-  hamgan export --checkpoint runs/photos --out generator.onnx
-  hamgan export --checkpoint runs/photos --out generator.pt2
-  hamgan export --checkpoint runs/photos --out a_new_folder --license cc-by-4.0
+  hamgan export --checkpoint runs/photos --output generator.onnx
+  hamgan export --checkpoint runs/photos --output generator.pt2
+  hamgan export --checkpoint runs/photos --output a_new_folder --license cc-by-4.0
   hamgan export --checkpoint runs/photos --push owner/name
 """
 
@@ -27,7 +27,7 @@ def export_parser(prog: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--checkpoint", required=True, help="run, checkpoint folder, generator.safetensors, or owner/name on a hub")
-    add("--out", type=Path, help="generator.onnx, generator.pt2 (torch.export), or a new folder as a hub shows it")
+    add("--output", type=Path, help="generator.onnx, generator.pt2 (torch.export), or a new folder as a hub shows it")
     add("--push", metavar="OWNER/NAME", help="publish that folder on the hub ($HF_ENDPOINT; log in by `hf auth login`)")
     add("--private", action="store_true", help="a repository that --push makes is seen by its owner only")
     add("--license", help="of the weights, for the model card: mit, cc-by-4.0, ... (default: unknown)")
@@ -36,6 +36,7 @@ def export_parser(prog: str) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str], prog: str = "hamgan export") -> None:
     """Write or publish what the arguments ask for; ConfigError (a sentence) for what cannot be."""
+    refuse_renamed(arguments, {"--out": "--output"})
     options = export_parser(prog).parse_args(arguments)
     _check(options)
 
@@ -45,8 +46,8 @@ def main(arguments: Sequence[str], prog: str = "hamgan export") -> None:
     if options.push:
         check_login(None)
     generator = load_generator(options.checkpoint, "cpu")
-    if options.out:
-        _write(generator, options.out, options.push, options.license)
+    if options.output:
+        _write(generator, options.output, options.push, options.license)
     if options.push:
         from hamgan.sharing.folder import push_to_hub
 
@@ -56,24 +57,26 @@ def main(arguments: Sequence[str], prog: str = "hamgan export") -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Raise ConfigError for whatever would fail after the work is done."""
-    if not options.out and not options.push:
-        raise ConfigError("nothing to do: name --out FILE_OR_FOLDER, --push OWNER/NAME or both")
+    if not options.output and not options.push:
+        raise ConfigError("nothing to do: name --output FILE_OR_FOLDER, --push OWNER/NAME or both")
     if options.private and not options.push:
         raise ConfigError("--private is for --push")
-    if options.out and options.out.suffix.lower() not in ("", ".onnx", ".pt2"):
-        raise ConfigError(f"{options.out}: models are written as .onnx or .pt2; a name without an ending is a folder")
-    if options.out and options.out.exists() and (options.out.suffix or not options.out.is_dir()):
-        raise ConfigError(f"{options.out} exists already; choose another --out, or remove it first")
+    if options.output and options.output.suffix.lower() not in ("", ".onnx", ".pt2"):
+        raise ConfigError(
+            f"{options.output}: models are written as .onnx or .pt2; a name without an ending is a folder"
+        )
+    if options.output and options.output.exists() and (options.output.suffix or not options.output.is_dir()):
+        raise ConfigError(f"{options.output} exists already; choose another --output, or remove it first")
 
 
-def _write(generator: "LoadedGenerator", out: Path, name: str | None, licence: str | None) -> None:
+def _write(generator: "LoadedGenerator", output: Path, name: str | None, licence: str | None) -> None:
     from hamgan.sharing.folder import save_pretrained
     from hamgan.sharing.formats import export_onnx, export_program
 
     exports: dict[str, Callable[[LoadedGenerator, Path], float]] = {".onnx": export_onnx, ".pt2": export_program}
-    export = exports.get(out.suffix.lower())
+    export = exports.get(output.suffix.lower())
     if export is None:
-        save_pretrained(generator, out, license=licence, name=name)
-        print(f"wrote {out}: weights, model card and sheet")
+        save_pretrained(generator, output, license=licence, name=name)
+        print(f"wrote {output}: weights, model card and sheet")
     else:
-        print(f"wrote {out}; its images are within {export(generator, out):.1g} of PyTorch's")
+        print(f"wrote {output}; its images are within {export(generator, output):.1g} of PyTorch's")

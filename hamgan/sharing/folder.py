@@ -1,4 +1,4 @@
-"""A folder that a hub shows well: the generator's file, a sheet of its images and a model card."""
+"""Write a folder that a hub shows well: the generator's file, a sheet of its images and a model card."""
 
 import os
 import shutil
@@ -9,11 +9,12 @@ from typing import Any
 from PIL import Image
 
 from hamgan.checkpoint import save_generator
-from hamgan.errors import CheckpointError, ConfigError
+from hamgan.errors import CheckpointError
 from hamgan.sampling import LoadedGenerator
 from hamgan.sampling.hub import GENERATOR_FILE, check_login, require_hub, upload
 from hamgan.sampling.sheets import draw_sheet
 from hamgan.sharing.card import SHEET_COLUMNS, SHEET_FILE, SHEET_ROWS, model_card
+from hamgan.sharing.formats import check_new
 from hamgan.sharing.public import public_header
 
 
@@ -33,7 +34,7 @@ def save_pretrained(
         [<PIL.Image.Image image mode=RGB size=32x32 at ...>]
     """
     folder = Path(folder)
-    check_new_folder(folder)
+    check_new(folder)
     require_hub("to write a model card")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -59,8 +60,8 @@ def push_to_hub(
 ) -> str:
     """Publish what `save_pretrained` writes as the repository ``owner/name``, made where there is none.
 
-    ``private`` is for one that is made, None: as its owner has set it. Returns the address. Raises CheckpointError, a
-    sentence, without a token or a network and for what else the hub refuses.
+    ``private`` is for one that is made; None leaves it to its owner's setting. Returns the address. Raises
+    CheckpointError, a sentence, without a token or a network and for what else the hub refuses.
     """
     check_login(token)
     with tempfile.TemporaryDirectory() as place:
@@ -69,14 +70,8 @@ def push_to_hub(
         return upload(folder, repo_id, private=private, token=token, message=commit_message)
 
 
-def check_new_folder(folder: Path) -> None:
-    """Raise ConfigError for a file, or a folder that has something in it: nothing is ever overwritten."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} exists already; choose another name, or remove it first")
-
-
 def sample_sheet(generator: LoadedGenerator) -> Image.Image:
-    """A row per class of images of seeds 0, 1, 2, ...: the first that come, not a selection."""
+    """Draw a row per class of seeds 0, 1, 2, ...: the first that come, not a selection."""
     labels = range(min(SHEET_ROWS, generator.num_classes))
     rows: list[Any] = [generator(range(SHEET_COLUMNS), [label], output="tensor") for label in labels]
     titles = [generator.titles[label].partition(",")[0][:30] for label in labels]

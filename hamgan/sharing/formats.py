@@ -1,7 +1,8 @@
-"""A generator for programs without this one: an ONNX model, or a program of torch.export; checked before it is there.
+"""Write a generator for programs without this one, as an ONNX model or a program of torch.export, and check it first.
 
-Both take ``z`` float32 [B, latent_dim] and ``labels`` int64 [B], any B, and give ``images`` float32 [B, 3, R, R] in
-[-1, 1]. What else the file of a generator says (configuration, class names, kimg, evaluations) goes with them.
+Both formats take ``z`` float32 [B, latent_dim] and ``labels`` int64 [B], any B, and give ``images`` float32
+[B, 3, R, R] in [-1, 1]. What else the file of a generator says (configuration, class names, kimg, evaluations) goes
+with them.
 """
 
 import contextlib
@@ -41,7 +42,7 @@ def export_onnx(generator: LoadedGenerator, path: Path) -> float:
     Raises ConfigError where the path is taken, a package is missing or ONNX has no operator for the network,
     CheckpointError where the images are further than 1e-4 from PyTorch's or the disk does not take the file.
     """
-    check_new_file(path)
+    check_new(path)
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
             importlib.import_module(package)
@@ -75,7 +76,7 @@ def export_program(generator: LoadedGenerator, path: Path) -> float:
     The metadata is its extra file ``generator.json``. Raises ConfigError where the path is taken, CheckpointError where
     the images are further than 1e-5 from PyTorch's or the disk does not take the file.
     """
-    check_new_file(path)
+    check_new(path)
     network = _on_cpu(generator)
     form = InferenceGenerator(network)
     buffer = io.BytesIO()
@@ -93,9 +94,9 @@ def export_program(generator: LoadedGenerator, path: Path) -> float:
 _ANY_BATCH = {name: {0: torch.export.Dim("batch", min=1)} for name in ("z", "labels")}
 
 
-def check_new_file(path: Path) -> None:
-    """Raise ConfigError for a path that is taken: nothing is ever overwritten."""
-    if path.exists():
+def check_new(path: Path) -> None:
+    """Raise ConfigError for a path that is taken, but for an empty folder: nothing is ever overwritten."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"{path} exists already; choose another name, or remove it first")
 
 
@@ -120,7 +121,7 @@ def _onnx_forward(data: bytes) -> Forward:
 
 
 def _check(forward: Forward, network: Generator, tolerance: float, path: Path) -> float:
-    """The largest distance of the images from those that are drawn here; CheckpointError beyond the tolerance."""
+    """Return the largest distance of the images from those drawn here; CheckpointError beyond the tolerance."""
     drawn, largest = InferenceGenerator(network), 0.0
     for count in CHECKED_BATCHES:
         z, labels = _inputs(network, count)
@@ -145,7 +146,7 @@ def _missing_operator(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what exporters say about their own inside."""
+    """Silence what exporters write about their own inside."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""What goes with a generator when it leaves the machine: names of files, but not where on the machine they lie."""
+"""Remove from a generator that leaves the machine where its files lie; their names stay."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ PLACES = ("samples", "reference", "preset")
 
 
 def public_header(generator: LoadedGenerator) -> dict[str, Any]:
-    """Arguments of `save_generator` for a loaded generator; paths are cut to their last part."""
+    """Return arguments of `save_generator` for a loaded generator; paths are cut to their last part."""
     extra = generator.header | {
         "evaluations": [public_evaluation(row) for row in generator.evaluations],
         "ema": generator.is_average,
@@ -26,7 +26,7 @@ def public_header(generator: LoadedGenerator) -> dict[str, Any]:
 
 
 def public_config(config: Config) -> Config:
-    """The configuration without the places of its data, its run and the weights that it started from."""
+    """Return the configuration without the places of its data, its run and the weights that it started from."""
     return replace(
         config,
         run_dir=None,
@@ -41,7 +41,7 @@ def public_config(config: Config) -> Config:
 
 
 def public_evaluation(row: Evaluation) -> Evaluation:
-    """An evaluation without the places of samples and reference, also in the line of its protocol."""
+    """Return an evaluation without the places of samples and reference, also in the line of its protocol."""
     public, protocol = dict(row), str(row["protocol"])
     for key in PLACES:
         if isinstance(place := row.get(key), str):
@@ -51,7 +51,7 @@ def public_evaluation(row: Evaluation) -> Evaluation:
 
 
 def public_name(place: str) -> str:
-    """The last part of a path or address, which may hold a user's name or a token; a hub's data set as it is."""
+    """Return the last part of a path or address, which may hold a name or a token; a hub's data set as it is."""
     return place if place.startswith("hf:") else Path(urlsplit(place).path if "://" in place else place).name
 
 

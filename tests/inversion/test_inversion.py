@@ -21,7 +21,7 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation import load_extractor
 from hamgan.inversion.command import main
 from hamgan.inversion.optimise import Inversion, _Inverter, invert
-from hamgan.inversion.quality import Quality, measure_quality
+from hamgan.inversion.quality import measure_quality
 from hamgan.sampling import LoadedGenerator, load_generator
 
 QUICK: dict[str, Any] = {"steps": 60, "restarts": 4, "samples": 16, "pixels_only": True}
@@ -120,7 +120,9 @@ def test_quality_of_equal_and_of_other_images() -> None:
     random = torch.Generator().manual_seed(0)
     first, second = torch.randint(0, 256, (2, 1, 3, 32, 32), generator=random, dtype=torch.uint8)
     extractor = load_extractor("efficientnet-lite0", device="cpu")
-    assert measure_quality(first, first, extractor)[0] == Quality(math.inf, 1.0, pytest.approx(1.0))
+    (same,) = measure_quality(first, first, extractor)
+    assert (same.psnr, same.ssim) == (math.inf, 1.0)
+    assert same.cosine == pytest.approx(1.0)
     (other,) = measure_quality(first, second, extractor)
     assert other.psnr == pytest.approx(psnr(first, second))
     rows = [image[0].permute(1, 2, 0).numpy() for image in (first, second)]
@@ -134,9 +136,10 @@ def test_the_script_writes_a_sheet_and_what_draws_it_again(
     with Image.open(photo_folder() / "chelsea.png") as picture:
         picture.convert("RGBA").save(tmp_path / "cat.png")
         picture.convert("L").rotate(90, expand=True).save(tmp_path / "grey.webp")
-    options = ["--checkpoint", run, "--images", tmp_path / "cat.png", tmp_path / "grey.webp", "--classes", "cat", "0-1"]
+    options: list[str | Path] = ["--checkpoint", run, "--classes", "cat", "0-1"]
+    options += ["--images", tmp_path / "cat.png", tmp_path / "grey.webp"]
     quick = ["--steps", 20, "--restarts", 2, "--samples", 4, "--pixels-only", "--device", "cpu"]
-    done = python(ROOT / "scripts/invert.py", *options, *map(str, quick), "--out", tmp_path / "new/sheet.png")
+    done = python(ROOT / "scripts/invert.py", *options, *map(str, quick), "--output", tmp_path / "new/sheet.png")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[-1] == f"wrote {tmp_path / 'new/sheet.png'} and {tmp_path / 'new/sheet.safetensors'}"
@@ -163,9 +166,10 @@ def test_the_script_writes_a_sheet_and_what_draws_it_again(
         ({"--images": "PLACE/cut.png"}, r"cut\.png cannot be decoded"),
         ({"--images": "PLACE/tiny.png"}, r"tiny\.png is 9 x 9 pixels; the smallest side allowed is 16"),
         ({"--classes": "kat"}, "no class is called 'kat'; nearest: cat"),
-        ({"--out": "PLACE/cat.png"}, r"cat\.png exists already"),
-        ({"--out": "PLACE/taken.png"}, r"taken\.safetensors exists already"),
-        ({"--out": "PLACE/sheet.jpg"}, r"sheet\.jpg must end in \.png"),
+        ({"--output": "PLACE/cat.png"}, r"cat\.png exists already"),
+        ({"--output": "PLACE/taken.png"}, r"taken\.safetensors exists already"),
+        ({"--output": "PLACE/sheet.jpg"}, r"sheet\.jpg must end in \.png"),
+        ({"--out": "PLACE/sheet.png"}, "--out is called --output now"),
         ({"--steps": "0"}, "steps is 0; it must be 1 or more"),
         ({"--restarts": "-1"}, "restarts is -1"),
         ({"--samples": "0"}, "samples is 0"),
@@ -181,7 +185,7 @@ def test_what_cannot_be_inverted_is_a_sentence(
     (tmp_path / "cut.png").write_bytes((photo_folder() / "chelsea.png").read_bytes()[:5000])
     (tmp_path / "taken.safetensors").touch()
     before = sorted(tmp_path.iterdir())
-    options = {"--checkpoint": str(run), "--images": "PLACE/cat.png", "--out": "PLACE/sheet.png", "--steps": "2"}
+    options = {"--checkpoint": str(run), "--images": "PLACE/cat.png", "--output": "PLACE/sheet.png", "--steps": "2"}
     options |= {"--samples": "2", "--restarts": "1", "--device": "cpu"} | changes
     with pytest.raises(ConfigError, match=message):
         main([item.replace("PLACE", str(tmp_path)) for pair in options.items() for item in pair])

@@ -16,6 +16,7 @@ from hamgan.checkpoint.tensors import read_tensors
 from hamgan.config import load_config
 from hamgan.errors import ConfigError
 from hamgan.sampling import LoadedGenerator, load_generator
+from hamgan.sharing import save_pretrained
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +29,10 @@ def generator(run: Path) -> LoadedGenerator:
     return load_generator(run, device="cpu")
 
 
-@pytest.mark.parametrize("documented", [load_generator, LoadedGenerator])
+@pytest.mark.parametrize("documented", [load_generator, LoadedGenerator, save_pretrained])
 def test_the_examples_in_docstrings_hold(run: Path, tmp_path: Path, documented: Any) -> None:
-    names = {"run": run, "folder": tmp_path / "shared"}
-    names |= {name: getattr(hamgan, name) for name in ("load_generator", "LoadedGenerator")}
+    names: dict[str, Any] = {"run": run, "folder": tmp_path / "shared"}
+    names |= {"hamgan": hamgan, "load_generator": load_generator}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     examples = doctest.DocTestFinder().find(documented, "hamgan", globs=names)
     for example in examples:
@@ -63,7 +64,8 @@ def test_weights_are_folded_before_they_are_rounded(run: Path, generator: Loaded
 def test_one_seed_and_one_class_need_no_list(generator: LoadedGenerator) -> None:
     expected = generator([3], ["cat"], output="tensor")
     assert torch.equal(generator(3, "cat", output="tensor"), expected)
-    assert torch.equal(generator(np.array([3]), 2, output="tensor"), expected)
+    array: Any = np.array([3])
+    assert torch.equal(generator(array, 2, output="tensor"), expected)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from hamgan.checkpoint import load_generator_file, save_generator
 from hamgan.errors import CheckpointError, ConfigError
 from hamgan.networks import build_networks
 from hamgan.sampling import LoadedGenerator, load_generator, parse_classes, parse_numbers, to_uint8, truncated_latent
-from hamgan.sampling.writing import sample_to
+from hamgan.sampling.plan import plan_samples
+from hamgan.sampling.writing import Output, write_plan
 
 NAMES = ["tench, Tinca tinca", "goldfish", "golden retriever", "volcano", "great white shark", "12-string guitar"]
 
@@ -122,14 +123,8 @@ def test_pictures_and_tensors_show_the_same(generator: LoadedGenerator) -> None:
 
 
 def test_classes_go_by_index_name_and_part_of_a_name(generator: LoadedGenerator) -> None:
-    assert [generator.class_index(name) for name in (3, "3", "volcano", "Tinca", "shark", np.int64(2))] == [
-        3,
-        3,
-        3,
-        0,
-        4,
-        2,
-    ]
+    names: list[Any] = [3, "3", "volcano", "Tinca", "shark", np.int64(2)]
+    assert [generator.class_index(name) for name in names] == [3, 3, 3, 0, 4, 2]
 
 
 @pytest.mark.parametrize(
@@ -175,13 +170,14 @@ def test_any_text_is_numbers_or_a_sentence(text: str) -> None:
 
 
 def test_a_grid_has_a_row_per_class_and_a_folder_a_file_per_image(generator: LoadedGenerator, tmp_path: Path) -> None:
-    sample_to(generator, [3, 1], [0, 1, 2], 1.0, tmp_path / "new/grid.png", scale=2)
+    plan = plan_samples([3, 1], [0, 1, 2], [1.0], generator.titles)
+    write_plan(generator, plan, Output(tmp_path / "new/grid.png", scale=2))
     with Image.open(tmp_path / "new/grid.png") as sheet:
         assert sheet.height == 2 * 64 + 2
         corner = np.asarray(sheet)[:64:2, sheet.width - 64 :: 2]
     expected = generator([2], [3], output="tensor")[0].permute(1, 2, 0).numpy()
     assert np.abs(corner.astype(int) - expected).max() <= 1
-    sample_to(generator, [3, 1], [0, 12], 1.0, tmp_path / "folder")
+    write_plan(generator, plan_samples([3, 1], [0, 12], [1.0], generator.titles), Output(tmp_path / "folder"))
     names = ["0001-seed000000", "0001-seed000012", "0003-seed000000", "0003-seed000012"]
     assert sorted(path.stem for path in (tmp_path / "folder").iterdir()) == names
     with Image.open(tmp_path / "folder/0003-seed000012.png") as image:
@@ -190,7 +186,7 @@ def test_a_grid_has_a_row_per_class_and_a_folder_a_file_per_image(generator: Loa
 
 
 def test_nothing_is_overwritten_and_other_formats_are_refused(generator: LoadedGenerator, tmp_path: Path) -> None:
-    taken = tmp_path / "taken.png"
+    plan, taken = plan_samples([0], [0], [1.0], generator.titles), tmp_path / "taken.png"
     taken.write_bytes(b"mine")
     for out, message in (
         (taken, "exists already"),
@@ -199,9 +195,9 @@ def test_nothing_is_overwritten_and_other_formats_are_refused(generator: LoadedG
         (taken / "folder" / "a.png", "taken.png is a file, not a folder"),
     ):
         with pytest.raises(ConfigError, match=message):
-            sample_to(generator, [0], [0], 1.0, out)
+            write_plan(generator, plan, Output(out))
     with pytest.raises(ConfigError, match="scale is 0"):
-        sample_to(generator, [0], [0], 1.0, tmp_path / "b.png", scale=0)
+        write_plan(generator, plan, Output(tmp_path / "b.png", scale=0))
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("taken.png", b"mine")]
 
 

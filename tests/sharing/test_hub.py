@@ -73,7 +73,7 @@ def test_training_writes_its_evaluation_into_the_header(run: Path) -> None:
 def test_a_run_tells_of_evaluations_that_are_newer_than_its_file(run: Path, tmp_path: Path) -> None:
     own = rows(run)[0]
     other = own | {"protocol": "another", "class_table_efficientnet_lite0": ["long"]}
-    strangers = [{"kimg": 0.016}, {"ema": False}, {"batch_norm": "standing"}, {"protocol": None}]
+    strangers: list[dict[str, Any]] = [{"kimg": 0.016}, {"ema": False}, {"batch_norm": "standing"}, {"protocol": None}]
     lines = [own | {"protocol": f"{change}"} | change for change in strangers] + [other]
     lines += [{key: own[key] for key in ("kimg", "ema", "batch_norm", "protocol")} | {"kid": 0.5}]
     copy = tmp_path / "run"
@@ -301,7 +301,7 @@ def test_without_a_network_or_a_token_there_is_one_sentence(run: Path, tmp_path:
         f"could not publish owner/photos: {hub.address} cannot be reached",
         "publishing needs an account on the hub: log in (hf auth login, or a token in $HF_TOKEN)",
     ]
-    arguments = ["--checkpoint", "owner/photos", "--out", str(tmp_path / "new.onnx")]
+    arguments = ["--checkpoint", "owner/photos", "--output", str(tmp_path / "new.onnx")]
     # Offline by word, which spares huggingface_hub's five attempts.
     loaded = in_process(hub, tmp_path, "scripts/export.py", *arguments, HF_HUB_OFFLINE="1")
     assert (loaded.returncode, loaded.stderr.splitlines()) == (
@@ -317,12 +317,13 @@ def test_without_a_network_or_a_token_there_is_one_sentence(run: Path, tmp_path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "nothing to do: name --out"),
-        (["--out", "PLACE/a.safetensors"], "models are written as .onnx or .pt2"),
-        (["--out", "PLACE/taken.onnx"], "taken.onnx exists already"),
-        (["--out", "PLACE"], "exists already"),
-        (["--out", "PLACE/new", "--private"], "--private is for --push"),
-        (["--out", "PLACE/new", "--checkpoint", "PLACE/none"], "there is no checkpoint at .*none"),
+        ([], "nothing to do: name --output"),
+        (["--out", "PLACE/new"], "--out is called --output now"),
+        (["--output", "PLACE/a.safetensors"], "models are written as .onnx or .pt2"),
+        (["--output", "PLACE/taken.onnx"], "taken.onnx exists already"),
+        (["--output", "PLACE"], "exists already"),
+        (["--output", "PLACE/new", "--private"], "--private is for --push"),
+        (["--output", "PLACE/new", "--checkpoint", "PLACE/none"], "there is no checkpoint at .*none"),
     ],
 )
 def test_what_cannot_be_exported_is_a_sentence(run: Path, tmp_path: Path, options: list[str], message: str) -> None:

@@ -1,4 +1,4 @@
-"""scripts/demo_app.py in a process of its own, which writes down whom it asks for anything."""
+"""Serve scripts/demo_app.py in a process of its own, which writes down whom it asks for anything."""
 
 import contextlib
 import json
@@ -8,9 +8,10 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from support.paths import ROOT
 from support.small_runs import start
@@ -28,33 +29,70 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @dataclass
-class Served:
-    """A running page: its address and what its process has written so far."""
+class Answer:
+    """What the button of a tab gets: a line, captions and paths of pictures, paths of downloads; or a sentence."""
+
+    line: str = ""
+    captions: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
+    downloads: list[str] = field(default_factory=list)
+    refused: str | None = None
+
+
+@dataclass
+class Page:
+    """The address of a page, and what its visitors can do without a browser."""
 
     url: str
-    log: Path
-    process: subprocess.Popen[bytes]
 
     def get(self, path: str) -> bytes:
-        """The body of a page or file; HTTPError for anything but success."""
+        """Return the body of a page or file; HTTPError for anything but success."""
         with urllib.request.urlopen(f"{self.url}{path}", timeout=60) as answer:
             body: bytes = answer.read()
         return body
 
-    def ask(self, tab: str, *values: Any) -> tuple[str, str]:
-        """What the button of a tab gets for these values: the line above the pictures, and the pictures, as HTML."""
-        with urllib.request.urlopen(self.request(tab, *values), timeout=120) as answer:
-            status, pictures = json.load(answer)["data"]
-        return status, pictures if isinstance(pictures, str) else ""
-
-    def request(self, tab: str, *values: Any) -> urllib.request.Request:
-        """As the page sends it: the tabs are told apart by how many values they have."""
+    def body(self, tab: str, *values: Any, visitor: str = "test") -> bytes:
+        """Return what the page sends for the button of a tab; tabs are told apart by how many values they have."""
         config = json.loads(re.findall(r"window.gradio_config = (.*?);</script>", self.get("/").decode())[0])
         count = {"classes": 5, "blend": 7, "walk": 6}[tab]
         number = next(event["id"] for event in config["dependencies"] if len(event["inputs"]) == count)
-        body = json.dumps({"data": values, "fn_index": number, "session_hash": "test"}).encode()
-        headers = {"content-type": "application/json"}
-        return urllib.request.Request(f"{self.url}/gradio_api/run/predict", body, headers)
+        return json.dumps({"data": values, "fn_index": number, "session_hash": visitor}).encode()
+
+    def ask(self, tab: str, *values: Any, visitor: str = "test") -> Answer:
+        """Join the queue and wait for the answer, as the page does."""
+        return self.send(self.body(tab, *values, visitor=visitor), visitor)
+
+    def send(self, body: bytes, visitor: str) -> Answer:
+        """Send what `body` has made."""
+        join = urllib.request.Request(f"{self.url}/gradio_api/queue/join", body, {"content-type": "application/json"})
+        try:
+            urllib.request.urlopen(join, timeout=60).close()
+        except HTTPError as error:
+            return Answer(refused=json.loads(error.read())["detail"])
+        with urllib.request.urlopen(f"{self.url}/gradio_api/queue/data?session_hash={visitor}", timeout=120) as lines:
+            for line in lines:
+                message = json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: ") else {}
+                if message.get("msg") == "process_completed":
+                    return _answer(message)
+        raise AssertionError("no answer")
+
+
+def _answer(message: dict[str, Any]) -> Answer:
+    if not message["success"]:
+        return Answer(refused=str(message["output"]["error"]))
+    line, gallery, files = message["output"]["data"]
+    items = gallery["value"]
+    pictures = [f"/gradio_api/file={item['image']['path']}" for item in items]
+    downloads = [f"/gradio_api/file={file['path']}" for file in files]
+    return Answer(line, [item["caption"] for item in items], pictures, downloads)
+
+
+@dataclass
+class Served(Page):
+    """A running page: its address and what its process has written so far."""
+
+    log: Path
+    process: subprocess.Popen[bytes]
 
 
 @contextlib.contextmanager
