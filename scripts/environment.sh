@@ -23,7 +23,7 @@ prepare_environment() {
     local stamp file
     for file in "$@"; do
         stamp=".venv/installed-$file"
-        if [ ! -x "$PYTHON" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$(cksum "$file" pyproject.toml)" ]; then
+        if [ ! -x "$PYTHON" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$(cksum "$file" pyproject.toml setup.py)" ]; then
             install_requirements "$file" "$stamp"
         fi
     done
@@ -42,5 +42,5 @@ install_requirements() {
     fi
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --editable . ||
         fail "installing hamgan itself failed; the message above says why."
-    cksum "$file" pyproject.toml >"$stamp"
+    cksum "$file" pyproject.toml setup.py >"$stamp"
 }

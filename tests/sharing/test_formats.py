@@ -12,6 +12,7 @@ from support.small_runs import small_config
 
 from hamgan.config import config_from_dict
 from hamgan.errors import CheckpointError, ConfigError
+from hamgan.networks.blocks import GeneratorBlock
 from hamgan.networks.inference import fold_spectral_norm
 from hamgan.sampling import LoadedGenerator
 from hamgan.sharing import formats
@@ -69,7 +70,8 @@ def test_an_onnx_model_holds_its_merged_kernels(tmp_path: Path) -> None:
     generator = loaded(tmp_path)
     export_onnx(generator, tmp_path / "g.onnx")
     values = {value.name: list(value.dims) for value in onnx.load(tmp_path / "g.onnx").graph.initializer}
-    for block in generator.network.blocks:
+    for block in generator.network.blocks.children():
+        assert isinstance(block, GeneratorBlock)
         outputs, inputs, _, _ = block.conv1.weight.shape
         assert [inputs, outputs, 4, 4] in values.values()
 

@@ -44,8 +44,13 @@ def save_store(images: np.ndarray, folder: Path) -> Path:
     """A prepared store with one class per photograph and the same images in both splits."""
     per_class = len(images) // len(PHOTOGRAPHS)
     entry = {"count": len(images), "sha256": "0" * 64, "histogram": [per_class] * len(PHOTOGRAPHS)}
-    manifest = {"format": FORMAT, "source": "photographs", "class_names": list(PHOTOGRAPHS)}
-    manifest |= {"splits": {"train": entry, "val": entry}, "preparation": {"resolution": images.shape[1]}}
+    manifest = {
+        "format": FORMAT,
+        "source": "photographs",
+        "class_names": list(PHOTOGRAPHS),
+        "splits": {"train": entry, "val": entry},
+        "preparation": {"resolution": images.shape[1]},
+    }
     for split in ("train", "val"):
         (folder / split).mkdir(parents=True)
         (folder / split / "images.npy").write_bytes(array_header(len(images), images.shape[1]) + images.tobytes())
