@@ -1,7 +1,7 @@
 """Compute FID, Inception Score, KID, precision, recall and figures per class on torch-fidelity's extractors."""
 
 from hamgan.config import METRICS
-from hamgan.evaluation.evaluator import evaluate
+from hamgan.evaluation.evaluator import check_reference, evaluate
 from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
 from hamgan.evaluation.metrics.class_accuracy import nearest_class_mean
 from hamgan.evaluation.protocol import PRESETS, Protocol, make_protocol, protocol_line
@@ -15,6 +15,7 @@ __all__ = [
     "FeatureStatistics",
     "Protocol",
     "Resources",
+    "check_reference",
     "evaluate",
     "load_extractor",
     "load_reference",

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from torch import Tensor
 
 import hamgan
-from hamgan.distributed.group import Processes
+from hamgan.distributed.group import from_main, world_size
 from hamgan.errors import ConfigError
 from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
 from hamgan.evaluation.inputs.images import Images
+from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.inputs.samples import Samples, load_samples, make_images
 from hamgan.evaluation.metrics.compute import average_repeats, compute_numbers
 from hamgan.evaluation.protocol import NEED_FEATURES, NEED_REFERENCE_FEATURES, Protocol, make_protocol, protocol_line
@@ -21,6 +22,7 @@ from hamgan.evaluation.reference import (
     check_comparable,
     class_histogram,
     is_statistics_file,
+    load_reference,
     reference_statistics,
 )
 from hamgan.evaluation.report import Row
@@ -121,12 +123,13 @@ def evaluate_protocol(
             is_splits=_is_splits(protocol, len(images)),
             keep_features=bool(NEED_FEATURES & set(protocol.metrics)),
         )
-        each.append(_broadcast(compute_numbers(found, real, train, protocol)))
+        # Machines may differ in the last digits of a decomposition.
+        each.append(from_main(compute_numbers(found, real, train, protocol)))
     row = {f"{name}{extractor.suffix}": value for name, value in average_repeats(each).items()}
     row |= _describe(found, real, protocol, extractor)
     row |= {"preset": str(preset) if preset else None, "warnings": warnings}
     row |= {"seconds": round(time.perf_counter() - start, 2), "protocol": protocol_line(row)}
-    return _broadcast(row)
+    return from_main(row)
 
 
 def _is_splits(protocol: Protocol, count: int) -> int | None:
@@ -171,16 +174,35 @@ def _measure_training_images(
     """Measure the training images that fit the classifier of class_accuracy; None where that is not asked for."""
     if "class_accuracy" not in protocol.metrics:
         return None
-    is_data_set = isinstance(reference, (str, Path)) and not is_statistics_file(reference)
-    if real is None or real.labels is None or real.description.get("split") in (None, "train") or not is_data_set:
-        raise ConfigError(
-            "class_accuracy needs a data set with classes and a train split, and another split as its reference"
-        )
     assert reference is not None
+    assert real is not None
+    _check_classes(reference, real.labels, real.description.get("split"))
     count = max(TRAIN_IMAGES, TRAIN_IMAGES_PER_CLASS * len(real.class_names or ()))
     return reference_statistics(
         reference, resources, split="train", resolution=_resolution(images), keep_features=True, max_count=count
     )
+
+
+def _check_classes(reference: Reference, labels: Tensor | None, split: str | None) -> None:
+    is_data_set = isinstance(reference, (str, Path)) and not is_statistics_file(reference)
+    if labels is None or split in (None, "train") or not is_data_set:
+        raise ConfigError(
+            f"class_accuracy needs a data set with classes and two splits, train and the reference; {reference} is "
+            "none: add a val split, or leave class_accuracy out of the metrics"
+        )
+
+
+def check_reference(reference: str | Path, metrics: Sequence[str], resolution: int, split: str = "val") -> None:
+    """Raise ConfigError for a reference against which an evaluation could not compute its metrics, before any work."""
+    if is_statistics_file(reference):
+        labels, found = None, load_reference(reference).description.get("split")
+    elif set(metrics) <= {"is"}:
+        return
+    else:
+        images = open_reference_images(reference, split, resolution)
+        labels, found = images.labels, images.describe().get("split")
+    if "class_accuracy" in metrics:
+        _check_classes(reference, labels, found)
 
 
 def _check_memory(images: Images, protocol: Protocol, resources: Resources) -> None:
@@ -238,18 +260,9 @@ def _describe(
     device = extractor.device
     return row | {
         "is_splits": _is_splits(protocol, found.count or 0),
-        "processes": Processes.current().size,
+        "processes": world_size(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "images_per_second": round(found.images_per_second or 0.0, 2),
         "hamgan": hamgan.__version__,
         "torch": torch.__version__,
     }
-
-
-def _broadcast(row: Row) -> Row:
-    """Return the main process's row on every process: machines may differ in the last digits of a decomposition."""
-    if Processes.current().size == 1:
-        return row
-    rows = [row]
-    dist.broadcast_object_list(rows, src=0)
-    return rows[0]

@@ -27,12 +27,14 @@ class Preview:
         self._extractor = self._load_extractor()
 
     def _load_extractor(self) -> "FeatureExtractor | None":
-        """Load before the first step: missing weights should end a run now, not hours later."""
+        """Load before the first step: missing weights or reference images should end a run now, not hours later."""
         if self.config.eval.every_kimg <= 0:
             return None
-        from hamgan.evaluation import load_extractor  # torch-fidelity is not needed to train
+        from hamgan.evaluation import check_reference, load_extractor  # torch-fidelity is not needed to train
 
-        return load_extractor(self.config.eval.features, device=self.step.accelerator.device)
+        settings = self.config.eval
+        check_reference(settings.reference or self.config.data.source, settings.metrics, self.config.resolution)
+        return load_extractor(settings.features, device=self.step.accelerator.device)
 
     def generator(self, running: bool = False) -> LoadedGenerator:
         """Return a folded copy of the network to sample from, with its class names.

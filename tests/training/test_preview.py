@@ -1,11 +1,13 @@
 """What a run shows of itself: a sheet that depends on weights alone, and the statistics that it samples with."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support.photo_crops import crop_photographs, save_by_class
 from support.small_runs import forget_accelerator, small_config
 
 from hamgan.checkpoint import Progress
@@ -54,6 +56,25 @@ def test_an_unknown_extractor_ends_a_run_before_its_first_step(preview: Preview)
     preview.config.eval.every_kimg = 1.0
     preview.config.eval.features = "resnet"  # type: ignore[assignment]
     with pytest.raises(ConfigError, match="resnet"):
+        Preview(preview.config, preview.source, preview.step, preview.progress)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        (["fid"], None),
+        (["fid", "class_accuracy"], r"class_accuracy needs a data set with .* two splits.*: add a val split"),
+    ],
+)
+def test_a_reference_that_metrics_cannot_use_ends_a_run_before_its_first_step(
+    preview: Preview, tmp_path: Path, metrics: list[str], message: str | None
+) -> None:
+    """A folder without a val split trains for hours, and its first evaluation would fail."""
+    save_by_class(crop_photographs(0, 2), tmp_path / "pictures")
+    settings = preview.config.eval
+    settings.every_kimg, settings.features, settings.metrics = 1.0, "efficientnet-lite0", metrics
+    settings.reference = str(tmp_path / "pictures")
+    with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
         Preview(preview.config, preview.source, preview.step, preview.progress)
 
 
