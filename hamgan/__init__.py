@@ -4,8 +4,9 @@ Geng et al., "Is Attention Better Than Matrix Decomposition?", ICLR 2021 (arXiv 
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from hamgan.machine import hamgan_version
 
 if TYPE_CHECKING:
     from hamgan.config import Config, load_config
@@ -16,10 +17,7 @@ if TYPE_CHECKING:
     from hamgan.sampling import LoadedGenerator, load_generator
     from hamgan.sharing import push_to_hub, save_pretrained
 
-try:
-    __version__ = version("hamgan")
-except PackageNotFoundError:  # a checkout on the path, not installed
-    __version__ = "0+unknown"
+__version__ = hamgan_version()
 
 _HOMES = {
     "Config": "config",

@@ -20,7 +20,7 @@ from hamgan.errors import (
     Stopped,
     did_you_mean,
 )
-from hamgan.machine import keep_freed_memory
+from hamgan.machine import hamgan_version, keep_freed_memory
 
 # A launcher ends all processes within a moment of the first; one that is still there later has an error of its own.
 SECONDS_FOR_THE_FIRST = 5.0
@@ -56,9 +56,7 @@ def _dispatch(arguments: list[str]) -> None:
         return
     name, *rest = arguments
     if name == "--version":
-        import hamgan
-
-        print(f"hamgan {hamgan.__version__}")
+        print(f"hamgan {hamgan_version()}")
         return
     if name not in COMMANDS:
         raise ConfigError(f"unknown command `{name}`; there are {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")

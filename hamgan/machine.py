@@ -33,6 +33,14 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def hamgan_version() -> str:
+    """Return the version of this package, ``0+unknown`` for a checkout on the path that is not installed."""
+    try:
+        return version("hamgan")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that the numbers of a run depend on; what is not installed is left out."""
     found = {}

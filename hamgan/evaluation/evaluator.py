@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import hamgan
 from hamgan.distributed.group import from_main, world_size
 from hamgan.errors import ConfigError
 from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
@@ -27,6 +26,7 @@ from hamgan.evaluation.reference import (
 )
 from hamgan.evaluation.report import Row
 from hamgan.evaluation.statistics import FeatureStatistics, Resources
+from hamgan.machine import hamgan_version
 
 TRAIN_IMAGES, TRAIN_IMAGES_PER_CLASS = 1_000, 20
 """Real training images that fit the nearest-class-mean classifier: the larger of both."""
@@ -263,6 +263,6 @@ def _describe(
         "processes": world_size(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "images_per_second": round(found.images_per_second or 0.0, 2),
-        "hamgan": hamgan.__version__,
+        "hamgan": hamgan_version(),
         "torch": torch.__version__,
     }
