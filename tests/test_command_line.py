@@ -44,10 +44,10 @@ eval.every_kimg eval.metrics eval.num_samples eval.reference eval.features eval.
 """,
 )
 OPTIONS = {
-    "sample": "classes seeds truncation out scale device per-class interpolate frames fps sheets "
+    "sample": "classes seeds truncation output scale device per-class interpolate frames fps sheets "
     "batch-norm batch-size no-ema",
-    "invert": "images out classes steps restarts samples pixels-only seed device",
-    "export": "out push private license",
+    "invert": "images output classes steps restarts samples pixels-only seed device",
+    "export": "output push private license",
     "demo_app": "port host",
 }
 """Of the scripts, besides --help and --checkpoint."""
@@ -224,10 +224,10 @@ def test_a_run_that_diverges_ends_with_code_1(script: Script, tmp_path: Path) ->
         (["--truncation", "0"], 2, "truncation is 0.0; it must be above 0"),
         (["--scale", "0"], 2, "scale is 0; it must be 1 or more"),
         (["--device", "cuda:99"], 2, "device cuda:99 cannot be used"),
-        (["--out", "PLACE/taken.png"], 2, "taken.png exists already; choose another --out"),
-        (["--out", "PLACE/folder"], 2, "folder exists already"),
-        (["--out", "PLACE/grid.jpg"], 2, "sheets are written as .png"),
-        (["--out", "PLACE/taken.png/grid.png"], 2, "taken.png is a file, not a folder; choose another --out"),
+        (["--output", "PLACE/taken.png"], 2, "taken.png exists already; choose another --output"),
+        (["--output", "PLACE/folder"], 2, "folder exists already"),
+        (["--output", "PLACE/grid.jpg"], 2, "sheets are written as .png"),
+        (["--output", "PLACE/taken.png/grid.png"], 2, "taken.png is a file, not a folder; choose another --output"),
     ],
 )
 def test_sampling_explains_what_it_cannot_use(
@@ -246,7 +246,7 @@ def test_sampling_explains_what_it_cannot_use(
     (tmp_path / "taken.png").write_bytes(b"mine")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     given = [item.replace("PLACE", str(tmp_path)) for item in arguments]
-    options = {"--checkpoint": run_folder, "--seeds": "0-1", "--out": tmp_path / "new.png"} | dict([given])
+    options = {"--checkpoint": run_folder, "--seeds": "0-1", "--output": tmp_path / "new.png"} | dict([given])
     if given[0] == "--checkpoint" and given[1].endswith("cut"):
         options["--checkpoint"] = tmp_path / "cut/checkpoints/00000001"
     outcome = script("sample", *(item for pair in options.items() for item in pair))
@@ -256,7 +256,7 @@ def test_sampling_explains_what_it_cannot_use(
 
 def test_sampling_draws_classes_by_name_range_and_index(script: Script, run_folder: Path, tmp_path: Path) -> None:
     options = ["--checkpoint", run_folder, "--seeds", "0-1,7", "--classes", "cat", "3,5-6"]
-    code, text = script("sample", *options, "--out", tmp_path / "images")
+    code, text = script("sample", *options, "--output", tmp_path / "images")
     assert (code, text.splitlines()[-1]) == (0, f"wrote 12 images to {tmp_path / 'images'}")
     names = {path.stem for path in (tmp_path / "images").iterdir()}
     assert names == {f"{label:04d}-seed{seed:06d}" for label in (2, 3, 5, 6) for seed in (0, 1, 7)}

@@ -42,11 +42,11 @@ def test_train_stop_resume_sample_and_evaluate(tmp_path: Path) -> None:
     assert_same_state(last_state(run), last_state(uninterrupted))
 
     sample = (ROOT / "scripts/sample.py", "--checkpoint", run, "--seeds", "0-2", "--truncation", "0.8")
-    grid = python(*sample, "--classes", "cat", "3-4", "--out", tmp_path / "grid.png", "--scale", "2")
+    grid = python(*sample, "--classes", "cat", "3-4", "--output", tmp_path / "grid.png", "--scale", "2")
     assert grid.returncode == 0, grid.stderr
     with Image.open(tmp_path / "grid.png") as sheet:
         assert sheet.height == 3 * 66 - 2
-    wrong = python(*sample, "--classes", "kat", "--out", tmp_path / "wrong.png")
+    wrong = python(*sample, "--classes", "kat", "--output", tmp_path / "wrong.png")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: no class is called 'kat'; nearest: cat")
     assert len(wrong.stderr.splitlines()) == 1

@@ -68,7 +68,7 @@ def test_a_converted_file_samples_with_no_further_option(convert: Convert, capsy
     assert header["kimg"] == 12
     assert set(header["converted_from"]["sha256"]) == {"G_ema.pth"}
     grid = convert.folder / "grid.png"
-    assert convert("--checkpoint", convert.output, "--classes", "bee,0-1", "--out", grid, script="sample") == 0
+    assert convert("--checkpoint", convert.output, "--classes", "bee,0-1", "--output", grid, script="sample") == 0
     assert grid.is_file()
 
 
