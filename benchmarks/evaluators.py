@@ -40,7 +40,7 @@ class Evaluator:
     extract: Extract
     numbers: Callable[[Path, Path], Numbers]
     why: str
-    """What explains a difference of its numbers from torch-fidelity's."""
+    """Reason why its numbers differ from torch-fidelity's."""
 
 
 def load_evaluators(

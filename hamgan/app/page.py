@@ -41,8 +41,8 @@ SCRIPT = """() => {
     if (controls) controls.nextElementSibling.scrollIntoView();
   });
 }"""
-"""What Gradio has no means for: it calls a picture of a gallery "Thumbnail 1 of 24", announces no change of a text,
-and on a phone, where pictures are below the buttons, goes to them only where they are far."""
+"""Script for what Gradio has no means for: it calls a picture of a gallery "Thumbnail 1 of 24", announces no change of
+a text, and on a phone does not go to the pictures, which are below the buttons there."""
 
 # Fonts of the visitor's system, and colours that stand out against each other by 4.5 to 1 or more.
 THEME = gr.themes.Base(primary_hue="orange", neutral_hue="stone", font="system-ui", font_mono="ui-monospace").set(

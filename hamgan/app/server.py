@@ -21,7 +21,7 @@ ROUTES = re.compile(
     r"/|/(theme\.css|manifest\.json|favicon\.ico)|/(assets|static)/[\w./-]+"
     r"|/gradio_api/(startup-events|queue/(join|data)|heartbeat/\w+|file=/[^:]+)"
 )
-"""What the page needs. Gradio's other routes take uploads and fetch addresses of other hosts for whoever asks."""
+"""Routes that the page needs. Gradio's others take uploads and fetch addresses of other hosts for whoever asks."""
 
 
 class RouteFilter:

@@ -53,7 +53,7 @@ class Progress:
     fid: dict[str, float] = field(default_factory=dict)
     """FID by checkpoint name, for keeping the best."""
     monitor: MonitorMemory = field(default_factory=MonitorMemory)
-    """What the monitor remembers of earlier rows."""
+    """Memory of the monitor: the usual values of earlier rows."""
     rollbacks: list[Rollback] = field(default_factory=list)
     """Every return to an earlier checkpoint."""
 

@@ -27,7 +27,7 @@ class HamburgerConfig:
     temperature: float | None = None
     """Inverse temperature of the softmax; null takes 1 for NMF and 100 for VQ and CD."""
     mode: Literal["spatial", "channel"] = "spatial"
-    """Which axis holds the D features: channels at N positions, or positions at N channels."""
+    """Axis of the D features: channels at N positions, or positions at N channels."""
     dual: bool = False
     """v2+ only: half of the channels are decomposed spatially, the other half channel-wise."""
     cheese_factor: int = 1
@@ -69,7 +69,7 @@ class SpectralNormConfig:
     clamp: bool = False
     """Divide by max(1, sigma) (official HamGAN, except in the Hamburger) instead of sigma."""
     vector: Literal["output", "input"] = "output"
-    """Which singular vector is stored: output side (BigGAN-PyTorch) or input side (TensorFlow)."""
+    """Singular vector that is stored: output side (BigGAN-PyTorch) or input side (TensorFlow)."""
     eps: float = 1e-6
     """Smallest norm that a singular vector is divided by (BigGAN's scripts 1e-6, torch's default 1e-12)."""
 

@@ -100,7 +100,7 @@ class LogConfig:
     samples_per_class: int = 8
     """Columns of a sheet."""
     tracker: Literal["none", "wandb", "tensorboard"] = "none"
-    """Where rows and sheets go besides the run folder."""
+    """Tracker that gets rows and sheets, besides the run folder."""
     project: str = "hamgan"
     """Project name at the tracker."""
 
@@ -118,7 +118,7 @@ class CheckpointConfig:
     milestone_kimg: float = 0.0
     """Checkpoints at multiples of this are kept for good; 0 keeps none."""
     on_full_disk: Literal["stop", "continue"] = "stop"
-    """When a file cannot be written: stop with a sentence, or warn, go on and try again at the next interval."""
+    """Reaction to a file that cannot be written: stop with a sentence, or warn and try again at the next interval."""
 
 
 @dataclass
@@ -147,7 +147,7 @@ class MonitorConfig:
     sigma_jump: float = 2.0
     """Top singular value of a layer: times the usual value (section 4.1: it explodes at collapse)."""
     diversity_floor: float = 0.2
-    """How much generated images differ, in a batch and within a class of the sample sheet: share of the usual value."""
+    """Differences of generated images, in a batch and within a class of the sample sheet: share of the usual value."""
     fid_jump: float = 2.0
     """FID: times the lowest so far."""
 
@@ -161,7 +161,7 @@ METRICS = {
     "class_accuracy": "share of samples whose nearest class mean (of real training images) is their class",
     "per_class": "class by class: distance of the mean features, diversity, samples taken for another class",
 }
-"""What an evaluation can measure."""
+"""Metrics of an evaluation, each with its meaning."""
 
 
 @dataclass

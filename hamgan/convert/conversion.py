@@ -21,7 +21,7 @@ from hamgan.networks import Discriminator, Generator, build_networks
 from hamgan.training.step import GanStep
 
 SHARED_KEYS = ("resolution", "data.num_classes")
-"""What both networks of a model have in common, and what no option can change."""
+"""Keys that both networks of a model have in common, and that no option can change."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ from hamgan.errors import DataError
 SPLITS = ("train", "val")
 
 Description = dict[str, Any]
-"""Where images come from and how they were made, as plain JSON values: the data's part of an evaluation's protocol."""
+"""Origin and preparation of images, as plain JSON values: the data's part of an evaluation's protocol."""
 
 
 class ImageSource(Protocol):

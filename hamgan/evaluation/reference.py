@@ -19,7 +19,7 @@ from hamgan.evaluation.statistics import FeatureStatistics, Resources
 from hamgan.files import temporary_name
 
 Reference = str | Path | FeatureStatistics
-"""What samples can be measured against: a place, the name of a data set, or statistics in memory."""
+"""Anything that samples can be measured against: a place, the name of a data set, or statistics in memory."""
 FORMAT = "hamgan-reference-1"
 COMPARED = ("extractor", "extractor_weights", "resizer", "precision", "resolution")
 STATISTICS_FILES = (".safetensors", ".npz")

@@ -26,7 +26,7 @@ class PlannedImage:
     next_seed: int | None = None
     next_label: int | None = None
     fraction: float = 0.0
-    """How far it is to the next seed or class: 0 to 1."""
+    """Part of the way to the next seed or class, 0 to 1."""
 
 
 @dataclass

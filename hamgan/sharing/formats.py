@@ -29,7 +29,7 @@ from hamgan.sampling import LoadedGenerator, truncated_latent
 from hamgan.sharing.public import public_header
 
 ONNX_TOLERANCE, PROGRAM_TOLERANCE = 1e-4, 1e-5
-"""How far the images of an exported model may lie from PyTorch's, in units of [-1, 1]."""
+"""Largest distance of an exported model's images from PyTorch's, in units of [-1, 1]."""
 CHECKED_BATCHES = (1, 5)
 METADATA_FILE = "generator.json"
 

@@ -12,7 +12,7 @@ from hamgan.evaluation.protocol import Protocol
 from hamgan.sampling import LoadedGenerator, load_generator
 
 Samples = str | Path | Images | SampleGenerator
-"""What can be measured: a path, a fixed set of images, or a generator in memory."""
+"""Anything that can be measured: a path, a fixed set of images, or a generator in memory."""
 
 
 def load_samples(
