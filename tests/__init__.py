@@ -1,1 +1,1 @@
-"""Hold the tests; a package, so that processes which a test starts can import its functions."""
+"""Hold the tests, as a package so that processes which a test starts can import its functions."""

@@ -1,4 +1,4 @@
-"""Shared by all tests: golden numbers, `--long`, the count of faults, and one thread, whatever the machine has."""
+"""Share golden numbers, ``--long``, the count of faults, and the use of one thread among all tests."""
 
 from collections.abc import Generator
 
@@ -10,7 +10,7 @@ TALLY = pytest.StashKey[Tally]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`scripts/test.sh --long`."""
+    """Add the option ``--long``, as in ``scripts/test.sh --long``."""
     parser.addoption("--long", action="store_true", help="run the tests that take minutes, and some 400 kills")
 
 
@@ -36,7 +36,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test with the mark ``fault(name, who)`` is a run that meets it."""
+    """Count a run that meets a fault, for a test with the mark ``fault(name, who)``."""
     report = yield
     if report.when == "call" and (fault := item.get_closest_marker("fault")):
         counted = item.config.stash[TALLY]
@@ -48,13 +48,13 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def tally(pytestconfig: pytest.Config) -> Tally:
-    """Counts faults over all tests, shown at the end."""
+    """Return the count of faults over all tests, which is shown at the end."""
     return pytestconfig.stash[TALLY]
 
 
 @pytest.fixture(scope="session")
 def long(pytestconfig: pytest.Config) -> bool:
-    """Whether the long form was asked for."""
+    """Return whether ``--long`` was given."""
     return bool(pytestconfig.getoption("--long"))
 
 

@@ -1,4 +1,4 @@
-"""The command `hamgan` and what its scripts share: dispatch, help, exit codes."""
+"""Test the command `hamgan` and the parts that its scripts share: dispatch, help, exit codes."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ Command = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def hamgan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run `hamgan` with arguments in this process; returns its exit code and what it printed."""
+    """Run `hamgan` with arguments in this process; return its exit code and what it printed."""
 
     def call(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr("sys.argv", ["hamgan", *arguments])

@@ -1,4 +1,4 @@
-"""The scripts as a user meets them: options and signatures that stay, and a sentence for everything that goes wrong."""
+"""Check that the options of scripts and the public signatures stay, and that every error is a sentence."""
 
 import inspect
 import re
@@ -57,7 +57,7 @@ Script = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Script]:
-    """Run scripts/NAME.py with arguments in this process; returns its exit code and what it printed."""
+    """Run ``scripts/NAME.py`` with arguments in this process; return its exit code and what it printed."""
 
     def call(name: str, *arguments: object) -> tuple[int, str]:
         forget_accelerator()
@@ -101,7 +101,7 @@ def test_the_options_of_the_scripts_stay(script: Script) -> None:
 
 
 def parameters(function: Callable[..., object]) -> dict[str, object]:
-    """Names of the positional parameters, with their defaults."""
+    """Return the names of the positional parameters, with their defaults."""
     items = inspect.signature(function).parameters.values()
     return {
         item.name: item.default for item in items if item.kind is item.POSITIONAL_OR_KEYWORD and item.name != "self"
@@ -109,7 +109,7 @@ def parameters(function: Callable[..., object]) -> dict[str, object]:
 
 
 def test_the_public_signatures_stay() -> None:
-    """DESIGN, section 11: a call that works today works tomorrow."""
+    """Check that calls which work today keep working."""
     required = inspect.Parameter.empty
     expected: dict[Callable[..., object], dict[str, object]] = {
         hamgan.load_config: {"path": required, "overrides": None},

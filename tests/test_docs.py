@@ -1,4 +1,4 @@
-"""Hold the documents against the repository: links, commands and their options, modules, the order of rooms."""
+"""Check the documents against the repository: links, commands and their options, modules, the order of rooms."""
 
 import ast
 import contextlib
@@ -40,7 +40,7 @@ def blocks(document: Path, language: str) -> list[str]:
 
 
 def inline_code(document: Path) -> list[str]:
-    """Return all that stands between single backticks outside of code blocks."""
+    """Return all texts between single backticks outside of code blocks."""
     prose = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
     return re.findall(r"`([^`\n]+)`", prose)
 
@@ -87,7 +87,7 @@ def used_command(words: list[str]) -> tuple[list[str], list[str]] | None:
 
 
 def check_line(words: list[str]) -> None:
-    """Fail for an unknown command, an unknown option, or a configuration that there is not."""
+    """Fail for an unknown command, an unknown option, or a missing configuration."""
     used = used_command(words)
     if used is None:
         return

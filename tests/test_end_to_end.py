@@ -1,4 +1,4 @@
-"""In miniature, what a user does: train, stop, resume, sample, evaluate; every step a process of its own."""
+"""Test a user's way in miniature: train, stop, resume, sample, evaluate, every step in a process of its own."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ LENGTH = "train.total_kimg=0.2"
 
 
 def stop_after_the_first_row(run: Path, log: Path, *command: str | Path) -> int:
-    """Start a training, send SIGTERM when metrics.jsonl has a row; returns the exit code."""
+    """Start a training, send SIGTERM when metrics.jsonl has a row, and return the exit code."""
     process = start(*command, log=log)
     try:
         deadline = time.monotonic() + 200

@@ -1,4 +1,4 @@
-"""Execute the notebooks of ``examples/``, each as a program of its own."""
+"""Test the notebooks of ``examples/`` by running each as a program of its own."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, leave nothing behind, and locks keep other processes out."""
+"""Check that files are written whole or not at all, leave nothing behind, and that locks keep other processes out."""
 
 import hashlib
 import signal

@@ -1,4 +1,4 @@
-"""What a process gives back to the system when its tensors go, in processes of their own."""
+"""Test how much memory a process gives back to the system when its tensors are freed, in processes of their own."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The page's server: what it draws, what it refuses, what cannot be reached through it; real processes, no browser."""
+"""Test the page's server in real processes, without a browser: pictures, refusals, and what must not be reachable."""
 
 import http.client
 import io
@@ -157,7 +157,7 @@ def test_what_a_visitor_sends_is_text_in_the_sentence(app: Served) -> None:
 
 
 def status_of(app: Served, method: str, path: str, body: Any = None, chunked: bool = False) -> tuple[int, bytes]:
-    """The answer to a request that goes out as it is: no client tidies its path."""
+    """Return the status and body of the answer to a request whose path no client normalises."""
     connection = http.client.HTTPConnection(app.url.removeprefix("http://"), timeout=60)
     try:
         headers = {"content-type": "application/json"} if body else {}
@@ -236,7 +236,7 @@ def test_many_visitors_at_once_are_served_or_told_to_wait(app: Served) -> None:
 
 def test_visitors_who_come_and_go_leave_no_memory_behind(app: Served) -> None:
     def resident() -> int:
-        """Return megabytes."""
+        """Return the resident memory of the page's process in megabytes."""
         return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{app.process.pid}/status").read_text())[0]) // 1024
 
     body = app.body("classes", ["kat"], "0", 2, 1, 1)

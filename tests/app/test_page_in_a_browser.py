@@ -1,4 +1,4 @@
-"""The page in a real Chromium: pictures, keys, a phone's width, downloads, nobody else asked."""
+"""Test the page in a real Chromium: pictures, keys, a phone's width, downloads, no request to other hosts."""
 
 import io
 import json
@@ -63,7 +63,7 @@ def phone(tmp_path: Path) -> Iterator[Chrome]:
 
 
 def wait(browser: Chrome, look: Callable[[], Found]) -> Found:
-    """What ``look`` finds, as soon as it finds something."""
+    """Return the result of ``look`` as soon as it is true."""
     ignored = [WebDriverException, IndexError]
     found: Found = WebDriverWait(browser, 40, 0.1, ignored).until(lambda _: look(), browser.page_source[-2000:])
     return found
@@ -84,14 +84,14 @@ def opened(browser: Chrome, app: Served) -> None:
 
 
 def captions(browser: Chrome) -> list[str]:
-    """Return the names of the pictures for eyes, once they are those for screen readers, too."""
+    """Return the visible captions of the pictures, or none while screen readers get other ones."""
     found = seen(browser, ".pictures .gallery-item button")
     names = [picture.text for picture in found]
     return names if names == [picture.accessible_name for picture in found] else []
 
 
 def pictures(browser: Chrome, app: Served) -> list[np.ndarray]:
-    """The pixels of the pictures, which the browser shows, too."""
+    """Return the pixels of the pictures that the browser shows."""
     images = seen(browser, ".pictures .gallery-item img")
     wait(browser, lambda: all(image.get_property("naturalWidth") == 32 for image in images))
     paths = [str(image.get_attribute("src")).removeprefix(app.url) for image in images]
@@ -99,13 +99,13 @@ def pictures(browser: Chrome, app: Served) -> list[np.ndarray]:
 
 
 def replace_text(browser: Chrome, text: str) -> None:
-    """In the field that has the focus, and press Enter."""
+    """Replace the text of the field that has the focus, and press Enter."""
     keys = ActionChains(browser).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL)
     keys.send_keys(text, Keys.ENTER).perform()
 
 
 def enter(browser: Chrome, label: str, text: str) -> None:
-    """Replace what is in the field with this label, and press Enter."""
+    """Replace the text of the field with this label, and press Enter."""
     field = next(field for field in seen(browser, ".controls input") if field.accessible_name.startswith(label))
     browser.execute_script("arguments[0].focus()", field)
     replace_text(browser, text)
@@ -134,7 +134,7 @@ def test_a_class_and_a_seed_make_a_picture(browser: Chrome, app: Served, generat
 
 
 def tab_to(browser: Chrome, name: str) -> list[str]:
-    """Press Tab until this has the focus; returns what had it on the way."""
+    """Press Tab until the element of this name has the focus; return the names of all that had it on the way."""
     on_the_way: list[str] = []
     while not on_the_way or not on_the_way[-1].startswith(name):
         assert len(on_the_way) < 40, on_the_way

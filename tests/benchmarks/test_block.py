@@ -1,4 +1,4 @@
-"""Test ``python -m benchmarks block``: what it compares computes the same, and what it reports."""
+"""Test ``python -m benchmarks block``: the variants compute the same, and the report is complete."""
 
 import json
 from pathlib import Path

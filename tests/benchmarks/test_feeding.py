@@ -1,4 +1,4 @@
-"""Test ``python -m benchmarks data``: it measures what it says, on a small store and a few JPEGs."""
+"""Test ``python -m benchmarks data`` on a small store and a few JPEGs."""
 
 import argparse
 import io

@@ -1,4 +1,4 @@
-"""Test the plain form: it computes what the fast form computes: outputs, gradients, and the losses of whole runs."""
+"""Check that the plain form computes what the fast form computes: outputs, gradients, losses of whole runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ def accelerator() -> Iterator[Accelerator]:
 
 
 def networks(folder: Path, *overrides: str) -> tuple[Config, Generator, Discriminator]:
-    """Build a small pair in float64, gates open."""
+    """Build a small generator and discriminator in float64, with their gates open."""
     config = small_config(folder, "data.num_classes=5", *overrides)
     pair = build_networks(config)
     for network in pair:

@@ -1,4 +1,4 @@
-"""Test what all benchmarks share: timing in turn, memory, FLOPs, reports, the command line."""
+"""Test the parts that all benchmarks share: timing in turn, memory, FLOPs, reports, the command line."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ def test_ten_times_the_work_takes_about_ten_times_as_long() -> None:
 
 
 def test_a_ratio_compares_within_rounds() -> None:
-    """Double one round's times, as a load would: the ratio stays."""
+    """Check that the ratio stays when the times of one round double, as under a load."""
     timings = Timings({"a": [1.0, 2.0, 1.0], "b": [2.0, 4.0, 2.0]}, "cpu")
     assert timings.ratio("a", "b") == 0.5
     assert timings.median("a") == 1.0

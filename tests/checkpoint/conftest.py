@@ -31,7 +31,7 @@ def accelerator() -> Iterator[Accelerator]:
 
 @pytest.fixture(scope="module")
 def saved(config: Config, accelerator: Accelerator, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GanStep]:
-    """A checkpoint after 16 images, and the step that it was saved from."""
+    """Save a checkpoint after 16 images; return its path and the step that it was saved from."""
     torch.manual_seed(0)
     step = trained_step(config, accelerator)
     folder = tmp_path_factory.mktemp("saved")

@@ -1,6 +1,6 @@
-"""Files that this package reads, damaged at random: read, or refused with a sentence; no code in them ever runs.
+"""Check that files damaged at random are read or refused with a sentence, and that no code in them ever runs.
 
-Configurations and generator files are damaged in test_config.py and test_checkpoint.py.
+Configurations and generator files are damaged in test_config.py and test_generator.py.
 """
 
 import functools
@@ -58,42 +58,42 @@ PIECES = [
 
 
 class Cut(NamedTuple):
-    """Some bytes of a file taken out and others put in."""
+    """Replace some bytes of a file by others."""
 
     start: int
     length: int
     insert: bytes
 
     def of(self, original: bytes) -> bytes:
-        """The damaged content."""
+        """Return the damaged content."""
         return original[: self.start] + self.insert + original[self.start + self.length :]
 
 
 class Instead(NamedTuple):
-    """Other JSON."""
+    """Replace a file by other JSON."""
 
     value: Any
 
     def of(self, _original: bytes) -> bytes:
-        """The damaged content."""
+        """Return the damaged content."""
         return json.dumps(self.value).encode()
 
 
 def damage(original: bytes) -> st.SearchStrategy[Cut]:
-    """Mostly near the start, where the meaning is."""
+    """Draw a cut, mostly near the start of the file, where the header is."""
     starts = st.one_of(st.integers(0, min(200, len(original))), st.integers(0, len(original)))
     lengths = st.one_of(st.integers(0, 4), st.integers(0, len(original)))
     return st.builds(Cut, starts, lengths, st.one_of(st.binary(max_size=8), st.sampled_from(PIECES)))
 
 
 def json_damage(original: bytes) -> st.SearchStrategy[Cut | Instead]:
-    """As bytes, or one of its values replaced or left out."""
+    """Draw a cut in the bytes of a JSON file, or the file with a value replaced or left out."""
     return st.one_of(damage(original), other_json(json.loads(original)).map(Instead))
 
 
 @st.composite
 def other_json(draw: Any, original: Any) -> Any:
-    """The value with one of its parts replaced by something else, or left out."""
+    """Draw the value with one of its parts replaced or left out."""
     if isinstance(original, dict) and original and draw(st.booleans()):
         key = draw(st.sampled_from(sorted(original)))
         rest = {name: value for name, value in original.items() if name != key}
@@ -102,7 +102,7 @@ def other_json(draw: Any, original: Any) -> Any:
 
 
 def read_or_refuse(path: Path, content: bytes, read: Callable[[], Any]) -> None:
-    """With this content the file is read, or a sentence says what is wrong; nothing new lies beside it."""
+    """Check that this content is read or refused with a sentence, and that no new file lies beside it."""
     path.write_bytes(content)
     before = sorted(path.parent.rglob("*"))
     try:
@@ -114,7 +114,7 @@ def read_or_refuse(path: Path, content: bytes, read: Callable[[], Any]) -> None:
 
 
 class Touch:
-    """Unpickled, it leaves a file behind."""
+    """Make a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -125,7 +125,7 @@ class Touch:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Config, GanStep]]:
-    """A run folder with one checkpoint, without a generator file: sampling reads the checkpoint."""
+    """Save a checkpoint in a run folder without a generator file, so that sampling reads the checkpoint."""
     forget_accelerator()
     config = small_config(tmp_path_factory.mktemp("damaged"), "data.num_classes=12")
     step = GanStep(*build_networks(config), config.train, Accelerator(cpu=True, mixed_precision="no"))
@@ -140,7 +140,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
 @given(data=st.data())
 @pytest.mark.parametrize("name", ["state.json", "state.safetensors", "../../classes.json"])
 def test_checkpoints(checkpoint: tuple[Path, Config, GanStep], name: str, data: st.DataObject) -> None:
-    """Any change is noticed: both files of a checkpoint have checksums."""
+    """Check that every change is noticed, since both files of a checkpoint have checksums."""
     path, config, step = checkpoint
     file = (path / name).resolve()
     original = file.read_bytes()
@@ -155,7 +155,7 @@ def test_checkpoints(checkpoint: tuple[Path, Config, GanStep], name: str, data: 
 
 
 def _different(file: Path, content: bytes, original: bytes) -> bool:
-    """Whether something has changed, apart from how JSON is written."""
+    """Return whether the content has changed, apart from how JSON is written."""
     try:
         return content != original and (file.suffix != ".json" or json.loads(content) != json.loads(original))
     except (ValueError, RecursionError):
@@ -164,7 +164,7 @@ def _different(file: Path, content: bytes, original: bytes) -> bool:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small prepared store."""
+    """Write a small prepared store."""
     return save_store(crop_photographs(0, 2), tmp_path_factory.mktemp("store"))
 
 
@@ -188,7 +188,7 @@ def test_stores(store: Path, name: str, data: st.DataObject) -> None:
 
 
 def arrays(suffix: str) -> bytes:
-    """A small file of named arrays."""
+    """Return the content of a small file of named arrays."""
     values: dict[str, Any] = {"mu": np.zeros(3), "sigma": np.eye(3), "arr_0": np.zeros((2, 4, 4, 3), np.uint8)}
     values |= {"blocks.0.0.conv1.weight": np.ones((2, 2))}
     file = io.BytesIO()
@@ -234,7 +234,7 @@ def test_references(tmp_path_factory: pytest.TempPathFactory, data: st.DataObjec
 @QUICK
 @given(data=st.data())
 def test_rows_of_a_run(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Whatever a crash has made of metrics.jsonl, a run resumes."""
+    """Check that a run resumes whatever a crash has made of metrics.jsonl."""
     path = tmp_path_factory.mktemp("rows") / "metrics.jsonl"
     good = b'{"kimg": 0.008}\n{"kimg": 0.016}\n'
     path.write_bytes(data.draw(damage(good)).of(good))
@@ -245,7 +245,7 @@ def test_rows_of_a_run(tmp_path_factory: pytest.TempPathFactory, data: st.DataOb
 
 
 def test_no_file_runs_code(tmp_path: Path, store: Path) -> None:
-    """A pickle that makes a folder, in every place where one could be hidden."""
+    """Hide a pickle that makes a folder in every place where a file could hold one."""
     trace = tmp_path / "it ran"
     bait = pickle.dumps(Touch(trace))
     objects = np.empty(1, object)

@@ -1,4 +1,4 @@
-"""A generator file holds all that sampling needs; one that does not fit or is damaged is explained."""
+"""Check that a generator file holds all that sampling needs, and that a wrong or damaged one is explained."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_a_generator_file_holds_all_that_sampling_needs(generator_file: Path, co
 
 
 def test_a_loaded_generator_equals_one_built_directly_in_every_buffer(generator_file: Path, config: Config) -> None:
-    """It is built without memory and filled; what no file holds must not stay as the memory was found."""
+    """Check that no buffer keeps uninitialised memory: a loaded generator is built without memory, then filled."""
     loaded, direct = load_generator_file(generator_file)[0], build_networks(config)[0]
     buffers = dict(loaded.named_buffers())
     assert any(name.endswith("sigma") for name in buffers)

@@ -1,4 +1,4 @@
-"""The manager saves each position once with its generator, none of broken weights, and its failures are heard."""
+"""Check that the manager saves each position once, with its generator, never broken weights, and reports failures."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ NAMES = [f"class {index}" for index in range(15)]
 
 @pytest.fixture
 def manager(tmp_path: Path, accelerator: Accelerator) -> Iterator[CheckpointManager]:
-    """A manager with one trained step at 16 images; warnings are in its list."""
+    """Return a manager with one trained step at 16 images, which collects its warnings in a list."""
     config = small_config(tmp_path, "data.num_classes=15", "checkpoint.keep_last=2")
     warnings: list[str] = []
     made = CheckpointManager(config, NAMES, trained_step(config, accelerator), Progress(16, 2), warnings.append)

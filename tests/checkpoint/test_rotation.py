@@ -1,4 +1,4 @@
-"""Checkpoints are listed, passed over when damaged, and only what should be kept is kept."""
+"""Check that checkpoints are listed, passed over when damaged, and deleted by the rules of rotation."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
 
 
 def test_rotation_keeps_the_newest_the_best_and_milestones(tmp_path: Path) -> None:
-    """Steps of 96 images, a checkpoint every 480; milestones are first at or after 1000, 2000, ... images."""
+    """Save a checkpoint every 480 images in steps of 96; milestones are first at or after 1000, 2000, ... images."""
     images = [*range(480, 4321, 480), 1056, 2016, 3072]
     for count in images:
         (tmp_path / checkpoint_name(count)).mkdir()

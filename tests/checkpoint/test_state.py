@@ -1,4 +1,4 @@
-"""A checkpoint restores everything or says why not; a failed save leaves the older ones."""
+"""Check that a checkpoint restores everything or says why not, and that a failed save leaves the older ones."""
 
 import json
 from pathlib import Path

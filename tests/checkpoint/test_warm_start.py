@@ -1,4 +1,4 @@
-"""Starting from the weights of another model: what fits, fresh Hamburgers, other classes."""
+"""Test starting from the weights of another model: matching names, fresh Hamburgers, other classes."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from hamgan.networks.spectral_norm import SpectralWeight
 
 
 def converted() -> tuple[Config, dict[str, Tensor], dict[str, Tensor]]:
-    """The recorded BigGAN of 32 px with attention in G, and its discriminator."""
+    """Convert the recorded BigGAN of 32 px with attention in G, and its discriminator."""
     config, generator = biggan_pytorch(load_file(golden_file("biggan_pytorch/biggan32_hier_g.safetensors")))
     second, discriminator = biggan_pytorch(load_file(golden_file("biggan_pytorch/biggan32_hier_d.safetensors")))
     config.discriminator = second.discriminator
@@ -30,7 +30,7 @@ def converted() -> tuple[Config, dict[str, Tensor], dict[str, Tensor]]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A checkpoint folder with G, its average (other biases) and D."""
+    """Write a checkpoint folder with G, its average (with other biases) and D."""
     _, generator, discriminator = converted()
     average = {key: value.clone() for key, value in generator.items()}
     average["linear.bias"] += 1
@@ -50,7 +50,7 @@ def generator_file(tmp_path: Path) -> Path:
 
 
 def hamgan_networks(classes: int = 5) -> dict[str, nn.Module]:
-    """The same model with Hamburgers, in D too."""
+    """Build the networks of the same model with Hamburgers, in D too."""
     config, _, _ = converted()
     config.data.num_classes = classes
     config.generator.context = config.discriminator.context = "hamburger"
@@ -134,7 +134,7 @@ def test_other_classes_are_drawn_like_the_source_s(source: Path) -> None:
 
 
 def test_new_singular_vectors_are_warm(source: Path) -> None:
-    """D's class table is divided by its largest singular value at once, not after a hundred steps."""
+    """Check that D's class table is divided by its largest singular value at once, not after a hundred steps."""
     networks = hamgan_networks(classes=400)
     initialise_from(networks, source)
     table = networks["discriminator"].get_submodule("class_embedding")
@@ -155,7 +155,7 @@ def test_classes_are_copied_by_a_mapping(source: Path, tmp_path: Path) -> None:
 
 
 def test_per_class_gains_follow_the_classes_as_well(tmp_path: Path) -> None:
-    """The official HamGAN has a gamma and beta per class in every norm, in the Hamburger's too."""
+    """Check the gamma and beta per class that the official HamGAN has in every norm, the Hamburger's too."""
     with np.load(golden_file("hamgan_tf/generator_v1_nmf.npz")) as arrays:
         variables = {key[4:]: torch.from_numpy(arrays[key]) for key in arrays.files if key.startswith("var/")}
     config, state = hamgan_tf(variables)

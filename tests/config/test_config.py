@@ -1,4 +1,4 @@
-"""Reading and checking configurations: what is accepted, and which sentence everything else gets."""
+"""Test reading and checking configurations: accepted values, and the sentence for every other one."""
 
 import dataclasses
 from pathlib import Path
@@ -200,7 +200,7 @@ def nested(pairs: dict[str, Any]) -> dict[str, Any]:
 
 
 def loads_or_explains(path: Path) -> None:
-    """A configuration that is read holds values of the right types; everything else is one ConfigError."""
+    """Check that a file gives a configuration with values of the right types, or else one `ConfigError`."""
     try:
         config = load_config(path)
     except ConfigError:

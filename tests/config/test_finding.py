@@ -1,4 +1,4 @@
-"""A configuration is found by its path, or as a preset by its name from any folder."""
+"""Check that a configuration is found by its path, or as a preset by its name from any folder."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Every experiment of configs/ builds, with the number of parameters that it should have."""
+"""Check that every experiment of ``configs/`` builds, with the expected number of parameters."""
 
 from functools import cache
 from itertools import pairwise
@@ -41,7 +41,7 @@ def loaded(path: Path) -> Config:
 
 
 def generator_count(config: Config, classes: int) -> int:
-    """BigGAN's generator by hand: start, blocks of two norms, two 3x3 and a 1x1 convolution, Hamburgers, output."""
+    """Count BigGAN's generator by hand: start, blocks of two norms, two 3x3 and a 1x1 convolution, Hamburgers, end."""
     g, resolution = config.generator, config.resolution
     widths = [g.channels * width for width in GENERATOR_WIDTHS[resolution]]
     chunk = g.latent_dim // len(widths) if g.hierarchical else g.latent_dim
@@ -57,7 +57,7 @@ def generator_count(config: Config, classes: int) -> int:
 
 
 def discriminator_count(config: Config, classes: int) -> int:
-    """BigGAN's discriminator by hand; a block that keeps size and width has no 1x1 convolution."""
+    """Count BigGAN's discriminator by hand; a block that keeps size and width has no 1x1 convolution."""
     d, size = config.discriminator, config.resolution
     widths = [3] + [d.channels * width for width in DISCRIMINATOR_WIDTHS[size]]
     total = 0
@@ -93,7 +93,7 @@ def test_the_photographs_have_twelve_classes_and_imagenet_a_thousand() -> None:
 
 
 def test_the_papers_experiments_differ_in_batch_and_length_only() -> None:
-    """HamGAN-strong: batch 1024 for 1,000,000 steps; baby: 256 for 2,000,000 (appendix of the paper)."""
+    """Compare with the paper's appendix: HamGAN-strong 1024 for 1,000,000 steps; HamGAN-baby 256 for 2,000,000."""
     strong, baby = (
         yaml.safe_load((ROOT / f"configs/hamgan_{name}_imagenet128.yaml").read_text()) for name in ("strong", "baby")
     )

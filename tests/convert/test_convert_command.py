@@ -1,4 +1,4 @@
-"""`hamgan convert` writes what can be sampled and resumed, and explains bad input in a sentence."""
+"""Check that `hamgan convert` writes files that can be sampled and resumed, and explains bad input in a sentence."""
 
 import pickle
 import runpy
@@ -26,7 +26,7 @@ from hamgan.training.step import GanStep
 
 
 class Convert:
-    """Run scripts/convert.py in this process."""
+    """Run ``scripts/convert.py`` in this process."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.monkeypatch = folder, monkeypatch

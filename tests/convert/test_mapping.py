@@ -1,4 +1,4 @@
-"""Conversion of foreign weights: names and inferred configuration; test_convert_command.py has the script."""
+"""Test the conversion of foreign weights: names and inferred configuration; test_convert_command.py has the command."""
 
 import json
 
@@ -15,7 +15,7 @@ from hamgan.errors import ConversionError
 
 
 def full_size_variables(network: str) -> Variables:
-    """Names and shapes of the official full-size network, without memory."""
+    """Return names and shapes of the official full-size network, without memory."""
     layout = json.loads(golden_file("hamgan_tf/layout.json").read_text())[network]
     return {name: torch.empty(shape, device="meta") for part in layout.values() for name, shape in part}
 
@@ -37,7 +37,7 @@ FOREIGN_NAMES = [
 
 
 def foreign_state(config: Config, network: Network) -> Variables:
-    """A BigGAN-PyTorch state dict of this configuration, from our names by plain replacement."""
+    """Return a BigGAN-PyTorch state dict of this configuration, made from our names by plain replacement."""
     state = {}
     for name, tensor in empty_network(network, config).state_dict().items():
         head, _, rest = name.partition(".")
@@ -85,7 +85,7 @@ def test_configuration_is_inferred_from_names_and_shapes(options: list[str]) -> 
 
 
 def test_gain_tables_without_shared_embedding_gain_one() -> None:
-    """launch_cifar_ema.sh: plain embeddings of the class, used as 1 + gain."""
+    """Convert weights as ``launch_cifar_ema.sh`` trains them: plain embeddings of the class, used as 1 + gain."""
     config = load_config(
         None,
         [
@@ -114,7 +114,7 @@ def test_gain_tables_without_shared_embedding_gain_one() -> None:
 
 
 def test_own_batch_norm_with_standing_sums() -> None:
-    """BigGAN-PyTorch's --mybn keeps sums, a counter and the biased variance in a child module."""
+    """Convert norms of BigGAN-PyTorch's ``--mybn``: sums, a counter and the biased variance in a child module."""
     source = weights("biggan32_hier_g")
     for name in [name for name in source if name.endswith("stored_mean")]:
         stem = name.removesuffix("stored_mean")
@@ -142,7 +142,7 @@ def test_full_size_official_variables_make_the_shipped_configuration(network: st
 
 
 def test_estimator_prefixes_and_optimiser_slots() -> None:
-    """Inside the estimator names have another prefix, and Adam's slots and counters stand beside the variables."""
+    """Convert names with the estimator's prefix, beside which Adam's slots and counters stand."""
     variables: Variables = {"global_step": torch.tensor(7), "generator_train/beta1_power": torch.tensor(0.5)}
     for file in ("generator_v1_nmf", "discriminator_v1_nmf"):
         scope = file.split("_")[0]

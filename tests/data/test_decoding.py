@@ -1,4 +1,4 @@
-"""Every kind of picture becomes the right pixels or a reason."""
+"""Check that every kind of picture becomes the right pixels or is refused with a reason."""
 
 import io
 import struct
@@ -131,7 +131,7 @@ def test_animations_and_pages_give_the_first_frame() -> None:
 
 
 def bomb() -> bytes:
-    """A PNG of a few hundred bytes that claims 60,000 x 60,000 pixels."""
+    """Return a PNG of a few hundred bytes that claims 60,000 x 60,000 pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -195,7 +195,7 @@ def test_the_papers_aliased_crop_equals_the_recorded_one() -> None:
 
 
 def adm_reference(image: Image.Image, size: int) -> np.ndarray:
-    """Written from the rule in Dhariwal & Nichol's data loader with thumbnails and slices."""
+    """Crop by the rule of Dhariwal & Nichol's data loader, written here with NumPy and slices."""
     while min(*image.size) >= 2 * size:
         image = image.resize((image.size[0] // 2, image.size[1] // 2), resample=Image.Resampling.BOX)
     scale = size / min(*image.size)

@@ -1,4 +1,4 @@
-"""A folder of class folders as strangers have them."""
+"""Test folders of class folders in the forms that users have."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`hamgan prepare inspect` shows what a store holds and finds what has changed; the help names every command."""
+"""Check that `hamgan prepare inspect` shows a store's content and any change, and that the help names every command."""
 
 import json
 from pathlib import Path

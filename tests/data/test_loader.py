@@ -1,4 +1,4 @@
-"""The order of training images and the thread that gathers them."""
+"""Test the order of training images and the thread that gathers them."""
 
 import itertools
 
@@ -14,7 +14,7 @@ from hamgan.errors import ConfigError, DataError
 
 
 class CountingSource:
-    """Fill image i with i mod 256; enough to see which images arrive."""
+    """Fill image i with i mod 256, so that a test sees which images arrive."""
 
     name, split, resolution = "counting", "train", 4
 
@@ -116,7 +116,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FlakySource(CountingSource):
-    """Fail twice in a row every other batch."""
+    """Fail twice in a row at every other batch."""
 
     attempts = 0
 

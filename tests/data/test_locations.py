@@ -1,4 +1,4 @@
-"""Shards at an address are fetched once per machine and trained on as they are."""
+"""Check that shards at an address are fetched once per machine and trained on unchanged."""
 
 import threading
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from hamgan.errors import DataError
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serve files, and write down which were asked for."""
+    """Serve files, and record which were asked for."""
 
     asked: list[str]
 

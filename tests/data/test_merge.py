@@ -1,4 +1,4 @@
-"""Parts that several machines prepared become one store; classes of which nothing can be used are left out."""
+"""Check that parts prepared by several machines become one store, without classes that have no usable picture."""
 
 import subprocess
 from pathlib import Path
@@ -17,7 +17,7 @@ PREPARATION = Preparation(32)
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
-    """A source, and three parts of it that two processes prepared at the same time and one later."""
+    """Return a source, and three parts of it that two processes prepared at the same time and one later."""
     root = tmp_path_factory.mktemp("parts")
     write_classes(root / "source" / "train", {"cat": 9, "cup": 4, "rocket": 7})
     write_classes(root / "source" / "val", {"cat": 1, "cup": 1}, first=20)
@@ -80,7 +80,7 @@ def test_a_damaged_part_is_named_and_nothing_is_left(parts: tuple[Path, list[Pat
 
 @pytest.fixture
 def with_a_useless_class(tmp_path: Path) -> Path:
-    """Three classes, of which `cup` has no picture to train on that can be used, but one to validate."""
+    """Write three classes; `cup` has no usable picture to train on, but one to validate."""
     root = write_classes(tmp_path / "source" / "train", {"cat": 3, "cup": 2, "rocket": 2}).parent
     write_classes(root / "val", {"cat": 1, "cup": 1, "rocket": 2}, first=9)
     for number in range(2):

@@ -1,4 +1,4 @@
-"""The embedded photographs: no pixel in both splits, crops that depend on the index alone."""
+"""Check that the embedded photographs share no pixel between splits, and that crops depend on the index alone."""
 
 import itertools
 

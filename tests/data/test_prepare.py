@@ -1,4 +1,4 @@
-"""A store is complete, the same after any kill, and refuses what it cannot do with a sentence."""
+"""Check that a store is complete, the same after any kill, and that bad input is refused with a sentence."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ COUNTS = {"cat": 5, "cup": 3}
 
 
 def make(source: Path, store: Path, preparation: Preparation = PREPARATION, strict: bool = False) -> Manifest:
-    """Prepare in this process with one worker."""
+    """Prepare a store in this process with one worker."""
     listing = list_pictures(str(source), store / "work" / "unpacked")
     return prepare(str(source), listing, store, preparation, workers=1, strict=strict)
 
@@ -148,7 +148,7 @@ def test_strict_stops_at_an_unusable_picture(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def larger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A source of many units (at 700 px one has 11 pictures), and its store made without interruption."""
+    """Return a source of many units (at 700 px one has 11 pictures), and its store made without interruption."""
     root = tmp_path_factory.mktemp("larger")
     write_classes(root / "source" / "train", {"cat": 60, "cup": 60})
     write_classes(root / "source" / "val", {"cat": 8, "cup": 8}, first=60)

@@ -1,4 +1,4 @@
-"""Every kind of source through `hamgan prepare`: the pictures that went in come out, with their classes."""
+"""Check that `hamgan prepare` keeps the pictures and classes of every kind of source."""
 
 import io
 import pickle
@@ -26,7 +26,7 @@ def prepare(store: Path, *options: object) -> None:
 
 
 def check(store: Path, split: str, wanted: Wanted) -> None:
-    """The split holds exactly the encoded pictures of `wanted`, class by class."""
+    """Check that the split holds exactly the encoded pictures of ``wanted``, class by class."""
     images, labels = images_of(store, split)
     names = read_manifest(store)["class_names"]
     assert set(wanted) <= set(names)
@@ -42,7 +42,7 @@ def pictures(count: int, first: int = 0) -> Wanted:
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files as they are distributed: a tar of a tar per synset, a flat tar, and where the labels are."""
+    """Write ImageNet's files as they are distributed: a tar of a tar per synset, a flat tar, and the labels."""
     from scipy.io import savemat
 
     root = tmp_path_factory.mktemp("imagenet")
@@ -159,7 +159,7 @@ for kind in (CIFAR10, CIFAR100):
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_cifars_pickled_files(tmp_path: Path, name: str) -> None:
-    """Files of CIFAR's layout with photographs in them, hence with other checksums than torchvision's."""
+    """Write photographs into files of CIFAR's layout, hence with other checksums than torchvision's."""
     pixels = {
         split: np.stack([decode(data, Preparation(32)) for found in pictures(5, first).values() for data in found])
         for split, first in (("train", 0), ("test", 30))

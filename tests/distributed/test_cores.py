@@ -1,4 +1,4 @@
-"""Threads that share out work: the caller's own threads stay as they were."""
+"""Check that sharing out work among threads leaves the caller's own threads as they were."""
 
 import pytest
 import torch

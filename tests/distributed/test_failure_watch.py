@@ -1,4 +1,4 @@
-"""A process that fails tells the others why, and they do not wait for it; faults of runs: test_other_faults.py."""
+"""Check that a failed process tells the others why and ends their waiting; test_other_faults.py has faults of runs."""
 
 from pathlib import Path
 

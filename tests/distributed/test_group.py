@@ -1,4 +1,4 @@
-"""Two real processes (gloo) agree, add and gather; one process does the same alone."""
+"""Check that two real processes (gloo) agree, add and gather, and that one process does the same alone."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The SLURM script with stand-ins for SLURM's commands: what it starts, what it passes on, when it requeues."""
+"""Test the SLURM script with stand-ins for SLURM's commands: launching, passing arguments on, requeueing."""
 
 import os
 import signal

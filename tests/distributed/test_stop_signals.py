@@ -1,4 +1,4 @@
-"""Signals ask for a stop, once for all processes; a second one, later, does what it does by default."""
+"""Check that a signal stops all processes once, and that a later second one has its default effect."""
 
 import signal
 import threading
@@ -67,6 +67,6 @@ def test_in_another_thread_it_asks_for_nothing(signals: StopSignals) -> None:
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="two processes of gloo, which takes CPU memory")
 def test_two_processes_hear_of_a_signal_after_the_same_step(tmp_path: Path) -> None:
-    """One step later than it came, for the sum of a step is looked at in the next one."""
+    """Check that both stop one step after the signal, since the sum of a step is read in the next one."""
     first, second = in_two_processes(signalled_steps)(tmp_path)
     assert first == second == [(False, False), (False, False), (True, False), (True, True)]

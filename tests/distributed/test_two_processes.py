@@ -1,4 +1,4 @@
-"""Two processes started by ``accelerate launch`` train the run of one process.
+"""Check that two processes started by ``accelerate launch`` train the run of one process.
 
 A bias in front of a batch norm has no influence, so its gradient is rounding noise, and Adam scales noise that is
 larger than its epsilon up to whole steps: in this network gradients are near 80, their noise near 1e-5, and with the
@@ -26,7 +26,7 @@ NETWORKS = ("generator.", "discriminator.", "average.")
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all cases, trained by two processes (gloo: no GPU is visible to them)."""
+    """Train all cases with two processes (gloo: no GPU is visible to them); return their folder."""
     folder = tmp_path_factory.mktemp("launched")
     result = python(*LAUNCH, ROOT / "tests/support/launched_runs.py", folder)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -35,13 +35,13 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def distance(first: Tensor, second: Tensor) -> float:
-    """Relative L2 norm of the difference."""
+    """Return the relative L2 norm of the difference."""
     first, second = first.double(), second.double()
     return float((first - second).norm() / first.norm().clamp_min(1e-12))
 
 
 def without_influence(name: str) -> bool:
-    """A bias in front of a batch norm, or the stored mean behind one."""
+    """Return whether the name is that of a bias in front of a batch norm, or of the stored mean behind one."""
     in_generator = name.startswith(("generator.", "average."))
     return in_generator and (name.endswith(("conv1.bias", "conv2.bias", "shortcut.bias", "running_mean")))
 

@@ -1,4 +1,4 @@
-"""With one Inception weights file torch-fidelity and torchmetrics give our numbers; so does pytorch-fid's algebra."""
+"""Check our numbers against torch-fidelity and torchmetrics with one Inception file, and pytorch-fid's algebra."""
 
 import argparse
 from pathlib import Path
@@ -21,7 +21,7 @@ from hamgan.files import sha256 as file_sha256
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An Inception weights file."""
+    """Write an Inception weights file."""
     return save_random_inception(tmp_path_factory.mktemp("inception") / "weights.pth")
 
 

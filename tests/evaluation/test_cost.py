@@ -1,4 +1,4 @@
-"""The arithmetic of evaluations: counted without computing, as much as real steps and real extractors do."""
+"""Check that the counted arithmetic of evaluations is that of real steps and real extractors."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from hamgan.evaluation.studies.cost import BATCH, EXTRACTOR_FLOPS, count_flops_p
 
 @pytest.mark.parametrize("name", ["hamgan_imagenet128", "hamgan_baby_imagenet128"])
 def test_evaluations_stay_below_a_tenth_of_an_imagenet_run(name: str) -> None:
-    """The other ImageNet configurations have the networks or the intervals of these."""
+    """Check two configurations; the other ImageNet configurations have the networks or the intervals of these."""
     assert 0.0005 < evaluation_share(load_config(ROOT / f"configs/{name}.yaml")) < 0.1
 
 

@@ -1,4 +1,4 @@
-"""`evaluate` on folders, arrays, data sets and generators: torch-fidelity's numbers, and the protocol beside them."""
+"""Test `evaluate` on folders, arrays, data sets and generators: torch-fidelity's numbers and the protocol."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ SCORE = "inception_score_efficientnet_lite0"
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two flat folders of 18 and 24 crops."""
+    """Write two flat folders of 18 and 24 crops."""
     root = tmp_path_factory.mktemp("crops")
     return save_flat(crop_photographs(0, 3), root / "a"), save_flat(crop_photographs(1, 4), root / "b")
 

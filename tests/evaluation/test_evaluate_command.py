@@ -1,4 +1,4 @@
-"""scripts/evaluate.py: what it writes, its exit codes and its sentences."""
+"""Test `hamgan evaluate`: its files, its exit codes and its sentences."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ COMMON = ["--features", "efficientnet-lite0", "--device", "cpu", "--quiet"]
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    """A run with a small generator."""
+    """Write a run folder with a small generator."""
     folder = tmp_path / "run"
     folder.mkdir()
     generator = small_generator()
@@ -185,7 +185,7 @@ def test_script_ends_with_code_2_and_one_line(tmp_path: Path) -> None:
 
 
 def test_command_line_is_frozen() -> None:
-    """Options that scripts and notebooks rely on: additions are fine, a rename breaks somebody."""
+    """Check the options that scripts and notebooks rely on; options may be added but not renamed."""
     expected = {
         "evaluate": "checkpoint reference metrics features num-samples seed repeats truncation labels batch-norm "
         "no-ema split reference-samples is-splits kid-subsets kid-subset-size neighbours resizer inception-sha256 "

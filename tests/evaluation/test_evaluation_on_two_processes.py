@@ -1,4 +1,4 @@
-"""Two processes give the numbers of one, with a sample count that does not divide, and stop together on bad input."""
+"""Check that two processes give the numbers of one, for an odd sample count, and stop together on bad input."""
 
 import json
 import os
@@ -35,7 +35,7 @@ with open(f"{output}.{state.process_index}", "w") as file:
 
 
 def run_processes(count: int, samples: Path, reference: Path, output: Path) -> list[dict[str, float]]:
-    """The rows of `count` gloo processes."""
+    """Return the rows of ``count`` gloo processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

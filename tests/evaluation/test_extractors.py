@@ -1,4 +1,4 @@
-"""Extractors: the right network, faster, equal to the library's; weights files are checked."""
+"""Check that extractors are the right networks, equal to the library's, and that weights files are checked."""
 
 import socket
 from pathlib import Path
@@ -33,7 +33,7 @@ def crops(count: int, size: int = 32) -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of random weights."""
+    """Write an Inception file of random weights."""
     return save_random_inception(tmp_path_factory.mktemp("inception") / "weights-random.pth")
 
 

@@ -1,4 +1,4 @@
-"""The numbers equal torch-fidelity's, float64 references and the official HamGAN's recordings, on given features."""
+"""Compare metrics of given features with torch-fidelity, float64 references and the official HamGAN's recordings."""
 
 import numpy as np
 import pytest
@@ -117,7 +117,7 @@ def test_shares_of_the_processes_are_disjoint_and_complete(total: int, size: int
 
 
 def test_fid_at_infinity_takes_the_bias_of_few_samples_away() -> None:
-    """Samples of the reference's own distribution have FID 0; a FID of 2,000 of them is far above it."""
+    """Check that samples of the reference's own distribution get 0, far below the FID of 2,000 of them."""
     reference, samples = features(60_000, 64, 0), features(2_000, 64, 1)
     at_infinity, residual = fid_at_infinity(samples, *moments(reference, 4096))
     biased = frechet_distance(*moments(reference, 4096), *moments(samples, 512))

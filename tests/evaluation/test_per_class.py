@@ -1,4 +1,4 @@
-"""Class by class: diversity and leakage against plain loops over images and pairs, and their row and files."""
+"""Test diversity and leakage per class against plain loops over images and pairs, and their row and files."""
 
 import csv
 import itertools
@@ -29,7 +29,7 @@ def extractor() -> FeatureExtractor:
 
 
 def clusters(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Overlapping groups of features, and their classes; class 3 has none."""
+    """Return overlapping groups of features, and their classes; class 3 has none."""
     random = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % (CLASSES - 1)
     centres = torch.randn(CLASSES, 6, generator=torch.Generator().manual_seed(9))

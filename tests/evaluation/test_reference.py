@@ -1,4 +1,4 @@
-"""Data sets as references: what evaluate measures is the pictures themselves, wherever they lie."""
+"""Check that a data set as reference is measured by its pictures, however they are stored."""
 
 import hashlib
 import pickle
@@ -25,7 +25,7 @@ VAL = crop_photographs(1, 3)
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders below train/ and val/, at 32 px."""
+    """Write class folders below ``train/`` and ``val/``, at 32 px."""
     root = tmp_path_factory.mktemp("source")
     save_by_class(crop_photographs(2, 2), root / "train")
     save_by_class(VAL, root / "val")
@@ -44,7 +44,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """CIFAR-10's files, as torchvision reads them, with photographs inside."""
+    """Replace CIFAR-10's files, as torchvision reads them, by ones with photographs inside."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     labels = np.repeat(np.arange(len(PHOTOGRAPHS)), 3).tolist()
@@ -65,7 +65,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def check(samples: Path, reference: Any, source: Path, extractor: FeatureExtractor) -> dict[str, Any]:
-    """The row against a reference, after comparing it with that of the same pictures in folders."""
+    """Return the row against a reference, after comparing it with that of the same pictures in folders."""
     options: dict[str, Any] = {**OPTIONS, "extractor": extractor}
     row = evaluate(samples, reference, ("fid",), **options)
     expected = evaluate(samples, source / "val", ("fid",), **options)

@@ -1,4 +1,4 @@
-"""Whose weights and batch-norm statistics are measured, and what a training run says about its evaluations."""
+"""Test the choice of weights and batch-norm statistics to measure, and the evaluations that a run records."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ EVALUATION = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a few steps, with an average of G and one evaluation."""
+    """Train a run of a few steps, with an average of G and one evaluation."""
     return run_small(tmp_path_factory.mktemp("run"), *EVALUATION)
 
 

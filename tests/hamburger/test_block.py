@@ -1,4 +1,4 @@
-"""Properties of the Hamburger block that training needs; its numbers are in test_hamburger_golden.py."""
+"""Test properties of the Hamburger block that training needs; test_golden.py has its recorded numbers."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -20,7 +20,7 @@ Version = Literal["v1", "v2"]
 def spatial_block(
     config: HamburgerConfig, channels: int, dtype: torch.dtype = torch.float32, **options: Any
 ) -> Hamburger:
-    """A block of plain convolutions with weights of useful size (the gate too)."""
+    """Build a block of plain convolutions with weights of useful size (the gate too)."""
     torch.manual_seed(0)
     block = Hamburger(channels, config, lambda a, b: nn.Conv2d(a, b, 1, bias=False), **options).to(dtype)
     if block.gate is not None:
@@ -38,7 +38,7 @@ def one_tensor_of_bases(
 
 
 def tokens_reference(block: Hamburger, x: Tensor, bases: Bases) -> Tensor:
-    """The block without folding: every convolution applied to a full reconstruction, by the public functions."""
+    """Compute the block without folding: every convolution applied to a full reconstruction, by public functions."""
     function: Callable[..., Tensor] = {"nmf": nmf, "vq": vq, "cd": cd}[block.config.decomposition]
     config = block.config
     latent: Tensor = block.lower_bread(x)
@@ -270,7 +270,7 @@ def test_reconstruction_error_is_that_of_the_reconstruction(options: dict[str, A
 
 
 class ScaledConv(nn.Conv2d):
-    """A convolution whose weight is not what it stores, as under spectral normalisation."""
+    """Halve the stored weight, as a convolution under spectral normalisation scales it."""
 
     calls = 0
 

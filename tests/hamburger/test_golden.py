@@ -1,4 +1,4 @@
-"""Decompositions and Hamburger block against the numbers recorded from the official codes."""
+"""Test decompositions and the Hamburger block against the numbers recorded from the official codes."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def assert_close(actual: Tensor, expected: Tensor, atol: float) -> None:
 
 
 def assert_gradient(actual: Tensor, expected: Tensor, relative: float = 1e-3) -> None:
-    """The READMEs' measure: the difference against the norm of the whole gradient."""
+    """Check the difference against the norm of the whole gradient, as the READMEs of the recordings do."""
     assert (actual - expected.to(actual.dtype)).norm() <= relative * expected.norm()
 
 
@@ -113,7 +113,7 @@ BURGERS: dict[str, dict[str, Any]] = {
 
 
 def our_name(name: str) -> str:
-    """The official name of a parameter or buffer, in the block's terms."""
+    """Translate the official name of a parameter or buffer into the block's."""
     renames = {"lower_bread.0.": "lower_bread.", "upper_bread.0.": "upper_bread.", "upper_bread.1.": "norm."}
     renames |= {"cheese.conv.": "cheese.", "cheese.bn.": "norm.", "coef_shortcut": "shortcut", "coef_ham": "gate"}
     for official, ours in renames.items():

@@ -1,4 +1,4 @@
-"""Inversion: images of the generator itself are found again; what the script writes, and what it refuses."""
+"""Check that images of the generator itself are found again; test the files and refusals of `hamgan invert`."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def generator(run: Path) -> LoadedGenerator:
 
 @pytest.fixture(scope="module")
 def targets(generator: LoadedGenerator) -> torch.Tensor:
-    """An image of every second class, of seeds that no search draws."""
+    """Draw an image of every second class, of seeds that no search draws."""
     images: torch.Tensor = generator(range(5000, 5006), range(0, 12, 2), output="tensor")
     return images
 
@@ -102,7 +102,7 @@ def test_the_nearest_samples_start_and_no_class_has_more_than_half(
 
 
 def test_features_pull_the_features_nearer(generator: LoadedGenerator) -> None:
-    """On the average of a crop of every class: a single one may go either way."""
+    """Check the average over a crop of every class, since a single one may go either way."""
     photographs = open_source("photos", "val", 32)
     targets = torch.from_numpy(photographs.read(np.arange(12))).permute(0, 3, 1, 2)
     extractor = load_extractor("efficientnet-lite0", device="cpu")

@@ -1,4 +1,4 @@
-"""torch.compile of the step: whole graphs, none anew after the first step, the numbers of the eager form."""
+"""Test torch.compile of the step: whole graphs, none after the first step, the numbers of the eager form."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def _fresh_compiler() -> Iterator[None]:
 
 
 def trained(folder: Path, compiled: bool, precision: str, *overrides: str) -> Tensor:
-    """Losses and gradient norms of three steps [3, ...]; what is compiled after the first one is an error."""
+    """Return losses and gradient norms of three steps [3, ...]; compiling after the first one is an error."""
     compile_ = f"train.compile={str(compiled).lower()}"
     config = small_config(folder, "data.num_classes=5", "train.adam_eps=1e-3", compile_, *overrides)
     forget_accelerator()
@@ -57,7 +57,7 @@ def compare_with_eager(folder: Path, precision: str, *overrides: str, graphs: in
 
 @pytest.fixture
 def _eager_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs are traced as ever and run by eager kernels: what is traced, and when, does not depend on the code."""
+    """Run traced graphs by eager kernels; what is traced, and when, does not depend on the kernels."""
     compile_module = nn.Module.compile
     monkeypatch.setattr(
         nn.Module, "compile", lambda module, **options: compile_module(module, backend="aot_eager", **options)
@@ -81,5 +81,5 @@ def test_a_gradient_penalty_leaves_the_discriminator_eager(tmp_path: Path) -> No
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_compiled_code_gives_the_numbers_of_the_eager_form(tmp_path: Path, precision: str) -> None:
-    """Takes minutes on a CPU: every fused kernel is a run of the C++ compiler."""
+    """Compare both forms; this takes minutes on a CPU, as every fused kernel is a run of the C++ compiler."""
     compare_with_eager(tmp_path, precision)

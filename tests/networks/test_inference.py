@@ -1,4 +1,4 @@
-"""The form of the generator that draws: the same images as the trained form, the same bits in every batch."""
+"""Check that the generator's form for drawing gives the images of the trained form, bit for bit in every batch."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Batch norm over one and two processes, attention."""
+"""Test batch norm over one and two processes, and attention."""
 
 import math
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_batch_norm_in_evaluation_mode_uses_the_stored_moments() -> None:
 
 
 def batch_norm_case(x: Tensor) -> tuple[Tensor, Tensor, BatchNorm]:
-    """Output, gradient of a sum that couples all images, and the norm after it."""
+    """Return the output, the gradient of a sum that couples all images, and the norm after it."""
     norm = BatchNorm(3, NormConfig(eps=1e-3)).double()
     x = x.clone().requires_grad_()
     y = norm.normalise(x)

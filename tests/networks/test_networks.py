@@ -1,4 +1,4 @@
-"""Generator and discriminator: sizes, shapes, exact algebra, initial weights, folding."""
+"""Test generator and discriminator: sizes, shapes, exact algebra, initial weights, folding."""
 
 import dataclasses
 from typing import Literal
@@ -126,7 +126,7 @@ def test_orthogonal_and_glorot_initialisation() -> None:
 
 
 def test_a_new_context_block_is_the_identity() -> None:
-    """The gate starts at 0, so a network with attention and one with a Hamburger draw the same first image."""
+    """Check that a network draws the same first image with attention as with a Hamburger, as the gate starts at 0."""
     z, labels = sample_input()
     images = []
     for context in ("hamburger", "none"):

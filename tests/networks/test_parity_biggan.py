@@ -1,4 +1,4 @@
-"""BigGAN-PyTorch's recorded numbers against our networks with its weights (golden/biggan_pytorch/README.md)."""
+"""Test our networks with BigGAN-PyTorch's weights against its recorded numbers (golden/biggan_pytorch/README.md)."""
 
 import pytest
 import torch
@@ -18,13 +18,13 @@ def load_weights(name: str) -> dict[str, Tensor]:
 
 
 def recorded_weights(shape: torch.Size, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The weights of the recorded sums: w_i = sin(0.7 i + 0.3) over the flat index."""
+    """Return the weights of the recorded sums: w_i = sin(0.7 i + 0.3) over the flat index."""
     index = torch.arange(shape.numel(), dtype=torch.float64)
     return torch.sin(0.7 * index + 0.3).to(dtype).reshape(shape)
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
-    """Absolute, on the scale of the expected values where these are above 1."""
+    """Check the absolute difference, on the scale of the expected values where these are above 1."""
     assert actual.shape == expected.shape
     scale = max(1.0, expected.abs().max().item())
     assert (actual.double() - expected.double()).abs().max().item() <= tolerance * scale
@@ -44,7 +44,7 @@ def assert_buffers_follow(network: nn.Module, tag: str, recorded: dict[str, Tens
 
 
 def watch_blocks(network: nn.Module, tag: str) -> dict[str, Tensor]:
-    """Outputs of the residual and attention blocks of the next forward, under the reference's names."""
+    """Collect the outputs of residual and attention blocks in the next forward, under the reference's names."""
     seen: dict[str, Tensor] = {}
     for source, ours in convert_biggan(load_weights(tag)).mapped.items():
         for source_part, our_part in ((".conv1.weight", ".conv1.weight"), (".theta.weight", ".query.weight")):
@@ -56,7 +56,7 @@ def watch_blocks(network: nn.Module, tag: str) -> dict[str, Tensor]:
 
 
 def assert_blocks(seen: dict[str, Tensor], recorded: dict[str, Tensor]) -> None:
-    """[mean, std, sum of absolutes, first 13 values] of every block's output."""
+    """Check the mean, std, sum of absolutes and first 13 values of every block's output."""
     names = [key.removeprefix("block_train/") for key in recorded if key.startswith("block_train/")]
     assert set(names) == set(seen)
     for name in names:
@@ -70,7 +70,7 @@ def assert_blocks(seen: dict[str, Tensor], recorded: dict[str, Tensor]) -> None:
 
 
 def assert_gradients(network: nn.Module, tag: str, expected: dict[str, Tensor], tolerance: float) -> None:
-    """Every recorded gradient, on the scale of the largest one of the network (some true gradients are zero)."""
+    """Check every recorded gradient, on the scale of the network's largest one (some true gradients are zero)."""
     names = convert_biggan(load_weights(tag)).mapped
     parameters = dict(network.named_parameters())
     assert expected
@@ -95,7 +95,7 @@ def test_generator_in_training_mode(tag: str) -> None:
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_gradients_of_the_generator(tag: str) -> None:
-    """In float64: one ReLU that float32 rounds across zero on some processors moves the gradients by 1 %."""
+    """Compare in float64: one ReLU that float32 rounds across zero on some processors moves the gradients by 1 %."""
     generator, io = generator_of(tag).train().double(), load_io(f"{tag}_g")
     z = io["z"].double().requires_grad_()
     out = generator(z, io["y"])
@@ -145,7 +145,7 @@ def test_discriminator_through_three_training_forwards(tag: str) -> None:
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_gradients_of_the_discriminator(tag: str) -> None:
-    """In float64, as the generator's."""
+    """Compare in float64, as for the generator."""
     discriminator, io = discriminator_of(tag).train().double(), load_io(f"{tag}_d")
     x = io["x"].double().requires_grad_()
     logits = discriminator(x, io["y"])
@@ -158,7 +158,7 @@ def test_gradients_of_the_discriminator(tag: str) -> None:
 
 
 def assert_gradient_sums(network: nn.Module, tag: str, io: dict[str, Tensor]) -> None:
-    """[L2 norm, sum, sum(grad * w)] of every parameter's gradient, also of those that are too large to be recorded."""
+    """Check L2 norm, sum and sum(grad * w) of every parameter's gradient, also of those too large to be recorded."""
     names = convert_biggan(load_weights(tag)).mapped
     parameters = dict(network.named_parameters())
     recorded = {key.removeprefix("grad_norm/"): value for key, value in io.items() if key.startswith("grad_norm/")}

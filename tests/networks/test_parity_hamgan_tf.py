@@ -1,4 +1,4 @@
-"""The official HamGAN's recorded numbers against our networks with its variables (golden/hamgan_tf/README.md)."""
+"""Test our networks with the official HamGAN's variables against its recorded numbers (golden/hamgan_tf/README.md)."""
 
 from functools import lru_cache
 
@@ -46,7 +46,7 @@ def generator_of(name: str) -> Generator:
 
 
 def in_our_layout(name: str, prefix: str) -> dict[str, Tensor]:
-    """Recorded tensors (gradients, state after) under our names and in our layout."""
+    """Return recorded tensors (gradients, state after) under our names and in our layout."""
     recorded = load(name)
     network = network_of(name)
     values = {key: value for key, value in part(recorded, prefix).items() if key.startswith(network)}
@@ -61,7 +61,7 @@ def assert_within(actual: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 def assert_gradients(network: nn.Module, name: str) -> None:
-    """Norms of all gradients and values of the recorded ones, to 1e-3 of the total norm."""
+    """Check the norms of all gradients and the values of the recorded ones, to 1e-3 of the total norm."""
     recorded = load(name)
     parameters = {key: value.grad for key, value in network.named_parameters()}
     names = convert_hamgan_tf(network_of(name), part(recorded, "var/")).mapped

@@ -1,4 +1,4 @@
-"""Spectral normalisation: layers, their gradients, merged convolutions."""
+"""Test spectral normalisation: layers, their gradients, merged convolutions."""
 
 import copy
 from typing import Literal
@@ -31,7 +31,7 @@ def spectral_weight(shape: tuple[int, ...], config: SpectralNormConfig, scale: f
 
 
 def autograd_form(layer: SpectralWeight) -> tuple[Tensor, Tensor]:
-    """A leaf W and W / sigma in the textbook order (kernel as [out, in*kh*kw]); no gradient through u and v."""
+    """Return a leaf W and W / sigma in the textbook order (kernel [out, in*kh*kw]), no gradient through u and v."""
     weight = layer.weight.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
     matrix = weight.flatten(1)
     stored = layer.vector.clone()
@@ -81,7 +81,7 @@ def layer_and_inputs(kind: str) -> tuple[SpectralLinear | SpectralConv2d, Tensor
 
 
 def penalised(y: Tensor, x: Tensor) -> Tensor:
-    """A loss with the squared gradient of x in it, as R1 has it."""
+    """Return a loss with the squared gradient of x in it, as R1 has it."""
     weights = torch.sin(torch.arange(y.numel(), dtype=torch.float64)).view(y.shape)
     loss = (weights * y.tanh()).sum()
     (gradient,) = torch.autograd.grad(loss, x, create_graph=True)

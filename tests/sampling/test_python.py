@@ -1,4 +1,4 @@
-"""`load_generator` and what it returns, as people call them: the docstrings' examples, types, devices, slips."""
+"""Test `load_generator` and its result as users call them: the docstrings' examples, types, devices, mistakes."""
 
 import doctest
 import json
@@ -93,7 +93,7 @@ def test_types_that_draw_nothing_are_refused(run: Path, dtype: Any) -> None:
 
 
 def test_what_is_measured_after_a_run_is_written_into_its_file(run: Path) -> None:
-    """As the demo does at its end."""
+    """Record evaluations after a run, as the demo does at its end."""
     before, _ = read_tensors(run / "generator.safetensors")
     row = {"kimg": 0.016, "ema": True, "batch_norm": "ema", "fid": 5.0, "protocol": "8 samples"}
     (run / "results.jsonl").write_text(json.dumps(row) + "\n")

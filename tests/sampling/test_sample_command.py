@@ -1,4 +1,4 @@
-"""`hamgan sample`: what it draws, what it writes, what it refuses; nothing half-written."""
+"""Test `hamgan sample`: its images and files, its refusals, and that nothing is left half-written."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""From seeds and classes to images: what decides an image, what is refused, what is written."""
+"""Test the way from seeds and classes to images: reproducible images, refusals, written files."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ NAMES = ["tench, Tinca tinca", "goldfish", "golden retriever", "volcano", "great
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generator whose context block is open and whose statistics are those of real forwards."""
+    """Write a generator whose context block is open and whose statistics are those of real forwards."""
     folder = tmp_path_factory.mktemp("sampling")
     config = small_config(folder, f"data.num_classes={len(NAMES)}")
     network, _ = build_networks(config)
@@ -59,7 +59,7 @@ def test_an_image_depends_on_its_seed_and_class_alone(generator: LoadedGenerator
 
 
 def close(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Equal but for a rounding to the next grey level here and there: kernels differ with the batch size."""
+    """Return whether images agree but for a grey level here and there, as kernels differ with the batch size."""
     difference = (first.int() - second.int()).abs()
     return bool(difference.max() <= 1 and (difference > 0).float().mean() < 1e-3)
 

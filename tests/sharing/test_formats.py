@@ -1,4 +1,4 @@
-"""Generators as ONNX models and programs of torch.export: the same images, in any batch, or a sentence and no file."""
+"""Check that ONNX models and torch.export files draw the same images in any batch, or are refused with a sentence."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_exported_forms_draw_the_same_images_in_any_batch(tmp_path: Path, varian
 
 @pytest.mark.slow
 def test_an_onnx_model_holds_its_merged_kernels(tmp_path: Path) -> None:
-    """Not what makes them: of large layers, every run of the model would make them anew."""
+    """Check that the file stores merged kernels, which every run of the model would otherwise compute anew."""
     generator = loaded(tmp_path)
     export_onnx(generator, tmp_path / "g.onnx")
     values = {value.name: list(value.dims) for value in onnx.load(tmp_path / "g.onnx").graph.initializer}

@@ -1,4 +1,4 @@
-"""What goes with a generator that is passed on, and the way to a hub and back; test_formats has ONNX and the like."""
+"""Test the files that go with a shared generator, and the way to a hub and back; test_formats.py has other formats."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ EVALUATION = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a few steps with one evaluation, at its end."""
+    """Train a run of a few steps with one evaluation, at its end."""
     return run_small(tmp_path_factory.mktemp("secret"), *EVALUATION)
 
 
@@ -209,7 +209,7 @@ def test_headers_that_make_no_sense_are_sentences(
 
 @pytest.fixture(scope="module")
 def hub(run: Path) -> Any:
-    """A hub with a published repository (by a process of its own), a gated one and one of something else."""
+    """Serve a hub with a published repository (by a process of its own), a gated one and one of something else."""
     with local_hub() as served:
         served.files |= {"owner/gated": {}, "owner/other": {"README.md": b""}}
         outcome = in_process(
@@ -222,7 +222,7 @@ def hub(run: Path) -> Any:
 def in_process(
     hub: LocalHub, home: Path, *arguments: str, token: str = TOKEN, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """huggingface_hub reads the hub's address once, when it is imported."""
+    """Run Python in a process of its own, as huggingface_hub reads the hub's address once, when it is imported."""
     names = {"HF_ENDPOINT": hub.address, "HF_HOME": str(home / "hub"), "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1"}
     return subprocess.run(
         [sys.executable, *arguments],

@@ -1,4 +1,4 @@
-"""The Chromium of this machine, for tests of pages; where there is none they are skipped, and say so."""
+"""Start the Chromium of this machine for tests of pages, or skip them where there is none."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ OPTIONS = [
 
 
 def chromium() -> str:
-    """The program; skips the test where there is none."""
+    """Return the path of Chromium; skip the test where there is none."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no Chromium on this machine")
@@ -27,7 +27,7 @@ def chromium() -> str:
 
 
 def open_chromium(folder: Path, width: int = 1280) -> Any:
-    """A driven Chromium with an empty profile inside ``folder``, which also takes its downloads; a phone if narrow."""
+    """Start a driven Chromium with an empty profile and its downloads in ``folder``, as a phone where it is narrow."""
     from selenium.webdriver import Chrome, ChromeOptions
     from selenium.webdriver.chrome.service import Service
 

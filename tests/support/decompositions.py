@@ -10,7 +10,7 @@ DECOMPOSITIONS: tuple[Decomposition, ...] = ("nmf", "vq", "cd")
 
 
 def weights_like(out: Tensor) -> Tensor:
-    """The w of the recorded gradients: d sum(out * w), w_i = sin(0.7 i + 0.3) over the flat index."""
+    """Return the w of the recorded gradients: d sum(out * w), w_i = sin(0.7 i + 0.3) over the flat index."""
     index = torch.arange(out.numel(), dtype=torch.float64)
     return torch.sin(0.7 * index + 0.3).reshape(out.shape).to(out.dtype)
 

@@ -25,7 +25,7 @@ def small_generator(**changes: Any) -> LoadedGenerator:
 
 
 def features(count: int, dimension: int, seed: int, shift: float = 0.0) -> torch.Tensor:
-    """Correlated, non-negative and skewed, as pooled ReLU features are."""
+    """Draw correlated, non-negative and skewed features, as pooled ReLU features are."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(dimension, dimension, generator=torch.Generator().manual_seed(9)) / dimension**0.5
     rows: torch.Tensor = torch.randn(count, dimension, generator=generator) @ mixing + shift

@@ -1,4 +1,4 @@
-"""What became of all the faults that the tests of a session tried: the table at the end of pytest's output."""
+"""Count the faults that the tests of a session tried, for the table at the end of pytest's output."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ ONE, BOTH, ONE_OF_TWO = "one process", "both of two", "one of two"
 
 @dataclass
 class Tally:
-    """Faults by name and by whom they met, and what they cost."""
+    """Count faults by name and by the processes that they met, with their cost."""
 
     times: dict[str, dict[str, int]] = field(default_factory=dict)
     """Name -> who -> how often."""
@@ -21,21 +21,21 @@ class Tally:
     """From the death of one process to the end of the other, at most."""
 
     def count(self, name: str, who: str = ONE) -> None:
-        """One more fault."""
+        """Count one more fault."""
         met = self.times.setdefault(name, {})
         met[who] = met.get(who, 0) + 1
 
     def made_again(self, name: str, images: int) -> None:
-        """What a fault of this name cost once."""
+        """Record how many images a run made again after a fault of this name."""
         self.again[name] = max(self.again.get(name, 0), images)
 
     @property
     def faults(self) -> int:
-        """All of them."""
+        """Return the number of all faults."""
         return sum(sum(met.values()) for met in self.times.values())
 
     def sentence(self) -> str:
-        """The sums."""
+        """Return the sums as a sentence."""
         again = max(self.again.values(), default=0)
         return (
             f"{self.faults} faults in {self.runs} runs: {self.lost} lost, at most {again} images made again, the other "
@@ -43,7 +43,7 @@ class Tally:
         )
 
     def table(self) -> str:
-        """A line a fault, in Markdown."""
+        """Return a Markdown table with a line per fault."""
         lines: list[tuple[str, ...]] = [("fault", ONE, BOTH, ONE_OF_TWO, "images made again at most")]
         for name, met in self.times.items():
             again = str(self.again[name]) if name in self.again else "-"

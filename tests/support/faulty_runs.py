@@ -1,4 +1,4 @@
-"""Runs to be killed: processes forked from one that has imported everything, real signals, a report of every moment.
+"""Run training to be killed: forks of a process that has imported everything, real signals, reports of every moment.
 
 A life is one start of a run, ended by a SIGKILL that comes either from here, some time after a moment that the run has
 reported, or from the run itself in front of its n-th operation on a file (Python's audit events), which no clock could
@@ -42,7 +42,7 @@ SECONDS_TO_NOTICE = 60.0
 
 
 class Kill(NamedTuple):
-    """When a process is killed: `delay` seconds after the n-th report of a moment, or in front of its n-th file."""
+    """Kill a process ``delay`` seconds after the n-th report of a moment, or in front of its n-th file operation."""
 
     moment: str = "born"
     nth: int = 1
@@ -53,7 +53,7 @@ class Kill(NamedTuple):
 
 @dataclass
 class Life:
-    """What was seen of one start."""
+    """Record one start of a run, from its beginning to the end of its last process."""
 
     killed: bool = False
     began: int | None = None
@@ -90,7 +90,7 @@ WORDS = {
 
 
 def _report_moments(tell: Callable[[str, int], None]) -> None:
-    """Have the run say when it comes to each of `MOMENTS`, and after each step how many images it has seen."""
+    """Have the run report each of `MOMENTS` when it comes to it, and after each step how many images it has seen."""
 
     def announced(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -126,7 +126,7 @@ def _die_at_file(folder: Path, nth: int) -> None:
 
 
 def live(folder: Path, overrides: list[str], rank: int, world: dict[str, str], kill: Kill, events: Connection) -> None:
-    """A process of a run; runs in a fork of its own."""
+    """Train as one process of a run; called in a fork of its own."""
     log = os.open(folder / f"log{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -156,7 +156,7 @@ def live(folder: Path, overrides: list[str], rank: int, world: dict[str, str], k
 
 
 def _context() -> Any:
-    """Processes are forked from a server that has imported this module."""
+    """Return a context that forks processes from a server which has imported this module."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([Path(__file__).stem])
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -242,7 +242,7 @@ def _take_in(life: Life, rank: int, name: str, images: int) -> None:
 
 
 def random_kill(random: Random, processes: int, more: Sequence[str] = ()) -> Kill:
-    """Any moment of a short run, more often those in which something is being written, and ``more`` of `MOMENTS`.
+    """Draw any moment of a short run, more often those in which files are written, and ``more`` of `MOMENTS`.
 
     Delays are stretched at times, since a busy machine stretches the run.
     """
@@ -270,7 +270,7 @@ def random_kill(random: Random, processes: int, more: Sequence[str] = ()) -> Kil
 def lives(
     folder: Path, overrides: list[str], processes: int, kills: Iterable[Kill], tally: Tally, final: int = 0
 ) -> None:
-    """Start a run again and again, killed each time while there are kills; then to its end, which has a code."""
+    """Start a run again after each of the kills, then to its end, and check its exit code ``final``."""
     reached, fault = 0, ""
     for kill in itertools.chain(kills, [Kill("never")]):
         life = start_life(folder, overrides, processes, kill)
@@ -289,7 +289,7 @@ def lives(
 
 
 def _check_survivors(life: Life, kill: Kill, processes: int) -> None:
-    """Those that were not killed have ended by themselves, once training had begun."""
+    """Check that processes that were not killed have ended by themselves, once training had begun."""
     if life.began is not None and kill.rank != ALL:
         others = [life.codes[rank] for rank in range(processes) if rank != kill.rank]
         assert others in ([], [FAILURE]), f"{kill}: {life}"

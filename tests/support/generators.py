@@ -22,7 +22,7 @@ VARIANTS = {
 
 
 def trained_form(folder: Path, *overrides: str) -> Generator:
-    """A generator whose context is open and whose statistics and singular vectors are those of real forwards."""
+    """Build a generator whose context is open and whose statistics and singular vectors are those of real forwards."""
     network, _ = build_networks(small_config(folder, "data.num_classes=5", *overrides))
     with torch.no_grad():
         for name, parameter in network.named_parameters():

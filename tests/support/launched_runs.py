@@ -1,4 +1,4 @@
-"""What test_multiprocess.py launches: the runs of its cases one after the other, so that one start serves all."""
+"""Run the cases of tests/distributed/test_two_processes.py one after the other, so that one start serves all."""
 
 import signal
 import sys
@@ -9,7 +9,7 @@ from support.small_runs import small_config
 from hamgan.errors import Stopped
 from hamgan.training.loop import Training
 
-# Far above the rounding noise of gradients (1e-7 of 80 in this network): see test_multiprocess.py.
+# Far above the rounding noise of gradients (1e-7 of 80 in this network): see tests/distributed/test_two_processes.py.
 CALM = "train.adam_eps=1e-3"
 CASES = {
     "default": [],
@@ -21,7 +21,7 @@ CASES = {
 
 
 def stop_and_resume(folder: Path) -> None:
-    """A signal that reaches one process only; then the same run again."""
+    """Train with a signal that reaches one process only, then resume the same run."""
     config = small_config(folder)
     training = Training(config)
     rank = training.accelerator.process_index

@@ -1,4 +1,4 @@
-"""A hub on this machine: the few routes of the Hugging Face hub that publishing and fetching a model take."""
+"""Serve a hub on this machine: the few routes of the Hugging Face hub that publishing and fetching a model take."""
 
 import base64
 import contextlib
@@ -13,7 +13,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class LocalHub(ThreadingHTTPServer):
-    """``files``: repository -> path -> content. Repositories whose name holds "gated" are."""
+    """Serve ``files`` (repository -> path -> content); a repository is gated if its name holds "gated"."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -95,12 +95,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """No line per request."""
+        """Print no line per request."""
 
 
 @contextlib.contextmanager
 def local_hub() -> Iterator[LocalHub]:
-    """Serve until the end of the block."""
+    """Serve a hub until the end of the block."""
     with LocalHub() as hub:
         thread = threading.Thread(target=hub.serve_forever, daemon=True)
         thread.start()

@@ -9,5 +9,5 @@ GOLDEN = ROOT / "tests" / "golden"
 
 
 def golden_file(relative: str) -> Path:
-    """The path of a recorded file such as ``hamgan_tf/ham_nmf.npz``; a missing one fails the test that needs it."""
+    """Return the path of a recorded file such as ``hamgan_tf/ham_nmf.npz``; fail the test if it is missing."""
     return GOLDEN / relative

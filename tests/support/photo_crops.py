@@ -1,4 +1,4 @@
-"""Small sets of real images: crops of the photographs inside scikit-image's wheel."""
+"""Make small sets of real images: crops of the photographs inside scikit-image's wheel."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "ihc.
 
 
 def crop_photographs(seed: int, per_photograph: int, size: int = 32) -> np.ndarray:
-    """Random crops, uint8 [photographs * per_photograph, size, size, 3], sorted by photograph."""
+    """Return random crops, uint8 [photographs * per_photograph, size, size, 3], sorted by photograph."""
     random, crops = np.random.default_rng(seed), []
     for name in PHOTOGRAPHS:
         picture = Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
@@ -26,7 +26,7 @@ def crop_photographs(seed: int, per_photograph: int, size: int = 32) -> np.ndarr
 
 
 def save_flat(images: np.ndarray, folder: Path) -> Path:
-    """PNGs 000.png, 001.png, ... in one folder."""
+    """Write PNGs 000.png, 001.png, ... into one folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{index:03d}.png")
@@ -34,14 +34,14 @@ def save_flat(images: np.ndarray, folder: Path) -> Path:
 
 
 def save_by_class(images: np.ndarray, folder: Path) -> Path:
-    """PNGs in one folder per photograph."""
+    """Write PNGs into one folder per photograph."""
     for index, group in enumerate(np.split(images, len(PHOTOGRAPHS))):
         save_flat(group, folder / PHOTOGRAPHS[index].partition(".")[0])
     return folder
 
 
 def save_store(images: np.ndarray, folder: Path) -> Path:
-    """A prepared store with one class per photograph and the same images in both splits."""
+    """Write a prepared store with one class per photograph and the same images in both splits."""
     per_class = len(images) // len(PHOTOGRAPHS)
     entry = {"count": len(images), "sha256": "0" * 64, "histogram": [per_class] * len(PHOTOGRAPHS)}
     manifest = {

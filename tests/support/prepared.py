@@ -48,12 +48,12 @@ def add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def command(*arguments: object) -> list[str]:
-    """Return the words of a `hamgan prepare` of this checkout."""
+    """Return the words of a command that runs `hamgan prepare` of this checkout."""
     return [sys.executable, str(ROOT / "scripts/prepare_data.py"), *map(str, arguments)]
 
 
 def run_command(*arguments: object, code: int = 0, **environment: str) -> str:
-    """Run scripts/prepare_data.py; returns stdout and stderr together, and checks the exit code."""
+    """Run `hamgan prepare`, check its exit code, and return stdout and stderr together."""
     done = subprocess.run(
         command(*arguments), capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
     )
@@ -64,7 +64,7 @@ def run_command(*arguments: object, code: int = 0, **environment: str) -> str:
 
 
 def kill_when(condition: Callable[[], bool], *arguments: object, number: int = signal.SIGKILL) -> int:
-    """Start the command, send it a signal as soon as the condition holds; returns its exit code."""
+    """Start the command, send it a signal as soon as the condition holds, and return its exit code."""
     # A shell starts jobs in the background with SIGINT ignored, and children inherit that.
     process = subprocess.Popen(
         command(*arguments),
@@ -91,7 +91,7 @@ def contents(store: Path) -> dict[str, bytes]:
 
 
 def images_of(store: Path, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
-    """Read images and labels as anybody does."""
+    """Read the images and labels of a store as NumPy arrays."""
     return np.load(store / split / "images.npy"), np.load(store / split / "labels.npy")
 
 

@@ -1,4 +1,4 @@
-"""Logs of runs that do not train: the position is set by hand."""
+"""Write logs of runs that do not train; the position is set by hand."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Serve scripts/demo_app.py in a process of its own, which writes down whom it asks for anything."""
+"""Serve ``scripts/demo_app.py`` in a process of its own, which logs every connection and host look-up that it makes."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @dataclass
 class Answer:
-    """What the button of a tab gets: a line, captions and paths of pictures, paths of downloads; or a sentence."""
+    """Hold the answer to the button of a tab: a line, captions, paths of pictures and of downloads, or a sentence."""
 
     line: str = ""
     captions: list[str] = field(default_factory=list)
@@ -41,18 +41,18 @@ class Answer:
 
 @dataclass
 class Page:
-    """The address of a page, and what its visitors can do without a browser."""
+    """Hold the address of a page, and do what its visitors can do without a browser."""
 
     url: str
 
     def get(self, path: str) -> bytes:
-        """Return the body of a page or file; HTTPError for anything but success."""
+        """Return the body of a page or file; raise `HTTPError` for anything but success."""
         with urllib.request.urlopen(f"{self.url}{path}", timeout=60) as answer:
             body: bytes = answer.read()
         return body
 
     def body(self, tab: str, *values: Any, visitor: str = "test") -> bytes:
-        """Return what the page sends for the button of a tab; tabs are told apart by how many values they have."""
+        """Return the request of a tab's button; tabs are told apart by how many values they have."""
         config = json.loads(re.findall(r"window.gradio_config = (.*?);</script>", self.get("/").decode())[0])
         count = {"classes": 5, "blend": 7, "walk": 6}[tab]
         number = next(event["id"] for event in config["dependencies"] if len(event["inputs"]) == count)
@@ -63,7 +63,7 @@ class Page:
         return self.send(self.body(tab, *values, visitor=visitor), visitor)
 
     def send(self, body: bytes, visitor: str) -> Answer:
-        """Send what `body` has made."""
+        """Send a body made by `body`, and return the answer."""
         join = urllib.request.Request(f"{self.url}/gradio_api/queue/join", body, {"content-type": "application/json"})
         try:
             urllib.request.urlopen(join, timeout=60).close()
@@ -89,7 +89,7 @@ def _answer(message: dict[str, Any]) -> Answer:
 
 @dataclass
 class Served(Page):
-    """A running page: its address and what its process has written so far."""
+    """Hold a running page: its address, its process and the log of that process."""
 
     log: Path
     process: subprocess.Popen[bytes]
@@ -97,7 +97,7 @@ class Served(Page):
 
 @contextlib.contextmanager
 def served(checkpoint: Path, folder: Path) -> Iterator[Served]:
-    """Start the page on a free port; Ctrl-C ends it, without an error."""
+    """Start the page on a free port, and check that Ctrl-C ends it without an error."""
     log, script = folder / "log.txt", ROOT / "scripts/demo_app.py"
     process = start("-c", LISTENING_IN, script, "--checkpoint", checkpoint, "--port", "0", log=log)
     try:

@@ -1,4 +1,4 @@
-"""Runs small enough for tests: two channels at 32 px on the photographs, here or in processes of their own."""
+"""Train runs small enough for tests: two channels at 32 px on the photographs, here or in processes of their own."""
 
 import contextlib
 import json
@@ -45,20 +45,20 @@ def write_config(folder: Path) -> Path:
 
 
 def small_config(folder: Path, *overrides: str) -> Config:
-    """The small run with its run folder inside ``folder``."""
+    """Return the small configuration with its run folder inside ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     return load_config(write_config(folder), [f"run_dir={folder / 'run'}", *overrides])
 
 
 def forget_accelerator() -> None:
-    """Accelerate keeps its precision and processes for the life of a process; a run in a test starts anew."""
+    """Reset Accelerate, which keeps its precision and processes for the life of a process, for the next run."""
     AcceleratorState._reset_state(True)
     PartialState._reset_state()
     GradientState._reset_state()
 
 
 def run_small(folder: Path, *overrides: str) -> Path:
-    """Train in this process to the end; returns the run folder."""
+    """Train in this process to the end; return the run folder."""
     config = small_config(folder, *overrides)
     forget_accelerator()
     try:
@@ -70,7 +70,7 @@ def run_small(folder: Path, *overrides: str) -> Path:
 
 @contextlib.contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Files cannot grow beyond so many bytes: a write fails in the middle, as on a full disk."""
+    """Keep files from growing beyond this many bytes: a write fails in the middle, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -80,7 +80,7 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 def environment() -> dict[str, str]:
-    """For processes of their own: this checkout, one thread, no GPU, no tracker that asks for a login."""
+    """Return variables for new processes: this checkout, one thread, no GPU, no tracker that asks for a login."""
     return os.environ | {
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
         "OMP_NUM_THREADS": "1",
@@ -106,20 +106,20 @@ def start(*arguments: str | Path, log: Path) -> subprocess.Popen[bytes]:
 
 
 def rows(run: Path) -> list[dict[str, float]]:
-    """metrics.jsonl without what a clock decides."""
+    """Return the rows of metrics.jsonl without values that depend on a clock."""
     clock = ("images_per_second", "seconds", "seconds_left", "evaluation_seconds", "evaluation_share")
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in clock} for line in lines]
 
 
 def last_state(run: Path) -> dict[str, Tensor]:
-    """All tensors of the newest checkpoint."""
+    """Return all tensors of the newest checkpoint."""
     newest = max((run / "checkpoints").iterdir(), key=lambda path: path.name)
     return load_file(newest / "state.safetensors")
 
 
 def assert_same_state(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-    """Bitwise."""
+    """Check that two states are the same bit for bit."""
     assert first.keys() == second.keys()
     different = [name for name, value in first.items() if not torch.equal(value, second[name])]
     assert not different, f"{len(different)} tensors differ, {different[:3]} among them"

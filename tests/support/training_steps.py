@@ -1,4 +1,4 @@
-"""Steps whose optimisers have moved, and copies of checkpoints."""
+"""Make steps whose optimisers have moved, and copies of checkpoints."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from hamgan.training.step import GanStep, GeneratorBatch
 
 
 def trained_step(config: Config, accelerator: Accelerator) -> GanStep:
-    """A step whose optimiser of G has moved."""
+    """Return a step whose optimiser of G has moved."""
     step = GanStep(*build_networks(config), config.train, accelerator)
     step.generator_step([GeneratorBatch(torch.randn(4, 16), torch.arange(4))])
     step.update_average(8)

@@ -21,7 +21,7 @@ ROWS = torch.arange(10).reshape(5, 2)
 
 
 def in_two_processes(work: Callable[[], Any]) -> Callable[[Path], list[Any]]:
-    """Return a function of a folder for scratch files that does the work in two processes: a result of each."""
+    """Return a function of a scratch folder that does the work in two processes and returns the result of each."""
 
     def start(folder: Path) -> list[Any]:
         with socket.socket() as probe:
@@ -62,7 +62,7 @@ def group_answers() -> dict[str, object]:
 
 
 def signalled_steps() -> list[tuple[bool, bool]]:
-    """Return what each of four steps hears where the second process gets a signal in the second step."""
+    """Return the stop requests seen in each of four steps, the second process getting a signal in the second step."""
     start_processes()
     heard = []
     with StopSignals(torch.device("cpu")) as signals:
@@ -74,7 +74,7 @@ def signalled_steps() -> list[tuple[bool, bool]]:
 
 
 def failure_messages() -> dict[str, str]:
-    """Return what a failure of both processes says, the second process's being the first."""
+    """Return the messages of a failure of both processes, of which the second process's comes first."""
     start_processes()
     found = {}
     # Errors that all raise together come first: no message is left in the store by them.

@@ -1,4 +1,4 @@
-"""hamgan report: one file with everything about a run, opened in a real browser."""
+"""Test `hamgan report`: one file with everything about a run, opened in a real browser."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def page_in_a_browser(path: Path, script: str = "") -> str:
-    """The page as Chromium has it after its scripts ran; without a network."""
+    """Return the page as Chromium has it after its scripts ran, without a network."""
     browser = chromium()
     copy = path.with_name(f"browser-{path.name}")
     copy.write_text(path.read_text().replace("</body>", f"<script>{script}</script></body>"))

@@ -1,4 +1,4 @@
-"""What a run writes: rows that survive restarts, sheets, lines."""
+"""Test the log of a run: rows that survive restarts, sheets, lines."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Trackers get rows and sheets; those that break, hang or are not there are warned about and left behind."""
+"""Check that trackers get rows and sheets, and that broken, hanging or missing ones cause a warning only."""
 
 import threading
 import time
@@ -48,7 +48,7 @@ def test_wandb_writes_offline_where_nobody_is_logged_in(tmp_path: Path, monkeypa
 
 
 def test_a_broken_tracker_is_warned_about_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """TensorBoard's folder is a file: what it says is shown once, and the rows are where they always are."""
+    """Put a file in the place of TensorBoard's folder: its error is shown once, and the rows are still written."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run/board").touch()
     log = open_log(tmp_path, "log.tracker=tensorboard", "log.project=board")
@@ -73,7 +73,7 @@ def test_a_tracker_that_is_not_installed_is_named(
 
 @pytest.mark.fault("a tracker that hangs")
 def test_a_slow_tracker_holds_nothing_up(tmp_path: Path) -> None:
-    """It takes one row and then no more: the run writes on, is warned once, and leaves it behind."""
+    """Check that a tracker that hangs after one row is warned about once and left behind while the run writes on."""
     config = small_config(tmp_path, "log.tracker=tensorboard")
     config.folder.mkdir()
     forget_accelerator()

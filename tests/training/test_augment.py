@@ -1,4 +1,4 @@
-"""DiffAugment: parameters drawn apart, each transformation against NumPy, and gradients to the images."""
+"""Test DiffAugment: parameters drawn apart, each transformation against NumPy, and gradients to the images."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def photographs(count: int = 4) -> Tensor:
-    """[B, 3, 32, 32] in [-1, 1]."""
+    """Return crops of photographs [B, 3, 32, 32] in [-1, 1]."""
     pixels = open_source("photos", "train", 32).read(np.arange(count))
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).double() / 127.5 - 1
 

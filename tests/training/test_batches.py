@@ -1,4 +1,4 @@
-"""Batches are functions of the seed and the images seen: real images in order, noise by purpose, a share per rank."""
+"""Check that batches depend on the seed and the images seen alone: image order, noise by purpose, a share per rank."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Runs that are driven to collapse on purpose are caught in time; healthy ones are left alone.
+"""Check that runs driven to collapse on purpose are caught in time, and healthy ones are left alone.
 
 Real runs of 8 images a step and a row each, on crops of photographs. Without spectral normalisation and with learning
 rates 50 to 1000 times too large, three things happen: G's images become one, D dies and gives no gradient, or G's
@@ -45,7 +45,7 @@ def test_a_run_driven_to_collapse_is_caught_in_time(store: Path, tmp_path: Path,
 
 @pytest.mark.slow
 def test_healthy_runs_are_left_alone(store: Path, tmp_path: Path, long: bool) -> None:
-    """Of each seed as many rows as the slowest collapse takes; with --long ten seeds."""
+    """Train as many rows per seed as the slowest collapse takes; ten seeds with ``--long``."""
     for seed in range(10 if long else 1):
         run = train(tmp_path / str(seed), store, f"seed={seed}", "train.total_kimg=0.4")
         assert len(rows(run)) == 50

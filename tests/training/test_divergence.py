@@ -1,4 +1,4 @@
-"""The collapse monitor: what is caught, how soon, and what is left alone."""
+"""Test the collapse monitor: faults that it catches, how soon, and healthy values that it leaves alone."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ STEADY |= {"spread_real": 0.4, "spread_fake": 0.3}
 
 
 def settled(**config: Any) -> Monitor:
-    """A monitor that has seen ten steady rows."""
+    """Return a monitor that has seen ten steady rows."""
     monitor = Monitor(MonitorConfig(**config), Progress())
     for _ in range(10):
         assert monitor.check_row(STEADY | {"sigmas": {"g.linear": 1.5}}) is None

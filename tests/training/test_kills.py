@@ -1,4 +1,4 @@
-"""Runs that are killed, again and again and at any moment, end as the run that nobody touched: bit for bit.
+"""Check that runs killed again and again, at any moment, end bit for bit as the run that nobody touched.
 
 In short by default; ``--long`` kills several hundred times. The table at the end of pytest's output counts.
 """
@@ -35,7 +35,7 @@ RUINED = [*HEALTHY, "train.total_kimg=0.2", "train.discriminator_lr=1e38", "moni
 
 
 class Kind(NamedTuple):
-    """A kind of run, and how often such ones are killed."""
+    """Describe a kind of run, and how often such runs are killed."""
 
     processes: int
     overrides: list[str]
@@ -59,13 +59,13 @@ CLOCKS = ("seconds", "images_per_second", "samples", "protocol")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The option that names a store of 60 crops: it opens at once."""
+    """Return the option that names a store of 60 crops, which opens at once."""
     return f"data.source={save_store(crop_photographs(0, 10), tmp_path_factory.mktemp('data'))}"
 
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory, data: str) -> dict[str, Path]:
-    """Runs that nobody interrupts, made when they are asked for."""
+    """Return runs that nobody interrupts, each made when it is asked for."""
     return _Untouched(tmp_path_factory.mktemp("untouched"), data)
 
 
@@ -82,14 +82,14 @@ class _Untouched(dict[str, Path]):
 
 
 def results(run: Path) -> list[dict[str, object]]:
-    """results.jsonl without clocks and paths."""
+    """Read results.jsonl without clocks and paths."""
     path = run / "results.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
     return [{key: value for key, value in json.loads(line).items() if key not in CLOCKS} for line in lines]
 
 
 def assert_same_run(first: Path, second: Path) -> None:
-    """Weights, optimisers, averages, losses, sheets and evaluations bit for bit, and nothing left lying about."""
+    """Compare weights, optimisers, averages, losses, sheets and evaluations bit for bit; no partial file may stay."""
     assert rows(first) == rows(second)
     assert results(first) == results(second)
     assert_same_state(last_state(first), last_state(second))
@@ -104,7 +104,7 @@ def assert_same_run(first: Path, second: Path) -> None:
 def killed_runs(
     folder: Path, kind: Kind, data: str, kills: int, tally: Tally, begun: Path | None = None
 ) -> Iterator[Path]:
-    """Runs in ``folder``/0, /1 ... that have met up to eight kills each, until there have been so many of them.
+    """Yield runs in ``folder`` that have met up to eight kills each, until there have been this many kills.
 
     ``begun`` holds what all of them go on from. A run counts as lost until the next one is asked for.
     """
@@ -142,7 +142,7 @@ def test_killed_runs_end_as_the_untouched_one(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_run_that_goes_back_can_be_killed_while_it_does(data: str, tmp_path: Path, tally: Tally, long: bool) -> None:
-    """Twice it returns to a checkpoint, then it gives up: with the same record, rows and weights after any kills."""
+    """Kill a run that returns to a checkpoint twice, then gives up: its record, rows and weights stay the same."""
     healthy, calm = tmp_path / "healthy", tmp_path / "calm"
     lives(healthy, [*HEALTHY, data], 1, (), Tally())
     shutil.copytree(healthy, calm)

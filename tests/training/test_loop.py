@@ -1,4 +1,4 @@
-"""The loop: the same seed is the same run, through stops and kills; what may change on resume; what a run leaves."""
+"""Test the loop: the same run after stops and kills, changes allowed on resume, files that a run leaves."""
 
 import json
 import signal
@@ -154,7 +154,7 @@ def test_a_run_leaves_what_the_design_says(uninterrupted: Path) -> None:
 
 
 def test_runs_checkpoints_and_files_sample_alike(uninterrupted: Path) -> None:
-    """The newest state: a run folder, its checkpoint, its generator file, from anywhere."""
+    """Load the newest state from a run folder, its checkpoint and its generator file."""
     checkpoint = uninterrupted / "checkpoints/00000000.048"
     images = []
     for path in (uninterrupted, checkpoint, uninterrupted / "generator.safetensors"):
@@ -168,7 +168,7 @@ def test_runs_checkpoints_and_files_sample_alike(uninterrupted: Path) -> None:
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
-    """Losses are looked at when a row is due; a checkpoint in between would be resumed from for ever."""
+    """Check weights at every save: losses are looked at only when a row is due, and a checkpoint may come before."""
     with pytest.raises(
         Diverged, match=r"weights of the generator are not finite at 0\.016 kimg; there is no checkpoint"
     ):
@@ -178,7 +178,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
 
 
 def test_a_generator_file_of_other_weights_is_renewed_on_resume(tmp_path: Path) -> None:
-    """As a kill leaves it between a checkpoint (or a return to an older one) and the file."""
+    """Resume after a kill between a checkpoint (or a return to an older one) and the generator file."""
     run = run_small(tmp_path, "train.total_kimg=0.016")
     file = run / "generator.safetensors"
     old = file.read_bytes()

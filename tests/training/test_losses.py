@@ -1,4 +1,4 @@
-"""Losses and regularisers against their formulas in NumPy, finite differences and autograd."""
+"""Test losses and regularisers against their formulas in NumPy, finite differences and autograd."""
 
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ def penalty(network: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
     ],
 )
 def test_the_penalty_of_a_discriminator_has_the_gradient_of_finite_differences(overrides: list[str]) -> None:
-    """Second derivatives through merged kernels, closed-form spectral norm and context blocks, in all weights."""
+    """Check second derivatives through merged kernels, closed-form spectral norm and context blocks, in all weights."""
     torch.manual_seed(0)
     network = small_discriminator(*overrides)
     converge(network)
@@ -125,7 +125,7 @@ def test_the_penalty_of_a_discriminator_has_the_gradient_of_finite_differences(o
 
 
 def test_the_penalty_sees_the_same_second_derivatives_in_either_memory_format() -> None:
-    """The Hamburger has a backward of its own for channels-last maps; the plain form is the reference."""
+    """Compare the Hamburger's own backward for channels-last maps with that of the plain form."""
     torch.manual_seed(0)
     block = small_discriminator().contexts["8"]
     x = torch.rand(2, 8, 8, 8, dtype=torch.float64)
@@ -140,7 +140,7 @@ def test_the_penalty_sees_the_same_second_derivatives_in_either_memory_format() 
 
 
 def test_lecam_has_the_value_of_the_official_formula() -> None:
-    """mean(relu(D(real) - a_fake)^2) + mean(relu(a_real - D(fake))^2), as the authors' code has it."""
+    """Compare with mean(relu(D(real) - a_fake)^2) + mean(relu(a_real - D(fake))^2), as the authors' code has it."""
     expected = np.mean(np.maximum(REAL - 0.4, 0) ** 2) + np.mean(np.maximum(1.0 - FAKE, 0) ** 2)
     averages = torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.4, dtype=torch.float64)
     value = lecam(torch.from_numpy(REAL), torch.from_numpy(FAKE), *averages)
@@ -166,7 +166,7 @@ def test_mode_seeking_drives_images_of_a_pair_apart_and_survives_equal_ones() ->
 
 
 def test_the_orthogonal_gradient_is_that_of_half_the_squared_off_diagonal() -> None:
-    """2 s (W W^T * (1 - I)) W is the gradient of s / 2 * |W W^T * (1 - I)|^2 over the rows of W."""
+    """Compare 2 s (W W^T * (1 - I)) W with the gradient of s / 2 * |W W^T * (1 - I)|^2 over the rows of W."""
     torch.manual_seed(0)
     conv, linear, embedding = nn.Conv2d(3, 5, 3), nn.Linear(4, 6), nn.Embedding(7, 2)
     network = nn.Sequential(conv, linear, embedding).double()

@@ -1,4 +1,4 @@
-"""Noise is a function of seed, purpose and counter, drawn for the global batch and sliced by rank."""
+"""Check that noise depends on seed, purpose and counter alone, is drawn for the global batch and sliced by rank."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_global_randomness_is_neither_used_nor_moved() -> None:
 
 
 def test_the_numbers_of_purposes_and_the_streams_never_change() -> None:
-    """They are part of a run's identity: another number would make a resumed run another run."""
+    """Check numbers that are part of a run's identity: others would make a resumed run another run."""
     assert sorted(PURPOSES.values()) == list(range(1, 10))
     assert (PURPOSES["d_latent"], PURPOSES["g_latent"], PURPOSES["flip"]) == (1, 2, 7)
     z, labels = noise().latents("d_latent", 64, 2, 10)
@@ -82,7 +82,7 @@ def test_ranks_together_hold_the_draw_of_one_process(processes: int) -> None:
 
 @pytest.mark.parametrize("overrides", [[], ["discriminator.hamburger.heads=2"]], ids=["one head", "two heads"])
 def test_bases_of_ranks_are_those_of_the_images_that_they_hold(overrides: list[str]) -> None:
-    """D sees the rank's generated images, then its real ones: bases of both halves are cut alike."""
+    """Check that bases are cut alike for both halves of D's batch: the rank's generated images, then its real ones."""
     network = discriminator(*overrides)
     whole = noise().bases("d_bases", 8, network, copies=2)
     assert list(whole) == ["16", "8"]

@@ -1,4 +1,4 @@
-"""Adam's two placements of epsilon against their formulas in NumPy."""
+"""Test Adam's two placements of epsilon against their formulas in NumPy."""
 
 import copy
 from typing import Literal
@@ -21,7 +21,7 @@ def gradients(count: int) -> list[np.ndarray]:
 
 
 def by_formula(start: np.ndarray, steps: list[np.ndarray], placement: str) -> np.ndarray:
-    """Kingma & Ba's update; TensorFlow adds epsilon to sqrt(v) before the bias correction, PyTorch after it."""
+    """Apply Kingma & Ba's update; TensorFlow adds epsilon to sqrt(v) before the bias correction, PyTorch after it."""
     parameter, m, v = start.copy(), np.zeros_like(start), np.zeros_like(start)
     for t, gradient in enumerate(steps, start=1):
         m = BETA1 * m + (1 - BETA1) * gradient

@@ -1,4 +1,4 @@
-"""What breaks around a run: another process of it, its data, its tracker; and signals that come twice."""
+"""Test faults around a run: failing processes, damaged data, a full disk, trackers, and signals that come twice."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def finish(run: Path, options: list[str], interrupted: Life, processes: int = 1) -> int:
-    """The same run again, to its end; how many images it has made again."""
+    """Resume the run to its end, and return how many images it has made again."""
     life = start_life(run, options, processes, Kill("never"))
     assert life.codes == [0] * processes, log(run)[-3000:]
     assert life.began is not None
@@ -53,7 +53,7 @@ def log(run: Path, rank: int = 0) -> str:
 @pytest.mark.fault("an exception", ONE_OF_TWO)
 @pytest.mark.parametrize("moment", ["data", "between"])
 def test_when_one_process_fails_the_other_ends_with_its_message(store: Path, tmp_path: Path, moment: str) -> None:
-    """In the set-up, where the other one is ahead and waits, or in training."""
+    """Fail in the set-up, where the other process is ahead and waits, or in training."""
     kill = Kill(moment, 1, rank=1, number=RAISE)
     life = start_life(tmp_path / "run", [*SHORT, f"data.source={store}"], 2, kill)
     assert life.codes == [FAILURE, FAILURE]
@@ -64,7 +64,7 @@ def test_when_one_process_fails_the_other_ends_with_its_message(store: Path, tmp
 @pytest.mark.long
 @pytest.mark.fault("a process that hangs", ONE_OF_TWO)
 def test_when_one_process_hangs_the_other_says_so_and_ends(store: Path, tmp_path: Path) -> None:
-    """Stopped by a signal as by a machine that swaps itself to death; its connections stay open, as NCCL's seem to."""
+    """Stop a process by signal, as endless swapping would; its connections stay open, as NCCL's seem to."""
     kill = Kill("between", 2, rank=1, number=signal.SIGSTOP)
     options = [*SHORT, f"data.source={store}"]
     life = start_life(tmp_path / "run", options, 2, kill)
@@ -77,7 +77,7 @@ def test_when_one_process_hangs_the_other_says_so_and_ends(store: Path, tmp_path
 @pytest.mark.slow
 @pytest.mark.fault("a second SIGTERM")
 def test_a_second_signal_ends_a_run_at_once(store: Path, tmp_path: Path) -> None:
-    """The first one waits for the step, here for an evaluation of thousands of images."""
+    """Send a second signal while the first one waits for the step, here for an evaluation of thousands of images."""
     evaluates = ["eval.every_kimg=0.008", "eval.features=efficientnet-lite0", "eval.num_samples=5000"]
     sent: list[float] = []
 
@@ -132,7 +132,7 @@ def test_a_picture_that_turns_unreadable_is_named_and_the_run_goes_on(folder: Pa
 @pytest.mark.slow
 @pytest.mark.fault(CUT_SHORT)
 def test_a_store_that_is_cut_short_under_a_run_says_where_it_died(store: Path, tmp_path: Path, tally: Tally) -> None:
-    """A file that is mapped into memory cannot raise; resuming names the file."""
+    """Check the log of the crash, as a file mapped into memory cannot raise; resuming names the file."""
     file, run = store / "train/images.npy", tmp_path / "run"
     whole = file.read_bytes()
     options = [*SHORT, f"data.source={store}"]
@@ -148,7 +148,7 @@ def test_a_store_that_is_cut_short_under_a_run_says_where_it_died(store: Path, t
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A run that nothing happens to, and its options."""
+    """Train a run without faults, and return its folder and options."""
     folder = tmp_path_factory.mktemp("untouched")
     options = [*SHORT, f"data.source={save_store(crop_photographs(0, 10), folder / 'store')}"]
     assert start_life(folder, options, 1, Kill("never")).codes == [0]
@@ -156,7 +156,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]
 
 
 def fill_disk(process: Any, limit: int = 20_000) -> None:
-    """No file of the process may be larger from now on: writing fails in the middle, as on a full disk."""
+    """Limit the file size of the process from now on: writing fails in the middle, as on a full disk."""
     _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, hard))
 
@@ -230,7 +230,7 @@ def test_one_signal_to_two_processes_saves_and_resumes(
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(untouched: tuple[Path, list[str]], tmp_path: Path) -> None:
-    """Two processes begin it and one ends it, with the images and the noise of one process from the start."""
+    """Begin a run with two processes and end it with one; images and noise are those of one process from the start."""
     expected, options = untouched
     life = start_life(tmp_path, options, 2, Kill("images", 4, number=signal.SIGTERM))
     assert life.codes == [STOPPED, STOPPED]

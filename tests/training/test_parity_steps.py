@@ -1,4 +1,4 @@
-"""Whole float64 training steps of BigGAN-PyTorch, reproduced by our training step (golden/biggan_pytorch/README.md).
+"""Test our step against whole float64 training steps of BigGAN-PyTorch (golden/biggan_pytorch/README.md).
 
 Hinge loss, two accumulations in D and G, orthogonal regularisation, Adam, and an average with a start.
 """
@@ -51,7 +51,7 @@ def our_settings() -> TrainConfig:
 
 
 class Replay:
-    """The recorded latents, labels and images, in the order in which the reference consumed them."""
+    """Replay the recorded latents, labels and images in the order in which the reference consumed them."""
 
     def __init__(self) -> None:
         self.io = load_io(f"{TAG}_steps")
@@ -82,7 +82,7 @@ def make_step(accelerator: Accelerator, settings: TrainConfig) -> GanStep:
 
 
 def run_iterations(step: GanStep, replay: Replay, count: int) -> list[dict[str, Tensor]]:
-    """Drive our training step; returns the losses of the last micro-batch of every iteration."""
+    """Drive our training step; return the losses of the last micro-batch of every iteration."""
     seen: list[Tensor] = []
     hook = step.discriminator.register_forward_hook(lambda _, inputs, logits: seen.append(logits.detach()))
     losses = []

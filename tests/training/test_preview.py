@@ -1,4 +1,4 @@
-"""What a run shows of itself: a sheet that depends on weights alone, and the statistics that it samples with."""
+"""Test a run's sheets, which depend on weights alone, and the statistics that it samples with."""
 
 import contextlib
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ def test_an_unknown_extractor_ends_a_run_before_its_first_step(preview: Preview)
 def test_a_reference_that_metrics_cannot_use_ends_a_run_before_its_first_step(
     preview: Preview, tmp_path: Path, metrics: list[str], message: str | None
 ) -> None:
-    """A folder without a val split trains for hours, and its first evaluation would fail."""
+    """Check a folder without a val split before training, not hours later in the first evaluation."""
     save_by_class(crop_photographs(0, 2), tmp_path / "pictures")
     settings = preview.config.eval
     settings.every_kimg, settings.features, settings.metrics = 1.0, "efficientnet-lite0", metrics

@@ -1,4 +1,4 @@
-"""Going back after divergence: where to, what changes, what survives, and exact resumption afterwards."""
+"""Test going back after divergence: the checkpoint chosen, what changes, what survives, and exact resumption."""
 
 import json
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def _new_accelerator() -> Iterator[None]:
 
 
 def healthy_start(folder: Path) -> Path:
-    """Six steps with a checkpoint every two."""
+    """Train six steps with a checkpoint every two."""
     return run_small(folder, "train.total_kimg=0.048")
 
 
@@ -44,7 +44,7 @@ RUINED = ["train.total_kimg=0.2", "train.discriminator_lr=1e38", "monitor.max_ro
 
 
 def ruin(folder: Path) -> str:
-    """The same run with a learning rate that nothing survives."""
+    """Resume the run with a learning rate that nothing survives, and return the message of its end."""
     config = small_config(folder, *RUINED)
     with pytest.raises(Diverged) as caught:
         Training(config, ["train.discriminator_lr"]).run()
@@ -53,7 +53,7 @@ def ruin(folder: Path) -> str:
 
 
 def test_a_run_driven_to_divergence_rolls_back_and_gives_up_in_time(tmp_path: Path) -> None:
-    """Caught within two steps (one row) of 8 images; the first rollback goes to the newest, the second one further."""
+    """Diverge within two steps (one row) of 8 images; roll back to the newest checkpoint, then to an older one."""
     run = healthy_start(tmp_path)
     message = ruin(tmp_path)
     assert "already rolled back 2 times" in message

@@ -1,4 +1,4 @@
-"""What a run folder lets in: the same run, once at a time; other values by name, and they are recorded."""
+"""Check that a run folder takes the same run, once at a time, and other values only by name, which it records."""
 
 import json
 import os

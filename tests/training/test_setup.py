@@ -1,4 +1,4 @@
-"""What a configuration becomes: batches that divide, classes, intervals, learning rates, precision."""
+"""Test the set-up from a configuration: batches that divide, classes, intervals, learning rates, precision."""
 
 from collections.abc import Iterator
 from pathlib import Path

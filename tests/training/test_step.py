@@ -1,4 +1,4 @@
-"""The adversarial step: every loss and regulariser trains, the average of G, precision."""
+"""Test the adversarial step: every loss and regulariser trains, the average of G, precision."""
 
 from collections.abc import Callable, Iterator
 
@@ -22,7 +22,7 @@ BATCH = 4
 
 @pytest.fixture
 def make_step(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeStep]:
-    """Steps of the small networks, their Hamburgers open (a gate starts at 0 and would hide them)."""
+    """Make steps of the small networks with open Hamburgers (a gate starts at 0 and would hide them)."""
 
     def make(*overrides: str, precision: str = "no") -> GanStep:
         forget_accelerator()
@@ -116,7 +116,7 @@ def test_each_step_moves_its_own_network_only(make_step: MakeStep, real: tuple[T
 
 
 def test_r1_is_taken_on_real_images_alone(make_step: MakeStep, real: tuple[Tensor, Tensor]) -> None:
-    """gamma / 2 times the mean of |grad D(real)|^2 over the real images, whatever the generated ones are."""
+    """Compare with gamma / 2 times the mean of |grad D(real)|^2 over the real images alone."""
     step = make_step("train.r1_gamma=0.8", "discriminator.context=none")
     batch = discriminator_batch(real)
     step.discriminator.eval()  # the same singular vectors in both evaluations
@@ -220,7 +220,7 @@ def test_bf16_gradients_point_where_float32_ones_do(make_step: MakeStep, real: t
 def test_a_step_reads_no_value_on_the_host(
     make_step: MakeStep, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
 ) -> None:
-    """A host that waits for a value leaves a GPU without work; tensors without values refuse to be read."""
+    """Run steps on tensors without values, which refuse to be read: a host that waits for a value idles the GPU."""
     monkeypatch.setattr(nn.Module, "to", lambda module, *_: module)  # which would swap them
     with FakeTensorMode(allow_non_fake_inputs=True):
         step = make_step(*overrides, precision="bf16")
