@@ -220,4 +220,8 @@ class SpectralConv2d(SpectralWeight):
             return convolution(x, kernel, self.bias, stride=2, padding=1)
         x = F.avg_pool2d(x, 2) if self.resample == "down" else x
         y = F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
-        return F.interpolate(y, scale_factor=2, mode="nearest") if self.resample == "up" else y
+        if self.resample == "up":
+            # Autocast would make float32 of it on a GPU, and with it of all feature maps that follow.
+            with without_autocast(y.device):
+                y = F.interpolate(y, scale_factor=2, mode="nearest")
+        return y
