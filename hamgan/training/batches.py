@@ -91,8 +91,7 @@ class Batches:
         if self.config.data.flip:
             flips = self.noise.flips(counter)
             images = torch.where(flips[:, None, None, None], images.flip(3), images)
-        # A copy on the CPU too: the loader fills its buffers again.
-        return images, labels.to(device, non_blocking=True, copy=True)
+        return images, labels.to(device, non_blocking=True)
 
     def _augmentation(self, purpose: str, counter: int, copies: int) -> dict[str, Tensor]:
         policy = self.config.train.augment
