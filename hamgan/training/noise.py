@@ -29,11 +29,6 @@ class Noise:
     processes: int = 1
     stream: int = 0
 
-    @property
-    def local_batch(self) -> int:
-        """Return the images per process."""
-        return self.batch // self.processes
-
     def generator(self, purpose: str, counter: int) -> torch.Generator:
         """Return a random generator on the device for one purpose at one position."""
         entropy = np.random.SeedSequence([self.seed, self.stream, PURPOSES[purpose], counter])

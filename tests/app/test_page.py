@@ -6,7 +6,6 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
@@ -21,7 +20,6 @@ from support.paths import ROOT
 from support.served_app import Page, Served, served
 from support.small_runs import python, run_small
 
-import hamgan
 from hamgan.app.requests import MOST_IMAGES, check_size, plan_classes, plan_walk
 from hamgan.app.server import check_address, launch, serve
 from hamgan.errors import ConfigError
@@ -37,17 +35,6 @@ WALK: tuple[Any, ...] = ("cat", 0, 1, 5, 1, 1)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_small(tmp_path_factory.mktemp("run"), "train.total_kimg=0.008")
-
-
-@pytest.fixture(scope="module")
-def generator(run: Path) -> LoadedGenerator:
-    return hamgan.load_generator(run, "cpu")
-
-
-@pytest.fixture(scope="module")
-def app(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(run, tmp_path_factory.mktemp("app")) as page:
-        yield page
 
 
 def pixels(content: bytes) -> np.ndarray:

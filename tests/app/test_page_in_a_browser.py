@@ -20,7 +20,6 @@ from support.browser import chromium, open_chromium
 from support.served_app import Served, served
 from support.small_runs import run_small
 
-import hamgan
 from hamgan.checkpoint import load_generator_file, save_generator
 from hamgan.sampling import LoadedGenerator
 
@@ -35,17 +34,6 @@ EVALUATION = {"fid": 12.5, "protocol": "50,000 samples against <b>val</b>"}
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chromium()
     return run_small(tmp_path_factory.mktemp("run"), "train.total_kimg=0.008")
-
-
-@pytest.fixture(scope="module")
-def generator(run: Path) -> LoadedGenerator:
-    return hamgan.load_generator(run, "cpu")
-
-
-@pytest.fixture(scope="module")
-def app(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(run, tmp_path_factory.mktemp("app")) as page:
-        yield page
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_ranks_together_hold_the_draw_of_one_process(processes: int) -> None:
     }
     for name, draw in draws.items():
         assert torch.equal(joined(draw, processes), draw(noise())), name
-    assert noise(processes=processes).local_batch == 8 // processes
+    assert len(noise(processes=processes).flips(0)) == 8 // processes
 
 
 @pytest.mark.parametrize("overrides", [[], ["discriminator.hamburger.heads=2"]], ids=["one head", "two heads"])
