@@ -15,6 +15,7 @@ POLL_SECONDS = 2.0
 SILENT_POLLS = 20
 """Polls in a row without a sign of life after which a process counts as lost, some 40 s; counted, since a whole job may
 be suspended."""
+JOIN_SECONDS = 10.0
 _KEY = "hamgan/failure"
 
 
@@ -32,6 +33,7 @@ class FailureWatch:
         self.rank, self.processes = rank(), world_size()
         self._done = threading.Event()
         self._store: TCPStore | None = None
+        self._thread: threading.Thread | None = None
         # By process: its signs of life, and how often in a row there was no new one.
         self._seen = dict.fromkeys(range(1, self.processes), (0, 0))
 
@@ -39,13 +41,17 @@ class FailureWatch:
         if self.processes > 1:
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             self._store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=30))
-            threading.Thread(target=self._watch, name="failure-watch", daemon=True).start()
+            self._thread = threading.Thread(target=self._watch, name="failure-watch", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._done.set()
+        if self._thread is not None:
+            # Python that ends while a thread is inside the store aborts ("terminate called without ...").
+            self._thread.join(JOIN_SECONDS)
         # Errors that all processes raise together leave none of them waiting.
         if self._store is None or not isinstance(error, Exception) or isinstance(error, RaisedByAll):
             return

@@ -111,7 +111,7 @@ def test_layers_and_both_of_their_gradients_equal_autograd(kind: str) -> None:
 def test_weights_of_a_whole_network_equal_those_of_its_layers(small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hamgan.networks.spectral_norm.SMALL", 20 if small else 12)
     configs = SpectralNormConfig(clamp=False), SpectralNormConfig(clamp=True)
-    layers: list[SpectralWeight] = [SpectralLinear(4, size, configs[size % 2]) for size in (4, 5, 3)]
+    layers: list[SpectralWeight] = [SpectralLinear(4, size, configs[size % 2], bias=False) for size in (4, 5, 3)]
     layers.append(SpectralWeight((3, 3), SpectralNormConfig(enabled=False)))
     for layer in layers:
         nn.init.normal_(layer.weight)
