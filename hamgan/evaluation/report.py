@@ -71,7 +71,7 @@ def _split_key(key: str) -> tuple[str | None, str]:
     """Split ``fid_efficientnet_lite0`` into ``fid`` and the rest; (None, "") for a key that is no number."""
     for name in sorted(NAMES, key=len, reverse=True):
         suffix = key[len(name) :]
-        if key.startswith(name) and (not suffix or suffix.startswith(("_efficientnet", "_inception"))):
+        if key.startswith(name) and (not suffix or suffix.startswith(("_efficientnet", "_inception", "_tf32"))):
             return name, suffix
     return None, ""
 

@@ -1,7 +1,5 @@
 """Extract features and logits from uint8 images, on any device, as fast as the extractor goes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +15,7 @@ from hamgan.evaluation.features.efficientnet import NAME as EFFICIENTNET
 from hamgan.evaluation.features.efficientnet import EfficientNetLite0Extractor, weights_path
 from hamgan.evaluation.features.inception import WEIGHTS_SHA256, FoldedInception, inception_weights, load_inception
 from hamgan.files import sha256
+from hamgan.hamburger.precision import using_tf32
 from hamgan.sampling import default_device
 
 Features = Literal["inception", "efficientnet-lite0"]
@@ -45,6 +44,8 @@ class FeatureExtractor:
     resizer: Resizer
     device: torch.device
     compiled: bool = False
+    tf32: bool = False
+    """Compute in TF32, on NVIDIA GPUs: features move by 1e-3, so numbers and references say so."""
 
     def __post_init__(self) -> None:
         self.network.to(self.device).eval()
@@ -53,11 +54,18 @@ class FeatureExtractor:
         self.run = torch.compile(self._forward, dynamic=False) if self.compiled else self._forward
 
     @property
+    def precision(self) -> str:
+        """Return the arithmetic of the features: fp32 or tf32."""
+        return "tf32" if self.tf32 and self.device.type == "cuda" else "fp32"
+
+    @property
     def suffix(self) -> str:
         """Return what is added to the keys of numbers that are not the plain FID, IS, ... that others quote."""
         if self.name != "inception":
-            return f"_{self.name.replace('-', '_')}"
-        return "" if self.weights.startswith(WEIGHTS_SHA256) else f"_inception_{self.weights[:8]}"
+            name = f"_{self.name.replace('-', '_')}"
+        else:
+            name = "" if self.weights.startswith(WEIGHTS_SHA256) else f"_inception_{self.weights[:8]}"
+        return name if self.precision == "fp32" else f"{name}_{self.precision}"
 
     def describe(self) -> dict[str, str]:
         """Return what must be equal in two sets of features before they may be compared."""
@@ -66,17 +74,16 @@ class FeatureExtractor:
             "extractor": "inception-v3-compat" if self.name == "inception" else self.name,
             "extractor_weights": self.weights[:16],
             "resizer": RESIZERS.get((self.name, self.resizer)) or f"bicubic, antialiased (clean-fid) to {size}",
-            # Always float32; reference files of earlier versions may have another one, which cannot be compared.
-            "precision": "fp32",
+            "precision": self.precision,
         }
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features [B, D] and logits [B, C], float32 on the extractor's device, of uint8 images [B, 3, H, W]."""
         images = images.to(self.device, non_blocking=True)
-        if self.device.type != "cpu":
-            with _without_tf32():
+        with using_tf32(self.tf32):
+            if self.device.type != "cpu":
                 return self._infer(images)
-        found = map_on_cores(self.threads, self._infer, images.split(CPU_CHUNK[self.name]))
+            found = map_on_cores(self.threads, self._infer, images.split(CPU_CHUNK[self.name]))
         return torch.cat([features for features, _ in found]), torch.cat([logits for _, logits in found])
 
     @torch.inference_mode()
@@ -103,17 +110,6 @@ def clean_resize(images: Tensor, size: int) -> Tensor:
     return resized.clamp_(0, 255)
 
 
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Keep cuDNN from rounding float32 convolutions to TF32, as it does by default: features would move by 1e-3."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
-
-
 def load_extractor(
     name: str = "inception",
     *,
@@ -122,6 +118,7 @@ def load_extractor(
     resizer: Resizer = "native",
     device: str | torch.device | None = None,
     compiled: bool = False,
+    tf32: bool = False,
 ) -> FeatureExtractor:
     """Load an extractor by name, `inception` or `efficientnet-lite0`, onto ``device`` (default: a GPU, else the CPU).
 
@@ -136,7 +133,8 @@ def load_extractor(
     else:
         file = _weights_on_every_process(weights, weights_sha256)
         network = load_inception(file)
-    return FeatureExtractor(network, name, sha256(file), resizer, torch.device(device or default_device()), compiled)
+    device = torch.device(device or default_device())
+    return FeatureExtractor(network, name, sha256(file), resizer, device, compiled, tf32)
 
 
 def _weights_on_every_process(weights: str | Path | None, weights_sha256: str) -> Path:
