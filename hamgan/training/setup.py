@@ -20,6 +20,8 @@ def make_accelerator(config: Config) -> Accelerator:
     if precision == "auto":
         precision = "bf16" if has_fast_bf16() else "fp32"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.tf32
+    # Attention's values are wider than its keys: other kernels take that for sure, cuDNN's on some cards only.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     tracker = config.log.tracker
