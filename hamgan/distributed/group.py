@@ -45,6 +45,15 @@ def mean_over_processes_(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def stack_processes(tensor: Tensor) -> Tensor:
+    """Return the tensors [n, ...] of all processes, stacked [processes, n, ...]; every process must call this."""
+    if world_size() == 1:
+        return tensor[None]
+    rows = tensor.new_empty(world_size() * len(tensor), *tensor.shape[1:])
+    dist.all_gather_into_tensor(rows, tensor.contiguous())
+    return rows.view(world_size(), *tensor.shape)
+
+
 def from_main(value: T) -> T:
     """Return the main process's value (anything that can be pickled) on all processes."""
     values = [value]
