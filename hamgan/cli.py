@@ -4,6 +4,7 @@ import faulthandler
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 
@@ -89,6 +90,8 @@ def run(main: Callable[[], None]) -> None:
         # OSError: no space, no permission, not a folder
         if isinstance(error, (CheckpointError, PreparationError, Diverged, OtherProcessFailed, OSError)):
             _end(FAILURE, f"error: {error}")
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            _end(FAILURE, "".join(traceback.format_exception(error)).rstrip())
         raise
     sys.exit(DONE)
 

@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from hamgan.distributed.group import Processes, start_processes
+from hamgan.distributed.failure_watch import FailureWatch
+from hamgan.distributed.group import Processes, joined_processes
 from hamgan.errors import ConfigError
 from hamgan.evaluation.evaluator import evaluate_protocol, load_protocol_extractor
 from hamgan.evaluation.inputs.references import open_reference_images
@@ -23,9 +24,9 @@ from hamgan.sampling.sheets import check_parents
 def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
     options = parse(arguments, prog)
-    start_processes()
     run = {"reference": run_reference, "sweep": run_sweep, "neighbours": run_neighbours}
-    run.get(options.command, run_evaluate)(options)
+    with joined_processes(), FailureWatch():
+        run.get(options.command, run_evaluate)(options)
 
 
 def _make_protocol(options: argparse.Namespace) -> Protocol:

@@ -8,14 +8,15 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from hamgan.config import Config, TrainConfig
 from hamgan.data import ImageSource, class_histogram
 from hamgan.data.histogram import histogram_lines
-from hamgan.distributed.group import world_size
+from hamgan.distributed.group import start_processes, world_size
 from hamgan.errors import ConfigError
 from hamgan.networks import count_parameters
 from hamgan.training.step import GanStep
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Make the Accelerator of a configuration: precision, trackers, and DDP without buffer broadcasts."""
+    """Make the Accelerator of a configuration: processes, precision, trackers."""
+    start_processes()
     precision = config.train.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16() else "fp32"
@@ -31,9 +32,7 @@ def make_accelerator(config: Config) -> Accelerator:
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=None if tracker == "none" else tracker,
         project_dir=str(config.folder),
-        # Buffers agree by construction: the same power iterations, batch norm over all processes. Broadcasting them
-        # in place between two forwards of a step would break autograd (pytorch/pytorch#175024).
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
 
 

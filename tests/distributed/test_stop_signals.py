@@ -17,7 +17,7 @@ from hamgan.distributed.stop_signals import SECONDS_BETWEEN, SIGNALS, StopSignal
 @pytest.fixture
 def signals() -> Iterator[StopSignals]:
     forget_accelerator()
-    yield StopSignals(torch.device("cpu"))
+    yield StopSignals()
     forget_accelerator()
 
 
