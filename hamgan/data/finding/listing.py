@@ -23,7 +23,8 @@ from hamgan.data.finding.locations import expand
 from hamgan.data.finding.picture import Listing, Picture
 from hamgan.data.finding.tables import is_table, list_table
 from hamgan.data.source import SPLITS
-from hamgan.errors import DataError
+from hamgan.errors import DataError, UnclassedError
+from hamgan.files import recognise_file
 
 
 def _folder_members(root: Path, spool: Path) -> list[Member]:
@@ -57,6 +58,9 @@ def list_members(source: str, spool: Path) -> tuple[list[Member], Counter[str]]:
     ``spool`` takes unpacked compressed tar files.
     """
     paths = expand(source)
+    for path in paths:
+        if path.is_dir() and (known := recognise_file(path)):
+            raise DataError(f"{path} is {known}")
     if len(paths) == 1 and not paths[0].is_dir():
         members = archive_members(paths[0], spool)
     else:
@@ -90,8 +94,8 @@ _Found = dict[str, list[tuple[str, Member]]]
 """Split -> pairs of class and member."""
 
 
-def _assign(members: list[Member], labels: dict[str, str], split: str | None) -> tuple[_Found, list[str]]:
-    """Give members their class and split; return also the names of pictures without a class."""
+def _assign(members: list[Member], labels: dict[str, str], split: str | None) -> tuple[_Found, list[str], bool]:
+    """Give members their class and split; return also the pictures without a class, and whether there are splits."""
     found: _Found = {name: [] for name in SPLITS}
     unclassed: list[str] = []
     depth = _common_depth([member.name for member in members])
@@ -107,7 +111,7 @@ def _assign(members: list[Member], labels: dict[str, str], split: str | None) ->
             unclassed.append(member.name)
         else:
             found[split or folders.get(part[0], "train")].append((name, member))
-    return found, unclassed
+    return found, unclassed, bool(folders)
 
 
 def list_pictures(
@@ -124,14 +128,15 @@ def list_pictures(
     else:
         table = read_label_file(labels) if labels else {}
         members, unread = list_members(source, spool)
-        found, unclassed = _assign(members, table, "train" if val_source else None)
+        found, unclassed, has_splits = _assign(members, table, "train" if val_source else None)
         if val_source:
             members, more_unread = list_members(val_source, spool)
-            held_out, more = _assign(members, table, "val")
+            held_out, more, _ = _assign(members, table, "val")
             if not held_out["val"]:
                 raise _without_classes(val_source, more, more_unread)
             found["val"], unclassed, unread = held_out["val"], unclassed + more, unread + more_unread
         listing = _sorted_listing(source, found, unclassed, unread)
+        listing.has_splits = has_splits or val_source is not None
         root = Path(source).expanduser()
         if root.is_dir():
             folders = {name for folder in split_folders(root).values() for name in class_folders(folder)}
@@ -159,12 +164,12 @@ def _key(member: Member, counts: Counter[str]) -> str:
     return member.name if counts[member.name] == 1 else f"{os.path.basename(str(member.place[1]))}/{member.name}"
 
 
-def _without_classes(source: str, unclassed: list[str], unread: Counter[str]) -> DataError:
+def _without_classes(source: str, unclassed: list[str], unread: Counter[str]) -> UnclassedError:
     advice = "put each class's pictures in a folder of its own"
     if not unclassed:
         others = f" but {describe_unread(unread)}" if unread else ""
-        return DataError(f"{source} holds no pictures{others}; {advice}")
-    return DataError(
+        return UnclassedError(f"{source} holds no pictures{others}; {advice}")
+    return UnclassedError(
         f"{source}: {len(unclassed)} pictures without a class, e.g. {unclassed[0]}; {advice}, or name their classes in "
         "a file with --labels"
     )
