@@ -162,6 +162,8 @@ class SourceImages(Images):
     def describe(self) -> dict[str, Any]:
         described = dict(self.source.describe())
         made = [f"{key} {described[key]}" for key in ("crop", "filter", "profiles") if described.get(key)]
+        if described.get("background", [255, 255, 255]) != [255, 255, 255]:
+            made.append(f"background {described['background']}")
         return {**described, "source": self.name, "split": self.split, "preparation": ", ".join(made) or None}
 
 
