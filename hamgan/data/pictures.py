@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from hamgan.data.decoding.decode import Preparation, decode
+from hamgan.data.decoding.kinds import describe_left_out
 from hamgan.data.finding.folders import SPLIT_FOLDERS
 from hamgan.data.finding.listing import list_pictures
 from hamgan.data.finding.locations import download_folder
@@ -42,6 +43,7 @@ class PictureSource:
         self.name, self.split, self.resolution = source, split, resolution
         self.class_names = listing.class_names
         self._pictures = listing.pictures[split]
+        self._left_out = describe_left_out(listing.unclassed, listing.unread)
         self._sha256 = Listing(listing.class_names, {split: self._pictures}).sha256()
         self.labels = np.asarray([picture.label for picture in self._pictures], np.int64)
         self._preparation = Preparation(resolution)
@@ -87,6 +89,7 @@ class PictureSource:
 
     def describe(self) -> Description:
         """Return the protocol; the hash covers names and sizes of the files, not their pixels."""
-        chosen = self._preparation
-        made = {"crop": chosen.crop, "filter": chosen.filter, "resolution": chosen.resolution}
-        return description(self, made, self._sha256)
+        chosen = self._preparation.protocol()
+        made = {key: chosen[key] for key in ("crop", "filter", "resolution", "profiles")}
+        left_out = {"left_out": self._left_out} if self._left_out else {}
+        return description(self, made | left_out, self._sha256)

@@ -92,6 +92,7 @@ def describe_run(config: Config, source: ImageSource, step: GanStep) -> list[str
         f"data      {source.name}/{source.split}: {len(source):,} images at {config.resolution} px, "
         f"{len(histogram):,} classes",
         "classes   " + f"\n{'':10}".join(histogram_lines(source.class_names, histogram)),
+        *([f"left out  {left_out}"] if (left_out := source.describe().get("left_out")) else []),
         f"networks  G {count_parameters(step.generator):,} and D {count_parameters(step.discriminator):,} parameters",
         f"batch     {train.batch_size} images = {processes} process(es) x {train.accumulation} accumulation x "
         f"{train.batch_size // train.accumulation // processes}",

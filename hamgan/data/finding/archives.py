@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hamgan.errors import DataError
-from hamgan.files import make_once
+from hamgan.files import RECOGNISED_BYTES, make_once, recognise
 
 Place = tuple[str | int, ...]
 
@@ -142,6 +142,9 @@ def zip_members(path: Path) -> list[Member]:
 
 
 def archive_members(path: Path, spool: Path) -> list[Member]:
-    """List the files of a tar or zip file."""
+    """List the files of a tar or zip file; raises DataError for a file of another kind, with what helps."""
     with path.open("rb") as file:
-        return zip_members(path) if file.read(2) == b"PK" else tar_members(path, spool)
+        start = file.read(RECOGNISED_BYTES)
+    if known := recognise(start):
+        raise DataError(f"{path} is {known}")
+    return zip_members(path) if start.startswith(b"PK") else tar_members(path, spool)

@@ -4,10 +4,9 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from hamgan.data.decoding.kinds import ending_of, endings
 from hamgan.errors import DataError
 
-EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
-EXTENSIONS |= {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga"}
 NOWHERE = -1
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
 
@@ -18,7 +17,12 @@ def _is_hidden(name: str) -> bool:
 
 def is_image_name(name: str) -> bool:
     """Tell whether a path with / ends like a picture's, in any case, and no part of it is hidden."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS and not any(map(_is_hidden, name.split("/")))
+    return ending_of(name) in endings() and not is_hidden_path(name)
+
+
+def is_hidden_path(name: str) -> bool:
+    """Tell whether a part of a path with / is hidden."""
+    return any(map(_is_hidden, name.split("/")))
 
 
 def _walk(folder: str, inside: str, parents: frozenset[str]) -> Iterator[tuple[str, int]]:

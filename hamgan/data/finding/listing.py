@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from hamgan.data.decoding.kinds import count_endings, describe_unread
 from hamgan.data.finding.archives import Member, archive_members
 from hamgan.data.finding.folders import (
     NOWHERE,
     SPLIT_FOLDERS,
     class_folders,
+    is_hidden_path,
     is_image_name,
     split_folders,
     split_names,
@@ -25,11 +27,17 @@ from hamgan.errors import DataError
 
 
 def _folder_members(root: Path, spool: Path) -> list[Member]:
-    """List pictures below a folder; where there are none, those in its tar files (ImageNet's train, unpacked once)."""
-    files = walk_files(root)
-    pictures = [Member(name, ("file", str(root / name), size)) for name, size in files if is_image_name(name)]
-    archives = [name for name, size in files if name.lower().endswith((".tar", ".zip")) and size != NOWHERE]
-    return pictures or _archives_members({name: root / name for name in archives}, spool)
+    """List files below a folder; where no picture is, those in its tar files (ImageNet's train, unpacked once)."""
+    files = [Member(name, ("file", str(root / name), size)) for name, size in walk_files(root)]
+    if any(is_image_name(member.name) for member in files):
+        return files
+    packed = {member.name for member in files if _is_archive_name(member.name) and member.place[-1] != NOWHERE}
+    inside = _archives_members({name: root / name for name in sorted(packed)}, spool)
+    return inside + [member for member in files if member.name not in packed]
+
+
+def _is_archive_name(name: str) -> bool:
+    return name.lower().endswith((".tar", ".zip"))
 
 
 def _archives_members(archives: dict[str, Path], spool: Path) -> list[Member]:
@@ -43,15 +51,20 @@ def _archives_members(archives: dict[str, Path], spool: Path) -> list[Member]:
     return members
 
 
-def _members_of(source: str, spool: Path) -> list[Member]:
-    """List every picture below folders and inside archives; ``spool`` takes unpacked compressed tar files."""
+def list_members(source: str, spool: Path) -> tuple[list[Member], Counter[str]]:
+    """List the pictures below folders and inside archives; count the endings of the files that are none.
+
+    ``spool`` takes unpacked compressed tar files.
+    """
     paths = expand(source)
     if len(paths) == 1 and not paths[0].is_dir():
         members = archive_members(paths[0], spool)
     else:
         members = [member for path in paths if path.is_dir() for member in _folder_members(path, spool)]
         members += _archives_members({path.name: path for path in paths if not path.is_dir()}, spool)
-    return [member for member in members if is_image_name(member.name)]
+    pictures = [member for member in members if is_image_name(member.name)]
+    others = [member.name for member in members if not is_image_name(member.name) and not is_hidden_path(member.name)]
+    return pictures, count_endings(others)
 
 
 def _common_depth(names: Sequence[str]) -> int:
@@ -110,13 +123,15 @@ def list_pictures(
         listing = list_table(source)
     else:
         table = read_label_file(labels) if labels else {}
-        found, unclassed = _assign(_members_of(source, spool), table, "train" if val_source else None)
+        members, unread = list_members(source, spool)
+        found, unclassed = _assign(members, table, "train" if val_source else None)
         if val_source:
-            held_out, more = _assign(_members_of(val_source, spool), table, "val")
+            members, more_unread = list_members(val_source, spool)
+            held_out, more = _assign(members, table, "val")
             if not held_out["val"]:
-                raise _without_classes(val_source, more)
-            found["val"], unclassed = held_out["val"], unclassed + more
-        listing = _sorted_listing(source, found, unclassed)
+                raise _without_classes(val_source, more, more_unread)
+            found["val"], unclassed, unread = held_out["val"], unclassed + more, unread + more_unread
+        listing = _sorted_listing(source, found, unclassed, unread)
         root = Path(source).expanduser()
         if root.is_dir():
             folders = {name for folder in split_folders(root).values() for name in class_folders(folder)}
@@ -126,17 +141,17 @@ def list_pictures(
     return listing
 
 
-def _sorted_listing(source: str, found: _Found, unclassed: list[str]) -> Listing:
+def _sorted_listing(source: str, found: _Found, unclassed: list[str], unread: Counter[str]) -> Listing:
     class_names = sorted({name for entries in found.values() for name, _ in entries})
     if not class_names:
-        raise _without_classes(source, unclassed)
+        raise _without_classes(source, unclassed, unread)
     numbers = {name: number for number, name in enumerate(class_names)}
     pictures = {}
     for split, entries in found.items():
         counts = Counter(member.name for _, member in entries)
         listed = [Picture(_key(member, counts), numbers[name], member.place) for name, member in entries]
         pictures[split] = sorted(listed, key=lambda picture: (picture.label, picture.key))
-    return Listing(class_names, pictures, unclassed=len(unclassed))
+    return Listing(class_names, pictures, unclassed=len(unclassed), unread=dict(unread))
 
 
 def _key(member: Member, counts: Counter[str]) -> str:
@@ -144,10 +159,11 @@ def _key(member: Member, counts: Counter[str]) -> str:
     return member.name if counts[member.name] == 1 else f"{os.path.basename(str(member.place[1]))}/{member.name}"
 
 
-def _without_classes(source: str, unclassed: list[str]) -> DataError:
+def _without_classes(source: str, unclassed: list[str], unread: Counter[str]) -> DataError:
     advice = "put each class's pictures in a folder of its own"
     if not unclassed:
-        return DataError(f"{source} holds no pictures; {advice}")
+        others = f" but {describe_unread(unread)}" if unread else ""
+        return DataError(f"{source} holds no pictures{others}; {advice}")
     return DataError(
         f"{source}: {len(unclassed)} pictures without a class, e.g. {unclassed[0]}; {advice}, or name their classes in "
         "a file with --labels"

@@ -30,6 +30,8 @@ class Listing:
     """Class folders without pictures."""
     unclassed: int = 0
     """Pictures outside every class folder, left out too."""
+    unread: dict[str, int] = field(default_factory=dict)
+    """Files that are no pictures of a kind that is read, by ending."""
 
     def sha256(self) -> str:
         """Hash names, classes and sizes: a changed source must not continue an old preparation, a moved one may."""

@@ -12,6 +12,7 @@ from typing import get_args
 from PIL import ImageColor
 
 from hamgan.data.decoding.decode import Preparation
+from hamgan.data.decoding.kinds import describe_left_out
 from hamgan.data.decoding.resize import Crop, Filter
 from hamgan.data.finding.listing import list_pictures
 from hamgan.data.preparation.inspection import check_hashes, describe_store, summarise, write_sheets
@@ -128,6 +129,8 @@ def _prepare(options: argparse.Namespace) -> None:
         )
         found = ", ".join(f"{len(pictures):,} {split}" for split, pictures in listing.pictures.items() if pictures)
         print(f"found {found} pictures of {len(listing.class_names):,} classes", file=sys.stderr)
+        if left_out := describe_left_out(listing.unclassed, listing.unread):
+            print(f"left out: {left_out}", file=sys.stderr)
         return prepare(
             options.source,
             listing,
@@ -177,7 +180,7 @@ def _print_contents(store: Path, manifest: Manifest) -> None:
     if empty := left_out["class_folders"]:
         names = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
         print(f"left out: {len(empty)} classes without usable pictures: {names}")
-    if left_out["pictures_without_class"]:
-        print(f"left out: {left_out['pictures_without_class']} pictures outside any class folder")
+    if others := describe_left_out(left_out["pictures_without_class"], left_out.get("unread", {})):
+        print(f"left out: {others}")
     if manifest["skipped"]:
         print(f"skipped: {manifest['skipped']} pictures; {store / 'skipped.jsonl'} says why")

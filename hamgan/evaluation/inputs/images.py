@@ -149,7 +149,7 @@ class SourceImages(Images):
 
     def describe(self) -> dict[str, Any]:
         described = dict(self.source.describe())
-        made = [f"{key} {described[key]}" for key in ("crop", "filter") if described.get(key)]
+        made = [f"{key} {described[key]}" for key in ("crop", "filter", "profiles") if described.get(key)]
         return {**described, "source": self.name, "split": self.split, "preparation": ", ".join(made) or None}
 
 
