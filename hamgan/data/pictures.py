@@ -32,6 +32,8 @@ class PictureSource:
 
     def __init__(self, source: str, split: str, resolution: int) -> None:
         listing = list_pictures(source, download_folder() / "unpacked")
+        for note in listing.notes:
+            log.warning("note: %s", note)
         if empty := listing.left_out:  # a store leaves these out and says so; here nobody would see it
             classes = len(listing.class_names) + len(empty)
             raise DataError(
