@@ -30,15 +30,18 @@ class PictureSource:
     at 500 x 375 pixels, and some 500 bytes of memory per picture and process: prepare a store for anything large.
     """
 
-    def __init__(self, source: str, split: str, resolution: int) -> None:
+    def __init__(self, source: str, split: str, resolution: int, *, as_reference: bool = False) -> None:
         listing = list_pictures(source, download_folder() / "unpacked")
         for note in listing.notes:
             log.warning("note: %s", note)
-        if empty := listing.left_out:  # a store leaves these out and says so; here nobody would see it
+        # A store leaves these out and says so; here nobody would see it.
+        if (empty := listing.left_out) and not as_reference:
             classes = len(listing.class_names) + len(empty)
             raise DataError(
                 f"{source}: {len(empty)} of {classes} classes have no images ({name_some(empty)}); {ADVICE}"
             )
+        if as_reference and not listing.has_splits:
+            split = "train"
         if not listing.pictures[split]:
             looked = "/, ".join(SPLIT_FOLDERS[split])
             raise DataError(f"{source} has no split `{split}` (looked for {looked}/ beside train/)")

@@ -19,7 +19,8 @@ from hamgan.data.finding.picture import Listing, Picture
 from hamgan.data.finding.reading import read_bytes
 from hamgan.data.finding.tables import is_table, list_table
 from hamgan.data.source import SPLITS, name_some
-from hamgan.errors import DataError
+from hamgan.errors import DataError, UnclassedError
+from hamgan.files import recognise_file
 
 
 def _folder_members(root: Path, spool: Path) -> list[Member]:
@@ -78,6 +79,9 @@ class _Place:
     @classmethod
     def find(cls, source: str, spool: Path) -> "_Place":
         paths = expand(source)
+        for path in paths:
+            if path.is_dir() and (known := recognise_file(path)):
+                raise DataError(f"{path} is {known}")
         if len(paths) == 1 and not paths[0].is_dir():
             members = archive_members(paths[0], spool)
         else:
@@ -127,7 +131,7 @@ def _find_labels(place: _Place, notes: list[str]) -> None:
         if file is None:
             numbered = all(name.split("/")[0].isdecimal() for name in names)
             if numbered:
-                raise DataError(
+                raise UnclassedError(
                     f"{where} says that its pictures have no classes (`labels` is null), and a conditional model needs "
                     "them; name them in a file with --labels"
                 )
@@ -217,6 +221,7 @@ def _list_places(places: Sequence[_Place], labels: Path | None) -> Listing:
             found[name] += entries
         notes += arrangement.notes
     listing = _sorted_listing(found, unclassed, unread)
+    listing.has_splits = arranged[0].has_splits or len(places) > 1
     listing.left_out = _empty_folders(places[0], arranged[0], listing.class_names)
     files = list({file.path: file for place in places for file, _ in place.files}.values())
     listing.notes = [f"classes from {file.path}: {file.describe()}" for file in files] + notes + listing.notes
@@ -270,12 +275,12 @@ def _key(member: Member, counts: Counter[str]) -> str:
     return member.name if counts[member.name] == 1 else f"{os.path.basename(str(member.place[1]))}/{member.name}"
 
 
-def _without_classes(source: str, unclassed: list[str], unread: Counter[str]) -> DataError:
+def _without_classes(source: str, unclassed: list[str], unread: Counter[str]) -> UnclassedError:
     advice = "put each class's pictures in a folder of its own"
     if not unclassed:
         others = f" but {describe_unread(unread)}" if unread else ""
-        return DataError(f"{source} holds no pictures{others}; {advice}")
-    return DataError(
+        return UnclassedError(f"{source} holds no pictures{others}; {advice}")
+    return UnclassedError(
         f"{source}: {len(unclassed)} pictures without a class, e.g. {unclassed[0]}; {advice}, or name their classes in "
         "a file with --labels"
     )
