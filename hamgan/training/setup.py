@@ -1,13 +1,18 @@
 """Turn a configuration into what a run starts from: an Accelerator, batches, classes, intervals, rates."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
+from hamgan.checkpoint import read_class_names
 from hamgan.config import Config, TrainConfig
 from hamgan.data import ImageSource, class_histogram
+from hamgan.data.finding.names import fold
 from hamgan.data.histogram import histogram_lines
+from hamgan.data.source import name_some
 from hamgan.distributed.group import start_processes, world_size
 from hamgan.errors import ConfigError
 from hamgan.networks import count_parameters
@@ -70,6 +75,25 @@ def with_classes(config: Config, source: ImageSource) -> Config:
     if config.data.num_classes not in (None, count):
         raise ConfigError(f"data.num_classes is {config.data.num_classes}, but {source.name} has {count} classes")
     return replace(config, data=replace(config.data, num_classes=count))
+
+
+def keep_class_order(source: ImageSource, run: Path) -> None:
+    """Keep the class numbers of the run that is resumed, whatever order a source would give them now.
+
+    Raises ConfigError when the source has other classes.
+    """
+    recorded, found = read_class_names(run), source.class_names
+    if recorded is None or recorded == found:
+        return
+    numbers = {fold(name): number for number, name in enumerate(recorded)}
+    if len(numbers) != len(recorded) or sorted(numbers) != sorted(map(fold, found)):
+        other = sorted(set(found) ^ set(recorded))
+        raise ConfigError(
+            f"{run} was trained on other classes than {source.name} has: {len(recorded)} and {len(found)}, "
+            f"{name_some(other)} only in one; choose another name or --run_dir for a new run"
+        )
+    source.labels = np.asarray([numbers[fold(name)] for name in found], np.int64)[source.labels]
+    source.class_names = recorded
 
 
 def learning_rate_factor(train: TrainConfig, images: int) -> float:

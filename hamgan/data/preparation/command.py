@@ -18,6 +18,7 @@ from hamgan.data.finding.listing import list_pictures
 from hamgan.data.preparation.inspection import check_hashes, describe_store, summarise, write_sheets
 from hamgan.data.preparation.merge import merge
 from hamgan.data.preparation.prepare import check_output, prepare
+from hamgan.data.source import name_some
 from hamgan.data.store import Manifest
 from hamgan.errors import DataError, Stopped
 
@@ -76,7 +77,7 @@ def _add_preparation_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--val-source", help="where the val split is, if not in a val folder of --source")
     add("--val-fraction", type=float, default=0.0, help="share of train to hold out as val (default: 0)")
-    add("--labels", type=Path, help="classes of pictures without class folders: ImageNet's devkit, CSV")
+    add("--labels", type=Path, help="classes of the pictures: CSV, JSON, lines NAME CLASS, ImageNet's devkit")
     add("--background", type=_colour, default=(255, 255, 255), help="behind transparency (default: white)")
     add("--min-side", type=int, default=16, help="skip pictures with a shorter side (default: 16)")
     add("--strict", action="store_true", help="stop at the first picture that cannot be used")
@@ -128,7 +129,10 @@ def _prepare(options: argparse.Namespace) -> None:
             val_fraction=options.val_fraction,
         )
         found = ", ".join(f"{len(pictures):,} {split}" for split, pictures in listing.pictures.items() if pictures)
-        print(f"found {found} pictures of {len(listing.class_names):,} classes", file=sys.stderr)
+        for note in listing.notes:
+            print(f"note: {note}", file=sys.stderr)
+        names = name_some(listing.class_names, 12)
+        print(f"found {found} pictures of {len(listing.class_names):,} classes: {names}", file=sys.stderr)
         if left_out := describe_left_out(listing.unclassed, listing.unread):
             print(f"left out: {left_out}", file=sys.stderr)
         return prepare(
