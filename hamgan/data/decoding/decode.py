@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from hamgan.data.decoding.resize import Crop, Filter, crop_and_resize
+from hamgan.data.decoding.choices import Crop, Filter
+from hamgan.data.decoding.resize import crop_and_resize
 from hamgan.data.source import Description
 from hamgan.errors import PictureError, one_line
 
