@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hamgan.distributed.group import Processes, start_processes
 from hamgan.errors import ConfigError
-from hamgan.evaluation.evaluator import evaluate_protocol, load_protocol_extractor
+from hamgan.evaluation.evaluator import evaluate_parts, load_protocol_extractor
 from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.inputs.samples import is_generator, load_samples, make_images
 from hamgan.evaluation.options import FIELDS, parse
@@ -50,10 +50,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
         if file and "per_class" not in protocol.metrics:
             raise ConfigError(f"{option} needs per_class among --metrics; they are {', '.join(protocol.metrics)}")
     confusion = _check_ending(options.confusion, ".png", "--confusion") if options.confusion else None
-    resources, strict = _make_resources(options, protocol), options.strict
-    row = evaluate_protocol(
-        options.checkpoint, options.reference, protocol, resources, preset=options.preset, strict=strict
-    )
+    # All weights are found before anything is measured.
+    parts = [(part, _make_resources(options, part)) for part in protocol.by_extractor()]
+    row = evaluate_parts(options.checkpoint, options.reference, parts, preset=options.preset, strict=options.strict)
     if not Processes.current().is_main:
         return
     print_row(row)
