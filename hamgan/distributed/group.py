@@ -16,7 +16,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-SECONDS_TO_LEAVE = 10.0
+SECONDS_TO_LEAVE = 2.0
 """Time for the end of a process group after an error, which may hang where the others are gone or in a collective."""
 
 
@@ -70,6 +70,15 @@ def mean_over_processes_(tensor: Tensor) -> Tensor:
         dist.all_reduce(tensor)
         tensor /= size
     return tensor
+
+
+def stack_processes(tensor: Tensor) -> Tensor:
+    """Return the tensors [n, ...] of all processes, stacked [processes, n, ...]; every process must call this."""
+    if world_size() == 1:
+        return tensor[None]
+    rows = tensor.new_empty(world_size() * len(tensor), *tensor.shape[1:])
+    dist.all_gather_into_tensor(rows, tensor.contiguous())
+    return rows.view(world_size(), *tensor.shape)
 
 
 def from_main(value: T) -> T:

@@ -36,6 +36,7 @@ from hamgan.training.run_folder import Differences, FolderLock, check_same_run, 
 from hamgan.training.setup import (
     crosses,
     describe_run,
+    keep_class_order,
     learning_rate_factor,
     make_accelerator,
     micro_batch,
@@ -69,6 +70,8 @@ class Training:
         self.config = config = with_classes(config, self.source)
         self.folder = config.folder
         overridden = check_same_run(self.folder, config, override)
+        if "data.source" not in overridden:
+            keep_class_order(self.source, self.folder)
         self.micro_batch = micro_batch(config, world_size())
         self.step = GanStep(*build_networks(config), config.train, self.accelerator)
         self.progress = Progress()

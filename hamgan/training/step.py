@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from hamgan.config import TrainConfig
@@ -151,7 +152,9 @@ class GanStep:
         labels = torch.cat([batch.fake_labels, batch.labels])
         config = self.config
         images.requires_grad_(self.penalised)
-        with self.accelerator.autocast(), self._measured("d", self.discriminator, report):
+        # Only the plain form of attention has second derivatives.
+        attention = sdpa_kernel(SDPBackend.MATH) if self.penalised else nullcontext()
+        with attention, self.accelerator.autocast(), self._measured("d", self.discriminator, report):
             logits = self._discriminator(images, labels, batch.bases)
         logits_fake, logits_real = logits.split([len(fake), len(batch.images)])
         loss = adversarial = discriminator_loss(config.loss, logits_real, logits_fake)

@@ -240,5 +240,5 @@ def test_no_ema_and_options_beside_a_preset_reach_the_row(run_folder: Path, tmp_
     with pytest.raises(ConfigError, match="has the averaged generator alone"):
         main([*arguments, "--no-ema"])
     (tmp_path / "old.yaml").write_text("precision: bf16\n")
-    with pytest.raises(ConfigError, match="precision is bf16; features are float32, or TF32 with tf32: true"):
+    with pytest.raises(ConfigError, match="precision is bf16; they are float32, or TF32 with tf32: true"):
         main(arguments)
