@@ -41,6 +41,7 @@ def _make_resources(options: argparse.Namespace, protocol: Protocol) -> "Resourc
 def run_evaluate(options: argparse.Namespace) -> None:
     """Evaluate, print the numbers and append the row to results.jsonl."""
     from hamgan.distributed.group import Processes
+    from hamgan.evaluation.evaluator import evaluate_parts
     from hamgan.evaluation.inputs.samples import is_generator
 
     if options.checkpoint is None:
