@@ -27,6 +27,7 @@ from hamgan.config.reading import (
 )
 from hamgan.config.schema import (
     METRICS,
+    BatchNormStatistics,
     CheckpointConfig,
     Config,
     DataConfig,
@@ -40,6 +41,7 @@ from hamgan.config.validation import RESOLUTIONS, check_metrics, latent_chunks, 
 __all__ = [
     "METRICS",
     "RESOLUTIONS",
+    "BatchNormStatistics",
     "CheckpointConfig",
     "Config",
     "Context",

@@ -6,6 +6,9 @@ from typing import Literal
 
 from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig
 
+BatchNormStatistics = Literal["running", "standing", "ema"]
+"""Of G itself; made anew from many batches; averages of the former, as the average of G keeps them."""
+
 
 @dataclass
 class DataConfig:
@@ -182,7 +185,7 @@ class EvalConfig:
     """Feature extractor: inception (torch-fidelity's inception-v3-compat) or efficientnet-lite0."""
     batch_size: int = 64
     """Images per process and forward."""
-    batch_norm: Literal["running", "standing", "ema"] | None = None
+    batch_norm: BatchNormStatistics | None = None
     """Batch-norm statistics of G: the running ones of G itself, their average (ema) as the average of G keeps it, or
     standing ones made anew; null takes those of the network that is measured."""
 

@@ -4,18 +4,19 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 
-from hamgan.config import Config, check_metrics
+from hamgan.config import BatchNormStatistics, Config, check_metrics
 from hamgan.errors import ConfigError, did_you_mean, one_line
-from hamgan.evaluation.features.extractor import Features, Resizer
-from hamgan.evaluation.features.inception import WEIGHTS_SHA256
-from hamgan.evaluation.inputs.generated import LabelDistribution
 from hamgan.evaluation.report import Row
-from hamgan.sampling import BatchNormStatistics
 
+Features = Literal["inception", "efficientnet-lite0"]
+Resizer = Literal["native", "clean"]
+LabelDistribution = Literal["uniform", "balanced", "training"]
+WEIGHTS_SHA256 = "6726825d"
+"""First digits of the sha256 of the Inception file that everybody's FID is made with (TensorFlow, 2015-12-05)."""
 NEED_FEATURES = {"kid", "prc", "fid_inf", "class_accuracy", "per_class"}
 NEED_REFERENCE_FEATURES = {"kid", "prc", "class_accuracy", "per_class"}
 POSITIVE = ("num_samples", "repeats", "is_splits", "kid_subsets", "kid_subset_size", "neighbours", "truncation")
@@ -26,6 +27,9 @@ CHOICES = {
     "resizer": get_args(Resizer),
 }
 """Allowed values by the name of a field."""
+
+TRUNCATIONS = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Those of a sweep."""
 
 
 @dataclass

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parallel import DistributedDataParallel
 
 from hamgan.config import TrainConfig
 from hamgan.hamburger import Hamburger, measured_reconstruction, reconstruction_error
@@ -81,10 +82,19 @@ class GanStep:
             self.generator.compile(dynamic=False)
             if not self.penalised:  # compiled code has no second derivatives
                 self.discriminator.compile(dynamic=False)
-        self._generator: nn.Module = accelerator.prepare_model(self.generator)
-        self._discriminator: nn.Module = accelerator.prepare_model(self.discriminator)
+        self._generator = self._prepare(self.generator)
+        self._discriminator = self._prepare(self.discriminator)
         self._generator_stepper = accelerator.prepare_optimizer(self.generator_optimizer)
         self._discriminator_stepper = accelerator.prepare_optimizer(self.discriminator_optimizer)
+
+    def _prepare(self, network: nn.Module) -> nn.Module:
+        model: nn.Module = self.accelerator.prepare_model(network)
+        if isinstance(model, DistributedDataParallel):
+            # Buffers agree by construction: the same power iterations, batch norm over all processes. Broadcasting them
+            # in place between two forwards of a step would break autograd (pytorch/pytorch#175024). Set here, since as
+            # an argument the name is deprecated from torch 2.13 on, and Accelerate does not know its successor.
+            model.broadcast_buffers = False
+        return model
 
     def _make_optimizer(self, network: nn.Module, lr: float) -> torch.optim.Adam:
         return make_adam(network, self.config, lr)

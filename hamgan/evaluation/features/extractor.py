@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +14,10 @@ from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError
 from hamgan.evaluation.features.efficientnet import NAME as EFFICIENTNET
 from hamgan.evaluation.features.efficientnet import EfficientNetLite0Extractor, weights_path
-from hamgan.evaluation.features.inception import WEIGHTS_SHA256, FoldedInception, inception_weights, load_inception
+from hamgan.evaluation.features.inception import FoldedInception, inception_weights, load_inception
+from hamgan.evaluation.protocol import WEIGHTS_SHA256, Resizer
 from hamgan.files import sha256
 from hamgan.sampling import default_device
-
-Features = Literal["inception", "efficientnet-lite0"]
-Resizer = Literal["native", "clean"]
 
 EXTRACTORS = ("inception", EFFICIENTNET)
 SIZES = {"inception": (2048, 1008), EFFICIENTNET: (1280, 1000)}

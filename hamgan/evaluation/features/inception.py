@@ -14,11 +14,10 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from hamgan.errors import ConfigError, one_line
+from hamgan.evaluation.protocol import WEIGHTS_SHA256
 from hamgan.files import sha256
 
 WEIGHTS_NAME = URL_INCEPTION_V3.rsplit("/", 1)[1]
-WEIGHTS_SHA256 = "6726825d"
-"""First digits of the sha256 of the file that everybody's FID is made with (TensorFlow, 2015-12-05)."""
 WEIGHTS_VARIABLE = "HAMGAN_INCEPTION_WEIGHTS"
 
 _STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2")
