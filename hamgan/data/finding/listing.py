@@ -21,10 +21,10 @@ from hamgan.data.finding.folders import (
 from hamgan.data.finding.labels import read_label_file
 from hamgan.data.finding.locations import expand
 from hamgan.data.finding.picture import Listing, Picture
-from hamgan.data.finding.tables import is_table, list_table
+from hamgan.data.finding.tables import is_table, list_tables
 from hamgan.data.source import SPLITS
 from hamgan.errors import DataError, UnclassedError
-from hamgan.files import recognise_file
+from hamgan.files import LMDB
 
 
 def _folder_members(root: Path, spool: Path) -> list[Member]:
@@ -58,15 +58,14 @@ def list_members(source: str, spool: Path) -> tuple[list[Member], Counter[str]]:
     ``spool`` takes unpacked compressed tar files.
     """
     paths = expand(source)
-    for path in paths:
-        if path.is_dir() and (known := recognise_file(path)):
-            raise DataError(f"{path} is {known}")
     if len(paths) == 1 and not paths[0].is_dir():
         members = archive_members(paths[0], spool)
     else:
         members = [member for path in paths if path.is_dir() for member in _folder_members(path, spool)]
         members += _archives_members({path.name: path for path in paths if not path.is_dir()}, spool)
     pictures = [member for member in members if is_image_name(member.name)]
+    if not pictures and any(member.name.endswith("data.mdb") for member in members):
+        raise DataError(f"{source} is {LMDB}")
     others = [member.name for member in members if not is_image_name(member.name) and not is_hidden_path(member.name)]
     return pictures, count_endings(others)
 
@@ -124,7 +123,9 @@ def list_pictures(
     names. spool: a folder for what must be unpacked.
     """
     if is_table(source):
-        listing = list_table(source)
+        if labels:
+            raise DataError(f"{source} has classes of its own; leave --labels out")
+        listing = list_tables(source, val_source)
     else:
         table = read_label_file(labels) if labels else {}
         members, unread = list_members(source, spool)
