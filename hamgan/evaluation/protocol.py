@@ -166,9 +166,7 @@ def _preset_values(preset: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is the configuration of a run; a preset is {allowed}, as `num_samples: 10000`")
     precision = values.pop("precision", "fp32")  # presets of earlier versions may name it
     if precision != "fp32":
-        raise ConfigError(
-            f"{file}: precision is {precision}; they are float32, or TF32 with tf32: true; leave it out"
-        )
+        raise ConfigError(f"{file}: precision is {precision}; they are float32, or TF32 with tf32: true; leave it out")
     return values
 
 
