@@ -41,7 +41,7 @@ def _make_resources(options: argparse.Namespace, protocol: Protocol) -> "Resourc
 def run_evaluate(options: argparse.Namespace) -> None:
     """Evaluate, print the numbers and append the row to results.jsonl."""
     from hamgan.distributed.group import Processes
-    from hamgan.evaluation.evaluator import evaluate_protocol
+    from hamgan.evaluation.evaluator import evaluate_parts
     from hamgan.evaluation.inputs.samples import is_generator
 
     if options.checkpoint is None:
@@ -55,10 +55,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
         if file and "per_class" not in protocol.metrics:
             raise ConfigError(f"{option} needs per_class among --metrics; they are {', '.join(protocol.metrics)}")
     confusion = _check_ending(options.confusion, ".png", "--confusion") if options.confusion else None
-    resources, strict = _make_resources(options, protocol), options.strict
-    row = evaluate_protocol(
-        options.checkpoint, options.reference, protocol, resources, preset=options.preset, strict=strict
-    )
+    # All weights are found before anything is measured.
+    parts = [(part, _make_resources(options, part)) for part in protocol.by_extractor()]
+    row = evaluate_parts(options.checkpoint, options.reference, parts, preset=options.preset, strict=options.strict)
     if not Processes.current().is_main:
         return
     print_row(row)
