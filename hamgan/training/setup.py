@@ -77,7 +77,7 @@ def with_classes(config: Config, source: ImageSource) -> Config:
 
 
 def keep_class_order(source: ImageSource, run: Path) -> None:
-    """Number the classes of a source as the run that is resumed has numbered them, whatever order is usual now.
+    """Give the classes of a source the numbers that the run in a folder has recorded, whatever order is usual now.
 
     Raises ConfigError when the source has other classes.
     """
