@@ -41,16 +41,24 @@ def main(arguments: Sequence[str], prog: str = "hamgan sample") -> None:
     refuse_renamed(arguments, {"--out": "--output"})
     options = sample_parser(prog).parse_args(arguments)
 
-    from hamgan.distributed.group import Processes, start_processes
+    from hamgan.distributed.failure_watch import FailureWatch
+    from hamgan.distributed.group import joined_processes
+
+    if options.batch_size < 1:
+        raise ConfigError(f"batch-size is {options.batch_size}; it must be 1 or more")
+    with joined_processes() as joined, FailureWatch():
+        _sample(options, joined)
+
+
+def _sample(options: argparse.Namespace, joined: str | None) -> None:
+    """Draw the share of this process, on the device ``joined`` where there are several."""
+    from hamgan.distributed.group import Processes
     from hamgan.sampling.classes import describe_classes
     from hamgan.sampling.generator import default_device
     from hamgan.sampling.loading import load_generator
     from hamgan.sampling.writing import Output, check_request, write_plan
 
-    joined = start_processes()
     device = options.device or joined or default_device()
-    if options.batch_size < 1:
-        raise ConfigError(f"batch-size is {options.batch_size}; it must be 1 or more")
     standing = options.batch_norm == "standing"
     stored = None if standing else options.batch_norm
     generator = load_generator(options.checkpoint, device, average=not options.no_ema, batch_norm=stored)

@@ -13,31 +13,34 @@ from hamgan.data import ImageSource, class_histogram
 from hamgan.data.finding.names import fold
 from hamgan.data.histogram import histogram_lines
 from hamgan.data.source import name_some
-from hamgan.distributed.group import world_size
+from hamgan.distributed.group import start_processes, world_size
 from hamgan.errors import ConfigError
+from hamgan.hamburger.precision import set_tf32
 from hamgan.networks import count_parameters
 from hamgan.training.step import GanStep
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Make the Accelerator of a configuration: precision, trackers, and DDP without buffer broadcasts."""
+    """Make the Accelerator of a configuration: processes, precision, trackers."""
+    start_processes()
     precision = config.train.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16() else "fp32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.tf32
+    # Attention's values are wider than its keys: other kernels take that for sure, cuDNN's on some cards only.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     tracker = config.log.tracker
-    return Accelerator(
+    accelerator = Accelerator(
         # Without this, Accelerate takes every process that was launched on a machine without GPU for the only one.
         cpu=not torch.accelerator.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=None if tracker == "none" else tracker,
         project_dir=str(config.folder),
-        # Buffers agree by construction: the same power iterations, batch norm over all processes. Broadcasting them
-        # in place between two forwards of a step would break autograd (pytorch/pytorch#175024).
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
+    set_tf32(config.train.tf32)  # after Accelerate, which allows it where its own configuration asks to compile
+    return accelerator
 
 
 def has_fast_bf16() -> bool:
@@ -77,7 +80,7 @@ def with_classes(config: Config, source: ImageSource) -> Config:
 
 
 def keep_class_order(source: ImageSource, run: Path) -> None:
-    """Give the classes of a source the numbers that the run in a folder has recorded, whatever order is usual now.
+    """Keep the class numbers of the run that is resumed, whatever order a source would give them now.
 
     Raises ConfigError when the source has other classes.
     """

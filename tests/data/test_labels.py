@@ -112,7 +112,12 @@ def test_archives_are_matched_like_folders(tmp_path: Path) -> None:
 def test_numbers_of_classes_are_not_taken_for_pictures(tmp_path: Path) -> None:
     truth = {"0.png": "1", "1.png": "0", "2.png": "2", "3.png": "1"}
     source = write(tmp_path / "images", truth)
-    for line, header in (("{base},{label}", "file,label"), ("{stem},{label}", "id,label"), ("{stem} {label}", "")):
+    for line, header in (
+        ("{base},{label}", "file,label"),
+        ("{stem},{label}", "id,label"),
+        ("{stem} {label}", ""),
+        ("{label} {stem}", ""),
+    ):
         assert classes_by(tmp_path / "labels.csv", table(truth, line, header), source) == truth
     assert classes_by(tmp_path / "labels.csv", table(truth, "{base},{label}.0", "file,label"), source) == truth
 
