@@ -117,6 +117,8 @@ def parse_config(arguments: Sequence[str], parser: ArgumentParser | None = None)
     try:
         namespace = parser.parse_args(arguments)
         config = _instantiate(parser, namespace)
+    except BrokenPipeError:  # nobody reads what --help or --print_config says
+        raise
     except Exception as error:
         message = _one_sentence(error)
         stray = message.removeprefix("unrecognized arguments: ")

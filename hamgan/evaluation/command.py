@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
     options = parse(arguments, prog)
-    from hamgan.distributed.group import start_processes
 
-    start_processes()
+    from hamgan.distributed.failure_watch import FailureWatch
+    from hamgan.distributed.group import joined_processes
+
     run = {"reference": run_reference, "sweep": run_sweep, "neighbours": run_neighbours}
-    run.get(options.command, run_evaluate)(options)
+    with joined_processes(), FailureWatch():
+        run.get(options.command, run_evaluate)(options)
 
 
 def _make_protocol(options: argparse.Namespace) -> Protocol:
@@ -39,7 +41,7 @@ def _make_resources(options: argparse.Namespace, protocol: Protocol) -> "Resourc
 def run_evaluate(options: argparse.Namespace) -> None:
     """Evaluate, print the numbers and append the row to results.jsonl."""
     from hamgan.distributed.group import Processes
-    from hamgan.evaluation.evaluator import evaluate_protocol
+    from hamgan.evaluation.evaluator import evaluate_parts
     from hamgan.evaluation.inputs.samples import is_generator
 
     if options.checkpoint is None:
@@ -53,10 +55,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
         if file and "per_class" not in protocol.metrics:
             raise ConfigError(f"{option} needs per_class among --metrics; they are {', '.join(protocol.metrics)}")
     confusion = _check_ending(options.confusion, ".png", "--confusion") if options.confusion else None
-    resources, strict = _make_resources(options, protocol), options.strict
-    row = evaluate_protocol(
-        options.checkpoint, options.reference, protocol, resources, preset=options.preset, strict=strict
-    )
+    # All weights are found before anything is measured.
+    parts = [(part, _make_resources(options, part)) for part in protocol.by_extractor()]
+    row = evaluate_parts(options.checkpoint, options.reference, parts, preset=options.preset, strict=options.strict)
     if not Processes.current().is_main:
         return
     print_row(row)

@@ -43,9 +43,11 @@ def main(arguments: Sequence[str], prog: str = "hamgan train") -> None:
 
         dry_run(config)
         return
+    from hamgan.distributed.group import joined_processes
     from hamgan.training.loop import train
 
-    train(config, [key for given in options.override_resume for key in given.split(",")])
+    with joined_processes():
+        train(config, [key for given in options.override_resume for key in given.split(",")])
 
 
 def _ask_for_configuration(folder: Path, prog: str) -> str:
