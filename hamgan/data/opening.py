@@ -1,15 +1,18 @@
 """Open a set of images by name or path."""
 
+import logging
 import re
 from pathlib import Path
 
-from hamgan.data.finding.locations import is_remote
+from hamgan.data.finding.locations import is_remote, say_namesake
 from hamgan.data.finding.tables import CIFAR, is_table
 from hamgan.data.photos import PhotoSource
 from hamgan.data.pictures import PictureSource
 from hamgan.data.source import SPLITS, ImageSource
 from hamgan.data.store import StoreSource
 from hamgan.errors import DataError, did_you_mean
+
+log = logging.getLogger(__name__)
 
 
 def open_source(source: str, split: str, resolution: int, *, as_reference: bool = False) -> ImageSource:
@@ -24,6 +27,8 @@ def open_source(source: str, split: str, resolution: int, *, as_reference: bool 
     if split not in SPLITS:
         raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
     if source == "photos":
+        for note in say_namesake(source):
+            log.warning("note: %s", note)
         return PhotoSource(split, resolution)
     path = Path(source).expanduser()
     if (path / "manifest.json").is_file() or (path / "work" / "plan.json").is_file():

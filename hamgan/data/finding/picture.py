@@ -34,6 +34,8 @@ class Listing:
     """Whether the source names its splits; where it does not, all of it is train."""
     unread: dict[str, int] = field(default_factory=dict)
     """Files that are no pictures of a kind that is read, by ending."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what was taken for what."""
 
     def sha256(self) -> str:
         """Hash names, classes and sizes: a changed source must not continue an old preparation, a moved one may."""
