@@ -83,7 +83,8 @@ class TrainConfig:
     """auto: bf16 on a GPU that has it and on a CPU with AMX, fp32 elsewhere. Losses, logits and decompositions stay in
     fp32."""
     tf32: bool = False
-    """Allow TF32 in fp32 convolutions and matrix products on NVIDIA GPUs."""
+    """Allow TF32 in fp32 convolutions and matrix products of training steps on NVIDIA GPUs; sheets and evaluations are
+    always fp32."""
     compile: bool = False
     """Compile both networks by torch.compile; the generator only, together with R1 or R2."""
     threads: int | None = None

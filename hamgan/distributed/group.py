@@ -16,7 +16,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-SECONDS_TO_LEAVE = 10.0
+SECONDS_TO_LEAVE = 2.0
 """Time for the end of a process group after an error, which may hang where the others are gone or in a collective."""
 
 

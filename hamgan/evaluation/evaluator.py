@@ -117,6 +117,7 @@ def load_protocol_extractor(
         resizer=protocol.resizer,
         device=device,
         compiled=compiled,
+        tf32=protocol.tf32,
     )
 
 
@@ -297,7 +298,8 @@ def _describe(
         "samples_hash": described["hash"],
         "resolution": described["resolution"],
     }
-    row |= {key: described.get(key) for key in ("kimg", "ema", "batch_norm", "truncation", "labels")}
+    of_generator = ("kimg", "ema", "batch_norm", "truncation", "labels", "sample_precision")
+    row |= {key: described.get(key) for key in of_generator}
     row |= {"samples_left_out": described.get("left_out")}
     row |= {"seed": protocol.seed if described["kind"] == "generator" else None, "repeats": protocol.repeats}
     if real:

@@ -32,8 +32,8 @@ NAMES = {
     "class_accuracy": "Class right (nearest class mean)",
     "class_accuracy_real": "Class right, real held-out images",
 }
-_SUFFIX = re.compile(f"(_({'|'.join(name.replace('-', '_') for name in FEATURES)}))?(_[0-9a-f]{{8}})?")
-"""What follows the name of a number that is not the usual one: its extractor, and the hash of weights of one's own."""
+_SUFFIX = re.compile(f"(_({'|'.join(name.replace('-', '_') for name in FEATURES)}))?(_[0-9a-f]{{8}})?(_tf32)?")
+"""What follows the name of a number that is not the usual one: its extractor, the hash of one's own weights, TF32."""
 EXTREMES = {
     "best_classes": "best classes",
     "worst_classes": "worst classes",

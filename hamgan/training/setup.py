@@ -15,6 +15,7 @@ from hamgan.data.histogram import histogram_lines
 from hamgan.data.source import name_some
 from hamgan.distributed.group import start_processes, world_size
 from hamgan.errors import ConfigError
+from hamgan.hamburger.precision import set_tf32
 from hamgan.networks import count_parameters
 from hamgan.training.step import GanStep
 
@@ -25,13 +26,12 @@ def make_accelerator(config: Config) -> Accelerator:
     precision = config.train.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16() else "fp32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.tf32
     # Attention's values are wider than its keys: other kernels take that for sure, cuDNN's on some cards only.
     torch.backends.cuda.enable_cudnn_sdp(False)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     tracker = config.log.tracker
-    return Accelerator(
+    accelerator = Accelerator(
         # Without this, Accelerate takes every process that was launched on a machine without GPU for the only one.
         cpu=not torch.accelerator.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,
@@ -39,6 +39,8 @@ def make_accelerator(config: Config) -> Accelerator:
         project_dir=str(config.folder),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
+    set_tf32(config.train.tf32)  # after Accelerate, which allows it where its own configuration asks to compile
+    return accelerator
 
 
 def has_fast_bf16() -> bool:

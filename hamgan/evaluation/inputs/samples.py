@@ -1,5 +1,6 @@
 """Open what is to be measured: runs, checkpoints, folders, arrays and generators in memory."""
 
+import copy
 import tarfile
 import zipfile
 from pathlib import Path
@@ -35,6 +36,9 @@ def load_samples(
             f"the generator in memory has {weights} weights and {samples.batch_norm} batch-norm statistics, which is "
             f"not ema: {str(protocol.ema).lower()} with batch_norm: {protocol.batch_norm}; give its run instead"
         )
+    if isinstance(samples, LoadedGenerator):
+        samples = copy.copy(samples)
+        samples.tf32 = protocol.tf32
     if protocol.batch_norm is None:
         return samples
     if not isinstance(samples, LoadedGenerator):
