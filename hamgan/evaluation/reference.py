@@ -16,7 +16,7 @@ from hamgan.errors import ConfigError, one_line
 from hamgan.evaluation.inputs.images import IMAGE_ARRAYS, Images, Subset
 from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.statistics import FeatureStatistics, Resources
-from hamgan.files import temporary_name
+from hamgan.files import recognise_file, temporary_name
 
 Reference = str | Path | FeatureStatistics
 """Anything that samples can be measured against: a place, the name of a data set, or statistics in memory."""
@@ -76,6 +76,8 @@ def load_reference(file: str | Path) -> FeatureStatistics:
     file = Path(file)
     if not file.is_file():
         raise ConfigError(f"there is no reference file at {file}")
+    if known := recognise_file(file):
+        raise ConfigError(f"{file} is {known}")
     statistics = _load_npz(file) if file.suffix == ".npz" else _load_safetensors(file)
     if statistics.mean.ndim != 1 or statistics.covariance.shape != (len(statistics.mean), len(statistics.mean)):
         raise ConfigError(

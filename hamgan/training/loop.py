@@ -25,8 +25,9 @@ from hamgan.distributed.stop_signals import StopSignals
 from hamgan.errors import Collapse, Stopped
 from hamgan.files import remove_leftovers, write_atomically
 from hamgan.networks import build_networks
+from hamgan.progress import duration
 from hamgan.tracking.network_metrics import Metrics, read_metrics
-from hamgan.tracking.run_log import RunLog, duration
+from hamgan.tracking.run_log import RunLog
 from hamgan.training.batches import Batches
 from hamgan.training.divergence import Alarm, Monitor
 from hamgan.training.noise import Noise

@@ -86,7 +86,8 @@ def test_what_is_not_read_is_counted_and_named(
     (tmp_path / "data/a/drawing.svg").write_text("<svg/>")
     for number in range(3):
         (tmp_path / f"data/b/{number}").write_bytes(b"a picture without ending")
-    told = "3 without ending, 1 .svg"
+    (tmp_path / "data/b" / b"Mr. \xff\xe9\n".decode("utf-8", "surrogateescape")).write_bytes(b"an odd name")
+    told = "4 without ending, 1 .svg"
     call_command("--source", tmp_path / "data", "--output", tmp_path / "store", "--resolution", 32, "--workers", 1)
     printed = capsys.readouterr()
     assert f"left out: {told}" in printed.out

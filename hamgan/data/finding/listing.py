@@ -17,10 +17,10 @@ from hamgan.data.finding.matching import LabelFile, check_coverage, match
 from hamgan.data.finding.names import class_order, decode_names, fold, tidy
 from hamgan.data.finding.picture import Listing, Picture
 from hamgan.data.finding.reading import read_bytes
-from hamgan.data.finding.tables import is_table, list_table
+from hamgan.data.finding.tables import is_table, list_tables
 from hamgan.data.source import SPLITS, name_some
 from hamgan.errors import DataError, UnclassedError
-from hamgan.files import recognise_file
+from hamgan.files import LMDB
 
 
 def _folder_members(root: Path, spool: Path) -> list[Member]:
@@ -79,15 +79,14 @@ class _Place:
     @classmethod
     def find(cls, source: str, spool: Path) -> "_Place":
         paths = expand(source)
-        for path in paths:
-            if path.is_dir() and (known := recognise_file(path)):
-                raise DataError(f"{path} is {known}")
         if len(paths) == 1 and not paths[0].is_dir():
             members = archive_members(paths[0], spool)
         else:
             members = [member for path in paths if path.is_dir() for member in _folder_members(path, spool)]
             members += _archives_members({path.name: path for path in paths if not path.is_dir()}, spool)
         pictures = [member for member in members if is_image_name(member.name)]
+        if not pictures and any(member.name.endswith("data.mdb") for member in members):
+            raise DataError(f"{source} is {LMDB}")
         others = [item for item in members if not is_image_name(item.name) and not is_hidden_path(item.name)]
         path = paths[0].absolute()
         root = tuple(tidy(str(path if path.is_dir() else path.with_suffix(""))).split("/")) if len(paths) == 1 else ()
@@ -190,7 +189,9 @@ def list_pictures(
     unpacked.
     """
     if is_table(source):
-        listing = list_table(source)
+        if labels:
+            raise DataError(f"{source} has classes of its own; leave --labels out")
+        listing = list_tables(source, val_source)
         listing.notes += say_namesake(source)
     else:
         listing = _list_places([_Place.find(place, spool) for place in (source, val_source) if place], labels)

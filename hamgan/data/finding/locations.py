@@ -8,10 +8,9 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from hamgan.errors import DataError, one_line
 from hamgan.files import make_once
+from hamgan.progress import ProgressBar
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -90,7 +89,7 @@ def fetch(addresses: list[str]) -> list[Path]:
         except Exception as error:
             raise DataError(f"{address} cannot be fetched: {one_line(error)}") from error
 
-    with ThreadPoolExecutor(8) as pool, tqdm(total=len(copies), unit="shard", desc="fetch") as bar:
+    with ThreadPoolExecutor(8) as pool, ProgressBar(len(copies), "fetch", "shards") as bar:
         for _ in pool.map(fetch_one, addresses, copies):
             bar.update()
     return copies

@@ -53,7 +53,7 @@ def _open_path(path: Path, protocol: Protocol, device: torch.device) -> Images |
         return load_generator(path, device, average=protocol.ema, batch_norm=stored)
     if path.suffix == ".npz" and path.is_file():
         return ArrayImages(path)
-    if path.exists() and (known := recognise_file(path)):
+    if known := recognise_file(path):
         raise ConfigError(f"{path} is {known}")
     if path.is_dir() or (path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))):
         return FolderImages(path)
