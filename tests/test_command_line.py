@@ -199,10 +199,11 @@ def test_training_refuses_a_folder_of_another_run(script: Script, run_folder: Pa
 
 def test_training_on_a_folder_of_pictures_ends_with_code_0(script: Script, tmp_path: Path) -> None:
     data = picture_folder(tmp_path / "data", cats=5, dogs=4)
+    (data / "cats/notes.txt").write_text("no picture")
     options = ["--config", write_config(tmp_path), "--run_dir", tmp_path / "run", "--data.source", data]
     code, text = script("train", *options, "--train.total_kimg", "0.008")
     assert code == 0, text
-    assert "9 images at 32 px, 2 classes\nclasses   cats 5, dogs 4\n" in text
+    assert "9 images at 32 px, 2 classes\nclasses   cats 5, dogs 4\nleft out  1 .txt\n" in text
     assert hamgan.load_generator(tmp_path / "run").class_names == ["cats", "dogs"]
 
 
