@@ -234,11 +234,15 @@ def _empty_folders(place: _Place, arranged: Arrangement, class_names: Sequence[s
     path = Path(place.source).expanduser()
     if not path.is_dir() or place.files:
         return []
+    roots = [path / root for root in arranged.class_roots if (path / root).is_dir()]
     known = {fold(name) for name in class_names}
-    for root in arranged.class_roots:
-        known |= {fold(name[len(root) :].split("/")[0]) for name in place.names if name.startswith(root)}
-    folders = {name for root in arranged.class_roots if (path / root).is_dir() for name in folders_in(path / root)}
-    return sorted(name for name in folders if fold(name) not in known)
+    return sorted(
+        {name for root in roots for name in folders_in(root) if fold(name) not in known and _is_empty(root / name)}
+    )
+
+
+def _is_empty(folder: Path) -> bool:
+    return not any(is_image_name(name) for name, _ in walk_files(folder))
 
 
 def _one_spelling(found: _Found, notes: list[str]) -> dict[str, str]:

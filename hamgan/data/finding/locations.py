@@ -29,9 +29,7 @@ def say_namesake(source: str) -> list[str]:
     """Say that a name such as ``photos`` is also a folder or file here, and how to mean that; else an empty list."""
     if not os.path.lexists(source):
         return []
-    return [
-        f"`{source}` is the data set of that name, not ./{source}, which is here too; write ./{source} to mean that"
-    ]
+    return [f"`{source}` is the data set of that name, not what is here under that name: for that, write ./{source}"]
 
 
 def _expand_braces(source: str) -> list[str]:
