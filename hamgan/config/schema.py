@@ -88,7 +88,7 @@ class TrainConfig:
     compile: bool = False
     """Compile both networks by torch.compile; the generator only, together with R1 or R2."""
     threads: int | None = None
-    """CPU threads per process; null keeps torch's choice."""
+    """CPU threads of a step, per process; null takes one for networks as small as the demo's, else every core."""
 
 
 @dataclass
