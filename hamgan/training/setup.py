@@ -28,6 +28,7 @@ def make_accelerator(config: Config) -> Accelerator:
         precision = "bf16" if has_fast_bf16() else "fp32"
     # Attention's values are wider than its keys: other kernels take that for sure, cuDNN's on some cards only.
     torch.backends.cuda.enable_cudnn_sdp(False)
+    torch.backends.cudnn.benchmark = True  # the shapes of a run do not change, so that its algorithms are tried once
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     tracker = config.log.tracker
