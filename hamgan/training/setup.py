@@ -33,6 +33,7 @@ def make_accelerator(config: Config) -> Accelerator:
     # Attention's values are wider than its keys: other kernels take that for sure, cuDNN's on some cards only.
     torch.backends.cuda.enable_cudnn_sdp(False)
     torch.set_num_threads(choose_threads(config, world_size()))
+    torch.backends.cudnn.benchmark = True  # the shapes of a run do not change, so that its algorithms are tried once
     tracker = config.log.tracker
     accelerator = Accelerator(
         # Without this, Accelerate takes every process that was launched on a machine without GPU for the only one.
