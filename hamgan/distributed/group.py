@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hamgan.distributed.launcher import check_launcher
+
 T = TypeVar("T")
 
 
@@ -19,6 +21,7 @@ def start_processes() -> str | None:
 
     Returns None where there is one process, which may choose its device freely.
     """
+    check_launcher()
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return None
     from accelerate import PartialState

@@ -9,26 +9,26 @@ from hamgan.config import Config, TrainConfig
 from hamgan.data import ImageSource, class_histogram
 from hamgan.data.histogram import histogram_lines
 from hamgan.distributed.group import world_size
+from hamgan.distributed.launcher import check_launcher, launched_precision
 from hamgan.errors import ConfigError
 from hamgan.networks import count_parameters
 from hamgan.training.step import GanStep
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Make the Accelerator of a configuration: precision, trackers, and DDP without buffer broadcasts."""
-    precision = config.train.precision
+    """Make the Accelerator of a configuration: precision, and DDP without buffer broadcasts."""
+    check_launcher()
+    precision: str = config.train.precision
+    launched = launched_precision(precision)
     if precision == "auto":
-        precision = "bf16" if has_fast_bf16() else "fp32"
+        precision = launched or ("bf16" if has_fast_bf16() else "fp32")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.tf32
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    tracker = config.log.tracker
     return Accelerator(
         # Without this, Accelerate takes every process that was launched on a machine without GPU for the only one.
         cpu=not torch.accelerator.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,
-        log_with=None if tracker == "none" else tracker,
-        project_dir=str(config.folder),
         # Buffers agree by construction: the same power iterations, batch norm over all processes. Broadcasting them
         # in place between two forwards of a step would break autograd (pytorch/pytorch#175024).
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
