@@ -1,6 +1,7 @@
 """Read the command line of ``python -m benchmarks`` and run the subcommand that it names. Imports no torch before."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -148,6 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json and not options.json.absolute().parent.is_dir():
         raise ConfigError(f"--json {options.json}: there is no folder {options.json.absolute().parent}")
 
+    if options.threads:
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)
     import torch
 
     if options.threads:
