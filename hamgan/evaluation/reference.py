@@ -76,9 +76,12 @@ def load_reference(file: str | Path) -> FeatureStatistics:
     file = Path(file)
     if not file.is_file():
         raise ConfigError(f"there is no reference file at {file}")
-    if known := recognise_file(file):
-        raise ConfigError(f"{file} is {known}")
-    statistics = _load_npz(file) if file.suffix == ".npz" else _load_safetensors(file)
+    try:
+        statistics = _load_npz(file) if file.suffix == ".npz" else _load_safetensors(file)
+    except ConfigError:
+        if known := recognise_file(file):
+            raise ConfigError(f"{file} is {known}") from None
+        raise
     if statistics.mean.ndim != 1 or statistics.covariance.shape != (len(statistics.mean), len(statistics.mean)):
         raise ConfigError(
             f"{file}: mean {list(statistics.mean.shape)} and covariance {list(statistics.covariance.shape)} do not fit"
