@@ -117,7 +117,7 @@ def effective_weights(network: nn.Module) -> Weights:
         columns = [layer.weight for layer in layers], *_power_iterations(layers)
         for group in _groups(layers):
             divided = _DividedWeights.apply(*(column[index] for column in columns for index in group))
-            weights |= zip((layers[index] for index in group), divided, strict=True)
+            weights.update(zip((layers[index] for index in group), divided, strict=True))
     return weights
 
 

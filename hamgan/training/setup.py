@@ -10,6 +10,7 @@ from hamgan.data import ImageSource, class_histogram
 from hamgan.data.histogram import histogram_lines
 from hamgan.distributed.group import world_size
 from hamgan.errors import ConfigError
+from hamgan.machine import processor_flags
 from hamgan.networks import count_parameters
 from hamgan.training.step import GanStep
 
@@ -42,7 +43,7 @@ def has_fast_bf16() -> bool:
     """
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
-    return not torch.accelerator.is_available() and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return not torch.accelerator.is_available() and "amx_bf16" in processor_flags()
 
 
 def micro_batch(config: Config, processes: int) -> int:
