@@ -4,9 +4,11 @@ import ctypes
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 # malloc.h: what mallopt() sets, and the largest threshold that it takes on 64 bits.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -35,6 +37,8 @@ def describe_machine() -> dict[str, Any]:
 
 def hamgan_version() -> str:
     """Return the version of this package, ``0+unknown`` for a checkout on the path that is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # a fifth of a second before the first line
+
     try:
         return version("hamgan")
     except PackageNotFoundError:
@@ -43,6 +47,8 @@ def hamgan_version() -> str:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that the numbers of a run depend on; what is not installed is left out."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in PACKAGES:
         try:
@@ -85,3 +91,16 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def free_memory(device: "torch.device") -> int | None:
+    """Return the bytes that a new tensor could take on a GPU or on the CPU; None where the system does not say."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    info = Path("/proc/meminfo")
+    if device.type != "cpu" or not info.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in info.read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024

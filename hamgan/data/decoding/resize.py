@@ -4,15 +4,12 @@ Bilinear, bicubic and, from torch 2.13 on, Lanczos run in torch's uint8 kernels,
 resize on average; ``python -m benchmarks data`` compares the speeds.
 """
 
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-Crop = Literal["centre", "paper", "adm"]
-Filter = Literal["lanczos", "bicubic", "bilinear", "box"]
+from hamgan.data.decoding.choices import Crop, Filter
 
 # Pillow does the others, four to six times slower; fewer than one value of a hundred differs, by one grey level.
 TORCH_FILTERS = ("bilinear", "bicubic", "lanczos") if torch.__version__ >= "2.13" else ("bilinear", "bicubic")
