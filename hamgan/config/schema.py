@@ -85,8 +85,9 @@ class TrainConfig:
     tf32: bool = False
     """Allow TF32 in fp32 convolutions and matrix products of training steps on NVIDIA GPUs; sheets and evaluations are
     always fp32."""
-    compile: bool = False
-    """Compile both networks by torch.compile; the generator only, together with R1 or R2."""
+    compile: bool | Literal["auto"] = False
+    """Compile both networks by torch.compile; the generator only, together with R1 or R2. auto: on GPUs, where this
+    version of torch was found to compile rightly."""
     threads: int | None = None
     """CPU threads per process; null keeps torch's choice."""
 

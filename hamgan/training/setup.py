@@ -18,6 +18,7 @@ from hamgan.errors import ConfigError
 from hamgan.hamburger.precision import set_tf32
 from hamgan.machine import processor_flags
 from hamgan.networks import count_parameters
+from hamgan.training.compilation import describe_compilation
 from hamgan.training.step import GanStep
 
 
@@ -125,6 +126,7 @@ def describe_run(config: Config, source: ImageSource, step: GanStep) -> list[str
         f"batch     {train.batch_size} images = {processes} process(es) x {train.accumulation} accumulation x "
         f"{train.batch_size // train.accumulation // processes}",
         f"device    {step.accelerator.device}, {precision}, TF32 {'on' if train.tf32 else 'off'}",
+        *([f"compiled  {describe_compilation(train, step.accelerator.device)}"] if train.compile else []),
         *evaluation,
     ]
 

@@ -16,6 +16,7 @@ from hamgan.config import TrainConfig
 from hamgan.hamburger import Hamburger, measured_reconstruction, reconstruction_error
 from hamgan.networks import Bases, Discriminator, Generator
 from hamgan.training.augment import augment
+from hamgan.training.compilation import is_compiled
 from hamgan.training.losses import discriminator_loss, generator_loss
 from hamgan.training.optimiser import make_adam
 from hamgan.training.regularisers import add_orthogonal_gradient, gradient_penalty, lecam, mode_seeking
@@ -73,7 +74,8 @@ class GanStep:
         self.logit_averages = torch.zeros(2, device=accelerator.device)
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
-        if config.compile:
+        self.compiled = is_compiled(config, accelerator.device)
+        if self.compiled:
             # In place, so that names of weights stay and both wrappers run the compiled form. Accelerate makes autocast
             # a part of the forward: entered outside of it, it would hold for the compiled backward too, and give
             # gradients in bf16 of what is float32 in the forward, kernels and logits among it.
@@ -273,7 +275,7 @@ class GanStep:
     @contextmanager
     def _measured(self, letter: str, network: Generator | Discriminator, report: bool) -> Iterator[None]:
         """Record how well the Hamburgers of one forward reconstruct; not of compiled ones, which it would change."""
-        contexts = network.contexts.items() if report and not self.config.compile else ()
+        contexts = network.contexts.items() if report and not self.compiled else ()
         blocks = {size: block for size, block in contexts if isinstance(block, Hamburger)}
         with ExitStack() as stack:
             energies = {size: stack.enter_context(measured_reconstruction(block)) for size, block in blocks.items()}
