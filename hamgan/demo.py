@@ -91,7 +91,7 @@ def _evaluate(
     )
 
 
-def sheet(generator: LoadedGenerator, source: ImageSource, scale: int = 2) -> Image.Image:
+def sheet(generator: LoadedGenerator, source: ImageSource) -> Image.Image:
     """Draw a labelled sheet, a row per class: held-out real images on the left, generated ones on the right."""
     rows = []
     for label in range(generator.num_classes):
@@ -100,7 +100,7 @@ def sheet(generator: LoadedGenerator, source: ImageSource, scale: int = 2) -> Im
         generated: Tensor = generator(range(GENERATED_COLUMNS), [label], output="tensor")
         rows.append(torch.cat([real, generated]))
     groups = [("real (held out)", REAL_COLUMNS), ("generated", GENERATED_COLUMNS)]
-    return draw_sheet(rows, source.class_names, groups=groups, scale=scale)
+    return draw_sheet(rows, source.class_names, groups=groups)
 
 
 def _summary(figures: Figures, config: Config, training: float, evaluation: float, sheet_path: Path) -> str:

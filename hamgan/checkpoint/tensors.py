@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hamgan.errors import CheckpointError, one_line
-from hamgan.files import fsync
+from hamgan.files import fsync, share_as_usual
 
 
 def to_host(tensors: Mapping[str, Tensor], copy: bool = False) -> dict[str, Tensor]:
@@ -28,6 +28,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
         save_file(tensors, path, metadata)
     except SafetensorError as error:  # so it reports a full disk
         raise OSError(one_line(error)) from error
+    share_as_usual(path)
     fsync(path)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from hamgan.checkpoint.tensors import save_tensors
 from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError, one_line
 from hamgan.evaluation.inputs.images import Images, Subset
@@ -41,7 +41,7 @@ def save_reference(statistics: FeatureStatistics, file: str | Path) -> Path:
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary_name(file)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, header)
+    save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, header)
     partial.replace(file)
     return file
 

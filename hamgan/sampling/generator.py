@@ -12,7 +12,7 @@ from torch import Tensor
 from hamgan.config import Config
 from hamgan.distributed.cores import map_on_cores
 from hamgan.errors import ConfigError
-from hamgan.networks import Generator
+from hamgan.networks import Generator, count_parameters
 from hamgan.networks.generator import standing_statistics
 from hamgan.networks.inference import InferenceGenerator, chunk_size
 from hamgan.sampling.classes import find_class, readable_names
@@ -39,6 +39,8 @@ class LoadedGenerator:
 
     Example:
         >>> generator = load_generator(run)
+        >>> generator
+        <LoadedGenerator hamgan: 32x32, 12 classes, 6,164 parameters, average of G at 0.016 kimg, cpu>
         >>> image, = generator(seeds=[7], classes=["coffee"])
         >>> image.size
         (32, 32)
@@ -64,6 +66,12 @@ class LoadedGenerator:
         self.evaluations = evaluations or []
         self.is_average = bool(config.train.ema_decay) if is_average is None else is_average
         self.batch_norm: BatchNormStatistics = batch_norm or ("ema" if self.is_average else "running")
+
+    def __repr__(self) -> str:
+        size, weights = self.config.resolution, "average of G" if self.is_average else "G"
+        facts = [f"{size}x{size}", f"{self.num_classes} classes", f"{count_parameters(self.network):,} parameters"]
+        facts += [weights if self.kimg is None else f"{weights} at {self.kimg:g} kimg", str(self.device)]
+        return f"<{type(self).__name__} {self.config.name}: {', '.join(facts)}>"
 
     @cached_property
     def inference(self) -> InferenceGenerator:
