@@ -86,7 +86,6 @@ def _evaluate(
         reference_samples=config.eval.num_samples,
         batch_size=config.eval.batch_size,
         extractor=extractor,
-        cache=config.folder / "features",
         progress=sys.stderr.isatty(),
     )
 

@@ -76,7 +76,7 @@ def build_page(generator: LoadedGenerator) -> gr.Blocks:
 
 def describe(generator: LoadedGenerator) -> str:
     """Return HTML that says what is loaded."""
-    config, row = generator.config, generator.evaluations[-1] if generator.evaluations else {}
+    config, row = generator.config, generator.evaluations[0] if generator.evaluations else {}
     facts = [f"{config.resolution} × {config.resolution} pixels", f"{generator.num_classes} classes"]
     facts += [] if generator.kimg is None else [f"{generator.kimg:,g} thousand images seen"]
     facts += [f"{count_parameters(generator.network):,} parameters" + " (average of G)" * generator.is_average]

@@ -32,6 +32,11 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     fsync(path)
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file, without its tensors; CheckpointError."""
+    return read_tensors(path, "\0")[1]  # the beginning of no name
+
+
 def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read metadata and tensors (those with the prefix, named without it) of a safetensors file; CheckpointError."""
     try:

@@ -1,9 +1,11 @@
 """Run `hamgan evaluate` and its commands `reference`, `sweep` and `neighbours`."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from hamgan.config import EvalConfig
 from hamgan.distributed.group import Processes, start_processes
 from hamgan.errors import ConfigError
 from hamgan.evaluation.evaluator import evaluate_protocol, load_protocol_extractor
@@ -17,6 +19,7 @@ from hamgan.evaluation.statistics import Resources
 from hamgan.evaluation.studies.confusions import save_confusions
 from hamgan.evaluation.studies.neighbours import neighbour_sheet
 from hamgan.evaluation.studies.truncation_sweep import save_sweep, sweep_protocol, truncation_sweep
+from hamgan.sampling.loading import read_config
 from hamgan.sampling.sheets import check_parents
 
 
@@ -24,8 +27,39 @@ def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
     options = parse(arguments, prog)
     start_processes()
+    take_values_of_run(options)
     run = {"reference": run_reference, "sweep": run_sweep, "neighbours": run_neighbours}
     run.get(options.command, run_evaluate)(options)
+
+
+def take_values_of_run(options: argparse.Namespace) -> None:
+    """Take what is not given from the ``eval`` section of the run that is measured, and print it.
+
+    A preset is a published protocol: beside one only reference and batch size are the run's.
+    """
+    path = Path(getattr(options, "checkpoint", None) or "nothing")
+    if not is_generator(path):
+        options.batch_size = options.batch_size or EvalConfig.batch_size
+        return
+    config = read_config(path)
+    own = dataclasses.asdict(config.eval)
+    of_training = options.command == "neighbours"  # which are looked for among the training images
+    own["reference"] = config.data.source if of_training else own["reference"] or config.data.source
+    names = {None: FIELDS, "sweep": set(FIELDS) - {"metrics"}, "neighbours": {"features"}}[options.command]
+    if getattr(options, "preset", None):
+        names = set()
+    if "ema" in options:  # other weights than those that the run's evaluations measure
+        own["batch_norm"] = None
+    given = {name for name, value in vars(options).items() if value is not None}
+    taken = {
+        name: value
+        for name, value in own.items()
+        if name in {*names, "reference", "batch_size"} and name not in given and value is not None
+    }
+    vars(options).update(taken)
+    if Processes.current().is_main:
+        words = [f"{name} {','.join(value) if isinstance(value, list) else value}" for name, value in taken.items()]
+        print(f"as the run's eval section has it: {'; '.join(words)}", flush=True)
 
 
 def _make_protocol(options: argparse.Namespace) -> Protocol:

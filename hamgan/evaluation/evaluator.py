@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hamgan.distributed.group import from_main, world_size
 from hamgan.errors import ConfigError
+from hamgan.evaluation.cache import cache_folder
 from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.inputs.references import open_reference_images
@@ -45,7 +46,7 @@ def evaluate(
     compiled: bool = False,
     strict: bool = False,
     progress: bool = True,
-    cache: str | Path | None = None,
+    cache: str | Path | bool = True,
     memory_gib: float = 8.0,
     extractor: FeatureExtractor | None = None,
     **options: Any,
@@ -62,7 +63,7 @@ def evaluate(
         inception_weights: else $HAMGAN_INCEPTION_WEIGHTS, else downloaded once.
         compiled: torch.compile the extractor (pays off beyond some thousand images).
         strict: warnings, such as too few samples for the covariance, are errors.
-        cache: a folder for the features of named references.
+        cache: keep the features of references in `cache_folder()`, or in a folder of your own; False keeps none.
         memory_gib: what gathered features may take on every process (KID, precision and recall, ...).
         extractor: one that `load_extractor` made earlier, to be used again.
         options: fields of `Protocol`: num_samples, seed, repeats, truncation, batch_norm, labels, split, is_splits, ...
@@ -71,7 +72,8 @@ def evaluate(
     """
     protocol = make_protocol(preset, metrics=list(metrics), features=features, **options)
     extractor = extractor or load_protocol_extractor(protocol, inception_weights, device, compiled)
-    resources = Resources(extractor, batch_size, progress, Path(cache) if cache else None, memory_gib)
+    kept = None if cache is False else cache_folder() if cache is True else Path(cache)
+    resources = Resources(extractor, batch_size, progress, kept, memory_gib)
     return evaluate_protocol(samples, reference, protocol, resources, preset=preset, strict=strict)
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hamgan.checkpoint import largest_first
 from hamgan.config import Config
 from hamgan.distributed.cores import map_on_cores
 from hamgan.errors import ConfigError
@@ -33,9 +34,9 @@ class LoadedGenerator:
     """Draw images from a network in evaluation mode, whose spectral norm is folded into its weights.
 
     ``network`` is the folded `Generator`, with gradients where they are asked for; images come from its faster
-    `inference` form. ``evaluations`` are rows of results.jsonl about these weights, numbers with their ``protocol``;
-    ``header`` is what else the file says. ``is_average`` and ``batch_norm`` tell whose weights and batch-norm
-    statistics these are; by default those of the average of G, where one is kept.
+    `inference` form. ``evaluations`` are rows of results.jsonl about these weights, numbers with their ``protocol``,
+    the largest first; ``header`` is what else the file says. ``is_average`` and ``batch_norm`` tell whose weights and
+    batch-norm statistics these are; by default those of the average of G, where one is kept.
 
     Example:
         >>> generator = load_generator(run)
@@ -63,7 +64,7 @@ class LoadedGenerator:
     ) -> None:
         self.network, self.config = network, config
         self.class_names, self.kimg, self.source, self.header = class_names, kimg, source, header or {}
-        self.evaluations = evaluations or []
+        self.evaluations = largest_first(evaluations or [])
         self.is_average = bool(config.train.ema_decay) if is_average is None else is_average
         self.batch_norm: BatchNormStatistics = batch_norm or ("ema" if self.is_average else "running")
 

@@ -83,7 +83,6 @@ class Preview:
             batch_size=settings.batch_size,
             batch_norm=settings.batch_norm,
             extractor=self._extractor,
-            cache=self.config.folder / "features",
             progress=False,
         )
 

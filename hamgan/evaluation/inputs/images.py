@@ -1,7 +1,8 @@
 """Read images from folders, arrays and data sets, all as indexed uint8 batches."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,20 @@ from torch import Tensor
 
 from hamgan.data import ImageSource
 from hamgan.data.finding.folders import walk_files
+from hamgan.data.pictures import PictureSource
 from hamgan.errors import ConfigError, one_line
 from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
+from hamgan.files import sha256
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+
+
+def hash_rows(rows: Iterable[tuple[object, ...]]) -> str:
+    """Hash rows of plain values, in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr(tuple(map(str, row))).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 class Images(ABC):
@@ -38,6 +49,10 @@ class Images(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return plain values that say which images these are; ``source`` among them."""
+
+    def hash_content(self) -> str:
+        """Return a hash of every picture's content, its place and its class."""
+        raise NotImplementedError(f"{type(self).__name__} is no reference")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -84,6 +99,11 @@ class FolderImages(Images):
                 f"{self.shape[2]}x{self.shape[1]}: all images must have one size; prepare them by `hamgan prepare`"
             )
         return image
+
+    def hash_content(self) -> str:
+        digests = self.pool.map(sha256, self.files)
+        names = [file.relative_to(self.folder) for file in self.files]
+        return hash_rows(zip(names, digests, strict=True))
 
     def describe(self) -> dict[str, Any]:
         return {"source": str(self.folder), "split": self.split, "preparation": "none, read as they are"}
@@ -147,6 +167,12 @@ class SourceImages(Images):
     def read(self, indices: Sequence[int]) -> Tensor:
         return torch.as_tensor(self.source.read(np.asarray(indices))).permute(0, 3, 1, 2)
 
+    def hash_content(self) -> str:
+        # Hashes of stores and of the photographs cover every pixel; those of pictures names and sizes alone.
+        if isinstance(self.source, PictureSource):
+            return self.source.hash_content()
+        return str(self.source.describe()["sha256"])
+
     def describe(self) -> dict[str, Any]:
         described = dict(self.source.describe())
         made = [f"{key} {described[key]}" for key in ("crop", "filter") if described.get(key)]
@@ -167,6 +193,9 @@ class Subset(Images):
 
     def read(self, indices: Sequence[int]) -> Tensor:
         return self.images.read(self.indices[torch.as_tensor(indices)].tolist())
+
+    def hash_content(self) -> str:
+        return hash_rows([(self.images.hash_content(), self.indices.tolist())])
 
     def describe(self) -> dict[str, Any]:
         return {**self.images.describe(), "subset": f"{len(self):,} of {len(self.images):,} at random"}
