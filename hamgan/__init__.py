@@ -6,9 +6,8 @@ Geng et al., "Is Attention Better Than Matrix Decomposition?", ICLR 2021 (arXiv 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from hamgan.machine import hamgan_version
-
 if TYPE_CHECKING:
+    __version__: str
     from hamgan.config import Config, load_config
     from hamgan.errors import ConfigError
     from hamgan.evaluation import evaluate
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from hamgan.sampling import LoadedGenerator, load_generator
     from hamgan.sharing import push_to_hub, save_pretrained
     from hamgan.training.loop import train
-
-__version__ = hamgan_version()
 
 _HOMES = {
     "Config": "config",
@@ -59,4 +56,6 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"hamgan.{_HOMES[name]}"), name)
     if name in ("convert", "config", "evaluation", "hamburger", "networks", "sampling"):
         return import_module(f"hamgan.{name}")
+    if name == "__version__":
+        return import_module("hamgan.machine").hamgan_version()
     raise AttributeError(f"module 'hamgan' has no attribute {name!r}")

@@ -2,15 +2,19 @@
 
 import faulthandler
 import os
+import select
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from importlib import import_module
+from typing import NoReturn
 
 from hamgan.errors import (
     BAD_USAGE,
     DONE,
     FAILURE,
+    NO_READER,
     STOPPED,
     CheckpointError,
     ConfigError,
@@ -20,6 +24,7 @@ from hamgan.errors import (
     Stopped,
     did_you_mean,
 )
+from hamgan.interrupts import CtrlC, end_interrupted, end_now
 from hamgan.machine import hamgan_version, keep_freed_memory
 
 # A launcher ends all processes within a moment of the first; one that is still there later has an error of its own.
@@ -69,10 +74,28 @@ def _call(name: str, arguments: list[str], prog: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call ``main`` and exit: 0 done, 2 bad usage, 1 failure, 75 stopped on a signal with a checkpoint saved."""
+    """Call ``main`` and exit: 0 done, 2 bad usage, 1 failure, 75 stopped with all that is needed to go on, 130 Ctrl-C.
+
+    Output that nobody reads any more (``hamgan ... | head``) ends the process without a word, with 141.
+    """
     keep_freed_memory()
     if sys.__stderr__ is not None:  # a mapped file that has been cut short kills without a word
         faulthandler.enable(sys.__stderr__)
+    with CtrlC():
+        try:
+            _exit_after(main)
+        except KeyboardInterrupt:
+            end_interrupted()
+        except SystemExit:
+            if sys.stdout is not None:
+                try:
+                    sys.stdout.flush()
+                except BrokenPipeError:
+                    end_now(NO_READER)
+            raise
+
+
+def _exit_after(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except ConfigError as error:
@@ -86,19 +109,27 @@ def run(main: Callable[[], None]) -> None:
             _end(STOPPED if isinstance(error, Stopped) else FAILURE, "")
         if isinstance(error, Stopped):
             _end(STOPPED, f"stopped: {error}")
+        if isinstance(error, BrokenPipeError) and _output_has_no_reader():
+            end_now(NO_READER)
         # OSError: no space, no permission, not a folder
         if isinstance(error, (CheckpointError, PreparationError, Diverged, OtherProcessFailed, OSError)):
             _end(FAILURE, f"error: {error}")
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            _end(FAILURE, "".join(traceback.format_exception(error)).rstrip())
         raise
     sys.exit(DONE)
 
 
-def _end(code: int, message: str) -> None:
-    if message:
-        print(message, file=sys.stderr)
+def _output_has_no_reader() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _end(code: int, message: str) -> NoReturn:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         # Closing a process group whose other end is gone may wait for its timeout.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        end_now(code, message)
+    if message:
+        print(message, file=sys.stderr)
     sys.exit(code)

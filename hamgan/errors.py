@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 DONE, FAILURE, BAD_USAGE, STOPPED = 0, 1, 2, 75
 """Exit codes; `STOPPED`: on a signal, with all that is needed to go on."""
+INTERRUPTED, NO_READER = 130, 141
+"""Exit codes of Ctrl-C and of output that nobody reads any more, as a shell gives them: 128 + signal."""
 
 
 class ConfigError(ValueError):
@@ -13,6 +15,10 @@ class ConfigError(ValueError):
 
 class DataError(ConfigError):
     """Report images that cannot be used; the message says which, why, and what would do."""
+
+
+class UnclassedError(DataError):
+    """Report a source of which no picture has a class; an evaluation may still take it as a whole."""
 
 
 class PictureError(DataError):

@@ -4,7 +4,6 @@ import ctypes
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,8 @@ def describe_machine() -> dict[str, Any]:
 
 def hamgan_version() -> str:
     """Return the version of this package, ``0+unknown`` for a checkout on the path that is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # a fifth of a second before the first line
+
     try:
         return version("hamgan")
     except PackageNotFoundError:
@@ -43,6 +44,8 @@ def hamgan_version() -> str:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that the numbers of a run depend on; what is not installed is left out."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in PACKAGES:
         try:

@@ -3,10 +3,11 @@
 import sys
 
 from hamgan.cli import run
-from hamgan.config import parse_config
 
 
 def main() -> None:
+    from hamgan.config import parse_config
+
     config, _ = parse_config(["--config", "configs/photos.yaml", *sys.argv[1:]])
     from hamgan.demo import demo
 

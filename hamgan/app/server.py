@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ def serve(checkpoint: str, host: str = "127.0.0.1", port: int = 7860) -> None:
     with tempfile.TemporaryDirectory() as folder:
         page = launch(generator, host, port, Path(folder))
         print(f"open {str(page.local_url).rstrip('/')} in a browser; Ctrl-C ends the page", flush=True)
-        page.block_thread()
+        threading.Event().wait()  # Gradio's own waiting takes Ctrl-C for a reason to end with a line of its own
 
 
 def check_address(host: str, port: int) -> int:

@@ -130,6 +130,8 @@ def parse_config(arguments: Sequence[str], parser: ArgumentParser | None = None)
     try:
         namespace = parser.parse_args(arguments)
         config = _instantiate(parser, namespace)
+    except BrokenPipeError:  # nobody reads what --help or --print_config says
+        raise
     except Exception as error:
         raise ConfigError(_one_sentence(error)) from error
     _check_sections(config_to_dict(config), Config(), "the command line")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hamgan.config import EvalConfig
-from hamgan.distributed.group import Processes, start_processes
+from hamgan.distributed.failure_watch import FailureWatch
+from hamgan.distributed.group import Processes, joined_processes
 from hamgan.errors import ConfigError
 from hamgan.evaluation.evaluator import evaluate_protocol, load_protocol_extractor
 from hamgan.evaluation.inputs.references import open_reference_images
@@ -26,10 +27,10 @@ from hamgan.sampling.sheets import check_parents
 def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
     options = parse(arguments, prog)
-    start_processes()
-    take_values_of_run(options)
     run = {"reference": run_reference, "sweep": run_sweep, "neighbours": run_neighbours}
-    run.get(options.command, run_evaluate)(options)
+    with joined_processes(), FailureWatch():
+        take_values_of_run(options)
+        run.get(options.command, run_evaluate)(options)
 
 
 def take_values_of_run(options: argparse.Namespace) -> None:

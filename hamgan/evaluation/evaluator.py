@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ def evaluate_protocol(
     if preset and other_split:  # a preset is a published protocol: against another split its name would be a lie
         raise ConfigError(f"preset {preset}: {other_split}")
     warnings = _too_few_images(len(images), real, extractor, protocol) + ([other_split] if other_split else [])
+    warnings += _few_a_split(len(images), extractor, protocol)
     if strict and warnings:
         raise ConfigError("; ".join(warnings))
     train = _measure_training_images(reference, real, images, protocol, resources)
@@ -127,7 +129,10 @@ def evaluate_protocol(
         )
         # Machines may differ in the last digits of a decomposition.
         each.append(from_main(compute_numbers(found, real, train, protocol)))
-    row = {f"{name}{extractor.suffix}": value for name, value in average_repeats(each).items()}
+    numbers = average_repeats(each)
+    if undefined := [name for name, value in numbers.items() if isinstance(value, float) and not isfinite(value)]:
+        raise ConfigError(f"{', '.join(undefined)} came out as no finite number; the images or weights are damaged")
+    row = {f"{name}{extractor.suffix}": value for name, value in numbers.items()}
     row |= _describe(found, real, protocol, extractor)
     row |= {"preset": str(preset) if preset else None, "warnings": warnings}
     row |= {"seconds": round(time.perf_counter() - start, 2), "protocol": protocol_line(row)}
@@ -203,6 +208,8 @@ def check_reference(reference: str | Path, metrics: Sequence[str], resolution: i
     else:
         images = open_reference_images(reference, split, resolution)
         labels, found = images.labels, images.describe().get("split")
+        if len(images) < 2:
+            raise ConfigError(f"{reference} has one image for the reference; a covariance needs two at least")
     if "class_accuracy" in metrics:
         _check_classes(reference, labels, found)
 
@@ -231,6 +238,15 @@ def _too_few_images(
     ]
 
 
+def _few_a_split(count: int, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
+    """Warn of an Inception Score whose splits are smaller than the classifier has classes."""
+    splits = _is_splits(protocol, count)
+    if splits is None or count // splits >= extractor.classes:
+        return []
+    each = count // splits
+    return [f"Inception Score: no split of {each:,} samples scores above {each:,}; compare at the same counts"]
+
+
 def _other_split(real: FeatureStatistics | None, protocol: Protocol) -> str:
     """Say that a reference file holds another split than the protocol's; an empty string where it does not."""
     measured = real.description.get("split") if real else None
@@ -254,10 +270,12 @@ def _describe(
         "resolution": described["resolution"],
     }
     row |= {key: described.get(key) for key in ("kimg", "ema", "batch_norm", "truncation", "labels")}
+    row |= {"samples_left_out": described.get("left_out")}
     row |= {"seed": protocol.seed if described["kind"] == "generator" else None, "repeats": protocol.repeats}
     if real:
         row |= {"reference": real.description.get("source"), "reference_count": real.count}
-        row |= {f"reference_{key}": real.description.get(key) for key in ("split", "hash", "preparation", "subset")}
+        told = ("split", "hash", "preparation", "subset", "left_out")
+        row |= {f"reference_{key}": real.description.get(key) for key in told}
     row |= {key: described[key] for key in ("extractor", "extractor_weights", "resizer", "precision")}
     device = extractor.device
     return row | {

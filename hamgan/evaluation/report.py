@@ -29,6 +29,12 @@ EXTREMES = {
     "least_diverse_classes": "least diverse classes",
     "most_confused_classes": "taken for another class",
 }
+NOTES = {
+    "classes_left_out": "left out of the averages over classes",
+    "class_accuracy_left_out": "left out of the classifier of class_accuracy",
+    "samples_left_out": "left out of the samples",
+    "reference_left_out": "left out of the reference",
+}
 TABLES = ("class_table", "class_confusions")
 """Entries that are too long for results.jsonl: they get files of their own, on request."""
 
@@ -85,6 +91,9 @@ def print_row(row: Row) -> None:
         classes = next((value for key, value in row.items() if key.startswith(name)), None)
         if classes:
             print(f"{title}: {', '.join(classes)}")
+    for name, title in NOTES.items():
+        if note := next((value for key, value in row.items() if key.startswith(name)), None):
+            print(f"{title}: {note}")
     print(f"protocol: {row['protocol']}")
     print(f"{row['seconds']:.1f} s, {row['images_per_second']:.1f} images/s on {row['device']}")
     for warning in row["warnings"]:

@@ -101,6 +101,8 @@ def measure(
     image that cannot be used, or features that are not finite.
     """
     processes, total = Processes.current(), len(images)
+    if total < 2:
+        raise ConfigError(f"{images.describe()['source']} has one image; a covariance needs two at least")
     # Apple's GPUs have no float64.
     device = torch.device("cpu") if extractor.device.type == "mps" else extractor.device
     moments = Moments(extractor.dimension, device)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hamgan.config import NormConfig, SpectralNormConfig
-from hamgan.distributed.group import mean_over_processes_, world_size
+from hamgan.distributed.group import mean_over_processes_, stack_processes, world_size
 from hamgan.hamburger.precision import without_autocast
 from hamgan.networks.spectral_norm import SpectralLinear, Weights
 
@@ -30,6 +30,41 @@ class _NormaliseAcross(torch.autograd.Function):
         means = mean_over_processes_(torch.stack([grad_rows.mean(0), (grad_rows * normalised).mean(0)]))
         result = (grad_rows - means[0] - normalised.mul_(means[1])) * scale
         return result.unflatten(0, (len(x), *x.shape[2:])).permute(0, 3, 1, 2).to(x.dtype), None, None, None
+
+
+class _NormaliseOnGpu(torch.autograd.Function):
+    """Compute (x - mean) / sqrt(var + eps) by the kernels that `torch.nn.SyncBatchNorm` is made of, without its waits.
+
+    In the type of x, with moments in float32, of this process or (``across``) of all. Moves the running moments, the
+    variance unbiased. Backward is written with the output, which what follows keeps anyway: x need not be kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, eps: float, across: bool
+    ) -> Tensor:
+        mean, scale = torch.batch_norm_stats(x, eps)
+        means, scales = stack_processes(torch.stack([mean, scale])).unbind(1) if across else (mean[None], scale[None])
+        counts = means.new_full((len(means),), x.numel() // x.shape[1])
+        mean, scale = torch.batch_norm_gather_stats_with_counts(
+            x, means, scales, running_mean, running_var, momentum, eps, counts
+        )
+        y = torch.batch_norm_elemt(x, None, None, mean, scale, eps)
+        ctx.save_for_backward(y, scale)
+        ctx.across = across
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        y, scale = ctx.saved_tensors
+        zero, one = torch.zeros_like(scale), torch.ones_like(scale)  # y's own moments
+        sum_, product, _, _ = torch.batch_norm_backward_reduce(grad, y, zero, one, None, True, False, False)
+        if ctx.across:
+            sum_, product = mean_over_processes_(torch.stack([sum_, product])).unbind()
+        count = torch.full((1,), y.numel() // y.shape[1], dtype=torch.int32, device=y.device)
+        result = torch.batch_norm_backward_elemt(grad, y, zero, one, scale, sum_, product, count)
+        return result, None, None, None, None, None
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -58,7 +93,10 @@ class BatchNorm(nn.Module):
         mean, var = self.running_mean, self.running_var
         if not self.training:
             return F.batch_norm(x, mean, var, eps=self.eps)
-        if self.cross_replica and world_size() > 1:
+        across = self.cross_replica and world_size() > 1
+        if x.is_cuda and not torch.compiler.is_compiling():  # which makes kernels of its own
+            return self._normalise_on_gpu(x, across)
+        if across:
             return self._normalise_across(x)
         if not self.biased:
             return F.batch_norm(x, mean, var, training=True, momentum=self.momentum, eps=self.eps)
@@ -71,6 +109,15 @@ class BatchNorm(nn.Module):
     def _update(self, mean: Tensor, var: Tensor) -> None:
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(var, self.momentum)
+
+    def _normalise_on_gpu(self, x: Tensor, across: bool) -> Tensor:
+        count = x.numel() // x.shape[1] * (world_size() if across else 1)
+        bias = (count - 1) / count if self.biased else 1.0
+        # The kernel moves towards the unbiased variance v: (1 - m) r / b + m v is the same as ((1 - m) r + m b v) / b.
+        self.running_var.div_(bias)
+        y: Tensor = _NormaliseOnGpu.apply(x, self.running_mean, self.running_var, self.momentum, self.eps, across)
+        self.running_var.mul_(bias)
+        return y
 
     def _normalise_across(self, x: Tensor) -> Tensor:
         count = x.numel() // x.shape[1] * world_size()

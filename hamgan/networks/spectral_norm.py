@@ -54,8 +54,14 @@ def _quarters(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _laid_out_as_weight(tensor: Tensor) -> Tensor:
-    """Lay a kernel out channels-last and a matrix row by row."""
-    return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.contiguous_format)
+    """Lay a dense kernel out channels-last and a matrix row by row.
+
+    A side of 1 may have any stride, but DDP compares the strides of a gradient with its weight's: here it has one.
+    """
+    if tensor.dim() == 2:
+        return tensor.reshape(-1).view(tensor.shape)
+    rows = tensor.permute(0, 2, 3, 1)
+    return rows.reshape(-1).view(rows.shape).permute(0, 3, 1, 2)
 
 
 def _as_matrix(weight: Tensor) -> Tensor:

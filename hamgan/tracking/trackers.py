@@ -64,7 +64,8 @@ class Tracker:
             self._start()
             while (action := self._waiting.get()) is not None:
                 action()
-            self.accelerator.end_training()
+            for tracker in self.accelerator.trackers:  # not `end_training`, which ends the processes' group as well
+                tracker.finish()
         except Exception as error:
             self.failed = True
             self.warn(f"warning: {self.name} failed and is left alone from here: {error}")

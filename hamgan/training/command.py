@@ -16,6 +16,8 @@ def main(arguments: Sequence[str], prog: str = "hamgan train") -> None:
         help="resume although this key (or section) of the configuration has changed; may be given several times",
     )
     config, options = parse_config(list(arguments), parser)
+    from hamgan.distributed.group import joined_processes
     from hamgan.training.loop import train
 
-    train(config, options.override_resume)
+    with joined_processes():
+        train(config, options.override_resume)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from hamgan.checkpoint import (
     CheckpointManager,
@@ -24,7 +25,7 @@ from hamgan.distributed.stop_signals import StopSignals
 from hamgan.errors import Collapse, Stopped
 from hamgan.files import remove_leftovers, write_atomically
 from hamgan.networks import build_networks
-from hamgan.tracking.network_metrics import Metrics, network_metrics
+from hamgan.tracking.network_metrics import Metrics, read_metrics
 from hamgan.tracking.run_log import RunLog, duration
 from hamgan.training.batches import Batches
 from hamgan.training.divergence import Alarm, Monitor
@@ -35,6 +36,7 @@ from hamgan.training.run_folder import Differences, FolderLock, check_same_run, 
 from hamgan.training.setup import (
     crosses,
     describe_run,
+    keep_class_order,
     learning_rate_factor,
     make_accelerator,
     micro_batch,
@@ -68,12 +70,14 @@ class Training:
         self.config = config = with_classes(config, self.source)
         self.folder = config.folder
         overridden = check_same_run(self.folder, config, override)
+        if "data.source" not in overridden:
+            keep_class_order(self.source, self.folder)
         self.micro_batch = micro_batch(config, world_size())
         self.step = GanStep(*build_networks(config), config.train, self.accelerator)
         self.progress = Progress()
         self.monitor = Monitor(config.monitor, self.progress)
         self.preview = Preview(config, self.source, self.step, self.progress)
-        self.signals = StopSignals(self.accelerator.device)
+        self.signals = StopSignals()
         self.lock = FolderLock(self.folder)
         self.lock.acquire()
         try:
@@ -190,11 +194,13 @@ class Training:
 
     def _log_row(self, lr_factor: float) -> None:
         train = self.config.train
-        metrics = {name: float(value) for name, value in self.step.take_metrics().items()}
+        means = self.step.take_metrics()
+        metrics = read_metrics(means, self.step.generator, self.step.discriminator)
         if self.accelerator.scaler is not None:  # it skips steps whose gradients have overflowed, as it should
-            metrics = {name: v for name, v in metrics.items() if "gradient" not in name or math.isfinite(v)}
-        metrics |= {"g_lr": train.generator_lr * lr_factor, "d_lr": train.discriminator_lr * lr_factor}
-        row: Metrics = {**metrics, **network_metrics(self.step.generator, self.step.discriminator)}
+            norms = [name for name in means if "gradient" in name and not math.isfinite(cast(float, metrics[name]))]
+            metrics = {name: value for name, value in metrics.items() if name not in norms}
+        rates = {"g_lr": train.generator_lr * lr_factor, "d_lr": train.discriminator_lr * lr_factor}
+        row: Metrics = {**metrics, **rates}
         alarm = self.monitor.check_row(row)
         if alarm is None or not alarm.broken:
             self.log.row({**row, **self.log.speed()})

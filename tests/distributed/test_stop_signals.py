@@ -1,23 +1,24 @@
-"""Check that a signal stops all processes once, and that a later second one has its default effect."""
+"""Check that a signal stops all processes once, and that a later second one ends the process."""
 
 import signal
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from support.small_runs import forget_accelerator
+from support.small_runs import environment, forget_accelerator
 from support.two_processes import in_two_processes, signalled_steps
 
-from hamgan.distributed.stop_signals import SECONDS_BETWEEN, SIGNALS, StopSignals
+from hamgan.distributed.stop_signals import SIGNALS, StopSignals
 
 
 @pytest.fixture
 def signals() -> Iterator[StopSignals]:
     forget_accelerator()
-    yield StopSignals(torch.device("cpu"))
+    yield StopSignals()
     forget_accelerator()
 
 
@@ -32,23 +33,23 @@ def test_a_signal_asks_and_the_handlers_return(signals: StopSignals, number: sig
     assert signal.getsignal(number) == before
 
 
-def test_a_later_second_signal_acts_by_default(signals: StopSignals) -> None:
-    with signals:
-        signal.raise_signal(signal.SIGINT)
-        signals.asked_at = time.monotonic() - SECONDS_BETWEEN
-        signal.signal(signal.SIGINT, signals.ask)
-        default = signal.SIG_DFL
-        caught: list[int] = []
-        # SIGINT by default ends the process: look at the moment before.
-        try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            signals.ask(signal.SIGINT)
-            assert signal.getsignal(signal.SIGINT) == default
-            caught = [number for number in signal.sigpending() if number == signal.SIGINT]
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # which drops the pending one
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    assert caught == [signal.SIGINT]
+@pytest.mark.parametrize(("launched", "pause", "code"), [("", 0.5, 130), ("", 0.0, 0), ("2", 0.5, 0), ("2", 2.2, 130)])
+def test_a_later_second_signal_ends_the_process(launched: str, pause: float, code: int) -> None:
+    """Send two: a launcher's pair within two seconds counts as one, without a launcher only what comes at once does."""
+    program = f"""if True:
+        import signal, time, torch
+        from hamgan.distributed.stop_signals import StopSignals
+        with StopSignals(torch.device("cpu")):
+            signal.raise_signal(signal.SIGINT)
+            time.sleep({pause})
+            signal.raise_signal(signal.SIGINT)
+    """
+    variables = environment() | ({"WORLD_SIZE": launched} if launched else {})
+    done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        code,
+        "SIGINT: stopping after this step; a second one ends the run at once\n",
+    )
 
 
 def test_in_another_thread_it_asks_for_nothing(signals: StopSignals) -> None:

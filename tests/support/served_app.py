@@ -16,6 +16,8 @@ from urllib.error import HTTPError
 from support.paths import ROOT
 from support.small_runs import start
 
+from hamgan.errors import INTERRUPTED
+
 # Every connection and every look-up of a host's name that Python makes goes to stderr.
 LISTENING_IN = """
 import runpy, sys
@@ -97,7 +99,7 @@ class Served(Page):
 
 @contextlib.contextmanager
 def served(checkpoint: Path, folder: Path) -> Iterator[Served]:
-    """Start the page on a free port, and check that Ctrl-C ends it without an error."""
+    """Start the page on a free port, and check that Ctrl-C ends it with one line."""
     log, script = folder / "log.txt", ROOT / "scripts/demo_app.py"
     process = start("-c", LISTENING_IN, script, "--checkpoint", checkpoint, "--port", "0", log=log)
     try:
@@ -108,7 +110,8 @@ def served(checkpoint: Path, folder: Path) -> Iterator[Served]:
             time.sleep(0.1)
         yield Served(address[1], log, process)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(30) == INTERRUPTED, log.read_text()
+        assert log.read_text().splitlines()[-1] == "stopped by Ctrl-C"
     finally:
         process.kill()
         process.wait()

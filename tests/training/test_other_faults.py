@@ -90,8 +90,9 @@ def test_a_second_signal_ends_a_run_at_once(store: Path, tmp_path: Path) -> None
         threading.Timer(3.0, send).start()
 
     life = start_life(tmp_path / "run", [*SHORT, *evaluates, f"data.source={store}"], 1, Kill("evaluation"), twice)
-    assert life.codes == [-signal.SIGTERM]
+    assert life.codes == [128 + signal.SIGTERM]
     assert len(sent) == 2
+    assert "SIGTERM: stopping after this step; a second one ends the run at once\n" in log(tmp_path / "run")
     assert time.monotonic() - sent[1] < 5
 
 

@@ -26,6 +26,15 @@ def is_remote(source: str) -> bool:
     return "://" in source
 
 
+def say_namesake(source: str) -> list[str]:
+    """Say that a name such as ``photos`` is also a folder or file here, and how to mean that; else an empty list."""
+    if not os.path.lexists(source):
+        return []
+    return [
+        f"`{source}` is the data set of that name, not ./{source}, which is here too; write ./{source} to mean that"
+    ]
+
+
 def _expand_braces(source: str) -> list[str]:
     match = _BRACES.search(source)
     if match is None:

@@ -12,11 +12,13 @@ from typing import get_args
 from PIL import ImageColor
 
 from hamgan.data.decoding.decode import Preparation
+from hamgan.data.decoding.kinds import describe_left_out
 from hamgan.data.decoding.resize import Crop, Filter
 from hamgan.data.finding.listing import list_pictures
 from hamgan.data.preparation.inspection import check_hashes, describe_store, summarise, write_sheets
 from hamgan.data.preparation.merge import merge
 from hamgan.data.preparation.prepare import check_output, prepare
+from hamgan.data.source import name_some
 from hamgan.data.store import Manifest
 from hamgan.errors import DataError, Stopped
 
@@ -75,7 +77,7 @@ def _add_preparation_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--val-source", help="where the val split is, if not in a val folder of --source")
     add("--val-fraction", type=float, default=0.0, help="share of train to hold out as val (default: 0)")
-    add("--labels", type=Path, help="classes of pictures without class folders: ImageNet's devkit, CSV")
+    add("--labels", type=Path, help="classes of the pictures: CSV, JSON, lines NAME CLASS, ImageNet's devkit")
     add("--background", type=_colour, default=(255, 255, 255), help="behind transparency (default: white)")
     add("--min-side", type=int, default=16, help="skip pictures with a shorter side (default: 16)")
     add("--strict", action="store_true", help="stop at the first picture that cannot be used")
@@ -127,7 +129,12 @@ def _prepare(options: argparse.Namespace) -> None:
             val_fraction=options.val_fraction,
         )
         found = ", ".join(f"{len(pictures):,} {split}" for split, pictures in listing.pictures.items() if pictures)
-        print(f"found {found} pictures of {len(listing.class_names):,} classes", file=sys.stderr)
+        for note in listing.notes:
+            print(f"note: {note}", file=sys.stderr)
+        names = name_some(listing.class_names, 12)
+        print(f"found {found} pictures of {len(listing.class_names):,} classes: {names}", file=sys.stderr)
+        if left_out := describe_left_out(listing.unclassed, listing.unread):
+            print(f"left out: {left_out}", file=sys.stderr)
         return prepare(
             options.source,
             listing,
@@ -177,7 +184,7 @@ def _print_contents(store: Path, manifest: Manifest) -> None:
     if empty := left_out["class_folders"]:
         names = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
         print(f"left out: {len(empty)} classes without usable pictures: {names}")
-    if left_out["pictures_without_class"]:
-        print(f"left out: {left_out['pictures_without_class']} pictures outside any class folder")
+    if others := describe_left_out(left_out["pictures_without_class"], left_out.get("unread", {})):
+        print(f"left out: {others}")
     if manifest["skipped"]:
         print(f"skipped: {manifest['skipped']} pictures; {store / 'skipped.jsonl'} says why")

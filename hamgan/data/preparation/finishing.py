@@ -72,6 +72,7 @@ def finish(store: Path, plan: Plan, listing: Listing, units: dict[str, list[Unit
         "left_out": {
             "class_folders": sorted({*listing.left_out, *empty}),
             "pictures_without_class": listing.unclassed,
+            "unread": listing.unread,
         },
         "skipped": len(skips),
         "splits": splits,

@@ -104,6 +104,10 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
             "a worker process died or ran out of memory; run the same command again to continue, perhaps with fewer "
             "--workers"
         ) from error
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():  # a unit counts when it is whole, so nothing is lost by it
+            worker.kill()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
