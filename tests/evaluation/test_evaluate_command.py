@@ -93,7 +93,8 @@ def test_how_long_a_long_evaluation_takes_is_said_at_its_second_batch(
     assert "minutes" not in capsys.readouterr().err
     monkeypatch.setattr("hamgan.evaluation.statistics.LONG", 0.0)
     main([*arguments, "--num-samples", "6"])
-    assert re.search(r"samples: 6 images take about \d minutes\n", capsys.readouterr().err)
+    printed = capsys.readouterr().err
+    assert re.search(r"samples: 6 images take about \d minutes\n", printed), printed
 
 
 def test_the_spread_over_seeds_is_printed(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
