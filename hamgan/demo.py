@@ -64,12 +64,12 @@ def _measure(generator: LoadedGenerator, config: Config) -> Figures:
     append_row(trained, config.folder / "results.jsonl")
     record_evaluations(config)
     before = untrained(config, generator.num_classes, generator.class_names)
-    fid = "fid" + extractor.suffix
+    fid = extractor.key("fid")
     return Figures(
         fid=trained[fid],
         fid_untrained=_evaluate(before, config, extractor, ["fid"])[fid],
-        class_accuracy=trained["class_accuracy" + extractor.suffix],
-        class_accuracy_real=trained["class_accuracy_real" + extractor.suffix],
+        class_accuracy=trained[extractor.key("class_accuracy")],
+        class_accuracy_real=trained[extractor.key("class_accuracy_real")],
         classes=generator.num_classes,
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from hamgan.distributed.group import world_size
+from hamgan.distributed.group import rank, world_size
 from hamgan.errors import RaisedByAll
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -54,7 +54,7 @@ class StopSignals:
         now = time.monotonic()
         if self.asked_at is None:
             self.asked_at = now
-            if self.processes.is_main:
+            if rank() == 0:
                 # Not by print: the signal may have interrupted one. After a progress bar the line needs one of its own.
                 start = "\n" if os.isatty(2) else ""
                 line = f"{signal.Signals(number).name}: stopping after this step; a second one ends the run at once"

@@ -9,12 +9,14 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hamgan.distributed.group import Processes, from_main
 from hamgan.errors import ConfigError
-from hamgan.evaluation.features.extractor import FeatureExtractor
-from hamgan.evaluation.inputs.images import Images
 from hamgan.machine import package_versions
+
+if TYPE_CHECKING:
+    from hamgan.evaluation.features.extractor import FeatureExtractor
+    from hamgan.evaluation.inputs.images import Images
 
 LARGEST = 4 * 2**30
 """Bytes of all files together."""
@@ -27,8 +29,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hamgan" / "features"
 
 
-def name_file(folder: Path, images: Images, extractor: FeatureExtractor) -> Path:
+def name_file(folder: Path, images: "Images", extractor: "FeatureExtractor") -> Path:
     """Return the file for the features of images; the main process reads them all for it."""
+    from hamgan.distributed.group import Processes, from_main
+
     problem, digest = "", ""
     if Processes.current().is_main:
         try:

@@ -26,7 +26,7 @@ from hamgan.evaluation.reference import (
     load_reference,
     reference_statistics,
 )
-from hamgan.evaluation.report import Row
+from hamgan.evaluation.report import Row, numbers_of
 from hamgan.evaluation.statistics import FeatureStatistics, Resources
 from hamgan.machine import hamgan_version
 
@@ -61,7 +61,8 @@ def evaluate(
             None where no metric needs one.
         metrics: see `METRICS`; keys carry the extractor's name unless it is the Inception that everybody quotes.
         preset: ``hamgan-paper``, ``biggan`` or a YAML file of `Protocol` fields; explicit options win.
-        inception_weights: else $HAMGAN_INCEPTION_WEIGHTS, else downloaded once.
+        inception_weights: else $HAMGAN_INCEPTION_WEIGHTS, else downloaded once; likewise for other extractors by
+            $HAMGAN_DINOV2_WEIGHTS, $HAMGAN_CLIP_B32_WEIGHTS and $HAMGAN_CLIP_L336_WEIGHTS.
         compiled: torch.compile the extractor (pays off beyond some thousand images).
         strict: warnings, such as too few samples for the covariance, are errors.
         cache: keep the features of references in `cache_folder()`, or in a folder of your own; False keeps none.
@@ -72,20 +73,49 @@ def evaluate(
     Returns: a flat dict: the numbers, then the protocol. Raises ConfigError with one sentence for anything unusable.
     """
     protocol = make_protocol(preset, metrics=list(metrics), features=features, **options)
-    extractor = extractor or load_protocol_extractor(protocol, inception_weights, device, compiled)
     kept = None if cache is False else cache_folder() if cache is True else Path(cache)
-    resources = Resources(extractor, batch_size, progress, kept, memory_gib)
-    return evaluate_protocol(samples, reference, protocol, resources, preset=preset, strict=strict)
+    parts = []
+    for part in protocol.by_extractor():
+        given = extractor if extractor and extractor.name == part.features else None
+        found = given or load_protocol_extractor(part, inception_weights, device, compiled)
+        parts.append((part, Resources(found, batch_size, progress, kept, memory_gib)))
+    return evaluate_parts(samples, reference, parts, preset=preset, strict=strict)
+
+
+def evaluate_parts(
+    samples: Samples,
+    reference: Reference | None,
+    parts: Sequence[tuple[Protocol, Resources]],
+    *,
+    preset: str | Path | None = None,
+    strict: bool = False,
+) -> Row:
+    """Evaluate by one extractor after the other and join the rows: the first one's, with the numbers of the others.
+
+    ``protocols`` of the row holds, by number, the lines of those that another extractor was used for.
+    """
+    row: Row = {}
+    for protocol, resources in parts:
+        found = evaluate_protocol(samples, reference, protocol, resources, preset=preset, strict=strict)
+        if not row:
+            row = found | {"protocols": {}}
+            continue
+        row["protocols"] |= {number.key: found["protocol"] for number in numbers_of(found)}
+        row |= {key: value for key, value in found.items() if key not in row}
+        row["warnings"] = [*row["warnings"], *(text for text in found["warnings"] if text not in row["warnings"])]
+        row["seconds"] = round(row["seconds"] + found["seconds"], 2)
+    return row
 
 
 def load_protocol_extractor(
     protocol: Protocol, inception_weights: str | Path | None, device: str | torch.device | None, compiled: bool
 ) -> FeatureExtractor:
     """Load the extractor that a protocol names."""
+    is_inception = protocol.features.startswith("inception")
     return load_extractor(
         protocol.features,
-        weights=inception_weights,
-        weights_sha256=protocol.inception_sha256,
+        weights=inception_weights if is_inception else None,
+        weights_sha256=protocol.inception_sha256 if is_inception else None,
         resizer=protocol.resizer,
         device=device,
         compiled=compiled,
@@ -132,7 +162,7 @@ def evaluate_protocol(
     numbers = average_repeats(each)
     if undefined := [name for name, value in numbers.items() if isinstance(value, float) and not isfinite(value)]:
         raise ConfigError(f"{', '.join(undefined)} came out as no finite number; the images or weights are damaged")
-    row = {f"{name}{extractor.suffix}": value for name, value in numbers.items()}
+    row = {extractor.key(name): value for name, value in numbers.items()}
     row |= _describe(found, real, protocol, extractor)
     row |= {"preset": str(preset) if preset else None, "warnings": warnings}
     row |= {"seconds": round(time.perf_counter() - start, 2), "protocol": protocol_line(row)}

@@ -11,8 +11,7 @@ from docstring_parser import parse_from_object
 from hamgan.config import METRICS
 from hamgan.errors import ConfigError, did_you_mean, refuse_renamed
 from hamgan.evaluation.cache import cache_folder
-from hamgan.evaluation.protocol import CHOICES, PRESETS, Protocol
-from hamgan.evaluation.studies.truncation_sweep import TRUNCATIONS
+from hamgan.evaluation.protocol import CHOICES, PRESETS, TRUNCATIONS, Protocol
 
 FIELDS = [field.name for field in dataclasses.fields(Protocol)]
 OF_EXTRACTOR = {"features", "resizer", "inception_sha256"}

@@ -2,19 +2,29 @@
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from hamgan.config import FEATURES
 
 Row = dict[str, Any]
 """Plain values of an evaluation: the numbers by name, then the protocol behind them."""
 NAMES = {
     "fid": "FID",
     "inception_score": "Inception Score",
+    "sfid": "sFID",
+    "fd_dinov2": "FD-DINOv2",
+    "clip_fid": "CLIP-FID",
+    "cmmd": "CMMD",
     "fid_inf": "FID at infinitely many samples",
     "kid": "KID",
+    "mind": "MIND",
     "precision": "Precision",
     "recall": "Recall",
+    "density": "Density",
+    "coverage": "Coverage",
     "class_accuracy": "Class right (nearest class mean)",
     "class_accuracy_real": "Class right, real held-out images",
     "class_distance": "Squared distance of class means, average over classes",
@@ -23,6 +33,8 @@ NAMES = {
     "class_leakage_real": "Real images taken for another class",
 }
 """Numbers by the beginning of their key, in the order in which people look at them."""
+_SUFFIX = re.compile(f"(_({'|'.join(name.replace('-', '_') for name in FEATURES)}))?(_[0-9a-f]{{8}})?")
+"""What follows the name of a number that is not the usual one: its extractor, and the hash of weights of one's own."""
 EXTREMES = {
     "best_classes": "best classes",
     "worst_classes": "worst classes",
@@ -78,7 +90,7 @@ def _split_key(key: str) -> tuple[str | None, str]:
     """Split ``fid_efficientnet_lite0`` into ``fid`` and the rest; (None, "") for a key that is no number."""
     for name in sorted(NAMES, key=len, reverse=True):
         suffix = key[len(name) :]
-        if key.startswith(name) and (not suffix or suffix.startswith(("_efficientnet", "_inception"))):
+        if key.startswith(name) and (not suffix or _SUFFIX.fullmatch(suffix)):
             return name, suffix
     return None, ""
 
@@ -95,6 +107,8 @@ def print_row(row: Row) -> None:
         if note := next((value for key, value in row.items() if key.startswith(name)), None):
             print(f"{title}: {note}")
     print(f"protocol: {row['protocol']}")
+    for key, line in row.get("protocols", {}).items():
+        print(f"protocol of {NAMES.get(key, key)}: {line}")
     print(f"{row['seconds']:.1f} s, {row['images_per_second']:.1f} images/s on {row['device']}")
     for warning in row["warnings"]:
         print(f"warning: {warning}")

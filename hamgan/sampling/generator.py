@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hamgan.checkpoint import largest_first
-from hamgan.config import Config
+from hamgan.config import BatchNormStatistics, Config
 from hamgan.distributed.cores import map_on_cores
 from hamgan.errors import ConfigError
 from hamgan.networks import Generator, count_parameters
@@ -21,8 +21,6 @@ from hamgan.sampling.latents import check_seeds, check_truncation, truncated_lat
 from hamgan.sampling.sheets import to_pil
 
 STANDING_BATCHES = 16
-BatchNormStatistics = Literal["running", "standing", "ema"]
-"""Those of the trained G itself, new ones, or the average of the running ones that the average of G keeps."""
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from PIL import Image, ImageCms
 from skimage import data as photographs
 from support.paths import golden_file
 
+from hamgan.data.decoding.choices import Filter
 from hamgan.data.decoding.decode import Preparation, decode
-from hamgan.data.decoding.resize import Filter, adm, aliased_bilinear, central_square, resize_square
+from hamgan.data.decoding.resize import adm, aliased_bilinear, central_square, resize_square
 from hamgan.errors import PictureError
 
 COFFEE = np.ascontiguousarray(photographs.coffee()[:240, 100:420])

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from hamgan.data.decoding.choices import Crop, Filter
 from hamgan.data.decoding.colours import WHITE, profile_transform, to_rgb
 from hamgan.data.decoding.kinds import formats
-from hamgan.data.decoding.resize import Crop, Filter, crop_and_resize
+from hamgan.data.decoding.resize import crop_and_resize
 from hamgan.data.source import Description
 from hamgan.errors import PictureError, one_line
 from hamgan.files import RECOGNISED_BYTES, recognise

@@ -7,20 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from PIL import ImageColor
-
-from hamgan.data.decoding.decode import Preparation
-from hamgan.data.decoding.kinds import describe_left_out
-from hamgan.data.decoding.resize import Crop, Filter
-from hamgan.data.finding.listing import list_pictures
-from hamgan.data.preparation.inspection import check_hashes, describe_store, summarise, write_sheets
-from hamgan.data.preparation.merge import merge
-from hamgan.data.preparation.prepare import check_output, prepare
-from hamgan.data.source import name_some
-from hamgan.data.store import Manifest
+from hamgan.data.decoding.choices import Crop, Filter
 from hamgan.errors import DataError, Stopped
+
+if TYPE_CHECKING:
+    from hamgan.data.store import Manifest
 
 DESCRIPTION = """Make a store of images from folders, archives, CIFAR or the Hugging Face hub.
 
@@ -93,6 +86,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _colour(text: str) -> tuple[int, int, int]:
+    from PIL import ImageColor
+
     try:
         red, green, blue = ImageColor.getrgb(text)[:3]
     except ValueError as error:
@@ -116,9 +111,15 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     _check_options(options)
+    from hamgan.data.decoding.decode import Preparation
+    from hamgan.data.decoding.kinds import describe_left_out
+    from hamgan.data.finding.listing import list_pictures
+    from hamgan.data.preparation.prepare import check_output, prepare
+    from hamgan.data.source import name_some
+
     preparation = Preparation(options.resolution, options.crop, options.filter, options.background, options.min_side)
 
-    def make() -> Manifest:
+    def make() -> "Manifest":
         check_output(options.output)
         print(f"listing {options.source} ...", file=sys.stderr)
         listing = list_pictures(
@@ -149,10 +150,14 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _merge(options: argparse.Namespace) -> None:
+    from hamgan.data.preparation.merge import merge
+
     _make_and_report(options.store, lambda: merge(options.store, options.parts))
 
 
 def _inspect(options: argparse.Namespace) -> None:
+    from hamgan.data.preparation.inspection import check_hashes, describe_store, summarise, write_sheets
+
     report = describe_store(options.store)
     print(json.dumps(report, indent=1) if options.json else summarise(report))
     if options.sheets:
@@ -166,7 +171,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _make_and_report(store: Path, make: Callable[[], Manifest]) -> None:
+def _make_and_report(store: Path, make: "Callable[[], Manifest]") -> None:
     """Make a store and print what it holds; raises Stopped on a signal."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -177,7 +182,9 @@ def _make_and_report(store: Path, make: Callable[[], Manifest]) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def _print_contents(store: Path, manifest: Manifest) -> None:
+def _print_contents(store: Path, manifest: "Manifest") -> None:
+    from hamgan.data.decoding.kinds import describe_left_out
+
     counts = ", ".join(f"{entry['count']} {split}" for split, entry in manifest["splits"].items())
     print(f"{store}: {counts} images of {len(manifest['class_names'])} classes")
     left_out = manifest["left_out"]

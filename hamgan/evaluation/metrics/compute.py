@@ -7,11 +7,13 @@ import torch
 from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError
 from hamgan.evaluation.metrics.class_accuracy import class_accuracy, match_classes
+from hamgan.evaluation.metrics.cmmd import cmmd
 from hamgan.evaluation.metrics.fid import frechet_distance
 from hamgan.evaluation.metrics.fid_infinity import FEWEST, fid_at_infinity
 from hamgan.evaluation.metrics.kid import kernel_distance
+from hamgan.evaluation.metrics.mind import monge_distance
 from hamgan.evaluation.metrics.per_class import class_numbers, compare_classes
-from hamgan.evaluation.metrics.precision_recall import precision_recall
+from hamgan.evaluation.metrics.prdc import density_coverage, precision_recall
 from hamgan.evaluation.protocol import Protocol
 from hamgan.evaluation.statistics import FeatureStatistics
 
@@ -46,18 +48,32 @@ def compute_numbers(
         numbers |= _per_class(found, real)
     if "kid" in wanted:
         size = min(protocol.kid_subset_size, len(found.kept_features), len(real.kept_features))
-        kid = kernel_distance(found.kept_features, real.kept_features, protocol.kid_subsets, size)
+        features = found.kept_features, real.kept_features
+        kid = kernel_distance(*features, protocol.kid_subsets, size, protocol.kid_kernel)
         numbers["kid"], numbers["kid_std"] = kid
-    if "prc" in wanted:
-        if min(len(found.kept_features), len(real.kept_features)) <= protocol.neighbours:
-            raise ConfigError(f"precision and recall need more than neighbours = {protocol.neighbours} images a side")
-        both = precision_recall(found.kept_features, real.kept_features, protocol.neighbours)
-        numbers["precision"], numbers["recall"] = both
+    if "cmmd" in wanted:
+        numbers["cmmd"] = cmmd(found.kept_features, real.kept_features)
+    if "mind" in wanted:
+        numbers["mind"] = monge_distance(found.kept_features, real.kept_features)
+    numbers |= _by_neighbours(found, real, protocol)
     return numbers | (class_accuracy(found, real, train) if train else {})
 
 
 def _images_of(statistics: FeatureStatistics) -> tuple[object, ...]:
     return statistics.description.get("hash"), statistics.description.get("extractor"), statistics.count
+
+
+def _by_neighbours(found: FeatureStatistics, real: FeatureStatistics, protocol: Protocol) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for metric, names, compute, neighbours in (
+        ("prc", ("precision", "recall"), precision_recall, protocol.neighbours),
+        ("density_coverage", ("density", "coverage"), density_coverage, protocol.coverage_neighbours),
+    ):
+        if metric in protocol.metrics:
+            if min(len(found.kept_features), len(real.kept_features)) <= neighbours:
+                raise ConfigError(f"{' and '.join(names)} need more than neighbours = {neighbours} images a side")
+            numbers |= zip(names, compute(found.kept_features, real.kept_features, neighbours), strict=True)
+    return numbers
 
 
 def _per_class(found: FeatureStatistics, real: FeatureStatistics) -> dict[str, Any]:
