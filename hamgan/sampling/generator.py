@@ -1,6 +1,7 @@
 """Draw images of seeds and classes from a generator that is ready to sample."""
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -89,9 +90,13 @@ class LoadedGenerator:
 
     @property
     def titles(self) -> list[str]:
-        """Return a name per class for people: the class's own, ImageNet's for synsets, else its number."""
-        names = readable_names(self.class_names, self.num_classes)
-        return names or [str(index) for index in range(self.num_classes)]
+        """Return a name per class for people: the class's own, ImageNet's for synsets, else its number.
+
+        Classes of one name, such as ImageNet's two cranes, carry their indices.
+        """
+        names = readable_names(self.class_names, self.num_classes) or list(map(str, range(self.num_classes)))
+        counts = Counter(names)
+        return [f"{name} (index {index})" if counts[name] > 1 else name for index, name in enumerate(names)]
 
     def class_index(self, name: int | str) -> int:
         """Return the index of a class by index, name, part of a name, or synset; ConfigError names the nearest."""

@@ -63,7 +63,7 @@ def _draw(confusions: Sequence[Row], names: list[str], classes: int, file: Path,
     left_out = f"{len(names)} of {classes:,} classes, those that are mixed up most. " if len(names) < classes else ""
     lines = textwrap.wrap(left_out + protocol, int(16 * figure.get_figwidth()))
     # Below what the layout has placed; the tight box makes room for it, and for titles wider than a small matrix.
-    figure.text(0.01, -0.01, "\n".join(lines), fontsize=7, va="top")
+    figure.text(0.01, -0.2 / figure.get_figheight(), "\n".join(lines), fontsize=7, va="top")
     figure.savefig(file, dpi=150, bbox_inches="tight", pad_inches=0.15)
     pyplot.close(figure)
 
