@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Read once, for it can only be read by setting it, and files that other threads make meanwhile would show that.
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
 
 def fsync(path: Path) -> None:
     """Have a file's or a folder's content on the disk."""
@@ -16,6 +20,11 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def share_as_usual(path: Path) -> None:
+    """Give a file the mode that new files have here: safetensors makes its own readable by their owner alone."""
+    path.chmod(0o666 & ~_UMASK)
 
 
 def sha256(path: Path) -> str:
