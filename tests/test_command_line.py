@@ -45,8 +45,8 @@ eval.every_kimg eval.metrics eval.num_samples eval.reference eval.features eval.
 )
 OPTIONS = {
     "sample": "classes seeds truncation output scale device per-class interpolate frames fps sheets "
-    "batch-norm batch-size no-ema",
-    "invert": "images output classes steps restarts samples pixels-only seed device",
+    "batch-norm batch-size no-ema force",
+    "invert": "images output classes steps restarts samples pixels-only seed device force",
     "export": "output push private license",
     "demo_app": "port host",
 }
@@ -127,6 +127,7 @@ def test_the_public_signatures_stay() -> None:
             "metrics": ("fid", "is"),
             "features": "inception",
         },
+        hamgan.train: {"config": required},
         convert.biggan_pytorch: {"state_dict": required},
         convert.hamgan_tf: {"variables": required},
     }

@@ -110,4 +110,4 @@ def counted_waits(device: torch.device) -> Iterator[list[warnings.WarningMessage
         finally:
             if device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("default")
-    waits += [warning for warning in caught if "synchroniz" in str(warning.message)]
+    waits += [warning for warning in caught if "called a synchronizing" in str(warning.message)]

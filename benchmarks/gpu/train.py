@@ -23,6 +23,9 @@ NAME = "photos128"
 KILLED_AFTER, KEPT, COUNTED = 0.4, 0.1, 8
 """Shares of the time before the kill, and to save and report at the end; batch at which FLOPs are counted."""
 
+SECONDS_TO_STOP = 50.0
+"""To the end of an evaluation that a signal has met; then the process is killed, and the part fails."""
+
 
 def run(options: argparse.Namespace, clock: Clock) -> Report:
     """Train in processes of their own; a later call goes on with the same run, without another kill."""
@@ -44,6 +47,8 @@ def run(options: argparse.Namespace, clock: Clock) -> Report:
     failures = [] if ended_well else [f"training ended with {codes}; see {options.output / f'{NAME}.log'}"]
     report.figures |= {"failures": failures, "codes": codes}
     if not failures:
+        resumptions = [line for line in _lines(options.output / f"{NAME}.log") if line.startswith("resuming from")]
+        report.verdict.append(resumptions[-1] if resumptions else "The kill came before a checkpoint: it began anew.")
         _report(report, folder, options)
     return report
 
@@ -55,6 +60,10 @@ def _train(command: list[str], environment: dict[str, str], log: Any, number: si
         return process.wait(max(1.0, seconds))
     except subprocess.TimeoutExpired:
         process.send_signal(number)
+    try:
+        return process.wait(SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
     return process.wait()
 
 

@@ -13,6 +13,7 @@ from hamgan.checkpoint import (
     load_generator_file,
     read_class_names,
     read_evaluations,
+    read_generator_config,
     read_state,
 )
 from hamgan.checkpoint.tensors import read_tensors
@@ -99,6 +100,14 @@ def _move(network: Generator, device: str | torch.device | None, dtype: torch.dt
         return network.to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch that was built without it
         raise ConfigError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def read_config(place: Path) -> Config:
+    """Read the configuration of a run folder, a checkpoint folder or a file of a generator, without its weights."""
+    file, stored = _find_run(place) / "generator.safetensors", _find_run(place) / "config.yaml"
+    if place.is_dir() and stored.is_file():
+        return load_stored_config(stored)
+    return read_generator_config(place if place.is_file() else file)
 
 
 def _find_run(place: Path) -> Path:
