@@ -101,7 +101,8 @@ def recognise(start: bytes) -> str | None:
         return _PYTORCH
     if start[:4] == b"PK\x03\x04" and b"/data.pkl" in start[30:300]:
         return _PYTORCH
-    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+    # The length of a safetensors header may begin alike; its brace tells it.
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and start[8:9] != b"{":
         return _describe_pickle(start)
     if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
         return "a HEIC picture; reading it takes `pip install pillow-heif`"

@@ -135,7 +135,8 @@ def evaluate_protocol(
     loaded = load_samples(samples, protocol, extractor.device, resources.batch_size)
     if protocol.repeats > 1 and isinstance(loaded, Images):
         raise ConfigError(f"repeats is {protocol.repeats}, but {samples} is a fixed set of images, not a generator")
-    counts = class_histogram(reference, protocol.split) if protocol.labels == "training" else None
+    names = getattr(loaded, "class_names", None)
+    counts = class_histogram(reference, protocol.split, names) if protocol.labels == "training" else None
     images = make_images(loaded, protocol, class_counts=counts)
     _check_memory(images, protocol, resources)
     real = _measure_reference(reference, images, protocol, resources)

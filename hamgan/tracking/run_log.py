@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,9 @@ from PIL import Image
 from hamgan.checkpoint import Progress, checkpoint_name
 from hamgan.config import Config
 from hamgan.errors import CheckpointError
-from hamgan.files import write_atomically
+from hamgan.files import temporary_name, write_atomically
 from hamgan.progress import ProgressBar, duration
-from hamgan.tracking.trackers import SECONDS_TO_FINISH, Tracker
+from hamgan.tracking.trackers import SECONDS_TO_FINISH, Tracker, numbers_in
 
 
 class RunLog:
@@ -42,13 +43,15 @@ class RunLog:
             total = round(config.train.total_kimg * 1000)
             self._bar = ProgressBar(total, config.name, "kimg", initial=progress.images)
         if config.log.tracker != "none":
-            self._tracker = Tracker(accelerator, config, self.print_line)
+            self._tracker = Tracker(config, progress, self.print_line)
 
     def drop_later_rows(self) -> None:
         """Drop the rows that lie beyond the run's position, after it has gone back."""
         if self.main:
             for name in ("metrics.jsonl", "results.jsonl"):
                 keep_rows_until(self.folder / name, self.progress.images)
+        if self._tracker is not None:
+            self._tracker.roll_back(self.progress.images)
 
     def print_line(self, text: str) -> None:
         """Print a line above the progress bar; where nobody can read it (a full disk), the run goes on without."""
@@ -80,7 +83,7 @@ class RunLog:
         self._unwritten.append(json.dumps(row) + "\n")
         with self.writing("metrics.jsonl"):
             self._append_rows()
-        numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
+        numbers = numbers_in(row)
         if self._bar is not None:
             losses = {name: numbers[key] for name, key in (("D", "d_loss"), ("G", "g_loss")) if key in numbers}
             if losses:
@@ -113,6 +116,29 @@ class RunLog:
             sheet.save(self.folder / name)
         if self._tracker is not None:
             self._tracker.sheet(sheet, self.progress.images)
+
+    def evaluation(self, row: Mapping[str, object]) -> None:
+        """Append an evaluation with its protocol to results.jsonl, and pass it on."""
+        from hamgan.evaluation.report import append_row  # torch-fidelity is not needed to train
+
+        if self.main:
+            with self.writing("results.jsonl"):
+                append_row(dict(row), self.folder / "results.jsonl")
+            if self._tracker is not None:
+                self._tracker.evaluations()
+
+    def generator(self, images: int) -> None:
+        """Pass generator.safetensors on where that is wanted and it is the best one so far; called in any thread."""
+        fid = self.progress.fid
+        best = min(fid, key=lambda name: fid[name], default=None)
+        if self._tracker is not None and self.config.log.artifact and best == checkpoint_name(images):
+            # A file of its own: the next checkpoint replaces this one, perhaps before it has been sent.
+            copy = temporary_name(self.folder / "best_generator.safetensors")
+            try:
+                shutil.copyfile(self.folder / "generator.safetensors", copy)
+                self._tracker.generator(copy, images)
+            except OSError as error:
+                self.print_line(f"warning: the generator is not uploaded: {error}")
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[None]:

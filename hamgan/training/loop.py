@@ -98,7 +98,7 @@ class Training:
         self.accelerator.wait_for_everyone()
         self.log = RunLog(config, self.accelerator, self.progress)
         self.checkpoints = CheckpointManager(
-            config, self.source.class_names, self.step, self.progress, self.log.print_line
+            config, self.source.class_names, self.step, self.progress, self.log.print_line, self.log.generator
         )
         if self.progress.images and self.accelerator.is_main_process:
             self.checkpoints.renew_generator()  # a kill may have come between a checkpoint and it
@@ -225,8 +225,6 @@ class Training:
 
     def _evaluate(self) -> None:
         """Measure FID and the like on all processes; the checkpoint is kept while it is among the best."""
-        from hamgan.evaluation.report import append_row
-
         started = time.perf_counter()
         row = self.preview.evaluate()
         seconds = time.perf_counter() - started
@@ -234,9 +232,7 @@ class Training:
         self.log.row(evaluation_metrics(row, seconds, self.progress))
         share = self.progress.evaluation_share
         self.log.print_line(f"evaluation: {duration(seconds)}; evaluations are {share:.1%} of the run's time so far")
-        if self.accelerator.is_main_process:
-            with self.log.writing("results.jsonl"):
-                append_row(row, self.folder / "results.jsonl")
+        self.log.evaluation(row)
         fid = next((value for key, value in row.items() if key.startswith("fid")), None)
         if fid is not None:
             alarm = self.monitor.check_fid(fid)

@@ -15,6 +15,7 @@ from hamgan.data.histogram import histogram_lines
 from hamgan.data.source import name_some
 from hamgan.distributed.cores import core_count
 from hamgan.distributed.group import start_processes, world_size
+from hamgan.distributed.launcher import check_launcher, launched_precision
 from hamgan.errors import ConfigError
 from hamgan.hamburger.precision import set_tf32
 from hamgan.networks import count_parameters
@@ -25,21 +26,21 @@ WORK_FOR_MORE_THREADS = 10_000_000
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Make the Accelerator of a configuration: processes, precision, trackers."""
+    """Make the Accelerator of a configuration: processes and precision."""
+    check_launcher()
     start_processes()
-    precision = config.train.precision
+    precision: str = config.train.precision
+    launched = launched_precision(precision)
     if precision == "auto":
-        precision = "bf16" if has_fast_bf16() else "fp32"
+        precision = launched or ("bf16" if has_fast_bf16() else "fp32")
     # Attention's values are wider than its keys: other kernels take that for sure, cuDNN's on some cards only.
     torch.backends.cuda.enable_cudnn_sdp(False)
     torch.set_num_threads(choose_threads(config, world_size()))
-    tracker = config.log.tracker
+    torch.backends.cudnn.benchmark = True  # the shapes of a run do not change, so that its algorithms are tried once
     accelerator = Accelerator(
         # Without this, Accelerate takes every process that was launched on a machine without GPU for the only one.
         cpu=not torch.accelerator.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,
-        log_with=None if tracker == "none" else tracker,
-        project_dir=str(config.folder),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
     set_tf32(config.train.tf32)  # after Accelerate, which allows it where its own configuration asks to compile

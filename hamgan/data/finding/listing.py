@@ -10,6 +10,7 @@ from pathlib import Path
 from hamgan.data.decoding.kinds import count_endings, describe_unread
 from hamgan.data.finding.archives import Member, archive_members
 from hamgan.data.finding.folders import NOWHERE, folders_in, is_hidden_path, is_image_name, walk_files
+from hamgan.data.finding.hdf5 import is_hdf5
 from hamgan.data.finding.labels import FOUND_BY_NAME, is_label_file, parse_labels, read_label_file
 from hamgan.data.finding.layout import Arrangement, arrange
 from hamgan.data.finding.locations import expand, say_namesake
@@ -192,7 +193,7 @@ def list_pictures(
         if labels:
             raise DataError(f"{source} has classes of its own; leave --labels out")
         listing = list_tables(source, val_source)
-        listing.notes += say_namesake(source)
+        listing.notes += [] if is_hdf5(Path(source)) else say_namesake(source)
     else:
         listing = _list_places([_Place.find(place, spool) for place in (source, val_source) if place], labels)
     if val_fraction:
