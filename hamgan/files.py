@@ -110,10 +110,13 @@ def recognise(start: bytes) -> str | None:
         return _PYTORCH
     if start[:4] == b"PK\x03\x04" and b"/data.pkl" in start[30:300]:
         return _PYTORCH
-    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+    # The length of a safetensors header may begin alike; its brace tells it.
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and start[8:9] != b"{":
         return _describe_pickle(start)
     if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
         return "a HEIC picture; reading it takes `pip install pillow-heif`"
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "an HDF5 file; one of images is a source of data (--data.source, --source, --reference)"
     if start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return "a JPEG XL picture; reading it takes `pip install pillow-jxl-plugin`"
     if start[16:20] == b"\xde\xc0\xef\xbe":
@@ -122,14 +125,17 @@ def recognise(start: bytes) -> str | None:
 
 
 def recognise_file(path: Path) -> str | None:
-    """Say what a file or folder is that others write; see `recognise`."""
-    if path.is_dir():
-        return LMDB if (path / "data.mdb").is_file() else None
+    """Say what a file is that others write; see `recognise`. None for a folder."""
+    if not path.is_file():
+        return None
     with path.open("rb") as file:
         return recognise(file.read(RECOGNISED_BYTES))
 
 
-_PYTORCH = "a PyTorch file; `hamgan convert` makes a generator file of one of BigGAN-PyTorch (G_ema.pth)"
+_PYTORCH = (
+    "a PyTorch file, which is opened by `hamgan convert` alone; weights of BigGAN-PyTorch become a generator file by "
+    "`hamgan convert G_ema.pth --output generator.safetensors`"
+)
 LMDB = (
     "an LMDB database, which is not read; write its pictures into class folders first "
     "(LSUN: `python data.py export FOLDER --out_dir PICTURES` of its own repository)"
@@ -142,7 +148,7 @@ def _describe_pickle(start: bytes) -> str:
             "a pickle of StyleGAN or EDM, whose networks are not part of this project; draw images with its own "
             "repository and measure their folder: `hamgan evaluate --checkpoint FOLDER`"
         )
-    if b"sigma" in start or b"\x02mu" in start:
+    if b"\x02mu" in start or b"\x02\0\0\0mu" in start:
         return (
             'a pickle of statistics, as EDM2 writes them; if you trust it, write them as .npz: python -c "import '
             "pickle, numpy; s = pickle.load(open('FILE.pkl', 'rb')); numpy.savez('FILE.npz', **s['fid'])\""

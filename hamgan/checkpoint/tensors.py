@@ -44,6 +44,6 @@ def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[
             keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
             return {key[len(prefix) :]: file.get_tensor(key) for key in keys}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        if path.is_file() and (known := recognise_file(path)):
+        if known := recognise_file(path):
             raise CheckpointError(f"{path} is {known}") from error
         raise CheckpointError(f"{path} is not a readable safetensors file: {one_line(error)}") from error

@@ -34,7 +34,7 @@ class PictureSource:
     def __init__(self, source: str, split: str, resolution: int, *, as_reference: bool = False) -> None:
         listing = list_pictures(source, download_folder() / "unpacked")
         for note in listing.notes:
-            log.warning("note: %s", note)
+            log.warning("data: %s", note)
         # A store leaves these out and says so; here nobody would see it.
         if (empty := listing.left_out) and not as_reference:
             classes = len(listing.class_names) + len(empty)

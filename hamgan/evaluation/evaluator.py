@@ -119,6 +119,7 @@ def load_protocol_extractor(
         resizer=protocol.resizer,
         device=device,
         compiled=compiled,
+        tf32=protocol.tf32,
     )
 
 
@@ -136,7 +137,8 @@ def evaluate_protocol(
     loaded = load_samples(samples, protocol, extractor.device, resources.batch_size)
     if protocol.repeats > 1 and isinstance(loaded, Images):
         raise ConfigError(f"repeats is {protocol.repeats}, but {samples} is a fixed set of images, not a generator")
-    counts = class_histogram(reference, protocol.split) if protocol.labels == "training" else None
+    names = getattr(loaded, "class_names", None)
+    counts = class_histogram(reference, protocol.split, names) if protocol.labels == "training" else None
     images = make_images(loaded, protocol, class_counts=counts)
     _check_memory(images, protocol, resources)
     real = _measure_reference(reference, images, protocol, resources)
@@ -299,7 +301,8 @@ def _describe(
         "samples_hash": described["hash"],
         "resolution": described["resolution"],
     }
-    row |= {key: described.get(key) for key in ("kimg", "ema", "batch_norm", "truncation", "labels")}
+    of_generator = ("kimg", "ema", "batch_norm", "truncation", "labels", "sample_precision")
+    row |= {key: described.get(key) for key in of_generator}
     row |= {"samples_left_out": described.get("left_out")}
     row |= {"seed": protocol.seed if described["kind"] == "generator" else None, "repeats": protocol.repeats}
     if real:

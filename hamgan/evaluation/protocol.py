@@ -86,6 +86,8 @@ class Protocol:
     resizer: Resizer = "native"
     """How images reach the extractor's size. native: as in the numbers that are usually quoted; clean: clean-fid's
     antialiased bicubic; tensorflow: as torch-fidelity; for the rest see docs/evaluation.md."""
+    tf32: bool = False
+    """Draw and extract in TF32 on NVIDIA GPUs; without it, everything is float32 whatever the run was trained in."""
     inception_sha256: str = WEIGHTS_SHA256
     """First digits of the hash that the Inception weights must have; other weights label their numbers with it."""
 
@@ -164,7 +166,7 @@ def _preset_values(preset: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is the configuration of a run; a preset is {allowed}, as `num_samples: 10000`")
     precision = values.pop("precision", "fp32")  # presets of earlier versions may name it
     if precision != "fp32":
-        raise ConfigError(f"{file}: precision is {precision}; features are always computed in float32, leave it out")
+        raise ConfigError(f"{file}: precision is {precision}; they are float32, or TF32 with tf32: true; leave it out")
     return values
 
 
@@ -181,7 +183,8 @@ def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
         seeds = f"seed {row['seed']}" if last == row["seed"] else f"mean of seeds {row['seed']} to {last}"
         truncation = ", ".join(f"{value:g}" for value in truncations or [row["truncation"]])
         parts[0] += f" ({seeds}, {row['labels']} labels, truncation {truncation}, {average}"
-        parts[0] += f", {row['batch_norm'] or 'unknown'} BN statistics{position})"
+        drawn = f", drawn in {row['sample_precision']}" if row.get("sample_precision") else ""
+        parts[0] += f", {row['batch_norm'] or 'unknown'} BN statistics{position}{drawn})"
     if row.get("reference"):
         count = f"{row['reference_count']:,} images" if row.get("reference_count") else "unknown count"
         split = f" {row['reference_split']}" if row.get("reference_split") else ""

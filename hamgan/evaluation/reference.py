@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hamgan.evaluation.cache import drop_oldest, name_file
 from hamgan.evaluation.inputs.images import IMAGE_ARRAYS, Images, Subset
 from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.statistics import FeatureStatistics, Resources
-from hamgan.files import temporary_name
+from hamgan.files import recognise_file, temporary_name
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,12 @@ def load_reference(file: str | Path) -> FeatureStatistics:
     file = Path(file)
     if not file.is_file():
         raise ConfigError(f"there is no reference file at {file}")
-    statistics = _load_npz(file) if file.suffix == ".npz" else _load_safetensors(file)
+    try:
+        statistics = _load_npz(file) if file.suffix == ".npz" else _load_safetensors(file)
+    except ConfigError:
+        if known := recognise_file(file):
+            raise ConfigError(f"{file} is {known}") from None
+        raise
     if statistics.mean.ndim != 1 or statistics.covariance.shape != (len(statistics.mean), len(statistics.mean)):
         raise ConfigError(
             f"{file}: mean {list(statistics.mean.shape)} and covariance {list(statistics.covariance.shape)} do not fit"
@@ -221,8 +227,11 @@ def _keep(statistics: FeatureStatistics, file: Path) -> None:
         log.warning("the features of the reference are not kept: %s", error)
 
 
-def class_histogram(reference: Reference | None, split: str) -> Tensor | None:
-    """Count the images of each class in a reference, int64 [classes]; return None where it has no labels."""
+def class_histogram(reference: Reference | None, split: str, class_names: Sequence[str] | None) -> Tensor | None:
+    """Count the images of each class in a reference, int64 [classes]; return None where it has no labels.
+
+    class_names: those of the samples, in whose order the counts are returned where the reference has the same.
+    """
     if reference is None:
         return None
     found: FeatureStatistics | Images
@@ -231,4 +240,9 @@ def class_histogram(reference: Reference | None, split: str) -> Tensor | None:
     else:
         is_file = is_statistics_file(reference)
         found = load_reference(reference) if is_file else open_reference_images(reference, split, 32)
-    return None if found.labels is None else torch.bincount(found.labels, minlength=len(found.class_names or ()))
+    if found.labels is None:
+        return None
+    counts = torch.bincount(found.labels, minlength=len(names := found.class_names or []))
+    if class_names and len(set(names)) == len(names) and sorted(names) == sorted(class_names):
+        counts = counts[[names.index(name) for name in class_names]]
+    return counts

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError
@@ -22,6 +21,7 @@ from hamgan.evaluation.inputs.generated import GeneratedImages
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.metrics.fid import Moments
 from hamgan.evaluation.metrics.inception_score import InceptionScore
+from hamgan.progress import ProgressBar
 
 LONG = 60.0
 """Seconds from which on it is said beforehand how long a pass over images will take."""
@@ -110,7 +110,7 @@ def measure(
     kept = [torch.empty(0, extractor.dimension)]
     digest, problem, start = SetDigest(), "", time.perf_counter()
     share, warm = processes.share(total), 0.0
-    bar = tqdm(total=len(share), desc=title, unit="img", disable=not (progress and processes.is_main), smoothing=0.1)
+    bar = ProgressBar(len(share), title, disable=not (progress and processes.is_main))
     try:
         with bar, images.refuse_nan() if isinstance(images, GeneratedImages) else nullcontext():
             for first, batch in _read_batches(images, share, batch_size, digest):
@@ -148,11 +148,13 @@ def measure(
     )
 
 
-def _tell_duration(bar: "tqdm[None]", seconds: float, images: int) -> None:
+def _tell_duration(bar: ProgressBar, seconds: float, images: int) -> None:
     """Say how long the rest of a pass will take, from its second batch (the first one warms up), where it is long."""
     left = seconds / images * ((bar.total or 0) - bar.n)
     if left > LONG:
-        bar.write(f"{bar.desc}: {bar.total:,} images take about {left / 60:,.0f} minutes", file=sys.stderr)
+        bar.write(
+            f"{bar.desc.removesuffix(': ')}: {bar.total:,} images take about {left / 60:,.0f} minutes", sys.stderr
+        )
 
 
 def _read_batches(images: Images, share: range, batch_size: int, digest: "SetDigest") -> Iterator[tuple[int, Tensor]]:

@@ -25,14 +25,22 @@ from hamgan.distributed.stop_signals import StopSignals
 from hamgan.errors import Collapse, Stopped
 from hamgan.files import remove_leftovers, write_atomically
 from hamgan.networks import build_networks
+from hamgan.progress import duration
 from hamgan.tracking.network_metrics import Metrics, read_metrics
-from hamgan.tracking.run_log import RunLog, duration
+from hamgan.tracking.run_log import RunLog
 from hamgan.training.batches import Batches
 from hamgan.training.divergence import Alarm, Monitor
 from hamgan.training.noise import Noise
 from hamgan.training.preview import Preview, evaluation_metrics
 from hamgan.training.rollback import choose_checkpoint, commit_rollback, restore_earlier
-from hamgan.training.run_folder import Differences, FolderLock, check_same_run, record_environment, record_overrides
+from hamgan.training.run_folder import (
+    Differences,
+    FolderLock,
+    check_same_run,
+    describe_length,
+    record_environment,
+    record_overrides,
+)
 from hamgan.training.setup import (
     crosses,
     describe_run,
@@ -90,11 +98,12 @@ class Training:
         self.accelerator.wait_for_everyone()
         self.log = RunLog(config, self.accelerator, self.progress)
         self.checkpoints = CheckpointManager(
-            config, self.source.class_names, self.step, self.progress, self.log.print_line
+            config, self.source.class_names, self.step, self.progress, self.log.print_line, self.log.generator
         )
         if self.progress.images and self.accelerator.is_main_process:
             self.checkpoints.renew_generator()  # a kill may have come between a checkpoint and it
-        for line in describe_run(config, self.source, self.step):
+        length = describe_length(overridden, config, self.progress.images)
+        for line in [*describe_run(config, self.source, self.step), *length]:
             self.log.print_line(line)
 
     def _resume(self) -> None:
@@ -216,8 +225,6 @@ class Training:
 
     def _evaluate(self) -> None:
         """Measure FID and the like on all processes; the checkpoint is kept while it is among the best."""
-        from hamgan.evaluation.report import append_row
-
         started = time.perf_counter()
         row = self.preview.evaluate()
         seconds = time.perf_counter() - started
@@ -225,9 +232,7 @@ class Training:
         self.log.row(evaluation_metrics(row, seconds, self.progress))
         share = self.progress.evaluation_share
         self.log.print_line(f"evaluation: {duration(seconds)}; evaluations are {share:.1%} of the run's time so far")
-        if self.accelerator.is_main_process:
-            with self.log.writing("results.jsonl"):
-                append_row(row, self.folder / "results.jsonl")
+        self.log.evaluation(row)
         fid = next((value for key, value in row.items() if key.startswith("fid")), None)
         if fid is not None:
             alarm = self.monitor.check_fid(fid)

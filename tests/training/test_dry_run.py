@@ -58,10 +58,11 @@ def test_steps_that_do_not_fit_are_not_made(
     assert "images/s" not in text
 
 
-def test_the_memory_that_is_told_is_the_memory_of_a_step(tmp_path: Path) -> None:
-    channels = ["generator.channels=16", "discriminator.channels=16", "data.num_classes=12"]
+@pytest.mark.parametrize("width", [4, 16])
+def test_the_memory_that_is_told_is_the_memory_of_a_step(width: int, tmp_path: Path) -> None:
+    channels = [f"generator.channels={width}", "discriminator.channels=16", "data.num_classes=12"]
     config = small_config(tmp_path, *channels)
     accelerator = benchmark_accelerator(config, torch.device("cpu"))
     work = make_workload(config, "fast", 16, accelerator)
     work()  # Adam's moments are made in the first step
-    assert 16 * count_saved_bytes(config, accelerator) == pytest.approx(peak_memory(work), rel=0.3)
+    assert 16 * count_saved_bytes(config, accelerator) == pytest.approx(peak_memory(work), rel=0.2)

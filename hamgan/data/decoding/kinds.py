@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
@@ -44,8 +45,12 @@ def endings() -> frozenset[str]:
 
 
 def ending_of(name: str) -> str:
-    """Return the ending of a file name in small letters, with its dot; an empty string where there is none."""
-    return os.path.splitext(name)[1].lower().rstrip(".")
+    """Return the ending of a file name in small letters, with its dot; an empty string where there is none.
+
+    What follows a dot and is no short word of ASCII, such as the end of a sentence, is none.
+    """
+    ending = os.path.splitext(name)[1].lower()
+    return ending if re.fullmatch(r"\.[a-z0-9_+~-]{1,12}", ending) else ""
 
 
 def describe_unread(unread: Mapping[str, int]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hamgan.data.decoding.kinds import count_endings, describe_unread
 from hamgan.data.finding.archives import Member, archive_members
 from hamgan.data.finding.folders import NOWHERE, folders_in, is_hidden_path, is_image_name, walk_files
+from hamgan.data.finding.hdf5 import is_hdf5
 from hamgan.data.finding.labels import FOUND_BY_NAME, is_label_file, parse_labels, read_label_file
 from hamgan.data.finding.layout import Arrangement, arrange
 from hamgan.data.finding.locations import expand, say_namesake
@@ -17,10 +18,10 @@ from hamgan.data.finding.matching import LabelFile, check_coverage, match
 from hamgan.data.finding.names import class_order, decode_names, fold, tidy
 from hamgan.data.finding.picture import Listing, Picture
 from hamgan.data.finding.reading import read_bytes
-from hamgan.data.finding.tables import is_table, list_table
+from hamgan.data.finding.tables import is_table, list_tables
 from hamgan.data.source import SPLITS, name_some
 from hamgan.errors import DataError, UnclassedError
-from hamgan.files import recognise_file
+from hamgan.files import LMDB
 
 
 def _folder_members(root: Path, spool: Path) -> list[Member]:
@@ -79,15 +80,14 @@ class _Place:
     @classmethod
     def find(cls, source: str, spool: Path) -> "_Place":
         paths = expand(source)
-        for path in paths:
-            if path.is_dir() and (known := recognise_file(path)):
-                raise DataError(f"{path} is {known}")
         if len(paths) == 1 and not paths[0].is_dir():
             members = archive_members(paths[0], spool)
         else:
             members = [member for path in paths if path.is_dir() for member in _folder_members(path, spool)]
             members += _archives_members({path.name: path for path in paths if not path.is_dir()}, spool)
         pictures = [member for member in members if is_image_name(member.name)]
+        if not pictures and any(member.name.endswith("data.mdb") for member in members):
+            raise DataError(f"{source} is {LMDB}")
         others = [item for item in members if not is_image_name(item.name) and not is_hidden_path(item.name)]
         path = paths[0].absolute()
         root = tuple(tidy(str(path if path.is_dir() else path.with_suffix(""))).split("/")) if len(paths) == 1 else ()
@@ -190,8 +190,10 @@ def list_pictures(
     unpacked.
     """
     if is_table(source):
-        listing = list_table(source)
-        listing.notes += say_namesake(source)
+        if labels:
+            raise DataError(f"{source} has classes of its own; leave --labels out")
+        listing = list_tables(source, val_source)
+        listing.notes += [] if is_hdf5(Path(source)) else say_namesake(source)
     else:
         listing = _list_places([_Place.find(place, spool) for place in (source, val_source) if place], labels)
     if val_fraction:
@@ -233,11 +235,15 @@ def _empty_folders(place: _Place, arranged: Arrangement, class_names: Sequence[s
     path = Path(place.source).expanduser()
     if not path.is_dir() or place.files:
         return []
+    roots = [path / root for root in arranged.class_roots if (path / root).is_dir()]
     known = {fold(name) for name in class_names}
-    for root in arranged.class_roots:
-        known |= {fold(name[len(root) :].split("/")[0]) for name in place.names if name.startswith(root)}
-    folders = {name for root in arranged.class_roots if (path / root).is_dir() for name in folders_in(path / root)}
-    return sorted(name for name in folders if fold(name) not in known)
+    return sorted(
+        {name for root in roots for name in folders_in(root) if fold(name) not in known and _is_empty(root / name)}
+    )
+
+
+def _is_empty(folder: Path) -> bool:
+    return not any(is_image_name(name) for name, _ in walk_files(folder))
 
 
 def _one_spelling(found: _Found, notes: list[str]) -> dict[str, str]:

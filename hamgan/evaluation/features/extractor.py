@@ -1,7 +1,6 @@
 """Extract features and logits from uint8 images, on any device, as fast as the extractor goes."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hamgan.config import FEATURES, OWN_EXTRACTORS
-from hamgan.distributed.cores import map_on_cores
+from hamgan.distributed.cores import core_count, map_on_cores
 from hamgan.errors import ConfigError, did_you_mean, one_line
 from hamgan.evaluation.features import efficientnet, inception
 from hamgan.evaluation.features.clip import ClipImageEncoder, published_clip
@@ -19,6 +18,7 @@ from hamgan.evaluation.features.dinov2 import load_dinov2
 from hamgan.evaluation.features.resizing import RESIZING
 from hamgan.evaluation.features.weights import PublishedWeights, find_weights_on_every_process
 from hamgan.files import sha256
+from hamgan.hamburger.precision import using_tf32
 from hamgan.sampling import default_device
 
 
@@ -134,17 +134,27 @@ class FeatureExtractor:
     """Name in `RESIZING`."""
     device: torch.device
     compiled: bool = False
+    tf32: bool = False
+    """Compute in TF32, on NVIDIA GPUs: features move by 1e-3, so numbers and references say so."""
 
     def __post_init__(self) -> None:
         self.network.to(self.device).eval()
         self.architecture = ARCHITECTURES[self.name]
         self.dimension, self.classes = self.architecture.dimension, self.architecture.classes
-        self.threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        self.threads = core_count() if self.device.type == "cpu" else 1
         run = self.network.forward_resized
         self.run = torch.compile(run, dynamic=False) if self.compiled else run
 
+    @property
+    def precision(self) -> str:
+        """Return the arithmetic of the features: fp32 or tf32."""
+        return "tf32" if self.tf32 and self.device.type == "cuda" else "fp32"
+
     def key(self, name: str) -> str:
         """Return the key of a number: ``fid`` where it is the one that others quote, else with what it was made by."""
+        return self._key_in_fp32(name) + ("" if self.precision == "fp32" else f"_{self.precision}")
+
+    def _key_in_fp32(self, name: str) -> str:
         weights = self.architecture.weights
         official = isinstance(weights, Path) or self.weights.startswith(weights.sha256)
         usual = self.resizer == self.architecture.resizers[0]
@@ -163,16 +173,18 @@ class FeatureExtractor:
             "extractor": self.architecture.label,
             "extractor_weights": self.weights[:16],
             "resizer": RESIZING[self.resizer][1].format(self.architecture.size),
-            # Always float32; reference files of earlier versions may have another one, which cannot be compared.
-            "precision": "fp32",
+            "precision": self.precision,
         }
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features [B, D] and logits [B, C], float32 on the extractor's device, of uint8 images [B, 3, H, W]."""
         images = images.to(self.device, non_blocking=True)
+        with using_tf32(self.tf32):
+            return self._extract(images)
+
+    def _extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.device.type != "cpu":
-            with _without_tf32():
-                return self._infer(images)
+            return self._infer(images)
         found = map_on_cores(self.threads, self._infer, images.split(self.architecture.cpu_chunk))
         return torch.cat([features for features, _ in found]), torch.cat([logits for _, logits in found])
 
@@ -187,17 +199,6 @@ SPREADS = ("_seeds_std", "_std", "_residual", "_real")
 """Endings of numbers that stand beside another."""
 
 
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Keep cuDNN from rounding float32 convolutions to TF32, as it does by default: features would move by 1e-3."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
-
-
 def load_extractor(
     name: str = "inception",
     *,
@@ -206,6 +207,7 @@ def load_extractor(
     resizer: str = "native",
     device: str | torch.device | None = None,
     compiled: bool = False,
+    tf32: bool = False,
 ) -> FeatureExtractor:
     """Load an extractor by name (see `ARCHITECTURES`) onto ``device`` (default: a GPU, else the CPU).
 
@@ -228,4 +230,5 @@ def load_extractor(
     except Exception as error:
         raise ConfigError(f"{file} does not hold the weights of {architecture.label}: {one_line(error)}") from error
     chosen = architecture.resizers[0] if resizer == "native" else resizer
-    return FeatureExtractor(network, name, sha256(file), chosen, torch.device(device or default_device()), compiled)
+    device = torch.device(device or default_device())
+    return FeatureExtractor(network, name, sha256(file), chosen, device, compiled, tf32)

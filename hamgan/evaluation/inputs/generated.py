@@ -100,6 +100,7 @@ class GeneratedImages(Images):
             "seed": self.seed,
             "truncation": self.truncation,
             "labels": self.distribution,
+            "sample_precision": getattr(self.generator, "precision", None),
         }
 
 

@@ -1,5 +1,6 @@
 """Open what is to be measured: runs, checkpoints, folders, arrays and generators in memory."""
 
+import copy
 import tarfile
 import zipfile
 from pathlib import Path
@@ -35,6 +36,9 @@ def load_samples(
             f"the generator in memory has {weights} weights and {samples.batch_norm} batch-norm statistics, which is "
             f"not ema: {str(protocol.ema).lower()} with batch_norm: {protocol.batch_norm}; give its run instead"
         )
+    if isinstance(samples, LoadedGenerator):
+        samples = copy.copy(samples)
+        samples.tf32 = protocol.tf32
     if protocol.batch_norm is None:
         return samples
     if not isinstance(samples, LoadedGenerator):
@@ -49,7 +53,7 @@ def _open_path(path: Path, protocol: Protocol, device: torch.device) -> Images |
         return load_generator(path, device, average=protocol.ema, batch_norm=stored)
     if path.suffix == ".npz" and path.is_file():
         return ArrayImages(path)
-    if path.exists() and (known := recognise_file(path)):
+    if known := recognise_file(path):
         raise ConfigError(f"{path} is {known}")
     if path.is_dir() or (path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))):
         return FolderImages(path)
