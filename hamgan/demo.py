@@ -17,9 +17,9 @@ from hamgan.data import ImageSource, open_source
 from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
 from hamgan.evaluation.report import append_row
 from hamgan.networks import build_networks
+from hamgan.progress import duration
 from hamgan.sampling import LoadedGenerator, load_generator
 from hamgan.sampling.sheets import draw_sheet
-from hamgan.tracking.run_log import duration
 from hamgan.training.loop import train
 
 REAL_COLUMNS, GENERATED_COLUMNS = 6, 10

@@ -38,7 +38,7 @@ train.discriminator_lr train.lr_schedule train.beta1 train.beta2 train.adam_eps 
 train.orthogonal_regularisation train.r1_gamma train.r2_gamma train.lecam train.lecam_decay train.mode_seeking
 train.augment train.ema_decay train.ema_start_kimg train.precision train.tf32 train.compile train.threads
 train.init_from
-log.every_kimg log.samples_every_kimg log.sample_classes log.samples_per_class log.tracker log.project
+log.every_kimg log.samples_every_kimg log.sample_classes log.samples_per_class log.tracker log.project log.artifact
 checkpoint.every_kimg checkpoint.keep_last checkpoint.keep_best checkpoint.milestone_kimg
 eval.every_kimg eval.metrics eval.num_samples eval.reference eval.features eval.batch_size eval.batch_norm
 """,
@@ -199,10 +199,11 @@ def test_training_refuses_a_folder_of_another_run(script: Script, run_folder: Pa
 
 def test_training_on_a_folder_of_pictures_ends_with_code_0(script: Script, tmp_path: Path) -> None:
     data = picture_folder(tmp_path / "data", cats=5, dogs=4)
+    (data / "cats/notes.txt").write_text("no picture")
     options = ["--config", write_config(tmp_path), "--run_dir", tmp_path / "run", "--data.source", data]
     code, text = script("train", *options, "--train.total_kimg", "0.008")
     assert code == 0, text
-    assert "9 images at 32 px, 2 classes\nclasses   cats 5, dogs 4\n" in text
+    assert "9 images at 32 px, 2 classes\nclasses   cats 5, dogs 4\nleft out  1 .txt\n" in text
     assert hamgan.load_generator(tmp_path / "run").class_names == ["cats", "dogs"]
 
 

@@ -21,7 +21,8 @@ class CheckpointManager:
     """Write the checkpoints of a run and its generator.safetensors; all processes call every method.
 
     The main process writes, in a background thread: training waits for a copy in memory and not for the disk.
-    ``warn`` takes the sentence of a failure after which the run goes on.
+    ``warn`` takes the sentence of a failure after which the run goes on, ``written`` the images seen by a
+    generator.safetensors that a checkpoint has just brought.
     """
 
     def __init__(
@@ -31,9 +32,10 @@ class CheckpointManager:
         step: TrainingState,
         progress: Progress,
         warn: Callable[[str], None],
+        written: Callable[[int], None] = lambda images: None,
     ) -> None:
         self.config, self.class_names, self.step = config, class_names, step
-        self.progress, self.warn = progress, warn
+        self.progress, self.warn, self.written = progress, warn, written
         self._saved: tuple[int, int] | None = None
         """Stream and images of the last checkpoint."""
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -65,6 +67,7 @@ class CheckpointManager:
         except OSError as error:
             raise CheckpointError(f"could not delete old checkpoints: {error}") from error
         self._write_generator(snapshot.generator_tensors(), progress["images"])
+        self.written(progress["images"])
 
     def _write_generator(self, generator: Generator | Mapping[str, Tensor], images: int) -> None:
         kimg = images / 1000

@@ -80,16 +80,18 @@ class TrainConfig:
     ema_start_kimg: float = 0.0
     """Until then the average is a copy of G."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """auto: bf16 on a GPU that has it and on a CPU with AMX, fp32 elsewhere. Losses, logits and decompositions stay in
+    """auto: what `accelerate launch` says (no: fp32); without it bf16 on a GPU that has it and on a CPU with AMX, fp32
+    elsewhere. Losses, logits and decompositions stay in
     fp32."""
     tf32: bool = False
     """Allow TF32 in fp32 convolutions and matrix products of training steps on NVIDIA GPUs; sheets and evaluations are
-    always fp32."""
+    always fp32. With bf16 that leaves the products of decompositions: their reconstruction moves by 4e-4 of its norm
+    (computed on a CPU with rounded inputs), and is no further from what it reconstructs."""
     compile: bool | Literal["auto"] = False
     """Compile both networks by torch.compile; the generator only, together with R1 or R2. auto: on GPUs, where this
     version of torch was found to compile rightly."""
     threads: int | None = None
-    """CPU threads per process; null keeps torch's choice."""
+    """CPU threads of a step, per process; null takes one for networks as small as the demo's, else every core."""
 
 
 @dataclass
@@ -106,8 +108,10 @@ class LogConfig:
     """Columns of a sheet."""
     tracker: Literal["none", "wandb", "tensorboard"] = "none"
     """Tracker that gets rows and sheets, besides the run folder."""
-    project: str = "hamgan"
-    """Project name at the tracker."""
+    project: str | None = None
+    """Project at wandb, folder of TensorBoard's files in the run folder; null takes WANDB_PROJECT, else hamgan."""
+    artifact: bool = False
+    """Upload the generator with the lowest FID so far to wandb, as the next version of an artifact."""
 
 
 @dataclass

@@ -19,6 +19,10 @@ def validate(config: Config) -> None:
     _validate_context("discriminator", config.discriminator, config.resolution)
     _validate_train(config.train)
     _positive("log", config.log, "sample_classes", "samples_per_class")
+    _require(
+        not config.log.artifact or config.log.tracker == "wandb",
+        f"log.artifact needs log.tracker: wandb; it is {config.log.tracker}",
+    )
     _validate_evaluation(config)
     _validate_monitor(config.monitor)
     if config.data.num_classes is not None:

@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hamgan.distributed.launcher import check_launcher
+
 T = TypeVar("T")
 
 SECONDS_TO_LEAVE = 2.0
@@ -26,6 +28,7 @@ def start_processes() -> str | None:
     Returns None where there is one process, which may choose its device freely. On GPUs the group has gloo beside NCCL,
     so that what the processes tell each other does not make a GPU wait.
     """
+    check_launcher()
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return None
     from accelerate import PartialState

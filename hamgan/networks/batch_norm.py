@@ -12,6 +12,9 @@ from hamgan.distributed.group import mean_over_processes_, stack_processes, worl
 from hamgan.hamburger.precision import without_autocast
 from hamgan.networks.spectral_norm import SpectralLinear, Weights
 
+LARGE = 2**20
+"""A count n for which n / (n - 1) is 1 within 1e-6, and which 2,047 processes can add up in 32 bits."""
+
 
 class _NormaliseAcross(torch.autograd.Function):
     """Compute (x - mean) / sqrt(var + eps) by moments that all processes share, with the gradient through them."""
@@ -36,7 +39,7 @@ class _AffineNormOnGpu(torch.autograd.Function):
     """Compute ``(x - mean) / sqrt(var + eps) * gain + bias`` by the kernels that `torch.nn.SyncBatchNorm` is made of.
 
     In the type of x, with moments in float32, of this process or (``across``) of all, which no process waits for.
-    Moves the running moments, the variance unbiased. Backward needs the normalised map alone: x is not kept, and the
+    Moves the running moments. Backward needs the normalised map alone: x is not kept, and the
     sums over all images follow from those over each. Shapes: gain and bias [B, C, 1, 1] or [C, 1, 1].
     """
 
@@ -50,11 +53,13 @@ class _AffineNormOnGpu(torch.autograd.Function):
         running_var: Tensor,
         momentum: float,
         eps: float,
+        biased: bool,
         across: bool,
     ) -> Tensor:
         mean, scale = torch.batch_norm_stats(x, eps)
         means, scales = stack_processes(torch.stack([mean, scale])).unbind(1) if across else (mean[None], scale[None])
-        counts = means.new_full((len(means),), x.numel() // x.shape[1])
+        # The variance is stored times n / (n - 1), but for that only the processes' shares of n matter.
+        counts = means.new_full((len(means),), LARGE if biased else x.numel() // x.shape[1])
         mean, scale = torch.batch_norm_gather_stats_with_counts(
             x, means, scales, running_mean, running_var, momentum, eps, counts
         )
@@ -77,7 +82,7 @@ class _AffineNormOnGpu(torch.autograd.Function):
         zero, one = torch.zeros_like(scale), torch.ones_like(scale)  # moments of the normalised map
         grad = grad * gain.to(grad.dtype)
         grad = torch.batch_norm_backward_elemt(grad, normalised, zero, one, scale, totals[0], totals[1], count)
-        return grad, grad_gain, grad_bias, *[None] * 5
+        return grad, grad_gain, grad_bias, *[None] * 6
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -149,22 +154,10 @@ class BatchNorm(nn.Module):
         return torch.addcmul(_per_channel(shift.to(x.dtype)), x, _per_channel(scale.to(x.dtype)))
 
     def _affine_on_gpu(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-        across = self._across
-        count = x.numel() // x.shape[1] * (world_size() if across else 1)
-        share = (count - 1) / count if self.biased else 1.0
-        # The kernel moves towards the unbiased variance v: ((1 - m) r / s + m v) s is (1 - m) r + m s v.
-        self.running_var.div_(share)
+        moments = self.running_mean, self.running_var, self.momentum, self.eps
         y: Tensor = _AffineNormOnGpu.apply(
-            x,
-            _per_channel(gain),
-            _per_channel(bias),
-            self.running_mean,
-            self.running_var,
-            self.momentum,
-            self.eps,
-            across,
+            x, _per_channel(gain), _per_channel(bias), *moments, self.biased, self._across
         )
-        self.running_var.mul_(share)
         return y
 
     def merge(self, gain: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

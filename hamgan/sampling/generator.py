@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hamgan.config import BatchNormStatistics, Config
-from hamgan.distributed.cores import map_on_cores
+from hamgan.distributed.cores import core_count, map_on_cores
 from hamgan.errors import ConfigError
 from hamgan.hamburger.precision import using_tf32
 from hamgan.networks import Generator
@@ -114,7 +114,7 @@ class LoadedGenerator:
         if parameter.device.type != "cpu":
             return to_uint8(self.inference(z, labels))
         # Kernels are chosen by the size of a batch and round differently, so all chunks have one size.
-        chunk, threads, inference = chunk_size(self.network), torch.get_num_threads(), self.inference
+        chunk, threads, inference = chunk_size(self.network), core_count(), self.inference
         count, missing = len(z), -len(z) % chunk
         z, labels = (F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) for rows in (z, labels))
         chunks = zip(z.split(chunk), labels.split(chunk), strict=True)

@@ -3,8 +3,8 @@
 import contextlib
 import errno
 import json
-import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from tqdm import tqdm
 
 from hamgan.checkpoint import Progress, checkpoint_name
 from hamgan.config import Config
 from hamgan.errors import CheckpointError
-from hamgan.files import write_atomically
-from hamgan.tracking.trackers import SECONDS_TO_FINISH, Tracker
+from hamgan.files import temporary_name, write_atomically
+from hamgan.progress import ProgressBar, duration
+from hamgan.tracking.trackers import SECONDS_TO_FINISH, Tracker, numbers_in
 from hamgan.tracking.utilisation import Arithmetic, count_arithmetic
 
 
@@ -35,7 +35,7 @@ class RunLog:
         self._started, self._images_made = time.perf_counter(), 0
         self.steps_made = 0
         self._tracker: Tracker | None = None
-        self._bar: tqdm[None] | None = None
+        self._bar: ProgressBar | None = None
         self._unwritten: list[str] = []
         self._arithmetic: Arithmetic | None = None
         if not self.main:
@@ -45,22 +45,24 @@ class RunLog:
         (self.folder / "samples").mkdir(parents=True, exist_ok=True)
         self.drop_later_rows()
         if sys.stderr.isatty():
-            total, done = config.train.total_kimg, progress.images / 1000
-            self._bar = tqdm(total=total, initial=done, unit="kimg", dynamic_ncols=True, smoothing=0.05)
+            total = round(config.train.total_kimg * 1000)
+            self._bar = ProgressBar(total, config.name, "kimg", initial=progress.images)
         if config.log.tracker != "none":
-            self._tracker = Tracker(accelerator, config, self.print_line)
+            self._tracker = Tracker(config, progress, self.print_line)
 
     def drop_later_rows(self) -> None:
         """Drop the rows that lie beyond the run's position, after it has gone back."""
         if self.main:
             for name in ("metrics.jsonl", "results.jsonl"):
                 keep_rows_until(self.folder / name, self.progress.images)
+        if self._tracker is not None:
+            self._tracker.roll_back(self.progress.images)
 
     def print_line(self, text: str) -> None:
         """Print a line above the progress bar; where nobody can read it (a full disk), the run goes on without."""
         if self.main:
             with contextlib.suppress(OSError):
-                tqdm.write(text, file=sys.stderr)
+                ProgressBar.write(text, file=sys.stderr)
                 sys.stderr.flush()
 
     def count_step(self, images: int) -> None:
@@ -68,7 +70,7 @@ class RunLog:
         self._images_made += images
         self.steps_made += 1
         if self._bar is not None:
-            self._bar.update(self.progress.images / 1000 - self._bar.n)
+            self._bar.update(self.progress.images - self._bar.n)
 
     def speed(self) -> dict[str, float]:
         """Return images per second in this process, seconds so far and to the end, a GPU's GiB and FLOP/s."""
@@ -89,10 +91,12 @@ class RunLog:
         self._unwritten.append(json.dumps(row) + "\n")
         with self.writing("metrics.jsonl"):
             self._append_rows()
-        numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
+        numbers = numbers_in(row)
         if self._bar is not None:
-            shown = {key: f"{numbers[key]:.3g}" for key in ("d_loss", "g_loss", "images_per_second") if key in numbers}
-            self._bar.set_postfix(shown, refresh=False)
+            losses = {name: numbers[key] for name, key in (("D", "d_loss"), ("G", "g_loss")) if key in numbers}
+            if losses:
+                text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+                self._bar.set_postfix_str(text, refresh=False)
         else:
             self.print_line(_summary(numbers, self.config.train.total_kimg))
         if self._tracker is not None:
@@ -120,6 +124,29 @@ class RunLog:
             sheet.save(self.folder / name)
         if self._tracker is not None:
             self._tracker.sheet(sheet, self.progress.images)
+
+    def evaluation(self, row: Mapping[str, object]) -> None:
+        """Append an evaluation with its protocol to results.jsonl, and pass it on."""
+        from hamgan.evaluation.report import append_row  # torch-fidelity is not needed to train
+
+        if self.main:
+            with self.writing("results.jsonl"):
+                append_row(dict(row), self.folder / "results.jsonl")
+            if self._tracker is not None:
+                self._tracker.evaluations()
+
+    def generator(self, images: int) -> None:
+        """Pass generator.safetensors on where that is wanted and it is the best one so far; called in any thread."""
+        fid = self.progress.fid
+        best = min(fid, key=lambda name: fid[name], default=None)
+        if self._tracker is not None and self.config.log.artifact and best == checkpoint_name(images):
+            # A file of its own: the next checkpoint replaces this one, perhaps before it has been sent.
+            copy = temporary_name(self.folder / "best_generator.safetensors")
+            try:
+                shutil.copyfile(self.folder / "generator.safetensors", copy)
+                self._tracker.generator(copy, images)
+            except OSError as error:
+                self.print_line(f"warning: the generator is not uploaded: {error}")
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[None]:
@@ -163,11 +190,3 @@ def _summary(row: Mapping[str, float], total_kimg: float) -> str:
         parts.append(f"{duration(row['seconds_left'])} left")
     parts += [f"{key} {value:.4g}" for key, value in row.items() if key.startswith(("fid", "inception_score"))]
     return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Return ``3725`` seconds as ``1:02:05``."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

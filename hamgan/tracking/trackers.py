@@ -3,43 +3,99 @@
 import json
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
-import numpy as np
-from accelerate import Accelerator
 from PIL import Image
 
-from hamgan.config import Config, config_to_dict
+from hamgan.checkpoint import Progress
+from hamgan.checkpoint.progress import Rollback
+from hamgan.config import Config
 from hamgan.tracking.panels import panel_of
+from hamgan.tracking.tensorboard_writer import TensorBoardWriter
+from hamgan.tracking.wandb_writer import WandbWriter
 
 # Rows and sheets that wait for a slow tracker; more are dropped, metrics.jsonl has them all.
 QUEUE_LENGTH = 256
 SECONDS_TO_FINISH = 60.0
+SECONDS_UNWRITTEN = 60.0
+"""Time before a checkpoint whose rows are written again on resuming: trackers write to disk some 15 s behind."""
+
+
+class Writer(Protocol):
+    """Describe what writes to a tracker; ``made`` is the step that never falls, see `images_made`."""
+
+    @property
+    def known(self) -> bool:
+        """Return whether this run has been written there before."""
+
+    def start(self, first: int) -> int:
+        """Open the run, which may lack ``first`` and later steps; return the first step that it lacks."""
+
+    def row(self, numbers: Mapping[str, float], images: int, made: int) -> None:
+        """Write numbers."""
+
+    def sheet(self, sheet: Image.Image, images: int, made: int) -> None:
+        """Write a sample sheet."""
+
+    def evaluations(self, summary: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write evaluations by name, each with its protocol."""
+
+    def generator(self, weights: Path, images: int) -> None:
+        """Keep the file of the best generator."""
+
+    def roll_back(self, images: int) -> None:
+        """Go on from an earlier position."""
+
+    def finish(self) -> None:
+        """End."""
 
 
 class Tracker:
-    """Pass rows and sheets on to the tracker of the configuration.
+    """Pass rows, sheets and evaluations on to the tracker of the configuration.
 
-    Everything, its start included, happens in a background thread behind a bounded queue. The first failure is warned
-    about and the tracker left alone from there.
+    Everything, its start included, happens in a background thread behind a bounded queue. What the run folder holds and
+    the tracker lacks comes first. The first failure is warned about and the tracker left alone from there.
     """
 
-    def __init__(self, accelerator: Accelerator, config: Config, warn: Callable[[str], None]) -> None:
-        self.accelerator, self.config, self.warn = accelerator, config, warn
+    def __init__(self, config: Config, progress: Progress, warn: Callable[[str], None]) -> None:
+        self.config, self.progress, self.warn = config, progress, warn
         self.name = config.log.tracker
+        self.writer: Writer = WandbWriter(config, warn) if self.name == "wandb" else TensorBoardWriter(config)
         self.failed = False
         self._dropped = 0
+        self._earlier = Earlier(config.folder, progress)
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(QUEUE_LENGTH)
         self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
         self._thread.start()
 
     def row(self, numbers: Mapping[str, float], images: int) -> None:
         """Pass on the numbers of a row."""
-        self._submit(lambda: self._log(numbers, images))
+        made = images_made(images, self.progress.rollbacks)
+        self._submit(lambda: self.writer.row(by_panel(numbers), images, made))
 
     def sheet(self, sheet: Image.Image, images: int) -> None:
         """Pass on a sample sheet."""
-        self._submit(lambda: self._log_sheet(sheet, images))
+        made = images_made(images, self.progress.rollbacks)
+        self._submit(lambda: self.writer.sheet(sheet, images, made))
+
+    def evaluations(self) -> None:
+        """Pass on the last and the best of the evaluations in results.jsonl."""
+        self._submit(lambda: self.writer.evaluations(summarise_evaluations(self.config.folder)))
+
+    def generator(self, weights: Path, images: int) -> None:
+        """Pass on a file of the best generator, and delete it."""
+
+        def pass_on() -> None:
+            self.writer.generator(weights, images)
+            weights.unlink()
+
+        self._submit(pass_on)
+
+    def roll_back(self, images: int) -> None:
+        """Say that the run goes on from an earlier position."""
+        self._submit(lambda: self.writer.roll_back(images))
 
     def close(self, seconds: float = SECONDS_TO_FINISH) -> None:
         """Let the tracker finish; one that takes longer than this many seconds is left behind."""
@@ -64,39 +120,101 @@ class Tracker:
             self._start()
             while (action := self._waiting.get()) is not None:
                 action()
-            for tracker in self.accelerator.trackers:  # not `end_training`, which ends the processes' group as well
-                tracker.finish()
+            self.writer.finish()
         except Exception as error:
             self.failed = True
             self.warn(f"warning: {self.name} failed and is left alone from here: {error}")
 
     def _start(self) -> None:
-        options = {}
-        if self.name == "wandb":
-            options = {"wandb": {"name": self.config.name, "dir": str(self.config.folder), "mode": _wandb_mode()}}
-        flat = {key: json.dumps(value) for key, value in config_to_dict(self.config).items()}
-        self.accelerator.init_trackers(self.config.log.project, config=flat, init_kwargs=options)
-        if not self.accelerator.trackers:  # Accelerate leaves out what is not installed, without a word
-            raise RuntimeError(f"{self.name} is not installed")
-        if self.name == "wandb":
-            # Its own step may only rise, but a run that rolls back takes some steps twice.
-            self.accelerator.trackers[0].tracker.define_metric("*", step_metric="kimg")
-
-    def _log(self, numbers: Mapping[str, float], images: int) -> None:
-        grouped = {f"{panel_of(name) or 'run'}/{name}" if name != "kimg" else name: v for name, v in numbers.items()}
-        self.accelerator.log(grouped, step=None if self.name == "wandb" else images)
-
-    def _log_sheet(self, sheet: Image.Image, images: int) -> None:
-        for tracker in self.accelerator.trackers:
-            if self.name == "wandb":
-                tracker.log_images({"samples": [sheet]})
-            else:
-                tracker.log_images({"samples": np.asarray(sheet)[None]}, step=images, dataformats="NHWC")
+        with self._earlier as earlier:
+            first = self.writer.start(earlier.first_unwritten() if self.writer.known else 0)
+            for what, images, made in earlier.since(first):
+                if isinstance(what, Path):
+                    self.writer.sheet(Image.open(what), images, made)
+                else:
+                    self.writer.row(by_panel(what), images, made)
+        if summary := summarise_evaluations(self.config.folder):
+            self.writer.evaluations(summary)
 
 
-def _wandb_mode() -> str:
-    """Return ``online`` where somebody is logged in."""
-    import wandb
+class Earlier:
+    """Hold what the run folder says of a run up to where it stands now, while the run goes on."""
 
-    # Not logged in means offline files to sync later, never a prompt that waits for ever.
-    return "online" if wandb.api.api_key else "offline"
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        self.images, self.seconds, self.rollbacks = progress.images, progress.seconds, list(progress.rollbacks)
+        path = folder / "metrics.jsonl"
+        # Kept open: rows that are dropped later leave this file and make another one.
+        self._rows: BinaryIO | None = path.open("rb") if path.is_file() else None
+        self._bytes = path.stat().st_size if path.is_file() else 0
+        sheets = {round(float(sheet.stem) * 1000): sheet for sheet in (folder / "samples").glob("*.png")}
+        self._sheets = {images: sheets[images] for images in sorted(sheets) if images <= self.images}
+
+    def __enter__(self) -> "Earlier":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._rows is not None:
+            self._rows.close()
+
+    def _numbers(self) -> Iterator[tuple[dict[str, float], int]]:
+        if self._rows is None:
+            return
+        self._rows.seek(0)
+        while self._rows.tell() < self._bytes:
+            row = numbers_in(json.loads(self._rows.readline()))
+            yield row, round(row["kimg"] * 1000)
+
+    def first_unwritten(self) -> int:
+        """Return the step of the first row that a tracker which was killed may not have written; the last at least."""
+        last = 0
+        for row, images in self._numbers():
+            last = images_made(images, self.rollbacks)
+            if row.get("seconds", 0.0) >= self.seconds - SECONDS_UNWRITTEN:
+                break
+        return last
+
+    def since(self, first: int) -> Iterator[tuple[dict[str, float] | Path, int, int]]:
+        """Return rows and paths of sheets from a step on, each with the images seen and made; in order."""
+        sheets = [(path, images, images_made(images, self.rollbacks)) for images, path in self._sheets.items()]
+        sheets = [sheet for sheet in sheets if sheet[2] >= first]
+        for row, images in self._numbers():
+            made = images_made(images, self.rollbacks)
+            while sheets and sheets[0][2] < made:
+                yield sheets.pop(0)
+            if made >= first:
+                yield row, images, made
+        yield from sheets
+
+
+def images_made(images: int, rollbacks: list[Rollback]) -> int:
+    """Return the images seen by D up to a position, with those that rollbacks up to there have abandoned."""
+    abandoned = before = 0
+    for rollback in rollbacks:
+        start = round(float(rollback["to"]) * 1000)
+        abandoned += round(rollback["from_kimg"] * 1000) - start
+        if start < images:  # the position lies after this return, and so after those before it
+            before = abandoned
+    return images + before
+
+
+def by_panel(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return numbers by ``PANEL/NAME``, which groups them in a tracker."""
+    return {f"{panel_of(name) or 'run'}/{name}" if name != "kimg" else name: v for name, v in numbers.items()}
+
+
+def numbers_in(row: Mapping[str, object]) -> dict[str, float]:
+    """Return the entries of a row that are numbers."""
+    return {name: value for name, value in row.items() if isinstance(value, (int, float))}
+
+
+def summarise_evaluations(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the last and the best (lowest FID) of the rows in results.jsonl that tell the run's position."""
+    path = folder / "results.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    rows = [row for row in map(json.loads, lines) if row.get("kimg") is not None]
+    if not rows:
+        return {}
+    last = rows[-1]
+    name = next((key for key in last if key.startswith("fid")), None)
+    comparable = [row for row in rows if name in row and row["protocol"] == last["protocol"]]
+    return {"last": last} | ({"best": min(comparable, key=lambda row: float(row[name]))} if comparable else {})

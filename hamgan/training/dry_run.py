@@ -16,8 +16,8 @@ from hamgan.data import check_source, open_source
 from hamgan.distributed.group import rank, world_size
 from hamgan.machine import free_memory
 from hamgan.networks import build_networks
+from hamgan.progress import duration
 from hamgan.sampling.sheets import draw_sheet
-from hamgan.tracking.run_log import duration
 from hamgan.training.augment import augment
 from hamgan.training.batches import Batches
 from hamgan.training.noise import Noise

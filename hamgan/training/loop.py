@@ -25,8 +25,9 @@ from hamgan.distributed.stop_signals import StopSignals
 from hamgan.errors import Collapse, Stopped
 from hamgan.files import remove_leftovers, write_atomically
 from hamgan.networks import build_networks
+from hamgan.progress import duration
 from hamgan.tracking.network_metrics import Metrics, read_metrics
-from hamgan.tracking.run_log import RunLog, duration
+from hamgan.tracking.run_log import RunLog
 from hamgan.training.batches import Batches
 from hamgan.training.divergence import Alarm, Monitor
 from hamgan.training.noise import Noise
@@ -90,7 +91,7 @@ class Training:
         self.accelerator.wait_for_everyone()
         self.log = RunLog(config, self.accelerator, self.progress)
         self.checkpoints = CheckpointManager(
-            config, self.source.class_names, self.step, self.progress, self.log.print_line
+            config, self.source.class_names, self.step, self.progress, self.log.print_line, self.log.generator
         )
         if self.progress.images and self.accelerator.is_main_process:
             self.checkpoints.renew_generator()  # a kill may have come between a checkpoint and it
@@ -219,8 +220,6 @@ class Training:
 
     def _evaluate(self) -> None:
         """Measure FID and the like on all processes; the checkpoint is kept while it is among the best."""
-        from hamgan.evaluation.report import append_row
-
         started = time.perf_counter()
         row = self.preview.evaluate()
         seconds = time.perf_counter() - started
@@ -228,9 +227,7 @@ class Training:
         self.log.row(evaluation_metrics(row, seconds, self.progress))
         share = self.progress.evaluation_share
         self.log.print_line(f"evaluation: {duration(seconds)}; evaluations are {share:.1%} of the run's time so far")
-        if self.accelerator.is_main_process:
-            with self.log.writing("results.jsonl"):
-                append_row(row, self.folder / "results.jsonl")
+        self.log.evaluation(row)
         fid = next((value for key, value in row.items() if key.startswith("fid")), None)
         if fid is not None:
             alarm = self.monitor.check_fid(fid)

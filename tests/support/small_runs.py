@@ -98,11 +98,15 @@ def python(*arguments: str | Path, timeout: float = 240) -> subprocess.Completed
     )
 
 
-def start(*arguments: str | Path, log: Path) -> subprocess.Popen[bytes]:
-    """Start this Python and leave it running, its output in ``log``."""
+def start(*arguments: str | Path, log: Path, **variables: str) -> subprocess.Popen[bytes]:
+    """Start this Python, with further environment variables, and leave it running, its output in ``log``."""
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, *map(str, arguments)], env=environment(), cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
+            [sys.executable, *map(str, arguments)],
+            env=environment() | variables,
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.STDOUT,
         )
 
 

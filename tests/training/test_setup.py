@@ -7,9 +7,10 @@ import pytest
 import torch
 from support.small_runs import forget_accelerator, run_small, small_config
 
+from hamgan.config import load_config
 from hamgan.errors import ConfigError
 from hamgan.training import setup
-from hamgan.training.setup import crosses, make_accelerator, micro_batch
+from hamgan.training.setup import choose_threads, crosses, make_accelerator, micro_batch
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +60,23 @@ def test_auto_takes_bf16_where_the_cpu_has_matrix_units(
     assert make_accelerator(small_config(tmp_path, "train.precision=auto")).mixed_precision == expected
     forget_accelerator()
     assert make_accelerator(small_config(tmp_path, "train.precision=fp32")).mixed_precision == "no"
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="threads are chosen for CPUs")
+def test_small_networks_take_one_thread_and_others_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    assert choose_threads(load_config("photos"), 1) == 1
+    assert choose_threads(load_config("photos", ["generator.channels=16", "discriminator.channels=32"]), 1) == 6
+    assert choose_threads(load_config("photos", ["train.batch_size=64"]), 1) == 6
+    assert choose_threads(load_config("photos", ["train.batch_size=64"]), 4) == 1
+    assert choose_threads(load_config("photos128"), 1) == 6
+    assert choose_threads(load_config("photos", ["train.threads=3"]), 1) == 3
+
+
+def test_the_first_lines_say_how_many_threads_were_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    forget_accelerator()
+    run_small(tmp_path, "train.total_kimg=0.008", "train.threads=null")
+    assert "device    cpu, fp32, TF32 off, 1 of 2 cores" in capsys.readouterr().err

@@ -148,21 +148,21 @@ def zip_members(path: Path) -> list[Member]:
             infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path} is not a usable zip file ({error})") from error
-    names = decode_names([_zip_name(info) for info in infos.values()], otherwise="cp437")
+    unmarked = {name: raw for name, info in infos.items() if (raw := _unmarked_name(info)) is not None}
+    decoded = dict(zip(unmarked, decode_names(list(unmarked.values()), otherwise="cp437"), strict=True))
     return [
-        Member(tidy(name), ("zip", str(path), info.filename, info.file_size))
-        for name, info in zip(names, infos.values(), strict=True)
+        Member(tidy(decoded.get(name, name)), ("zip", str(path), name, info.file_size)) for name, info in infos.items()
     ]
 
 
-def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Return a member's name as UTF-8 with surrogates for what is not: zipfile takes unmarked names for CP437."""
+def _unmarked_name(info: zipfile.ZipInfo) -> str | None:
+    """Return a name that is not marked as UTF-8, with surrogates for what is not: zipfile has taken it for CP437."""
     if info.flag_bits & 0x800:
-        return info.filename
+        return None
     try:
         return info.filename.encode("cp437").decode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # Info-ZIP's field for Unicode names has been used
-        return info.filename
+        return None
 
 
 def archive_members(path: Path, spool: Path) -> list[Member]:

@@ -111,12 +111,13 @@ def _decode(data: bytes) -> str:
 
 def _table_lines(path: str, tables: Sequence[Sequence[Row]], names: Sequence[str], what: str) -> LabelFile:
     """Take the picture and the class from the rows of a table; ``tables`` are the ways to cut it into columns."""
-    chosen = [(rows, columns) for rows in tables if (columns := choose_columns(path, rows, names))]
-    if not chosen:  # no column names a picture: the first two columns, for a message that shows what is there
+    for rows in tables:
+        if columns := choose_columns(path, rows, names):
+            break
+    else:  # no column names a picture: the first two columns, for a message that shows what is there
         rows = next((rows for rows in tables if rows), [])
         lines = [Line(f"{what} {number}", cells[0], _class_of(cells[1])) for number, cells in rows if len(cells) > 1]
         return LabelFile(path, [line for line in lines if line.label])
-    rows, columns = chosen[0]
     lines = []
     for number, cells in rows[columns.header :]:
         label = _class_of(columns.label_of(cells))

@@ -75,8 +75,8 @@ def _unwrap(parts: Sequence[_Prefix], members: Sequence[int], prefix: _Prefix, k
             return prefix
         ((folder, inside),) = folders.items()
         below = _folders(parts, inside, (*prefix, folder))
-        all_below = sum(map(len, below.values())) == len(inside)
-        if fold(folder) in known or not (len(below) > 1 or (below and all_below)):
+        count_below = sum(map(len, below.values()))
+        if fold(folder) in known or not (len(below) > 1 or 2 * count_below > len(inside)):
             return prefix
         prefix = (*prefix, folder)
 
@@ -95,12 +95,16 @@ def _find_splits(
     start = _unwrap(parts, folders[train], (*top, train), set())
     classes = _classes(parts, labels, folders[train], start)
     if not held_out:
-        if len(classes) > 1 and len(folders) > 1 and not _has_folders(parts, folders, top, train):
-            notes.append(
-                f"`{train}` is taken for a class: no val or test stands beside it; give {train} for its folders"
-            )
+        if (
+            len(classes) > 1
+            and len(folders) > 1
+            and not _has_folders(parts, {name: folders[name] for name in folders if name != train}, top)
+        ):
+            notes.append(f"`{train}` is taken for a class: no val or test stands beside it; its folders are none")
         return []
     groups: list[_Group] = [("train", start, folders[train])]
+    if not classes and len(folders) == len(named):  # pictures that lie in splits only: they have no classes
+        return [*groups, ("val", (*top, held_out[0]), folders[held_out[0]])]
     without_classes = []
     for folder in held_out:
         prefix = _unwrap(parts, folders[folder], (*top, folder), classes)
@@ -108,7 +112,8 @@ def _find_splits(
         if theirs & classes and len(groups) == 1:
             groups.append(("val", prefix, folders[folder]))
         without_classes += [folder] if not theirs else []
-    if len(groups) == 1 and not (len(classes) > 1 and without_classes == held_out):
+    alone = not _has_folders(parts, {name: folders[name] for name in folders.keys() - named.keys()}, top)
+    if len(groups) == 1 and not (len(classes) > 1 and without_classes == held_out and alone):
         if classes and len(folders) == len(named):
             raise DataError(
                 f"{source}: `{train}` and `{held_out[0]}` hold no class in common ({name_some(sorted(classes), 3)}); "
@@ -137,8 +142,8 @@ def _classes(
     return named | {fold(label) for i in members if (label := labels[i]) is not None}
 
 
-def _has_folders(parts: Sequence[_Prefix], folders: Mapping[str, Sequence[int]], top: _Prefix, but: str) -> bool:
-    return any(_folders(parts, members, (*top, folder)) for folder, members in folders.items() if folder != but)
+def _has_folders(parts: Sequence[_Prefix], folders: Mapping[str, Sequence[int]], top: _Prefix) -> bool:
+    return any(_folders(parts, members, (*top, folder)) for folder, members in folders.items())
 
 
 def _doubts(parts: Sequence[_Prefix], classes: Sequence[str | None], depth: int) -> list[str]:

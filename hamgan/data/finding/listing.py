@@ -10,6 +10,7 @@ from pathlib import Path
 from hamgan.data.decoding.kinds import count_endings, describe_unread
 from hamgan.data.finding.archives import Member, archive_members
 from hamgan.data.finding.folders import NOWHERE, folders_in, is_hidden_path, is_image_name, walk_files
+from hamgan.data.finding.hdf5 import is_hdf5
 from hamgan.data.finding.labels import FOUND_BY_NAME, is_label_file, parse_labels, read_label_file
 from hamgan.data.finding.layout import Arrangement, arrange
 from hamgan.data.finding.locations import expand, say_namesake
@@ -192,7 +193,7 @@ def list_pictures(
         if labels:
             raise DataError(f"{source} has classes of its own; leave --labels out")
         listing = list_tables(source, val_source)
-        listing.notes += say_namesake(source)
+        listing.notes += [] if is_hdf5(Path(source)) else say_namesake(source)
     else:
         listing = _list_places([_Place.find(place, spool) for place in (source, val_source) if place], labels)
     if val_fraction:
@@ -234,11 +235,15 @@ def _empty_folders(place: _Place, arranged: Arrangement, class_names: Sequence[s
     path = Path(place.source).expanduser()
     if not path.is_dir() or place.files:
         return []
+    roots = [path / root for root in arranged.class_roots if (path / root).is_dir()]
     known = {fold(name) for name in class_names}
-    for root in arranged.class_roots:
-        known |= {fold(name[len(root) :].split("/")[0]) for name in place.names if name.startswith(root)}
-    folders = {name for root in arranged.class_roots if (path / root).is_dir() for name in folders_in(path / root)}
-    return sorted(name for name in folders if fold(name) not in known)
+    return sorted(
+        {name for root in roots for name in folders_in(root) if fold(name) not in known and _is_empty(root / name)}
+    )
+
+
+def _is_empty(folder: Path) -> bool:
+    return not any(is_image_name(name) for name, _ in walk_files(folder))
 
 
 def _one_spelling(found: _Found, notes: list[str]) -> dict[str, str]:

@@ -95,7 +95,7 @@ def _best_lines(
     """Return the lines whose path has most in common with a picture's, of those that can mean it."""
     *folders, base = name.split("/")
     inside = tuple(map(fold, folders))
-    found: dict[int, tuple[int, bool]] = {}
+    found: dict[int, tuple[bool, int, bool]] = {}
     for spelling in spellings(base):
         full, depth = (*map(fold, above), *inside, spelling), len(folders) + 1
         keys = [(spelling,), full[-2:], *([] if folders else [("", spelling)])]
@@ -104,8 +104,10 @@ def _best_lines(
             pairs = zip(reversed(parts), reversed(full), strict=False)
             common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
             if common >= min(len(parts), depth):
+                whole = depth <= len(parts) == common  # all of the path inside the source and nothing wrong above it
                 exact = os.path.basename(lines[line].exact) in (base, os.path.splitext(base)[0])
-                found[line] = max(found.get(line, (0, False)), (common, exact))
+                score = (whole, 0 if whole else common, exact)
+                found[line] = max(found.get(line, score), score)
     most = max(found.values(), default=None)
     return [line for line, score in sorted(found.items()) if score == most]
 

@@ -28,19 +28,23 @@ def fold(name: str) -> str:
 
 
 def decode_names(names: Sequence[str], otherwise: str | None = None) -> list[str]:
-    """Decode names of one source whose bytes are not UTF-8 (they have surrogates in them).
+    """Decode names of one source of which some are not UTF-8 (they have surrogates in them).
 
-    Chinese Windows writes GBK. Where that makes no sense they are in the encoding ``otherwise``, or stay as they are.
+    Chinese Windows writes GBK, some of whose names are UTF-8 by chance. Where that makes no sense they are in the
+    encoding ``otherwise``, or stay as they are.
     """
-    broken = [name.encode("utf-8", "surrogateescape") for name in names if not _is_text(name)]
-    encoding = "gbk" if broken and _looks_like_gbk(broken) else otherwise
-    if not broken or encoding is None:
+    written = {name: name.encode("utf-8", "surrogateescape") for name in names if not name.isascii()}
+    broken = {name: data for name, data in written.items() if any("\udc80" <= letter <= "\udcff" for letter in name)}
+    if not broken:
         return list(names)
-    return [name if _is_text(name) else name.encode("utf-8", "surrogateescape").decode(encoding) for name in names]
-
-
-def _is_text(name: str) -> bool:
-    return name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name)
+    if _looks_like_gbk(list(broken.values())):
+        chosen = written if _looks_like_gbk(list(written.values())) else broken
+        encoding = "gbk"
+    elif otherwise is not None:
+        chosen, encoding = written, otherwise
+    else:
+        return list(names)
+    return [chosen[name].decode(encoding) if name in chosen else name for name in names]
 
 
 def _looks_like_gbk(names: Sequence[bytes]) -> bool:

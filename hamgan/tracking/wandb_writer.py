@@ -1,0 +1,102 @@
+"""Write a run to wandb, as the user of wandb has set it up: one wandb run per run folder."""
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from hamgan.config import Config, config_to_dict
+from hamgan.errors import one_line
+from hamgan.files import write_atomically
+
+RUN_ID = "wandb_id.txt"
+"""File in a run folder: the id of the wandb run that every resumption goes on with."""
+
+
+class WandbWriter:
+    """Write to a wandb run: its step counts the images made, its horizontal axis is kimg.
+
+    ``warn`` takes the reason why wandb cannot be reached; the run is then written to files that ``wandb sync`` sends.
+    """
+
+    def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
+        self.config, self.warn = config, warn
+        self._first = 0
+
+    @property
+    def known(self) -> bool:
+        """Return whether the run has been written to wandb before."""
+        return (self.config.folder / RUN_ID).is_file()
+
+    def start(self, first: int) -> int:
+        """Open the run; return the first step that it lacks, which is ``first`` where nobody can be asked."""
+        import wandb
+
+        given = wandb.setup().settings
+        settings = self._settings(given)
+        try:
+            # Not logged in means files to send later, never a prompt that waits for ever.
+            if given.mode == "online" and "WANDB_MODE" not in os.environ and not wandb.login(prompt=False):
+                settings["mode"] = "offline"
+            self._run = wandb.init(**settings)
+        except Exception as error:
+            if given.mode != "online":
+                raise
+            self.warn(
+                f"warning: wandb cannot be reached ({one_line(error)}); the run is written to files for `wandb sync`"
+            )
+            self._run = wandb.init(**settings | {"mode": "offline"})
+        write_atomically(self.config.folder / RUN_ID, f"{self._run.id}\n")
+        self._first = self._run.step if self._run.resumed else first
+        self._run.define_metric("*", step_metric="kimg")
+        return self._first
+
+    def _settings(self, given: Any) -> dict[str, Any]:
+        """Return what wandb's own settings, its environment and files, leave open."""
+        config, kept = self.config, self.config.folder / RUN_ID
+        found: dict[str, Any] = {"config": config_to_dict(config)}
+        if config.log.project is not None or given.project is None:
+            found["project"] = config.log.project or "hamgan"
+        if given.run_name is None:
+            found["name"] = config.name
+        if given.run_id is None:
+            found["id"] = kept.read_text().strip() if kept.is_file() else secrets.token_hex(4)
+        if given.resume is None and given.resume_from is None and given.fork_from is None:
+            found["resume"] = "allow"
+        if "WANDB_DIR" not in os.environ:
+            found["dir"] = str(config.folder)
+        return found
+
+    def row(self, numbers: Mapping[str, float], images: int, made: int) -> None:
+        """Write numbers by their panels; what the run has already (made again after a kill) is left out."""
+        if made >= self._first:
+            self._run.log(dict(numbers), step=made)
+
+    def sheet(self, sheet: Image.Image, images: int, made: int) -> None:
+        """Write a sample sheet."""
+        import wandb
+
+        if made >= self._first:
+            self._run.log({"samples": wandb.Image(sheet), "kimg": images / 1000}, step=made)
+
+    def evaluations(self, summary: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write evaluations with their protocol, such as the last and the best one, into the run's summary."""
+        self._run.summary.update({f"evaluation/{name}": dict(row) for name, row in summary.items()})
+
+    def generator(self, weights: Path, images: int) -> None:
+        """Upload the generator that is the best so far as the next version of one artifact."""
+        import wandb
+
+        artifact = wandb.Artifact(f"{self._run.id}-generator", "model", metadata={"kimg": images / 1000})
+        artifact.add_file(str(weights), name="generator.safetensors")  # which takes a copy
+        self._run.log_artifact(artifact, aliases=["best", f"{images / 1000:g}kimg"])
+
+    def roll_back(self, images: int) -> None:
+        """Go on from an earlier position; wandb keeps what came after it."""
+
+    def finish(self) -> None:
+        """End the run."""
+        self._run.finish()
