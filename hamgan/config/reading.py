@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def parse_config(arguments: Sequence[str], parser: ArgumentParser | None = None)
         raise
     except Exception as error:
         message = _one_sentence(error)
-        stray = message.removeprefix("unrecognized arguments: ")
+        stray = re.sub("^unrecognized arguments: ", "", message, flags=re.IGNORECASE)  # jsonargparse has had both
         raise ConfigError(message if stray == message else suggest_config(stray.split()[0])) from error
     _check_sections(config_to_dict(config), Config(), "the command line")
     validate(config)
