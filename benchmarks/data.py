@@ -124,7 +124,7 @@ def make_hdf5_loading(store: Path, path: Path, images: int) -> dict[str, Work]:
     That one has chunks of 500 images, opens the file for every image, makes it float32 in -1 to 1 and lets a
     DataLoader stack the batch; here without worker processes, so that CPU time counts all of it.
     """
-    import h5py  # type: ignore[import-not-found]  # optional
+    import h5py
 
     pixels = np.load(store / "train/images.npy", mmap_mode="r")
     shape = (len(pixels), 3, RESOLUTION, RESOLUTION)

@@ -15,7 +15,8 @@ from benchmarks.timing import Timings, Work, time_in_turn
 from hamgan.data import open_source
 from hamgan.errors import ConfigError
 from hamgan.evaluation import FeatureExtractor, measure
-from hamgan.evaluation.features.inception import inception_weights
+from hamgan.evaluation.features.inception import PUBLISHED
+from hamgan.evaluation.features.weights import find_weights
 from hamgan.evaluation.inputs.images import ArrayImages
 from hamgan.evaluation.metrics.fid import frechet_distance
 
@@ -62,7 +63,7 @@ def _find_weights(given: Path | None, folder: Path) -> tuple[Path, str]:
     if given is not None:
         return given, "given"
     try:
-        return inception_weights(None, allow_download=False), "the official"
+        return find_weights(PUBLISHED, allow_download=False), "the official"
     except ConfigError:
         return save_random_inception(folder / "random.pth"), "random"
 

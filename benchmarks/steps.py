@@ -69,7 +69,7 @@ def draw_batches(
     """Draw what D and G see in one step: uniform noise for images, everything else as training draws it."""
     device, classes, latent_dim = step.accelerator.device, step.generator.num_classes, config.generator.latent_dim
     noise = Noise(config.seed, device, batch)
-    random = noise.generator("flip", counter)
+    random = noise.generator("flip", counter, device)
     shape = (batch, 3, config.resolution, config.resolution)
     images = torch.rand(shape, generator=random, device=device, dtype=dtype) * 2 - 1
     labels = torch.randint(classes, (batch,), generator=random, device=device)

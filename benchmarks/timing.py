@@ -12,6 +12,8 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's remarks about 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from hamgan.progress import ProgressBar
+
 Work = Callable[[], object]
 Clock = Literal["cpu", "wall"]
 
@@ -93,11 +95,13 @@ def time_in_turn(
     device = torch.device(device)
     clock = clock or ("cpu" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall")
     seconds: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(-warmup, rounds):
-        for name, work in works.items():
-            taken = _time(work, device, clock)
-            if number >= 0:
-                seconds[name].append(taken)
+    with ProgressBar((warmup + rounds) * len(works), "measure", "runs", leave=False) as bar:
+        for number in range(-warmup, rounds):
+            for name, work in works.items():
+                taken = _time(work, device, clock)
+                bar.update()
+                if number >= 0:
+                    seconds[name].append(taken)
     return Timings(seconds, clock)
 
 

@@ -5,6 +5,7 @@ import os
 import select
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from typing import NoReturn
@@ -113,6 +114,8 @@ def _exit_after(main: Callable[[], None]) -> NoReturn:
         # OSError: no space, no permission, not a folder
         if isinstance(error, (CheckpointError, PreparationError, Diverged, OtherProcessFailed, OSError)):
             _end(FAILURE, f"error: {error}")
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            _end(FAILURE, "".join(traceback.format_exception(error)).rstrip())
         raise
     sys.exit(DONE)
 

@@ -17,9 +17,9 @@ from hamgan.data import ImageSource, open_source
 from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
 from hamgan.evaluation.report import append_row
 from hamgan.networks import build_networks
+from hamgan.progress import duration
 from hamgan.sampling import LoadedGenerator, load_generator
 from hamgan.sampling.sheets import draw_sheet
-from hamgan.tracking.run_log import duration
 from hamgan.training.loop import train
 
 REAL_COLUMNS, GENERATED_COLUMNS = 6, 10
@@ -64,12 +64,12 @@ def _measure(generator: LoadedGenerator, config: Config) -> Figures:
     append_row(trained, config.folder / "results.jsonl")
     record_evaluations(config)
     before = untrained(config, generator.num_classes, generator.class_names)
-    fid = "fid" + extractor.suffix
+    fid = extractor.key("fid")
     return Figures(
         fid=trained[fid],
         fid_untrained=_evaluate(before, config, extractor, ["fid"])[fid],
-        class_accuracy=trained["class_accuracy" + extractor.suffix],
-        class_accuracy_real=trained["class_accuracy_real" + extractor.suffix],
+        class_accuracy=trained[extractor.key("class_accuracy")],
+        class_accuracy_real=trained[extractor.key("class_accuracy_real")],
         classes=generator.num_classes,
     )
 

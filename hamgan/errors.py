@@ -17,6 +17,10 @@ class DataError(ConfigError):
     """Report images that cannot be used; the message says which, why, and what would do."""
 
 
+class UnclassedError(DataError):
+    """Report a source of which no picture has a class; an evaluation may still take it as a whole."""
+
+
 class PictureError(DataError):
     """Report one picture that cannot be used; the message is the reason that goes into skipped.jsonl."""
 

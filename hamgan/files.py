@@ -1,4 +1,4 @@
-"""Write files whole or not at all, with their content on the disk; hash them; lock files and folders."""
+"""Write files whole or not at all, with their content on the disk; hash, lock and recognise them."""
 
 import fcntl
 import hashlib
@@ -82,3 +82,65 @@ def make_once(path: Path, make: Callable[[Path], object]) -> None:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+RECOGNISED_BYTES = 4096
+"""First bytes of a file that `recognise` looks at."""
+
+
+def recognise(start: bytes) -> str | None:
+    """Say what a file is that others write, by its first bytes, and what helps; None for what is not known here.
+
+    The answer completes "FILE is ...". Nothing is unpacked: a pickle may run code.
+    """
+    if start.startswith(b"version https://git-lfs.github.com/"):
+        return "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
+    if start.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page, as a failed download leaves it; fetch the file again"
+    if start[:2] == b"\x80\x02" and b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19" in start[:16]:
+        return _PYTORCH
+    if start[:4] == b"PK\x03\x04" and b"/data.pkl" in start[30:300]:
+        return _PYTORCH
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return _describe_pickle(start)
+    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return "a HEIC picture; reading it takes `pip install pillow-heif`"
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "an HDF5 file; one of images is a source of data (--data.source, --source, --reference)"
+    if start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "a JPEG XL picture; reading it takes `pip install pillow-jxl-plugin`"
+    if start[16:20] == b"\xde\xc0\xef\xbe":
+        return LMDB
+    return None
+
+
+def recognise_file(path: Path) -> str | None:
+    """Say what a file is that others write; see `recognise`. None for a folder."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return recognise(file.read(RECOGNISED_BYTES))
+
+
+_PYTORCH = (
+    "a PyTorch file, which is opened by `hamgan convert` alone; weights of BigGAN-PyTorch become a generator file by "
+    "`hamgan convert G_ema.pth --output generator.safetensors`"
+)
+LMDB = (
+    "an LMDB database, which is not read; write its pictures into class folders first "
+    "(LSUN: `python data.py export FOLDER --out_dir PICTURES` of its own repository)"
+)
+
+
+def _describe_pickle(start: bytes) -> str:
+    if b"torch_utils" in start or b"dnnlib" in start:
+        return (
+            "a pickle of StyleGAN or EDM, whose networks are not part of this project; draw images with its own "
+            "repository and measure their folder: `hamgan evaluate --checkpoint FOLDER`"
+        )
+    if b"\x02mu" in start or b"\x02\0\0\0mu" in start:
+        return (
+            'a pickle of statistics, as EDM2 writes them; if you trust it, write them as .npz: python -c "import '
+            "pickle, numpy; s = pickle.load(open('FILE.pkl', 'rb')); numpy.savez('FILE.npz', **s['fid'])\""
+        )
+    return "a pickle, which may run code and is not opened"

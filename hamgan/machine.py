@@ -5,7 +5,10 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 # malloc.h: what mallopt() sets, and the largest threshold that it takes on 64 bits.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -80,3 +83,16 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def free_memory(device: "torch.device") -> int | None:
+    """Return the bytes that a new tensor could take on a GPU or on the CPU; None where the system does not say."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    info = Path("/proc/meminfo")
+    if device.type != "cpu" or not info.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in info.read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
-prepare_environment requirements.txt requirements-sharing.txt requirements-dev.txt
+prepare_environment requirements.txt requirements-sharing.txt requirements-formats.txt requirements-dev.txt
 export OMP_NUM_THREADS=1
 echo "ruff ..."
 "$PYTHON" -m ruff check .

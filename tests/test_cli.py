@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 from support.small_runs import environment
+from test_docs import SUBCOMMANDS
 
 from hamgan import cli
 from hamgan.cli import COMMANDS
@@ -38,6 +39,26 @@ def test_every_command_is_listed_and_has_help(hamgan: Command) -> None:
         code, own = hamgan(name, "--help")
         assert code == DONE
         assert f"usage: hamgan {name} " in own
+
+
+HELP = """
+import contextlib, io, sys
+from hamgan import cli
+for arguments in ([*words, "--help"] for words in {words}):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        cli._dispatch(arguments)
+    assert "usage: hamgan" in printed.getvalue(), arguments
+    slow = {{"torch", "numpy", "PIL", "torchvision", "scipy", "accelerate"}} & set(sys.modules)
+    assert not slow, f"{{arguments}} imports {{slow}}"
+"""
+
+
+def test_no_help_waits_for_torch() -> None:
+    """Check it by the modules that are loaded, which a slow machine does not change."""
+    subcommands = [(name, sub) for name, found in SUBCOMMANDS.items() for sub in found]
+    code = HELP.format(words=[(), *((name,) for name in COMMANDS), *subcommands])
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_unknown_command_names_the_nearest(hamgan: Command) -> None:

@@ -89,7 +89,7 @@ def test_no_key_of_a_configuration_has_gone() -> None:
 
 
 def test_the_options_of_the_scripts_stay(script: Script) -> None:
-    code, text = script("train", "--help")
+    code, text = script("train", "--help", "all")
     assert code == 0
     options = set(re.findall(r"--[a-z][\w.]*", text))
     assert {f"--{key}" for key in KEYS} | {"--config", "--print_config"} <= options
@@ -181,6 +181,11 @@ def test_training_explains_what_it_cannot_use(
     assert_sentence(outcome, code, message)
     assert not (tmp_path / "run").exists()
     assert sorted(place.rglob("*")) == before
+
+
+def test_training_asks_for_a_configuration(script: Script, run_folder: Path) -> None:
+    outcome = script("train", "--run_dir", run_folder)
+    assert_sentence(outcome, 2, f"--config is missing: .* photos, .*; to resume .* --config {run_folder}/config")
 
 
 def test_training_refuses_a_folder_of_another_run(script: Script, run_folder: Path) -> None:

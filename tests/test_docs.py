@@ -59,7 +59,8 @@ def options_of(command: str, *more: str) -> frozenset[str]:
         if command == "benchmarks":
             benchmarks_main([*more, "--help"])
         else:
-            importlib.import_module(COMMANDS[command][0]).main([*more, "--help"], f"hamgan {command}")
+            everything = ["all"] if command == "train" else []
+            importlib.import_module(COMMANDS[command][0]).main([*more, "--help", *everything], f"hamgan {command}")
     return frozenset(re.findall(r"--[a-zA-Z][\w.-]*", printed.getvalue())) | {"--help"}
 
 

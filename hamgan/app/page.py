@@ -19,6 +19,7 @@ from hamgan.evaluation.report import describe_numbers
 from hamgan.networks import count_parameters
 from hamgan.sampling import LoadedGenerator, Plan, PlannedImage
 from hamgan.sampling.animation import write_film
+from hamgan.sampling.classes import unique_names
 from hamgan.sampling.plan import draw
 from hamgan.sampling.sheets import draw_sheet, to_pil
 
@@ -98,7 +99,8 @@ def _build_tab(
     """Place widgets, a button and results, and draw what ``plan`` makes of the values, for a page as it opens, too."""
     resolution = generator.config.resolution
     with gr.Column(min_width=280, elem_classes="controls"):
-        inputs = widgets([(title, str(index)) for index, title in enumerate(generator.titles)])
+        names = unique_names(generator.class_names, generator.num_classes)
+        inputs = widgets(list(zip(generator.titles, names, strict=True)))
         inputs += [
             gr.Slider(0.1, 1, 1, step=0.05, label="Truncation", info="lower: typical, less varied"),
             gr.Slider(1, 8, max(1, min(8, 96 // resolution)), precision=0, label="Enlargement", info="of downloads"),

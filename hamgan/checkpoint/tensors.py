@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hamgan.errors import CheckpointError, one_line
-from hamgan.files import fsync
+from hamgan.files import fsync, recognise_file
 
 
 def to_host(tensors: Mapping[str, Tensor], copy: bool = False) -> dict[str, Tensor]:
@@ -38,4 +38,6 @@ def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[
             keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
             return {key[len(prefix) :]: file.get_tensor(key) for key in keys}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        if known := recognise_file(path):
+            raise CheckpointError(f"{path} is {known}") from error
         raise CheckpointError(f"{path} is not a readable safetensors file: {one_line(error)}") from error

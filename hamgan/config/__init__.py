@@ -26,7 +26,10 @@ from hamgan.config.reading import (
     save_config,
 )
 from hamgan.config.schema import (
+    FEATURES,
     METRICS,
+    OWN_EXTRACTORS,
+    BatchNormStatistics,
     CheckpointConfig,
     Config,
     DataConfig,
@@ -38,8 +41,11 @@ from hamgan.config.schema import (
 from hamgan.config.validation import RESOLUTIONS, check_metrics, latent_chunks, validate
 
 __all__ = [
+    "FEATURES",
     "METRICS",
+    "OWN_EXTRACTORS",
     "RESOLUTIONS",
+    "BatchNormStatistics",
     "CheckpointConfig",
     "Config",
     "Context",

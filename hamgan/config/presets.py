@@ -1,5 +1,6 @@
 """Find configuration files: by path, or by the name of a preset that comes with the package."""
 
+import difflib
 from importlib import resources
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def find_config(given: str) -> Path:
     path, names = Path(given), preset_names()
     if path.is_file():
         return path
+    if (path / "config.yaml").is_file():
+        raise ConfigError(f"{path} is a run folder; its configuration is --config {path / 'config.yaml'}")
     if not given:
         raise ConfigError(f"--config needs a file or the name of a preset: {', '.join(names)}")
     if path.name == given and (not path.suffix or given.removesuffix(".yaml") in names):
@@ -38,3 +41,13 @@ def find_config(given: str) -> Path:
     neighbours = sorted(str(item) for item in path.parent.glob("*.yaml"))
     near = did_you_mean(given, neighbours) or did_you_mean(path.stem, names) or "."
     raise ConfigError(f"no configuration file at {path}{near} Presets are {', '.join(names)}")
+
+
+def suggest_config(stray: str) -> str:
+    """Say what a word that is no option may have been meant to be: the configuration, or a run to resume."""
+    path = Path(stray)
+    if (path / "config.yaml").is_file():
+        return f"`{stray}` stands without an option; to resume that run: --config {path / 'config.yaml'}"
+    names = [stray] if path.is_file() else difflib.get_close_matches(path.stem, preset_names(), n=1)
+    hint = f"; did you mean --config {names[0]}?" if names else ""
+    return f"`{stray}` stands without an option{hint}"

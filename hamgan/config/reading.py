@@ -1,7 +1,6 @@
 """Read configurations from YAML and the command line by jsonargparse, with errors that name the nearest key."""
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from hamgan.config.presets import find_config
+from hamgan.config.presets import find_config, suggest_config
 from hamgan.config.schema import Config
+from hamgan.config.suggestions import unknown_key
 from hamgan.config.validation import validate
 from hamgan.errors import ConfigError
 from hamgan.files import write_atomically
@@ -32,7 +32,8 @@ def config_parser(**options: Any) -> ArgumentParser:
     ``options`` go to the parser, e.g. ``prog`` and ``description``.
     """
     parser = ArgumentParser(exit_on_error=False, **options)
-    parser.add_argument("--config", action="config", help="YAML file or name of a preset; later options override it")
+    help_text = "YAML file or name of a preset; later options override it"
+    parser.add_argument("--config", action="config", metavar="FILE|PRESET", help=help_text)
     parser.add_class_arguments(Config, as_group=False)
     return parser
 
@@ -53,21 +54,7 @@ def check_keys(keys: Sequence[str], where: str) -> None:
         if key in REMOVED:
             raise ConfigError(f"`{key}` in {where} is no longer an option: {REMOVED[key]}; leave it out")
         if key not in known:
-            near = _nearest_keys(key, known)
-            hint = f"; did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else ""
-            raise ConfigError(f"unknown key `{key}` in {where}{hint}")
-
-
-def _nearest_keys(key: str, known: list[str]) -> list[str]:
-    """Find `train.batch_size` for ``train.batchsize``, all keys that end in ``lr`` for ``lr``, and so on."""
-    last = key.rsplit(".", 1)[-1]
-    lasts = {name: name.rsplit(".", 1)[-1] for name in known}
-    same = [name for name in known if lasts[name] == last][:3]
-    near = same or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if not near:
-        nearest = difflib.get_close_matches(last, lasts.values(), n=1, cutoff=0.6)
-        near = [name for name in known if lasts[name] in nearest or lasts[name].endswith(f"_{last}")][:3]
-    return near
+            raise ConfigError(unknown_key(key, known, where))
 
 
 def _flatten(values: Values, prefix: str = "") -> Values:
@@ -121,7 +108,7 @@ def parse_config(arguments: Sequence[str], parser: ArgumentParser | None = None)
     Raises ConfigError with one sentence for an unknown key, a wrong type or values that do not fit together.
     """
     parser = parser or _shared_parser()
-    arguments = _with_config_paths(arguments)
+    arguments = _with_lists(_with_config_paths(arguments))
     own = {option.removeprefix("--") for action in parser._actions for option in action.option_strings}
     for name in (argument.partition("=")[0] for argument in arguments):
         # argparse alone would take an unambiguous beginning of an option for the option.
@@ -133,7 +120,9 @@ def parse_config(arguments: Sequence[str], parser: ArgumentParser | None = None)
     except BrokenPipeError:  # nobody reads what --help or --print_config says
         raise
     except Exception as error:
-        raise ConfigError(_one_sentence(error)) from error
+        message = _one_sentence(error)
+        stray = message.removeprefix("unrecognized arguments: ")
+        raise ConfigError(message if stray == message else suggest_config(stray.split()[0])) from error
     _check_sections(config_to_dict(config), Config(), "the command line")
     validate(config)
     return config, namespace
@@ -148,6 +137,21 @@ def _with_config_paths(arguments: Sequence[str]) -> list[str]:
             path = find_config(value if equals else next(rest, ""))
             _check_values(_read_yaml(path), str(path))
             argument = f"--config={path}"
+        found.append(argument)
+    return found
+
+
+def _with_lists(arguments: Sequence[str]) -> list[str]:
+    """Write lists that are given with commas, as ``--eval.metrics fid,is``, as YAML does."""
+    lists = {f"--{key}" for key, value in flat_config(Config()).items() if isinstance(value, list)}
+    found, rest = [], iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name in lists and not equals:
+            following = next(rest, None)
+            equals, value = ("=", following) if following is not None else ("", "")
+        if name in lists and equals:
+            argument = f"{name}={value}" if value.startswith("[") or value == "null" else f"{name}=[{value}]"
         found.append(argument)
     return found
 

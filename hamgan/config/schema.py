@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig
+
+BatchNormStatistics = Literal["running", "standing", "ema"]
+"""Of G itself; made anew from many batches; averages of the former, as the average of G keeps them."""
 
 
 @dataclass
@@ -81,7 +84,8 @@ class TrainConfig:
     elsewhere. Losses, logits and decompositions stay in
     fp32."""
     tf32: bool = False
-    """Allow TF32 in fp32 convolutions and matrix products on NVIDIA GPUs."""
+    """Allow TF32 in fp32 convolutions and matrix products of training steps on NVIDIA GPUs; sheets and evaluations are
+    always fp32."""
     compile: bool = False
     """Compile both networks by torch.compile; the generator only, together with R1 or R2."""
     threads: int | None = None
@@ -160,11 +164,29 @@ METRICS = {
     "is": "Inception Score of the samples",
     "kid": "kernel distance, mean and spread over subsets",
     "prc": "precision and recall by nearest neighbours",
+    "density_coverage": "density and coverage by nearest neighbours",
+    "mind": "Monge distance of the features along random directions, meaningful from a few thousand images on",
+    "sfid": "Fréchet distance of Inception's spatial features",
+    "fd_dinov2": "Fréchet distance of DINOv2's features",
+    "clip_fid": "Fréchet distance of CLIP's features",
+    "cmmd": "maximum mean discrepancy of CLIP's features",
     "fid_inf": "FID extrapolated to infinitely many samples",
     "class_accuracy": "share of samples whose nearest class mean (of real training images) is their class",
     "per_class": "class by class: distance of the mean features, diversity, samples taken for another class",
 }
 """Metrics of an evaluation, each with its meaning."""
+Features = Literal[
+    "inception", "inception-spatial", "efficientnet-lite0", "dinov2-vit-l-14", "clip-vit-b-32", "clip-vit-l-14-336"
+]
+FEATURES: tuple[str, ...] = get_args(Features)
+"""Feature extractors of an evaluation."""
+OWN_EXTRACTORS = {
+    "sfid": ("inception-spatial", "fid"),
+    "fd_dinov2": ("dinov2-vit-l-14", "fid"),
+    "clip_fid": ("clip-vit-b-32", "fid"),
+    "cmmd": ("clip-vit-l-14-336", "cmmd"),
+}
+"""Metrics that mean one extractor, whatever the others are measured with, and what is computed of its features."""
 
 
 @dataclass
@@ -174,18 +196,19 @@ class EvalConfig:
     every_kimg: float = 0.0
     """Interval of evaluations while training; 0 makes none."""
     metrics: list[str] = field(default_factory=lambda: ["fid", "is"])
-    """fid, is, kid, prc, fid_inf, class_accuracy, per_class."""
+    """fid, is, kid, prc, density_coverage, mind, sfid, fd_dinov2, clip_fid, cmmd, fid_inf, class_accuracy or
+    per_class."""
     num_samples: int = 50_000
     """Generated images."""
     reference: str | None = None
     """Reference statistics, store or folder; null takes the held-out split of the training source."""
     reference_samples: int | None = None
     """Reference images; null takes all of the split."""
-    features: Literal["inception", "efficientnet-lite0"] = "inception"
-    """Feature extractor: inception (torch-fidelity's inception-v3-compat) or efficientnet-lite0."""
+    features: Features = "inception"
+    """Feature extractor: inception (torch-fidelity's inception-v3-compat), efficientnet-lite0, dinov2-vit-l-14, ..."""
     batch_size: int = 64
     """Images per process and forward."""
-    batch_norm: Literal["running", "standing", "ema"] | None = None
+    batch_norm: BatchNormStatistics | None = None
     """Batch-norm statistics of G: the running ones of G itself, their average (ema) as the average of G keeps it, or
     standing ones made anew; null takes those of the network that is measured."""
 

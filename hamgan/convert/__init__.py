@@ -1,8 +1,6 @@
 """Convert weights of the reference implementations to ours."""
 
-from hamgan.convert.biggan import biggan_pytorch
-from hamgan.convert.mapping import Conversion
-from hamgan.convert.official import hamgan_tf
-from hamgan.errors import ConversionError
+import lazy_loader
 
-__all__ = ["Conversion", "ConversionError", "biggan_pytorch", "hamgan_tf"]
+# What others use, each name from its module on first use: `--help` and a user's mistake should not wait for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,15 +1,6 @@
 """Read training and reference images: embedded photographs, prepared stores, folders, archives, public data sets."""
 
-from hamgan.data.loader import BatchLoader, image_order
-from hamgan.data.opening import open_source
-from hamgan.data.source import SPLITS, ImageSource, check_source, class_histogram
+import lazy_loader
 
-__all__ = [
-    "SPLITS",
-    "BatchLoader",
-    "ImageSource",
-    "check_source",
-    "class_histogram",
-    "image_order",
-    "open_source",
-]
+# What others use, each name from its module on first use: `--help` and a user's mistake should not wait for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

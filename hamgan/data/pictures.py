@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from hamgan.data.decoding.decode import Preparation, decode
+from hamgan.data.decoding.kinds import describe_left_out
 from hamgan.data.finding.folders import SPLIT_FOLDERS
 from hamgan.data.finding.listing import list_pictures
 from hamgan.data.finding.locations import download_folder
@@ -29,19 +30,25 @@ class PictureSource:
     at 500 x 375 pixels, and some 500 bytes of memory per picture and process: prepare a store for anything large.
     """
 
-    def __init__(self, source: str, split: str, resolution: int) -> None:
+    def __init__(self, source: str, split: str, resolution: int, *, as_reference: bool = False) -> None:
         listing = list_pictures(source, download_folder() / "unpacked")
-        if empty := listing.left_out:  # a store leaves these out and says so; here nobody would see it
+        for note in listing.notes:
+            log.warning("note: %s", note)
+        # A store leaves these out and says so; here nobody would see it.
+        if (empty := listing.left_out) and not as_reference:
             classes = len(listing.class_names) + len(empty)
             raise DataError(
                 f"{source}: {len(empty)} of {classes} classes have no images ({name_some(empty)}); {ADVICE}"
             )
+        if as_reference and not listing.has_splits:
+            split = "train"
         if not listing.pictures[split]:
             looked = "/, ".join(SPLIT_FOLDERS[split])
             raise DataError(f"{source} has no split `{split}` (looked for {looked}/ beside train/)")
         self.name, self.split, self.resolution = source, split, resolution
         self.class_names = listing.class_names
         self._pictures = listing.pictures[split]
+        self._left_out = describe_left_out(listing.unclassed, listing.unread)
         self._sha256 = Listing(listing.class_names, {split: self._pictures}).sha256()
         self.labels = np.asarray([picture.label for picture in self._pictures], np.int64)
         self._preparation = Preparation(resolution)
@@ -87,6 +94,7 @@ class PictureSource:
 
     def describe(self) -> Description:
         """Return the protocol; the hash covers names and sizes of the files, not their pixels."""
-        chosen = self._preparation
-        made = {"crop": chosen.crop, "filter": chosen.filter, "resolution": chosen.resolution}
-        return description(self, made, self._sha256)
+        chosen = self._preparation.protocol()
+        made = {key: chosen[key] for key in ("crop", "filter", "resolution", "profiles")}
+        left_out = {"left_out": self._left_out} if self._left_out else {}
+        return description(self, made | left_out, self._sha256)

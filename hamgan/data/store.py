@@ -14,10 +14,11 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 
+from hamgan.data.decoding.kinds import describe_left_out
 from hamgan.data.source import Description, description
 from hamgan.errors import DataError
 
@@ -60,6 +61,8 @@ class LeftOut(TypedDict):
 
     class_folders: list[str]
     pictures_without_class: int
+    unread: NotRequired[dict[str, int]]
+    """Files that are no pictures of a kind that is read, by ending; stores of earlier versions do not say."""
 
 
 class Manifest(TypedDict):
@@ -219,4 +222,6 @@ class StoreSource:
     def describe(self) -> Description:
         """Return the protocol of the preparation; the hash covers every pixel and label."""
         described = description(self, self._manifest["preparation"], self._entry["sha256"])
-        return {**described, "source": self._manifest["source"]}
+        found = self._manifest.get("left_out", {})
+        left_out = describe_left_out(found.get("pictures_without_class", 0), found.get("unread", {}))
+        return {**described, "source": self._manifest["source"], **({"left_out": left_out} if left_out else {})}

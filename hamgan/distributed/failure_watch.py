@@ -6,6 +6,7 @@ import threading
 from datetime import timedelta
 from types import TracebackType
 
+import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
 from hamgan.distributed.group import rank, world_size
@@ -16,7 +17,8 @@ SILENT_POLLS = 20
 """Polls in a row without a sign of life after which a process counts as lost, some 40 s; counted, since a whole job may
 be suspended."""
 JOIN_SECONDS = 10.0
-_KEY = "hamgan/failure"
+# torchrun keeps its store when it starts a run again: what the processes before had said is no news to the new ones.
+_KEY = f"hamgan/failure/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
 
 
 class FailureWatch:
@@ -24,9 +26,13 @@ class FailureWatch:
 
     A context manager around set-up and training. Without it the others wait in a collective, ten minutes with NCCL, and
     a launcher that asks them to stop is not heard. A process that fails leaves its message in the launcher's key-value
-    store; a thread of every other one looks there every `POLL_SECONDS` seconds. One that is killed or hangs leaves no
+    store; a thread of every other one looks there every `POLL_SECONDS` seconds. One that is killed or stopped leaves no
     message, but no signs of life either, which the main process looks for. It keeps the store itself, or the launcher
     does: where the store is gone, so is the run.
+
+    Not caught is a process whose main thread alone is stuck, as its signs of life go on: nothing tells it from one that
+    waits for the others. The collective in which these wait ends all by its own timeout: 10 minutes with NCCL, 30 with
+    gloo.
     """
 
     def __init__(self) -> None:
@@ -48,6 +54,8 @@ class FailureWatch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is None and self.processes > 1:
+            dist.barrier()  # while all still watch: who leaves first may be the one that keeps the store
         self._done.set()
         if self._thread is not None:
             # Python that ends while a thread is inside the store aborts ("terminate called without ...").

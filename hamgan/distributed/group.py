@@ -4,6 +4,9 @@ Without a launcher there is one process, and every function here answers for it 
 """
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,11 +18,15 @@ from hamgan.distributed.launcher import check_launcher
 
 T = TypeVar("T")
 
+SECONDS_TO_LEAVE = 2.0
+"""Time for the end of a process group after an error, which may hang where the others are gone or in a collective."""
+
 
 def start_processes() -> str | None:
     """Join the other processes when `accelerate launch` or `torchrun` started several; return this one's device.
 
-    Returns None where there is one process, which may choose its device freely.
+    Returns None where there is one process, which may choose its device freely. On GPUs the group has gloo beside NCCL,
+    so that what the processes tell each other does not make a GPU wait.
     """
     check_launcher()
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
@@ -27,7 +34,27 @@ def start_processes() -> str | None:
     from accelerate import PartialState
 
     # Without `cpu`, processes on a machine without an accelerator do not find each other.
-    return str(PartialState(cpu=not torch.accelerator.is_available()).device)
+    cpu = not torch.accelerator.is_available()
+    on_gpus = torch.cuda.is_available() and "LOCAL_RANK" in os.environ
+    return str(PartialState(cpu, backend="cuda:nccl,cpu:gloo" if on_gpus else None).device)
+
+
+@contextmanager
+def joined_processes() -> Iterator[str | None]:
+    """Start the processes as `start_processes` does, and destroy their group at the end, however that comes."""
+    try:
+        yield start_processes()
+    except BaseException:
+        leave = threading.Thread(target=_destroy_group, daemon=True)
+        leave.start()
+        leave.join(SECONDS_TO_LEAVE)
+        raise
+    _destroy_group()
+
+
+def _destroy_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def world_size() -> int:
@@ -46,6 +73,15 @@ def mean_over_processes_(tensor: Tensor) -> Tensor:
         dist.all_reduce(tensor)
         tensor /= size
     return tensor
+
+
+def stack_processes(tensor: Tensor) -> Tensor:
+    """Return the tensors [n, ...] of all processes, stacked [processes, n, ...]; every process must call this."""
+    if world_size() == 1:
+        return tensor[None]
+    rows = tensor.new_empty(world_size() * len(tensor), *tensor.shape[1:])
+    dist.all_gather_into_tensor(rows, tensor.contiguous())
+    return rows.view(world_size(), *tensor.shape)
 
 
 def from_main(value: T) -> T:
@@ -106,7 +142,8 @@ class Processes:
 
 
 def _communication_device(tensor: Tensor) -> torch.device:
-    """Return a device that the backend takes: NCCL moves GPU memory only, gloo lacks operations for it."""
-    if dist.get_backend() == "nccl":
-        return tensor.device if tensor.is_cuda else torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
+    """Return a device that the group takes: NCCL alone moves GPU memory only, gloo lacks operations for it."""
+    backends = dict(pair.split(":") for pair in dist.get_backend_config().split(","))
+    if tensor.is_cuda:
+        return torch.device("cpu") if backends.get("cuda", "gloo") == "gloo" else tensor.device
+    return torch.device("cpu") if "cpu" in backends else torch.device("cuda", torch.cuda.current_device())

@@ -9,8 +9,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
-from hamgan.distributed.group import Processes
+from hamgan.distributed.group import rank, world_size
+from hamgan.errors import RaisedByAll
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -28,11 +30,10 @@ class StopSignals:
     no handlers, so there it asks for nothing.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.processes = device, Processes.current()
+    def __init__(self) -> None:
         self.asked_at: float | None = None
         self._handlers: dict[int, Any] = {}
-        self._pending: torch.Tensor | None = None
+        self._pending: tuple[torch.Tensor, dist.Work] | None = None
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
@@ -44,13 +45,16 @@ class StopSignals:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        # Python that ends while a sum is under way aborts. After an error of one process the others never join it.
+        if self._pending is not None and (error is None or isinstance(error, RaisedByAll)):
+            self._pending[1].wait()
 
     def ask(self, number: int, _frame: FrameType | None = None) -> None:
         """Handle a signal: note the first one and say so, end the process on a later one with 128 + its number."""
         now = time.monotonic()
         if self.asked_at is None:
             self.asked_at = now
-            if self.processes.is_main:
+            if rank() == 0:
                 # Not by print: the signal may have interrupted one. After a progress bar the line needs one of its own.
                 start = "\n" if os.isatty(2) else ""
                 line = f"{signal.Signals(number).name}: stopping after this step; a second one ends the run at once"
@@ -62,14 +66,18 @@ class StopSignals:
     def poll(self, write_failed: bool = False) -> tuple[bool, bool]:
         """Return whether to stop now, and whether writing has failed on some process; the same on all of them.
 
-        With several processes the answer is that of the step before: its sum has arrived by now, while waiting for this
-        step's would leave the device without work.
+        With several processes the answer is that of the step before. Its sum was taken on the CPUs meanwhile: no device
+        waits for it, and a process only where another one is more than a step behind.
         """
         asked = self.asked_at is not None
-        if self.processes.size == 1:
+        if world_size() == 1:
             return asked, write_failed
         before = self._pending
-        self._pending = torch.tensor([float(asked), float(write_failed)], device=self.device)
-        self.processes.sum_(self._pending)
-        stop, failed = before.tolist() if before is not None else (0.0, 0.0)
+        answers = torch.tensor([float(asked), float(write_failed)])
+        self._pending = answers, dist.all_reduce(answers, async_op=True)
+        if before is None:
+            return False, False
+        answers, work = before
+        work.wait()
+        stop, failed = answers.tolist()
         return stop > 0, failed > 0

@@ -1,28 +1,6 @@
 """Compute FID, Inception Score, KID, precision, recall and figures per class on torch-fidelity's extractors."""
 
-from hamgan.config import METRICS
-from hamgan.evaluation.evaluator import check_reference, evaluate
-from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
-from hamgan.evaluation.metrics.class_accuracy import nearest_class_mean
-from hamgan.evaluation.protocol import PRESETS, Protocol, make_protocol, protocol_line
-from hamgan.evaluation.reference import load_reference, reference_statistics, save_reference
-from hamgan.evaluation.statistics import FeatureStatistics, Resources, measure
+import lazy_loader
 
-__all__ = [
-    "METRICS",
-    "PRESETS",
-    "FeatureExtractor",
-    "FeatureStatistics",
-    "Protocol",
-    "Resources",
-    "check_reference",
-    "evaluate",
-    "load_extractor",
-    "load_reference",
-    "make_protocol",
-    "measure",
-    "nearest_class_mean",
-    "protocol_line",
-    "reference_statistics",
-    "save_reference",
-]
+# What others use, each name from its module on first use: `--help` and a user's mistake should not wait for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

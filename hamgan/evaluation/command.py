@@ -3,42 +3,47 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hamgan.distributed.group import Processes, start_processes
 from hamgan.errors import ConfigError
-from hamgan.evaluation.evaluator import evaluate_protocol, load_protocol_extractor
-from hamgan.evaluation.inputs.references import open_reference_images
-from hamgan.evaluation.inputs.samples import is_generator, load_samples, make_images
 from hamgan.evaluation.options import FIELDS, parse
 from hamgan.evaluation.protocol import Protocol, make_protocol
-from hamgan.evaluation.reference import save_reference
 from hamgan.evaluation.report import TABLES, Row, append_row, describe_numbers, print_row, save_table
-from hamgan.evaluation.statistics import Resources
-from hamgan.evaluation.studies.confusions import save_confusions
-from hamgan.evaluation.studies.neighbours import neighbour_sheet
-from hamgan.evaluation.studies.truncation_sweep import save_sweep, sweep_protocol, truncation_sweep
-from hamgan.sampling.sheets import check_parents
+
+if TYPE_CHECKING:
+    from hamgan.evaluation.statistics import Resources
 
 
 def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
     options = parse(arguments, prog)
-    start_processes()
+
+    from hamgan.distributed.failure_watch import FailureWatch
+    from hamgan.distributed.group import joined_processes
+
     run = {"reference": run_reference, "sweep": run_sweep, "neighbours": run_neighbours}
-    run.get(options.command, run_evaluate)(options)
+    with joined_processes(), FailureWatch():
+        run.get(options.command, run_evaluate)(options)
 
 
 def _make_protocol(options: argparse.Namespace) -> Protocol:
     return make_protocol(options.preset, **{name: value for name, value in vars(options).items() if name in FIELDS})
 
 
-def _make_resources(options: argparse.Namespace, protocol: Protocol) -> Resources:
+def _make_resources(options: argparse.Namespace, protocol: Protocol) -> "Resources":
+    from hamgan.evaluation.evaluator import load_protocol_extractor
+    from hamgan.evaluation.statistics import Resources
+
     extractor = load_protocol_extractor(protocol, options.inception_weights, options.device, options.compile)
     return Resources(extractor, options.batch_size, not options.quiet, options.cache, options.memory_gib)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """Evaluate, print the numbers and append the row to results.jsonl."""
+    from hamgan.distributed.group import Processes
+    from hamgan.evaluation.evaluator import evaluate_parts
+    from hamgan.evaluation.inputs.samples import is_generator
+
     if options.checkpoint is None:
         raise ConfigError("--checkpoint is missing: a run, a checkpoint, a generator, an image folder or an .npz")
     protocol = _make_protocol(options)
@@ -50,10 +55,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
         if file and "per_class" not in protocol.metrics:
             raise ConfigError(f"{option} needs per_class among --metrics; they are {', '.join(protocol.metrics)}")
     confusion = _check_ending(options.confusion, ".png", "--confusion") if options.confusion else None
-    resources, strict = _make_resources(options, protocol), options.strict
-    row = evaluate_protocol(
-        options.checkpoint, options.reference, protocol, resources, preset=options.preset, strict=strict
-    )
+    # All weights are found before anything is measured.
+    parts = [(part, _make_resources(options, part)) for part in protocol.by_extractor()]
+    row = evaluate_parts(options.checkpoint, options.reference, parts, preset=options.preset, strict=options.strict)
     if not Processes.current().is_main:
         return
     print_row(row)
@@ -69,6 +73,8 @@ def _write_class_files(row: Row, table: str | None, confusion: Path | None) -> N
     if table:
         print(f"all classes: {save_table(tables['class_table'], table)}")
     if confusion:
+        from hamgan.evaluation.studies.confusions import save_confusions
+
         names = [entry["class"] for entry in tables["class_table"]]
         paths = save_confusions(tables["class_confusions"], names, confusion, row["protocol"])
         print(f"confusions: picture {paths[0]}, table {paths[1]}")
@@ -76,6 +82,10 @@ def _write_class_files(row: Row, table: str | None, confusion: Path | None) -> N
 
 def run_reference(options: argparse.Namespace) -> None:
     """Compute the statistics of a reference and write them."""
+    from hamgan.distributed.group import Processes
+    from hamgan.evaluation.inputs.references import open_reference_images
+    from hamgan.evaluation.reference import save_reference
+
     output, protocol = _check_ending(options.output, ".safetensors"), _make_protocol(options)
     images = open_reference_images(options.data, protocol.split, options.resolution)
     resources, splits = _make_resources(options, protocol), min(protocol.is_splits, len(images))
@@ -89,6 +99,9 @@ def run_reference(options: argparse.Namespace) -> None:
 
 def run_sweep(options: argparse.Namespace) -> None:
     """Evaluate at several truncations, draw the curve and write the table."""
+    from hamgan.distributed.group import Processes
+    from hamgan.evaluation.studies.truncation_sweep import save_sweep, sweep_protocol, truncation_sweep
+
     output, protocol = _check_ending(options.output, ".png"), _make_protocol(options)
     try:
         truncations = [float(value) for value in options.truncations]
@@ -106,6 +119,10 @@ def run_sweep(options: argparse.Namespace) -> None:
 
 def run_neighbours(options: argparse.Namespace) -> None:
     """Draw the sheet of nearest real images and print the distances."""
+    from hamgan.distributed.group import Processes
+    from hamgan.evaluation.inputs.samples import load_samples, make_images
+    from hamgan.evaluation.studies.neighbours import neighbour_sheet
+
     output, protocol = _check_ending(options.output, ".png"), _make_protocol(options)
     if options.reference is None:
         raise ConfigError("neighbours needs --reference, the training images")
@@ -137,6 +154,8 @@ def _check_ending(path: str, suffix: str, option: str = "--output") -> Path:
 
 def _check_file(path: str, option: str) -> None:
     """Raise ConfigError for an output that cannot be a file, before anything is measured."""
+    from hamgan.sampling.sheets import check_parents
+
     check_parents(Path(path), option)
     if Path(path).is_dir():
         raise ConfigError(f"{option} {path} is a folder; name a file")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from hamgan.evaluation.reference import (
     load_reference,
     reference_statistics,
 )
-from hamgan.evaluation.report import Row
+from hamgan.evaluation.report import Row, numbers_of
 from hamgan.evaluation.statistics import FeatureStatistics, Resources
 from hamgan.machine import hamgan_version
 
@@ -59,7 +60,8 @@ def evaluate(
             None where no metric needs one.
         metrics: see `METRICS`; keys carry the extractor's name unless it is the Inception that everybody quotes.
         preset: ``hamgan-paper``, ``biggan`` or a YAML file of `Protocol` fields; explicit options win.
-        inception_weights: else $HAMGAN_INCEPTION_WEIGHTS, else downloaded once.
+        inception_weights: else $HAMGAN_INCEPTION_WEIGHTS, else downloaded once; likewise for other extractors by
+            $HAMGAN_DINOV2_WEIGHTS, $HAMGAN_CLIP_B32_WEIGHTS and $HAMGAN_CLIP_L336_WEIGHTS.
         compiled: torch.compile the extractor (pays off beyond some thousand images).
         strict: warnings, such as too few samples for the covariance, are errors.
         cache: a folder for the features of named references.
@@ -70,22 +72,52 @@ def evaluate(
     Returns: a flat dict: the numbers, then the protocol. Raises ConfigError with one sentence for anything unusable.
     """
     protocol = make_protocol(preset, metrics=list(metrics), features=features, **options)
-    extractor = extractor or load_protocol_extractor(protocol, inception_weights, device, compiled)
-    resources = Resources(extractor, batch_size, progress, Path(cache) if cache else None, memory_gib)
-    return evaluate_protocol(samples, reference, protocol, resources, preset=preset, strict=strict)
+    parts = []
+    for part in protocol.by_extractor():
+        given = extractor if extractor and extractor.name == part.features else None
+        found = given or load_protocol_extractor(part, inception_weights, device, compiled)
+        parts.append((part, Resources(found, batch_size, progress, Path(cache) if cache else None, memory_gib)))
+    return evaluate_parts(samples, reference, parts, preset=preset, strict=strict)
+
+
+def evaluate_parts(
+    samples: Samples,
+    reference: Reference | None,
+    parts: Sequence[tuple[Protocol, Resources]],
+    *,
+    preset: str | Path | None = None,
+    strict: bool = False,
+) -> Row:
+    """Evaluate by one extractor after the other and join the rows: the first one's, with the numbers of the others.
+
+    ``protocols`` of the row holds, by number, the lines of those that another extractor was used for.
+    """
+    row: Row = {}
+    for protocol, resources in parts:
+        found = evaluate_protocol(samples, reference, protocol, resources, preset=preset, strict=strict)
+        if not row:
+            row = found | {"protocols": {}}
+            continue
+        row["protocols"] |= {number.key: found["protocol"] for number in numbers_of(found)}
+        row |= {key: value for key, value in found.items() if key not in row}
+        row["warnings"] = [*row["warnings"], *(text for text in found["warnings"] if text not in row["warnings"])]
+        row["seconds"] = round(row["seconds"] + found["seconds"], 2)
+    return row
 
 
 def load_protocol_extractor(
     protocol: Protocol, inception_weights: str | Path | None, device: str | torch.device | None, compiled: bool
 ) -> FeatureExtractor:
     """Load the extractor that a protocol names."""
+    is_inception = protocol.features.startswith("inception")
     return load_extractor(
         protocol.features,
-        weights=inception_weights,
-        weights_sha256=protocol.inception_sha256,
+        weights=inception_weights if is_inception else None,
+        weights_sha256=protocol.inception_sha256 if is_inception else None,
         resizer=protocol.resizer,
         device=device,
         compiled=compiled,
+        tf32=protocol.tf32,
     )
 
 
@@ -111,6 +143,7 @@ def evaluate_protocol(
     if preset and other_split:  # a preset is a published protocol: against another split its name would be a lie
         raise ConfigError(f"preset {preset}: {other_split}")
     warnings = _too_few_images(len(images), real, extractor, protocol) + ([other_split] if other_split else [])
+    warnings += _few_a_split(len(images), extractor, protocol)
     if strict and warnings:
         raise ConfigError("; ".join(warnings))
     train = _measure_training_images(reference, real, images, protocol, resources)
@@ -125,7 +158,10 @@ def evaluate_protocol(
         )
         # Machines may differ in the last digits of a decomposition.
         each.append(from_main(compute_numbers(found, real, train, protocol)))
-    row = {f"{name}{extractor.suffix}": value for name, value in average_repeats(each).items()}
+    numbers = average_repeats(each)
+    if undefined := [name for name, value in numbers.items() if isinstance(value, float) and not isfinite(value)]:
+        raise ConfigError(f"{', '.join(undefined)} came out as no finite number; the images or weights are damaged")
+    row = {extractor.key(name): value for name, value in numbers.items()}
     row |= _describe(found, real, protocol, extractor)
     row |= {"preset": str(preset) if preset else None, "warnings": warnings}
     row |= {"seconds": round(time.perf_counter() - start, 2), "protocol": protocol_line(row)}
@@ -201,6 +237,8 @@ def check_reference(reference: str | Path, metrics: Sequence[str], resolution: i
     else:
         images = open_reference_images(reference, split, resolution)
         labels, found = images.labels, images.describe().get("split")
+        if len(images) < 2:
+            raise ConfigError(f"{reference} has one image for the reference; a covariance needs two at least")
     if "class_accuracy" in metrics:
         _check_classes(reference, labels, found)
 
@@ -229,6 +267,15 @@ def _too_few_images(
     ]
 
 
+def _few_a_split(count: int, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
+    """Warn of an Inception Score whose splits are smaller than the classifier has classes."""
+    splits = _is_splits(protocol, count)
+    if splits is None or count // splits >= extractor.classes:
+        return []
+    each = count // splits
+    return [f"Inception Score: no split of {each:,} samples scores above {each:,}; compare at the same counts"]
+
+
 def _other_split(real: FeatureStatistics | None, protocol: Protocol) -> str:
     """Say that a reference file holds another split than the protocol's; an empty string where it does not."""
     measured = real.description.get("split") if real else None
@@ -251,11 +298,14 @@ def _describe(
         "samples_hash": described["hash"],
         "resolution": described["resolution"],
     }
-    row |= {key: described.get(key) for key in ("kimg", "ema", "batch_norm", "truncation", "labels")}
+    of_generator = ("kimg", "ema", "batch_norm", "truncation", "labels", "sample_precision")
+    row |= {key: described.get(key) for key in of_generator}
+    row |= {"samples_left_out": described.get("left_out")}
     row |= {"seed": protocol.seed if described["kind"] == "generator" else None, "repeats": protocol.repeats}
     if real:
         row |= {"reference": real.description.get("source"), "reference_count": real.count}
-        row |= {f"reference_{key}": real.description.get(key) for key in ("split", "hash", "preparation", "subset")}
+        told = ("split", "hash", "preparation", "subset", "left_out")
+        row |= {f"reference_{key}": real.description.get(key) for key in told}
     row |= {key: described[key] for key in ("extractor", "extractor_weights", "resizer", "precision")}
     device = extractor.device
     return row | {

@@ -10,11 +10,10 @@ from docstring_parser import parse_from_object
 
 from hamgan.config import METRICS
 from hamgan.errors import ConfigError, did_you_mean, refuse_renamed
-from hamgan.evaluation.protocol import CHOICES, PRESETS, Protocol
-from hamgan.evaluation.studies.truncation_sweep import TRUNCATIONS
+from hamgan.evaluation.protocol import CHOICES, PRESETS, TRUNCATIONS, Protocol
 
 FIELDS = [field.name for field in dataclasses.fields(Protocol)]
-OF_EXTRACTOR = {"features", "resizer", "inception_sha256"}
+OF_EXTRACTOR = {"features", "resizer", "inception_sha256", "tf32"}
 OF_SAMPLES = {"num_samples", "seed", "labels", "batch_norm", "ema"}
 RENAMED = {"--samples": "--checkpoint", "--ema": "--no-ema", "--compiled": "--compile"}
 
@@ -51,7 +50,7 @@ def _refuse_unknown(arguments: Sequence[str], parser: Parser) -> None:
     refuse_renamed(arguments, RENAMED | underscores)
     for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
         if name == "--precision":
-            raise ConfigError("--precision has gone: features are always computed in float32")
+            raise ConfigError("--precision has gone: features are computed in float32, or with --tf32")
         if name not in known:
             raise ConfigError(f"unknown option {name}{did_you_mean(name, known)}")
 
@@ -147,6 +146,9 @@ def _add_protocol(parser: Parser, names: Collection[str], **defaults: str | int)
         if field.name == "ema":
             help_text = "measure the trained generator itself, not its average"
             parser.add_argument("--no-ema", dest="ema", action="store_false", default=argparse.SUPPRESS, help=help_text)
+            continue
+        if field.name == "tf32":
+            parser.add_argument("--tf32", action="store_true", default=argparse.SUPPRESS, help=text)
             continue
         default = defaults.get(field.name, field.default)
         # `Protocol.validate` checks the choices: it names the nearest. Only reference_samples has a number or None.

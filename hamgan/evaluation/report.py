@@ -2,14 +2,20 @@
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from hamgan.config import FEATURES
 
 Row = dict[str, Any]
 """Plain values of an evaluation: the numbers by name, then the protocol behind them."""
 NAMES = {
     "fid": "FID",
+    "sfid": "sFID",
+    "fd_dinov2": "FD-DINOv2",
+    "clip_fid": "CLIP-FID",
     "fid_inf": "FID at infinitely many samples",
     "class_distance": "Squared distance of class means, average over classes",
     "class_diversity": "Diversity within a class, of that of real images",
@@ -19,14 +25,26 @@ NAMES = {
     "kid": "KID",
     "precision": "Precision",
     "recall": "Recall",
+    "density": "Density",
+    "coverage": "Coverage",
+    "mind": "MIND",
+    "cmmd": "CMMD",
     "class_accuracy": "Class right (nearest class mean)",
     "class_accuracy_real": "Class right, real held-out images",
 }
+_SUFFIX = re.compile(f"(_({'|'.join(name.replace('-', '_') for name in FEATURES)}))?(_[0-9a-f]{{8}})?(_tf32)?")
+"""What follows the name of a number that is not the usual one: its extractor, the hash of one's own weights, TF32."""
 EXTREMES = {
     "best_classes": "best classes",
     "worst_classes": "worst classes",
     "least_diverse_classes": "least diverse classes",
     "most_confused_classes": "taken for another class",
+}
+NOTES = {
+    "classes_left_out": "left out of the averages over classes",
+    "class_accuracy_left_out": "left out of the classifier of class_accuracy",
+    "samples_left_out": "left out of the samples",
+    "reference_left_out": "left out of the reference",
 }
 TABLES = ("class_table", "class_confusions")
 """Entries that are too long for results.jsonl: they get files of their own, on request."""
@@ -71,7 +89,7 @@ def _split_key(key: str) -> tuple[str | None, str]:
     """Split ``fid_efficientnet_lite0`` into ``fid`` and the rest; (None, "") for a key that is no number."""
     for name in sorted(NAMES, key=len, reverse=True):
         suffix = key[len(name) :]
-        if key.startswith(name) and (not suffix or suffix.startswith(("_efficientnet", "_inception"))):
+        if key.startswith(name) and (not suffix or _SUFFIX.fullmatch(suffix)):
             return name, suffix
     return None, ""
 
@@ -84,7 +102,12 @@ def print_row(row: Row) -> None:
         classes = next((value for key, value in row.items() if key.startswith(name)), None)
         if classes:
             print(f"{title}: {', '.join(classes)}")
+    for name, title in NOTES.items():
+        if note := next((value for key, value in row.items() if key.startswith(name)), None):
+            print(f"{title}: {note}")
     print(f"protocol: {row['protocol']}")
+    for key, line in row.get("protocols", {}).items():
+        print(f"protocol of {NAMES.get(key, key)}: {line}")
     print(f"{row['seconds']:.1f} s, {row['images_per_second']:.1f} images/s on {row['device']}")
     for warning in row["warnings"]:
         print(f"warning: {warning}")

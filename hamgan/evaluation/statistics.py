@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError
@@ -21,6 +20,7 @@ from hamgan.evaluation.inputs.generated import GeneratedImages
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.metrics.fid import Moments
 from hamgan.evaluation.metrics.inception_score import InceptionScore
+from hamgan.progress import ProgressBar
 
 
 @dataclass
@@ -97,6 +97,8 @@ def measure(
     image that cannot be used, or features that are not finite.
     """
     processes, total = Processes.current(), len(images)
+    if total < 2:
+        raise ConfigError(f"{images.describe()['source']} has one image; a covariance needs two at least")
     # Apple's GPUs have no float64.
     device = torch.device("cpu") if extractor.device.type == "mps" else extractor.device
     moments = Moments(extractor.dimension, device)
@@ -104,7 +106,7 @@ def measure(
     kept = [torch.empty(0, extractor.dimension)]
     digest, problem, start = SetDigest(), "", time.perf_counter()
     share = processes.share(total)
-    bar = tqdm(total=len(share), desc=title, unit="img", disable=not (progress and processes.is_main), smoothing=0.1)
+    bar = ProgressBar(len(share), title, disable=not (progress and processes.is_main))
     try:
         with bar, images.refuse_nan() if isinstance(images, GeneratedImages) else nullcontext():
             for first, batch in _read_batches(images, share, batch_size, digest):

@@ -1,6 +1,7 @@
-"""Keep mixed precision away from what needs float32."""
+"""Keep mixed precision and TF32 away from what needs float32."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -14,3 +15,23 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "meta" or not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def set_tf32(allowed: bool) -> None:
+    """Allow or forbid TF32 in float32 products and convolutions on NVIDIA GPUs; torch's default allows convolutions.
+
+    The rule of this project: a training step follows ``train.tf32``, an evaluation ``--tf32``, which labels its
+    numbers, and everything else is float32, images drawn while training among it.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+@contextmanager
+def using_tf32(allowed: bool) -> Iterator[None]:
+    """Let `set_tf32` hold inside this context."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    set_tf32(allowed)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -1,6 +1,6 @@
 """Find latents and classes of images, by optimisation."""
 
-from hamgan.inversion.optimise import Inversion, invert
-from hamgan.inversion.quality import Quality, measure_quality
+import lazy_loader
 
-__all__ = ["Inversion", "Quality", "invert", "measure_quality"]
+# What others use, each name from its module on first use: `--help` and a user's mistake should not wait for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

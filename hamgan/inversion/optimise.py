@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from scipy.stats import chi
 from torch import Tensor
-from tqdm import tqdm
 
 from hamgan.distributed.cores import map_on_cores
 from hamgan.errors import ConfigError
 from hamgan.evaluation.features.efficientnet import EfficientNetLite0Extractor
+from hamgan.hamburger.precision import using_tf32
 from hamgan.inversion.distance import ImageDistance
+from hamgan.progress import ProgressBar
 from hamgan.sampling import LoadedGenerator, truncated_latent
 
 LEARNING_RATE = 0.2
@@ -74,7 +75,7 @@ def invert(
     labels = list(range(generator.num_classes)) if classes is None else list(dict.fromkeys(classes))
     inverter = _Inverter(generator, labels, steps, restarts, samples, pixels_only, seed)
     threads = torch.get_num_threads() if generator.device.type == "cpu" else 1
-    with tqdm(total=len(images), desc="invert", unit="img", disable=not progress) as bar:
+    with using_tf32(generator.tf32), ProgressBar(len(images), "invert", disable=not progress) as bar:
 
         def work(image: Tensor) -> Inversion:
             found = inverter(image)

@@ -8,9 +8,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hamgan.config import NormConfig, SpectralNormConfig
-from hamgan.distributed.group import mean_over_processes_, world_size
+from hamgan.distributed.group import mean_over_processes_, stack_processes, world_size
 from hamgan.hamburger.precision import without_autocast
 from hamgan.networks.spectral_norm import SpectralLinear, Weights
+
+LARGE = 2**20
+"""A count n for which n / (n - 1) is 1 within 1e-6, and which 2,047 processes can add up in 32 bits."""
 
 
 class _NormaliseAcross(torch.autograd.Function):
@@ -30,6 +33,56 @@ class _NormaliseAcross(torch.autograd.Function):
         means = mean_over_processes_(torch.stack([grad_rows.mean(0), (grad_rows * normalised).mean(0)]))
         result = (grad_rows - means[0] - normalised.mul_(means[1])) * scale
         return result.unflatten(0, (len(x), *x.shape[2:])).permute(0, 3, 1, 2).to(x.dtype), None, None, None
+
+
+class _AffineNormOnGpu(torch.autograd.Function):
+    """Compute ``(x - mean) / sqrt(var + eps) * gain + bias`` by the kernels that `torch.nn.SyncBatchNorm` is made of.
+
+    In the type of x, with moments in float32, of this process or (``across``) of all, which no process waits for.
+    Moves the running moments. Backward needs the normalised map alone: x is not kept, and the
+    sums over all images follow from those over each. Shapes: gain and bias [B, C, 1, 1] or [C, 1, 1].
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gain: Tensor,
+        bias: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        eps: float,
+        biased: bool,
+        across: bool,
+    ) -> Tensor:
+        mean, scale = torch.batch_norm_stats(x, eps)
+        means, scales = stack_processes(torch.stack([mean, scale])).unbind(1) if across else (mean[None], scale[None])
+        # The variance is stored times n / (n - 1), but for that only the processes' shares of n matter.
+        counts = means.new_full((len(means),), LARGE if biased else x.numel() // x.shape[1])
+        mean, scale = torch.batch_norm_gather_stats_with_counts(
+            x, means, scales, running_mean, running_var, momentum, eps, counts
+        )
+        normalised = torch.batch_norm_elemt(x, None, None, mean, scale, eps)
+        ctx.save_for_backward(normalised, gain, scale)
+        ctx.across = across
+        return torch.addcmul(bias.to(x.dtype), normalised, gain.to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        normalised, gain, scale = ctx.saved_tensors
+        # Over each image, [2, B, C, 1, 1]: the gradients of bias and gain.
+        sums = torch.stack([part.sum((2, 3), True, dtype=gain.dtype) for part in (grad, grad * normalised)])
+        totals = (sums * gain).sum(1).flatten(1)
+        if ctx.across:
+            totals = mean_over_processes_(totals)
+        grad_bias, grad_gain = sums if gain.dim() == 4 else sums.sum(1)
+        count = torch.full((1,), grad.numel() // grad.shape[1], dtype=torch.int32, device=grad.device)
+        zero, one = torch.zeros_like(scale), torch.ones_like(scale)  # moments of the normalised map
+        grad = grad * gain.to(grad.dtype)
+        grad = torch.batch_norm_backward_elemt(grad, normalised, zero, one, scale, totals[0], totals[1], count)
+        return grad, grad_gain, grad_bias, *[None] * 6
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -58,7 +111,7 @@ class BatchNorm(nn.Module):
         mean, var = self.running_mean, self.running_var
         if not self.training:
             return F.batch_norm(x, mean, var, eps=self.eps)
-        if self.cross_replica and world_size() > 1:
+        if self._across:
             return self._normalise_across(x)
         if not self.biased:
             return F.batch_norm(x, mean, var, training=True, momentum=self.momentum, eps=self.eps)
@@ -67,6 +120,10 @@ class BatchNorm(nn.Module):
         count = x.numel() // x.shape[1]
         self._update(batch_mean, batch_var * ((count - 1) / count))
         return y
+
+    @property
+    def _across(self) -> bool:
+        return self.cross_replica and world_size() > 1
 
     def _update(self, mean: Tensor, var: Tensor) -> None:
         self.running_mean.lerp_(mean, self.momentum)
@@ -88,11 +145,20 @@ class BatchNorm(nn.Module):
 
     def affine(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
         """Return normalise(x) * gain + bias. Shapes: gain and bias [B, C] or [C]."""
+        if self.training and x.is_cuda and not torch.compiler.is_compiling():  # which makes kernels of its own
+            return self._affine_on_gpu(x, gain, bias)
         if self.training:
             return torch.addcmul(_per_channel(bias.to(x.dtype)), self.normalise(x), _per_channel(gain.to(x.dtype)))
         # One pass over x instead of two; the merged factors are taken in full precision.
         scale, shift = self.merge(gain, bias)
         return torch.addcmul(_per_channel(shift.to(x.dtype)), x, _per_channel(scale.to(x.dtype)))
+
+    def _affine_on_gpu(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        moments = self.running_mean, self.running_var, self.momentum, self.eps
+        y: Tensor = _AffineNormOnGpu.apply(
+            x, _per_channel(gain), _per_channel(bias), *moments, self.biased, self._across
+        )
+        return y
 
     def merge(self, gain: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Return (scale, shift) with which ``x * scale + shift`` is `affine` in evaluation mode."""

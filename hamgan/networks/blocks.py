@@ -11,6 +11,15 @@ ConvFactory = Callable[..., SpectralConv2d]
 NormFactory = Callable[[int], nn.Module]
 
 
+def _sum_of_convolutions(
+    first: SpectralConv2d, x: Tensor, second: SpectralConv2d, other: Tensor, weights: Weights
+) -> Tensor:
+    """Return ``first(x) + second(other)``, with one bias for both: on a GPU each is a pass of its own."""
+    assert first.bias is not None
+    assert second.bias is not None
+    return first.convolve(x, weights, None) + second.convolve(other, weights, first.bias + second.bias)
+
+
 class GeneratorBlock(nn.Module):
     """Apply BN, ReLU, 2x up, conv 3x3, BN, ReLU, conv 3x3, plus an up-sampled 1x1 shortcut of the raw input.
 
@@ -27,9 +36,7 @@ class GeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor, weights: Weights) -> Tensor:
         y = self.conv1(F.relu(self.norm1(x, condition, weights)), weights)
-        y = self.conv2(F.relu(self.norm2(y, condition, weights)), weights)
-        total: Tensor = y + self.shortcut(x, weights)
-        return total
+        return _sum_of_convolutions(self.conv2, F.relu(self.norm2(y, condition, weights)), self.shortcut, x, weights)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -49,6 +56,7 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor, weights: Weights) -> Tensor:
         y = self.conv1(x if self.first else F.relu(x), weights)
-        y = self.conv2(F.relu(y), weights)
-        total: Tensor = y + (x if self.shortcut is None else self.shortcut(x, weights))
+        if self.shortcut is not None:
+            return _sum_of_convolutions(self.conv2, F.relu(y), self.shortcut, x, weights)
+        total: Tensor = self.conv2(F.relu(y), weights) + x
         return total

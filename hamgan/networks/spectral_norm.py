@@ -26,26 +26,34 @@ ones go one by one, so that their gradients can be reduced over processes while 
 class _DividedWeights(torch.autograd.Function):
     """Divide each weight W by its sigma; the closed-form gradient avoids the graph of the power iteration.
 
-    Arguments: weights, divisors, slopes and right singular vectors v, as many of each. A slope is -u / divisor, or
-    zeros where the divisor does not depend on W. u and v are constants of the gradient.
+    Arguments: the types of the results, then weights, divisors, slopes and right singular vectors v, as many of each.
+    A slope is -u / divisor, or zeros where the divisor does not depend on W. u and v are constants of the gradient.
     """
 
     @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, dtypes: Sequence[torch.dtype], *tensors: Tensor) -> tuple[Tensor, ...]:
         weights, divisors, _, _ = _quarters(tensors)
         ctx.save_for_backward(*tensors)
-        return tuple(torch._foreach_div(weights, divisors))
+        return tuple(map(_quotient, weights, divisors, dtypes))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weights, divisors, slopes, vs = _quarters(ctx.saved_tensors)
-        found = [_laid_out_as_weight(grad) for grad in torch._foreach_div(grads, divisors)]
+        # Divisors with an axis, for without one they would be rounded to the type of the gradient.
+        found = [_laid_out_as_weight(grad / divisor[None]) for grad, divisor in zip(grads, divisors, strict=True)]
         for grad, weight, slope, v in zip(found, weights, slopes, vs, strict=True):
             matrix = _as_matrix(grad)
             # A dot product needs no memory for its products.
             matrix.addr_(slope * torch.dot(matrix.view(-1), _as_matrix(weight).view(-1)), v)
-        return (*found, *[None] * (3 * len(found)))
+        return (None, *found, *[None] * (3 * len(found)))
+
+
+def _quotient(weight: Tensor, divisor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return weight / divisor in another type by one kernel, without the quotient in the weight's own."""
+    if dtype == weight.dtype:
+        return weight / divisor
+    return torch.div(weight, divisor, out=torch.empty_like(weight, dtype=dtype))
 
 
 def _quarters(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
@@ -54,8 +62,14 @@ def _quarters(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _laid_out_as_weight(tensor: Tensor) -> Tensor:
-    """Lay a kernel out channels-last and a matrix row by row."""
-    return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.contiguous_format)
+    """Lay a dense kernel out channels-last and a matrix row by row.
+
+    A side of 1 may have any stride, but DDP compares the strides of a gradient with its weight's: here it has one.
+    """
+    if tensor.dim() == 2:
+        return tensor.reshape(-1).view(tensor.shape)
+    rows = tensor.permute(0, 2, 3, 1)
+    return rows.reshape(-1).view(rows.shape).permute(0, 3, 1, 2)
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
@@ -91,6 +105,10 @@ class SpectralWeight(nn.Module):
         """Return this layer's weight for one forward: from ``weights``, or by a power iteration of its own."""
         return (effective_weights(self) if weights is None else weights)[self]
 
+    def weight_dtype(self) -> torch.dtype:
+        """Return the type that `effective_weights` makes this layer's weight in."""
+        return self.weight.dtype
+
     @torch.no_grad()
     def fold(self) -> None:
         """Replace the weight by its normalised value for good (sampling and export)."""
@@ -112,11 +130,13 @@ def effective_weights(network: nn.Module) -> Weights:
     layers = [layer for layer in layers if not layer.folded]
     if not layers:
         return weights
+    dtypes = [layer.weight_dtype() for layer in layers]
     # In the weights' precision: bf16 vectors would never converge, and 1 / sigma in bf16 is off by up to 0.4 %.
     with without_autocast(layers[0].weight.device):
         columns = [layer.weight for layer in layers], *_power_iterations(layers)
         for group in _groups(layers):
-            divided = _DividedWeights.apply(*(column[index] for column in columns for index in group))
+            tensors = (column[index] for column in columns for index in group)
+            divided = _DividedWeights.apply([dtypes[index] for index in group], *tensors)
             weights |= zip((layers[index] for index in group), divided, strict=True)
     return weights
 
@@ -146,7 +166,8 @@ def _power_iterations(layers: Sequence[SpectralWeight]) -> tuple[list[Tensor], l
     other_norms = other_norms.clamp_min(config.eps)
     norms = product_norms / other_norms
     clamped = norms.clamp_min(config.eps)
-    torch._foreach_div_(others + products, torch.cat([other_norms, other_norms * clamped]).unbind())
+    vectors = _with_scalars(torch.div, others + products, torch.cat([other_norms, other_norms * clamped]))
+    others, products = vectors[: len(layers)], vectors[len(layers) :]
     sigmas = norms.square() / clamped  # of a product and its normalised form
     divisors = sigmas
     if any(layer.clamp for layer in layers):
@@ -157,7 +178,14 @@ def _power_iterations(layers: Sequence[SpectralWeight]) -> tuple[list[Tensor], l
     if layers[0].training:
         torch._foreach_copy_(stored, products)
     us, vs = (products, others) if config.vector == "output" else (others, products)
-    return list(divisors.unbind()), list(torch._foreach_mul(us, factors.unbind())), vs
+    return list(divisors.unbind()), _with_scalars(torch.mul, us, factors), vs
+
+
+def _with_scalars(function: Callable[[Tensor, Tensor], Tensor], vectors: list[Tensor], scalars: Tensor) -> list[Tensor]:
+    """Apply an operator to vectors and their scalars, all at once: lists with scalars a GPU takes one by one."""
+    sizes = [len(vector) for vector in vectors]
+    spread = torch.cat([scalar.expand(size) for scalar, size in zip(scalars.unbind(), sizes, strict=True)])
+    return list(function(torch.cat(vectors), spread).split(sizes))
 
 
 class SpectralLinear(SpectralWeight):
@@ -204,6 +232,12 @@ class SpectralConv2d(SpectralWeight):
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
         self._taps = resampling_taps(resample) if resample != "none" and kernel == 3 else None
 
+    def weight_dtype(self) -> torch.dtype:
+        """Return the type that autocast would convert the kernel to, unless it is merged with a resampling first."""
+        place = self.weight.device.type
+        follows = self._taps is None and place != "meta" and torch.is_autocast_enabled(place)
+        return torch.get_autocast_dtype(place) if follows else self.weight.dtype
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SpectralConv2d":
         """Move the taps along with the weights, also out of memory that was never written."""
         super()._apply(fn, recurse)
@@ -212,14 +246,18 @@ class SpectralConv2d(SpectralWeight):
         return self
 
     def forward(self, x: Tensor, weights: Weights | None = None) -> Tensor:
+        return self.convolve(x, weights, self.bias)
+
+    def convolve(self, x: Tensor, weights: Weights | None, bias: Tensor | None) -> Tensor:
+        """Return what `forward` would with another bias [out]: a sum of two convolutions needs only one."""
         weight = self.effective_weight(weights)
         if self._taps is not None:
             with without_autocast(weight.device):
                 kernel = resampling_kernel(weight, self._taps, up=self.resample == "up")
             convolution = F.conv_transpose2d if self.resample == "up" else F.conv2d
-            return convolution(x, kernel, self.bias, stride=2, padding=1)
+            return convolution(x, kernel, bias, stride=2, padding=1)
         x = F.avg_pool2d(x, 2) if self.resample == "down" else x
-        y = F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
+        y = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
         if self.resample == "up":
             # Autocast would make float32 of it on a GPU, and with it of all feature maps that follow.
             with without_autocast(y.device):

@@ -4,6 +4,7 @@ import difflib
 import functools
 import operator
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -39,34 +40,72 @@ def readable_names(class_names: Sequence[str] | None, count: int) -> list[str] |
 
 
 def find_class(name: int | str, class_names: Sequence[str] | None, count: int) -> int:
-    """Return the index of a class given by index, name, part of a name, or synset; ConfigError names the nearest."""
-    if not isinstance(name, str) or name.isdecimal():
-        try:
-            index = int(name) if isinstance(name, str) else operator.index(name)
-        except TypeError as error:
-            raise ConfigError(f"class {name!r} is neither a whole number nor a name") from error
-        if not 0 <= index < count:
-            raise ConfigError(f"class {index} is out of range; there are classes 0 to {count - 1}")
-        return index
-    if class_names is None:
+    """Return the index of a class given by name, synset, part of a name, or index; ConfigError names the nearest.
+
+    A text is a name before it is an index: ``"10"`` is the class called 10, wherever it stands, and where all classes
+    are called by numbers, no text is an index. An int is an index.
+    """
+    if not isinstance(name, str):
+        return _check_index(name, count)
+    if class_names is None and not name.isdecimal():
         raise ConfigError(f"class {name!r}: this generator has no class names; use 0 to {count - 1}")
-    if name in class_names:
-        return list(class_names).index(name)
+    names = list(class_names or ())
+    if name in names:
+        return names.index(name)
+    if name.isdecimal():
+        return _find_by_number(name, names, count)
     if SYNSET.fullmatch(name):
-        raise ConfigError(f"no class is called {name!r}; the names are {', '.join(class_names[:3])}, ...")
+        raise ConfigError(f"no class is called {name!r}; the names are {', '.join(names[:3])}, ...")
     return _find_by_words(name, readable_names(class_names, count) or [])
 
 
+def _check_index(index: object, count: int) -> int:
+    try:
+        number = operator.index(index)  # type: ignore[arg-type]  # TypeError tells what is no number
+    except TypeError as error:
+        raise ConfigError(f"class {index!r} is neither a whole number nor a name") from error
+    if not 0 <= number < count:
+        raise ConfigError(f"class {number} is out of range; there are classes 0 to {count - 1}")
+    return number
+
+
+def _find_by_number(text: str, names: Sequence[str], count: int) -> int:
+    """Find the class whose name has this value, such as ``00003`` for ``3``, else the one with this index."""
+    values = [int(name) if name.isdecimal() else None for name in names]
+    if values.count(int(text)) == 1:
+        return values.index(int(text))
+    if names and None not in values:  # the fourth of classes 1 to 10 is called 4, not 3: an index would mislead
+        raise ConfigError(f"no class is called {text!r}; there are {', '.join(names[:20])}")
+    return _check_index(int(text), count)
+
+
 def _find_by_words(name: str, names: list[str]) -> int:
-    lowered = name.lower().replace("_", " ")
-    exact = [index for index, known in enumerate(names) if known.lower() == lowered]
+    plain = _plain(name)
+    exact = [index for index, known in enumerate(names) if _plain(known) == plain]
     # ImageNet's names are lists of synonyms: "golden retriever" should find its class.
-    found = exact or [index for index, known in enumerate(names) if lowered in known.lower()]
+    found = exact or [index for index, known in enumerate(names) if plain in _plain(known)]
     if len(found) == 1:
         return found[0]
     choices = [names[index] for index in found] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"; nearest: {', '.join(choices[:5])}" if choices else f"; there are {', '.join(names[:20])}"
     raise ConfigError(f"no class is called {name!r}{hint}")
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold().replace("_", " ")
+
+
+def unique_names(class_names: Sequence[str] | None, count: int) -> list[str]:
+    """Return a text per class that `find_class` turns into its index: its name, or the index where two share a name."""
+    names = list(class_names or ())
+    return [names[index] if names and names.count(names[index]) == 1 else str(index) for index in range(count)]
+
+
+def describe_classes(indices: Iterable[int], titles: Sequence[str], most: int = 12) -> str:
+    """Say which classes were taken, each once with its index: ``10 (index 2), cat (index 12)``."""
+    chosen = list(dict.fromkeys(indices))
+    shown = [f"{titles[index]} (index {index})" for index in chosen[:most]]
+    return ", ".join(shown) + (f" and {len(chosen) - most:,} more" if len(chosen) > most else "")
 
 
 def numbers_in(text: str, what: str) -> Iterator[int]:
@@ -104,7 +143,7 @@ def parse_classes(texts: Iterable[str], generator: HasClasses) -> list[int]:
         for text in (part.strip() for part in item.split(",")):
             first, dash, last = text.partition("-")
             if dash and first.isdecimal() and last.isdecimal():
-                indices += [generator.class_index(number) for number in numbers_in(text, "class range")]
+                indices += [generator.class_index(str(number)) for number in numbers_in(text, "class range")]
             else:
                 indices.append(generator.class_index(text))
     return indices

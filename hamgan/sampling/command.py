@@ -20,7 +20,7 @@ def sample_parser(prog: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--checkpoint", required=True, help="run, checkpoint folder, generator.safetensors, or owner/name on a hub")
     add("--output", required=True, type=Path, help="grid.png, film.gif, film.mp4, images.npz (as ADM's), or a folder")
-    add("--classes", nargs="+", help="indices, ranges, names, synsets: 207,980-985 volcano (default: all)")
+    add("--classes", nargs="+", help="names, synsets, indices, ranges: volcano 207,980-985 (default: all)")
     add("--seeds", help="one image per class and seed, e.g. 0-63,100 (default: 0-7)")
     add("--per-class", type=int, metavar="N", help="every class gets N seeds of its own from --seeds")
     add("--truncation", default="1", help="resample |z| above this; 1: none (default); 0.3,0.5,1 compares several")
@@ -41,15 +41,24 @@ def main(arguments: Sequence[str], prog: str = "hamgan sample") -> None:
     refuse_renamed(arguments, {"--out": "--output"})
     options = sample_parser(prog).parse_args(arguments)
 
-    from hamgan.distributed.group import Processes, start_processes
+    from hamgan.distributed.failure_watch import FailureWatch
+    from hamgan.distributed.group import joined_processes
+
+    if options.batch_size < 1:
+        raise ConfigError(f"batch-size is {options.batch_size}; it must be 1 or more")
+    with joined_processes() as joined, FailureWatch():
+        _sample(options, joined)
+
+
+def _sample(options: argparse.Namespace, joined: str | None) -> None:
+    """Draw the share of this process, on the device ``joined`` where there are several."""
+    from hamgan.distributed.group import Processes
+    from hamgan.sampling.classes import describe_classes
     from hamgan.sampling.generator import default_device
     from hamgan.sampling.loading import load_generator
     from hamgan.sampling.writing import Output, check_request, write_plan
 
-    joined = start_processes()
     device = options.device or joined or default_device()
-    if options.batch_size < 1:
-        raise ConfigError(f"batch-size is {options.batch_size}; it must be 1 or more")
     standing = options.batch_norm == "standing"
     stored = None if standing else options.batch_norm
     generator = load_generator(options.checkpoint, device, average=not options.no_ema, batch_norm=stored)
@@ -60,6 +69,9 @@ def main(arguments: Sequence[str], prog: str = "hamgan sample") -> None:
         generator = generator.with_standing_statistics()
     write_plan(generator, plan, output, options.batch_size)
     if Processes.current().is_main:
+        if options.classes:
+            taken = describe_classes((image.label for image in plan.images), generator.titles)
+            print(f"classes: {taken}")
         print(f"wrote {len(plan.images)} images to {options.output}")
 
 
@@ -67,7 +79,7 @@ def _plan(options: argparse.Namespace, generator: "LoadedGenerator") -> "Plan":
     from hamgan.sampling.classes import parse_classes, parse_numbers
     from hamgan.sampling.plan import plan_interpolation, plan_samples
 
-    classes = parse_classes(options.classes or [f"0-{generator.num_classes - 1}"], generator)
+    classes = parse_classes(options.classes, generator) if options.classes else list(range(generator.num_classes))
     count = options.per_class * len(classes) if options.per_class and options.per_class > 0 else 8
     seeds = parse_numbers(options.seeds, "seed range") if options.seeds is not None else list(range(count))
     try:

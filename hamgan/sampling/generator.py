@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hamgan.config import Config
+from hamgan.config import BatchNormStatistics, Config
 from hamgan.distributed.cores import map_on_cores
 from hamgan.errors import ConfigError
+from hamgan.hamburger.precision import using_tf32
 from hamgan.networks import Generator
 from hamgan.networks.generator import standing_statistics
 from hamgan.networks.inference import InferenceGenerator, chunk_size
@@ -20,8 +21,6 @@ from hamgan.sampling.latents import check_seeds, check_truncation, truncated_lat
 from hamgan.sampling.sheets import to_pil
 
 STANDING_BATCHES = 16
-BatchNormStatistics = Literal["running", "standing", "ema"]
-"""Those of the trained G itself, new ones, or the average of the running ones that the average of G keeps."""
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -64,6 +63,8 @@ class LoadedGenerator:
         self.evaluations = evaluations or []
         self.is_average = bool(config.train.ema_decay) if is_average is None else is_average
         self.batch_norm: BatchNormStatistics = batch_norm or ("ema" if self.is_average else "running")
+        self.tf32 = False
+        """Draw in TF32 on NVIDIA GPUs, as an evaluation may ask for."""
 
     @cached_property
     def inference(self) -> InferenceGenerator:
@@ -81,6 +82,14 @@ class LoadedGenerator:
         return next(self.network.parameters()).device
 
     @property
+    def precision(self) -> str:
+        """Return the arithmetic in which images are drawn: fp32, tf32, bf16, fp16 or fp64."""
+        dtype = next(self.network.parameters()).dtype
+        if dtype == torch.float32:
+            return "tf32" if self.tf32 and self.device.type == "cuda" else "fp32"
+        return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp64")
+
+    @property
     def titles(self) -> list[str]:
         """Return a name per class for people: the class's own, ImageNet's for synsets, else its number."""
         names = readable_names(self.class_names, self.num_classes)
@@ -90,13 +99,16 @@ class LoadedGenerator:
         """Return the index of a class by index, name, part of a name, or synset; ConfigError names the nearest."""
         return find_class(name, self.class_names, self.num_classes)
 
-    @torch.no_grad()
     def images(self, z: Tensor, labels: Tensor) -> Tensor:
         """Draw uint8 images [B, 3, H, W] on the generator's device.
 
         Shapes: z [B, latent_dim]; labels [B] (int64), or weights [B, classes] that blend classes. On a CPU every core
         takes chunks of its own, and an image has the same bits whatever the batch and the number of cores.
         """
+        with torch.no_grad(), using_tf32(self.tf32):
+            return self._draw(z, labels)
+
+    def _draw(self, z: Tensor, labels: Tensor) -> Tensor:
         parameter = next(self.network.parameters())
         z, labels = z.to(parameter), labels.to(parameter.device)
         if parameter.device.type != "cpu":
@@ -152,7 +164,7 @@ class LoadedGenerator:
             z = torch.randn(batch_size, clone.config.generator.latent_dim, generator=random)
             labels = torch.randint(clone.num_classes, (batch_size,), generator=random)
             batches.append((z.to(next(clone.network.parameters())), labels.to(clone.device)))
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), using_tf32(self.tf32):
             torch.manual_seed(seed)  # Hamburgers draw their bases in training mode
             standing_statistics(clone.network, batches)
         clone.batch_norm = "standing"

@@ -16,13 +16,13 @@ from hamgan.checkpoint import (
     read_state,
 )
 from hamgan.checkpoint.tensors import read_tensors
-from hamgan.config import Config
+from hamgan.config import BatchNormStatistics, Config
 from hamgan.config.reading import load_stored_config
 from hamgan.errors import CheckpointError, ConfigError, did_you_mean
 from hamgan.networks import Generator
 from hamgan.networks.batch_norm import batch_norm_statistics
 from hamgan.networks.inference import fold_spectral_norm
-from hamgan.sampling.generator import BatchNormStatistics, LoadedGenerator
+from hamgan.sampling.generator import LoadedGenerator
 
 StoredStatistics = Literal["running", "ema"]
 """Batch-norm statistics that a checkpoint holds: those of G itself, or the average that the average of G keeps."""

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import sys
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +13,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from PIL import Image
-from tqdm import tqdm
 
 from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError
+from hamgan.progress import ProgressBar
 from hamgan.sampling.animation import check_film, write_film
 from hamgan.sampling.generator import LoadedGenerator
 from hamgan.sampling.plan import Plan, draw
@@ -114,7 +113,7 @@ def _draw_share(generator: LoadedGenerator, plan: Plan, batch_size: int) -> Iter
     """Draw this process's share; yields (index of the first image, uint8 [b, H, W, 3])."""
     processes, total = Processes.current(), len(plan.images)
     share = processes.share(total)
-    with tqdm(total=total, unit="image", disable=not processes.is_main or not sys.stderr.isatty()) as bar:
+    with ProgressBar(total, "draw", disable=not processes.is_main) as bar:
         for start, images in draw(generator, plan.images[share.start : share.stop], batch_size):
             yield share.start + start, images.permute(0, 2, 3, 1).contiguous().numpy()
             bar.update(min(len(images) * processes.size, total - bar.n))

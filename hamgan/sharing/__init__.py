@@ -1,6 +1,6 @@
 """Pass a trained generator on: as a hub's repository with a model card, as ONNX, as a program of torch.export."""
 
-from hamgan.sharing.folder import push_to_hub, save_pretrained
-from hamgan.sharing.formats import export_onnx, export_program
+import lazy_loader
 
-__all__ = ["export_onnx", "export_program", "push_to_hub", "save_pretrained"]
+# What others use, each name from its module on first use: `--help` and a user's mistake should not wait for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

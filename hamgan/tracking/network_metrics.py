@@ -1,4 +1,4 @@
-"""Measure the networks of a run for every logged row: singular values and gates."""
+"""Read the numbers of a logged row from the device: means of the steps, singular values and gates of the networks."""
 
 from collections.abc import Mapping
 
@@ -27,10 +27,11 @@ def top_singular_value(layer: SpectralWeight) -> Tensor:
     return torch.dot(u, matrix @ v)
 
 
-def network_metrics(generator: Generator, discriminator: Discriminator) -> Metrics:
-    """Return largest and mean singular value of each network, the gate of every context block, and ``sigmas`` by layer.
+def read_metrics(means: dict[str, Tensor], generator: Generator, discriminator: Discriminator) -> Metrics:
+    """Return ``means`` as numbers, and what the networks say of themselves, reading from the device once.
 
-    Reads from the device once.
+    That is the largest and mean singular value of each network, the gate of every context block, and ``sigmas`` by
+    layer.
     """
     layers: dict[str, Tensor] = {}
     gates: dict[str, Tensor] = {}
@@ -42,9 +43,10 @@ def network_metrics(generator: Generator, discriminator: Discriminator) -> Metri
             gate = getattr(context, "gate", None)
             if gate is not None:  # v2+ has a learnt shortcut instead of one gate
                 gates[f"{letter}_gate_{size}"] = gate.detach()
-    values = torch.stack([value.float() for value in (*layers.values(), *gates.values())]).tolist()
-    sigmas = dict(zip(layers, values[: len(layers)], strict=True))
-    metrics: dict[str, float | Mapping[str, float]] = dict(zip(gates, values[len(layers) :], strict=True))
+    found = means | gates | layers
+    numbers: dict[str, float] = dict(zip(found, torch.stack([v.float() for v in found.values()]).tolist(), strict=True))
+    sigmas = {name: numbers.pop(name) for name in layers}
+    metrics: dict[str, float | Mapping[str, float]] = dict(numbers)
     for letter in "gd":
         own = [value for name, value in sigmas.items() if name.startswith(letter)]
         metrics[f"{letter}_sigma_max"], metrics[f"{letter}_sigma_mean"] = max(own), sum(own) / len(own)

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import json
-import math
 import os
 import shutil
 import sys
@@ -14,12 +13,12 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from tqdm import tqdm
 
 from hamgan.checkpoint import Progress, checkpoint_name
 from hamgan.config import Config
 from hamgan.errors import CheckpointError
 from hamgan.files import temporary_name, write_atomically
+from hamgan.progress import ProgressBar, duration
 from hamgan.tracking.trackers import SECONDS_TO_FINISH, Tracker, numbers_in
 
 
@@ -34,15 +33,15 @@ class RunLog:
         self.main = accelerator.is_main_process
         self._started, self._images_made = time.perf_counter(), 0
         self._tracker: Tracker | None = None
-        self._bar: tqdm[None] | None = None
+        self._bar: ProgressBar | None = None
         self._unwritten: list[str] = []
         if not self.main:
             return
         (self.folder / "samples").mkdir(parents=True, exist_ok=True)
         self.drop_later_rows()
         if sys.stderr.isatty():
-            total, done = config.train.total_kimg, progress.images / 1000
-            self._bar = tqdm(total=total, initial=done, unit="kimg", dynamic_ncols=True, smoothing=0.05)
+            total = round(config.train.total_kimg * 1000)
+            self._bar = ProgressBar(total, config.name, "kimg", initial=progress.images)
         if config.log.tracker != "none":
             self._tracker = Tracker(config, progress, self.print_line)
 
@@ -58,14 +57,14 @@ class RunLog:
         """Print a line above the progress bar; where nobody can read it (a full disk), the run goes on without."""
         if self.main:
             with contextlib.suppress(OSError):
-                tqdm.write(text, file=sys.stderr)
+                ProgressBar.write(text, file=sys.stderr)
                 sys.stderr.flush()
 
     def count_step(self, images: int) -> None:
         """Count the images of a step that has just been made, and move the progress bar to the run's position."""
         self._images_made += images
         if self._bar is not None:
-            self._bar.update(self.progress.images / 1000 - self._bar.n)
+            self._bar.update(self.progress.images - self._bar.n)
 
     def speed(self) -> dict[str, float]:
         """Return images per second in this process, seconds over all restarts, seconds to the end, memory in GiB."""
@@ -86,8 +85,10 @@ class RunLog:
             self._append_rows()
         numbers = numbers_in(row)
         if self._bar is not None:
-            shown = {key: f"{numbers[key]:.3g}" for key in ("d_loss", "g_loss", "images_per_second") if key in numbers}
-            self._bar.set_postfix(shown, refresh=False)
+            losses = {name: numbers[key] for name, key in (("D", "d_loss"), ("G", "g_loss")) if key in numbers}
+            if losses:
+                text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+                self._bar.set_postfix_str(text, refresh=False)
         else:
             self.print_line(_summary(numbers, self.config.train.total_kimg))
         if self._tracker is not None:
@@ -181,11 +182,3 @@ def _summary(row: Mapping[str, float], total_kimg: float) -> str:
         parts.append(f"{duration(row['seconds_left'])} left")
     parts += [f"{key} {value:.4g}" for key, value in row.items() if key.startswith(("fid", "inception_score"))]
     return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Return ``3725`` seconds as ``1:02:05``."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

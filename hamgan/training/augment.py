@@ -13,12 +13,10 @@ TRANSLATION = 0.125  # largest shift, as a share of the image
 CUTOUT = 0.5  # side of the grey square, as a share of the image
 
 
-def draw_augmentation(
-    policy: Sequence[str], batch: int, device: torch.device, generator: torch.Generator
-) -> dict[str, Tensor]:
+def draw_augmentation(policy: Sequence[str], batch: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Draw uniform parameters in [0, 1) per image: color [B, 3], translation [B, 2], cutout [B, 2]."""
     sizes = {"color": 3, "translation": 2, "cutout": 2}
-    return {name: torch.rand(batch, sizes[name], device=device, generator=generator) for name in policy}
+    return {name: torch.rand(batch, sizes[name], generator=generator) for name in policy}
 
 
 def augment(images: Tensor, parameters: dict[str, Tensor]) -> Tensor:

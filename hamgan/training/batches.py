@@ -98,5 +98,5 @@ class Batches:
         if not policy:
             return {}
         noise, generator = self.noise, self.noise.generator(purpose, counter)
-        draws = [draw_augmentation(policy, noise.batch, noise.device, generator) for _ in range(copies)]
-        return {name: torch.cat([noise.share(draw[name]) for draw in draws]) for name in policy}
+        draws = [draw_augmentation(policy, noise.batch, generator) for _ in range(copies)]
+        return {name: torch.cat([noise.on_device(draw[name]) for draw in draws]) for name in policy}

@@ -1,21 +1,56 @@
 """Read the command line of `hamgan train`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from hamgan.config import config_parser, parse_config
+from jsonargparse import ArgumentParser
+
+from hamgan.config import config_parser, parse_config, preset_names
+from hamgan.config.help import asked_topic, help_text
+from hamgan.errors import ConfigError
 
 
-def main(arguments: Sequence[str], prog: str = "hamgan train") -> None:
-    """Train the configuration that the arguments name; raise ConfigError (a sentence) for what cannot be."""
+def train_parser(prog: str) -> ArgumentParser:
+    """Return a parser of all keys of a configuration and of the options of the command itself."""
     parser = config_parser(prog=prog, description="Train a configuration; the same command again resumes.")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing: print networks, memory, FLOPs and the time to finish, and draw the first batch",
+    )
     parser.add_argument(
         "--override-resume",
         action="append",
         default=[],
-        metavar="KEY",
-        help="resume although this key (or section) of the configuration has changed; may be given several times",
+        metavar="KEY,...",
+        help="resume although these keys (or sections) of the configuration have changed",
     )
-    config, options = parse_config(list(arguments), parser)
+    return parser
+
+
+def main(arguments: Sequence[str], prog: str = "hamgan train") -> None:
+    """Train the configuration that the arguments name; raise ConfigError (a sentence) for what cannot be."""
+    arguments, parser = list(arguments), train_parser(prog)
+    topic = asked_topic(arguments)
+    if topic is not None:
+        print(help_text(parser, topic))
+        return
+    config, options = parse_config(arguments, parser)
+    if not any(argument.partition("=")[0] == "--config" for argument in arguments):
+        raise ConfigError(_ask_for_configuration(config.folder, prog))
+    if options.dry_run:
+        from hamgan.training.dry_run import dry_run
+
+        dry_run(config)
+        return
+    from hamgan.distributed.group import joined_processes
     from hamgan.training.loop import train
 
-    train(config, options.override_resume)
+    with joined_processes():
+        train(config, [key for given in options.override_resume for key in given.split(",")])
+
+
+def _ask_for_configuration(folder: Path, prog: str) -> str:
+    stored = folder / "config.yaml"
+    resume = f"; to resume {folder}: {prog} --config {stored}" if stored.is_file() else ""
+    return f"--config is missing: name a YAML file or one of {', '.join(preset_names())}{resume}"

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from hamgan.checkpoint import (
     CheckpointManager,
@@ -24,8 +25,9 @@ from hamgan.distributed.stop_signals import StopSignals
 from hamgan.errors import Collapse, Stopped
 from hamgan.files import remove_leftovers, write_atomically
 from hamgan.networks import build_networks
-from hamgan.tracking.network_metrics import Metrics, network_metrics
-from hamgan.tracking.run_log import RunLog, duration
+from hamgan.progress import duration
+from hamgan.tracking.network_metrics import Metrics, read_metrics
+from hamgan.tracking.run_log import RunLog
 from hamgan.training.batches import Batches
 from hamgan.training.divergence import Alarm, Monitor
 from hamgan.training.noise import Noise
@@ -33,8 +35,11 @@ from hamgan.training.preview import Preview, evaluation_metrics
 from hamgan.training.rollback import choose_checkpoint, commit_rollback, restore_earlier
 from hamgan.training.run_folder import Differences, FolderLock, check_same_run, record_environment, record_overrides
 from hamgan.training.setup import (
+    check_same_everywhere,
     crosses,
+    describe_data,
     describe_run,
+    keep_class_order,
     learning_rate_factor,
     make_accelerator,
     micro_batch,
@@ -65,15 +70,18 @@ class Training:
     def _set_up(self, config: Config, override: Sequence[str]) -> None:
         self.source = open_source(config.data.source, config.data.split, config.resolution)
         check_source(self.source)
+        check_same_everywhere("training data with", describe_data(self.source))
         self.config = config = with_classes(config, self.source)
         self.folder = config.folder
         overridden = check_same_run(self.folder, config, override)
+        if "data.source" not in overridden:
+            keep_class_order(self.source, self.folder)
         self.micro_batch = micro_batch(config, world_size())
         self.step = GanStep(*build_networks(config), config.train, self.accelerator)
         self.progress = Progress()
         self.monitor = Monitor(config.monitor, self.progress)
         self.preview = Preview(config, self.source, self.step, self.progress)
-        self.signals = StopSignals(self.accelerator.device)
+        self.signals = StopSignals()
         self.lock = FolderLock(self.folder)
         self.lock.acquire()
         try:
@@ -97,6 +105,7 @@ class Training:
         """Continue from the newest valid checkpoint; a new run may start from another model's weights."""
         print_line = self.accelerator.print
         path = latest_checkpoint(self.folder / "checkpoints", print_line)
+        check_same_everywhere(f"in {self.folder} as newest checkpoint", path.name if path is not None else "none")
         if path is not None:
             self.progress.restore(load_checkpoint(path, self.step))
             print_line(f"resuming from {path}")
@@ -190,11 +199,13 @@ class Training:
 
     def _log_row(self, lr_factor: float) -> None:
         train = self.config.train
-        metrics = {name: float(value) for name, value in self.step.take_metrics().items()}
+        means = self.step.take_metrics()
+        metrics = read_metrics(means, self.step.generator, self.step.discriminator)
         if self.accelerator.scaler is not None:  # it skips steps whose gradients have overflowed, as it should
-            metrics = {name: v for name, v in metrics.items() if "gradient" not in name or math.isfinite(v)}
-        metrics |= {"g_lr": train.generator_lr * lr_factor, "d_lr": train.discriminator_lr * lr_factor}
-        row: Metrics = {**metrics, **network_metrics(self.step.generator, self.step.discriminator)}
+            norms = [name for name in means if "gradient" in name and not math.isfinite(cast(float, metrics[name]))]
+            metrics = {name: value for name, value in metrics.items() if name not in norms}
+        rates = {"g_lr": train.generator_lr * lr_factor, "d_lr": train.discriminator_lr * lr_factor}
+        row: Metrics = {**metrics, **rates}
         alarm = self.monitor.check_row(row)
         if alarm is None or not alarm.broken:
             self.log.row({**row, **self.log.speed()})

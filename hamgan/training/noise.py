@@ -1,7 +1,9 @@
 """Draw all randomness of training as a function of (seed, purpose, images seen).
 
 Nothing has to be saved to resume exactly, and every draw is made for the global batch and sliced by rank, so that one
-process and many see the same noise.
+process and many see the same noise. Latents, labels, flips and augmentations are drawn on the CPU: every machine has
+the same ones. Initial bases are too many for that. The device draws them, so a CPU and a GPU have different ones, and
+beyond some hundred thousand values, which a GPU shares out among its multiprocessors, two models of a GPU as well.
 """
 
 from collections.abc import Sequence
@@ -29,10 +31,17 @@ class Noise:
     processes: int = 1
     stream: int = 0
 
-    def generator(self, purpose: str, counter: int) -> torch.Generator:
-        """Return a random generator on the device for one purpose at one position."""
+    def generator(self, purpose: str, counter: int, device: torch.device | str = "cpu") -> torch.Generator:
+        """Return a random generator for one purpose at one position."""
         entropy = np.random.SeedSequence([self.seed, self.stream, PURPOSES[purpose], counter])
-        return torch.Generator(self.device).manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
+        return torch.Generator(device).manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
+
+    def on_device(self, values: Tensor) -> Tensor:
+        """Return this rank's part of a draw for the global batch, on the device; no GPU waits for it."""
+        share = self.share(values)
+        if self.device.type != "cuda":
+            return share.to(self.device)
+        return share.pin_memory().to(self.device, non_blocking=True)
 
     def share(self, values: Tensor) -> Tensor:
         """Return this rank's contiguous part of a draw for the global batch (axis 0, a multiple of the batch)."""
@@ -43,15 +52,15 @@ class Noise:
     ) -> tuple[Tensor, Tensor]:
         """Draw z [b, size] from N(0, 1) and uniform labels [b]; ``pairs``: rows 0 and 1, 2 and 3, ... share a label."""
         generator = self.generator(purpose, counter)
-        z = torch.randn(self.batch, size, device=self.device, generator=generator)
-        labels = torch.randint(classes, (self.batch,), device=self.device, generator=generator)
+        z = torch.randn(self.batch, size, generator=generator)
+        labels = torch.randint(classes, (self.batch,), generator=generator)
         if pairs:
             labels[1::2] = labels[0::2]
-        return self.share(z), self.share(labels)
+        return self.on_device(z), self.on_device(labels)
 
     def bases(self, purpose: str, counter: int, network: Generator | Discriminator, copies: int = 1) -> Bases:
         """Draw initial bases of all Hamburgers for ``copies`` batches in a row (D sees generated, then real images)."""
-        generator = self.generator(purpose, counter)
+        generator = self.generator(purpose, counter, self.device)
         draws = [network.draw_bases(self.batch, self.device, generator) for _ in range(copies)]
         return {key: self._join([draw[key] for draw in draws]) for key in draws[0]}
 
@@ -65,5 +74,4 @@ class Noise:
 
     def flips(self, counter: int) -> Tensor:
         """Draw which images of the batch are mirrored, bool [b]."""
-        draw = torch.rand(self.batch, device=self.device, generator=self.generator("flip", counter))
-        return self.share(draw < 0.5)
+        return self.on_device(torch.rand(self.batch, generator=self.generator("flip", counter)) < 0.5)

@@ -1,38 +1,47 @@
 """Turn a configuration into what a run starts from: an Accelerator, batches, classes, intervals, rates."""
 
+import hashlib
+import socket
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
+from hamgan.checkpoint import read_class_names
 from hamgan.config import Config, TrainConfig
 from hamgan.data import ImageSource, class_histogram
+from hamgan.data.finding.names import fold
 from hamgan.data.histogram import histogram_lines
-from hamgan.distributed.group import world_size
-from hamgan.distributed.launcher import check_launcher, launched_precision
+from hamgan.data.source import name_some
+from hamgan.distributed.group import from_main, rank, start_processes, world_size
+from hamgan.distributed.launcher import launched_precision
 from hamgan.errors import ConfigError
+from hamgan.hamburger.precision import set_tf32
 from hamgan.networks import count_parameters
 from hamgan.training.step import GanStep
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Make the Accelerator of a configuration: precision, and DDP without buffer broadcasts."""
-    check_launcher()
+    """Make the Accelerator of a configuration: processes and precision."""
+    start_processes()
     precision: str = config.train.precision
     launched = launched_precision(precision)
     if precision == "auto":
         precision = launched or ("bf16" if has_fast_bf16() else "fp32")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.tf32
+    # Attention's values are wider than its keys: other kernels take that for sure, cuDNN's on some cards only.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    return Accelerator(
+    accelerator = Accelerator(
         # Without this, Accelerate takes every process that was launched on a machine without GPU for the only one.
         cpu=not torch.accelerator.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,
-        # Buffers agree by construction: the same power iterations, batch norm over all processes. Broadcasting them
-        # in place between two forwards of a step would break autograd (pytorch/pytorch#175024).
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
+    set_tf32(config.train.tf32)  # after Accelerate, which allows it where its own configuration asks to compile
+    return accelerator
 
 
 def has_fast_bf16() -> bool:
@@ -43,6 +52,25 @@ def has_fast_bf16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
     return not torch.accelerator.is_available() and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def check_same_everywhere(what: str, seen: str) -> None:
+    """Raise ConfigError in a process that sees something else than the first process does, on another machine perhaps.
+
+    Data and checkpoints are read by every process from its own machine's files.
+    """
+    first = from_main(seen)
+    if seen != first:
+        raise ConfigError(
+            f"process {rank()} on {socket.gethostname()} sees {what} {seen}, but the first process sees {first}; give "
+            "all machines the same files, or a file system that they share"
+        )
+
+
+def describe_data(source: ImageSource) -> str:
+    """Say in a line which images and labels a source has, so that machines can compare it."""
+    digest = hashlib.sha256(repr(source.class_names).encode() + np.asarray(source.labels, np.int64).tobytes())
+    return f"{len(source):,} images of {len(source.class_names):,} classes, labels {digest.hexdigest()[:12]}"
 
 
 def micro_batch(config: Config, processes: int) -> int:
@@ -71,6 +99,25 @@ def with_classes(config: Config, source: ImageSource) -> Config:
     return replace(config, data=replace(config.data, num_classes=count))
 
 
+def keep_class_order(source: ImageSource, run: Path) -> None:
+    """Keep the class numbers of the run that is resumed, whatever order a source would give them now.
+
+    Raises ConfigError when the source has other classes.
+    """
+    recorded, found = read_class_names(run), source.class_names
+    if recorded is None or recorded == found:
+        return
+    numbers = {fold(name): number for number, name in enumerate(recorded)}
+    if len(numbers) != len(recorded) or sorted(numbers) != sorted(map(fold, found)):
+        other = sorted(set(found) ^ set(recorded))
+        raise ConfigError(
+            f"{run} was trained on other classes than {source.name} has: {len(recorded)} and {len(found)}, "
+            f"{name_some(other)} only in one; choose another name or --run_dir for a new run"
+        )
+    source.labels = np.asarray([numbers[fold(name)] for name in found], np.int64)[source.labels]
+    source.class_names = recorded
+
+
 def learning_rate_factor(train: TrainConfig, images: int) -> float:
     """Return what the learning rates are multiplied by after a number of images."""
     return 1.0 if train.lr_schedule == "constant" else max(0.0, 1.0 - images / (train.total_kimg * 1000))
@@ -92,6 +139,7 @@ def describe_run(config: Config, source: ImageSource, step: GanStep) -> list[str
         f"data      {source.name}/{source.split}: {len(source):,} images at {config.resolution} px, "
         f"{len(histogram):,} classes",
         "classes   " + f"\n{'':10}".join(histogram_lines(source.class_names, histogram)),
+        *([f"left out  {left_out}"] if (left_out := source.describe().get("left_out")) else []),
         f"networks  G {count_parameters(step.generator):,} and D {count_parameters(step.discriminator):,} parameters",
         f"batch     {train.batch_size} images = {processes} process(es) x {train.accumulation} accumulation x "
         f"{train.batch_size // train.accumulation // processes}",

@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parallel import DistributedDataParallel
 
 from hamgan.config import TrainConfig
 from hamgan.hamburger import Hamburger, measured_reconstruction, reconstruction_error
@@ -80,10 +82,19 @@ class GanStep:
             self.generator.compile(dynamic=False)
             if not self.penalised:  # compiled code has no second derivatives
                 self.discriminator.compile(dynamic=False)
-        self._generator: nn.Module = accelerator.prepare_model(self.generator)
-        self._discriminator: nn.Module = accelerator.prepare_model(self.discriminator)
+        self._generator = self._prepare(self.generator)
+        self._discriminator = self._prepare(self.discriminator)
         self._generator_stepper = accelerator.prepare_optimizer(self.generator_optimizer)
         self._discriminator_stepper = accelerator.prepare_optimizer(self.discriminator_optimizer)
+
+    def _prepare(self, network: nn.Module) -> nn.Module:
+        model: nn.Module = self.accelerator.prepare_model(network)
+        if isinstance(model, DistributedDataParallel):
+            # Buffers agree by construction: the same power iterations, batch norm over all processes. Broadcasting them
+            # in place between two forwards of a step would break autograd (pytorch/pytorch#175024). Set here, since as
+            # an argument the name is deprecated from torch 2.13 on, and Accelerate does not know its successor.
+            model.broadcast_buffers = False
+        return model
 
     def _make_optimizer(self, network: nn.Module, lr: float) -> torch.optim.Adam:
         return make_adam(network, self.config, lr)
@@ -141,7 +152,9 @@ class GanStep:
         labels = torch.cat([batch.fake_labels, batch.labels])
         config = self.config
         images.requires_grad_(self.penalised)
-        with self.accelerator.autocast(), self._measured("d", self.discriminator, report):
+        # Only the plain form of attention has second derivatives.
+        attention = sdpa_kernel(SDPBackend.MATH) if self.penalised else nullcontext()
+        with attention, self.accelerator.autocast(), self._measured("d", self.discriminator, report):
             logits = self._discriminator(images, labels, batch.bases)
         logits_fake, logits_real = logits.split([len(fake), len(batch.images)])
         loss = adversarial = discriminator_loss(config.loss, logits_real, logits_fake)

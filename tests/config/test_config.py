@@ -69,6 +69,13 @@ def test_every_field_is_documented_in_the_help() -> None:
         ("train.adam_epsilon", "train.adam_eps"),
         ("epsilon_of_adam_eps", "train.adam_eps"),
         ("lr", "train.generator_lr` or `train.discriminator_lr"),
+        ("train.lr", "train.generator_lr` or `train.discriminator_lr"),
+        ("train.g_lr", "train.generator_lr"),
+        ("discriminator_learning_rate", "train.discriminator_lr"),
+        ("kimg", "train.total_kimg` or `train.ema_start_kimg` or `log.every_kimg"),
+        ("mirror", "data.flip"),
+        ("wandb", "log.tracker"),
+        ("image_size", "resolution"),
         ("model.num_classes", "data.num_classes"),
     ],
 )
@@ -242,3 +249,20 @@ def test_a_key_of_an_earlier_version_is_refused_in_a_file_and_passed_over_in_a_r
     with pytest.raises(ConfigError, match=r"`train.recompute` in .*old.yaml is no longer an option: feature maps are"):
         load_config(path)
     assert load_stored_config(path).train.batch_size == 8
+
+
+@pytest.mark.parametrize("value", ["fid,kid", "[fid, kid]", "fid, kid"])
+def test_lists_take_commas(value: str) -> None:
+    assert load_config(None, [f"eval.metrics={value}"]).eval.metrics == ["fid", "kid"]
+    config, _ = parse_config(["--eval.metrics", value, "--generator.context_resolutions", "16,32", "--seed", "3"])
+    assert (config.eval.metrics, config.generator.context_resolutions, config.seed) == (["fid", "kid"], [16, 32], 3)
+
+
+def test_a_list_may_be_empty_or_be_added_to() -> None:
+    assert parse_config(["--train.augment="])[0].train.augment == []
+    assert parse_config(["--train.augment", "color", "--train.augment+", "cutout"])[0].train.augment == [
+        "color",
+        "cutout",
+    ]
+    with pytest.raises(ConfigError, match=r"train\.augment.*colour"):
+        parse_config(["--train.augment", "color,colour"])

@@ -81,3 +81,25 @@ def test_presets_inside_an_installed_package_are_found_first(elsewhere: Path) ->
         text=True,
     )
     assert done.stdout == "installed ['mine']\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photos"], "`photos` stands without an option; did you mean --config photos?"),
+        (["--seed", "1", "foto"], "`foto` stands without an option; did you mean --config photos?"),
+        (["mine.yml"], "`mine.yml` stands without an option; did you mean --config mine.yml?"),
+        (["runs/a"], "`runs/a` stands without an option; to resume that run: --config runs/a/config.yaml"),
+        (["zzz"], "`zzz` stands without an option"),
+        (["--config", "runs/a"], "runs/a is a run folder; its configuration is --config runs/a/config.yaml"),
+    ],
+)
+def test_a_word_without_an_option_is_told_what_it_may_have_been(
+    arguments: list[str], message: str, elsewhere: Path
+) -> None:
+    (elsewhere / "runs/a").mkdir(parents=True)
+    for name in ("runs/a/config.yaml", "mine.yml"):
+        (elsewhere / name).write_text("name: a\n")
+    with pytest.raises(ConfigError) as caught:
+        parse_config(arguments)
+    assert str(caught.value) == message

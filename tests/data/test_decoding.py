@@ -11,8 +11,9 @@ from PIL import Image, ImageCms
 from skimage import data as photographs
 from support.paths import golden_file
 
+from hamgan.data.decoding.choices import Filter
 from hamgan.data.decoding.decode import Preparation, decode
-from hamgan.data.decoding.resize import Filter, adm, aliased_bilinear, central_square, resize_square
+from hamgan.data.decoding.resize import adm, aliased_bilinear, central_square, resize_square
 from hamgan.errors import PictureError
 
 COFFEE = np.ascontiguousarray(photographs.coffee()[:240, 100:420])
@@ -148,7 +149,9 @@ JPEG = encode(RGB, "JPEG", quality=95)
     ("data", "reason"),
     [
         (b"", "is empty (0 bytes)"),
-        (b"<html>404 Not Found</html>", "is not a picture in a known format"),
+        (b"<html>404 Not Found</html>", "is a web page, as a failed download leaves it"),
+        (b"\x00\x01no picture at all" * 9, "is not a picture in a known format"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "fetch it with `git lfs pull`"),
         (JPEG[: len(JPEG) // 2], "truncated"),
         (encode(RGB, "PNG")[:5000], "cannot be decoded"),
         (JPEG[:100], "cannot be decoded"),

@@ -39,7 +39,7 @@ def test_counts_colours_and_histogram_are_shown(store: Path, capsys: pytest.Capt
     call_command("inspect", store)
     text = capsys.readouterr().out
     assert "classes     2\n" in text
-    assert "prepared    32 px, crop centre, filter lanczos\n" in text
+    assert "prepared    32 px, crop centre, filter lanczos, colour profiles converted to sRGB\n" in text
     assert "train       12 images, sha256 " in text
     lines = [line.split() for line in text.splitlines()]
     assert ["cat", "9", "#" * 30] in lines

@@ -124,7 +124,7 @@ def test_unusable_pictures_are_listed_and_the_others_stay_complete(tmp_path: Pat
     skipped = [json.loads(line) for line in (tmp_path / "store/skipped.jsonl").read_text().splitlines()]
     reasons = {row["file"]: row["reason"] for row in skipped}
     assert reasons["cat/0001.jpg"] == "is empty (0 bytes)"
-    assert reasons["cup/page.jpg"] == "is not a picture in a known format"
+    assert reasons["cup/page.jpg"] == "is a web page, as a failed download leaves it; fetch the file again"
     assert "cannot be decoded" in reasons["cup/0003.jpg"]
     assert len(reasons) == 4
     images, labels = images_of(tmp_path / "store")

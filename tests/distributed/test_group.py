@@ -1,11 +1,12 @@
 """Check that two real processes (gloo) agree, add and gather, and that one process does the same alone."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from support.small_runs import forget_accelerator
-from support.two_processes import ROWS, group_answers, in_two_processes
+from support.two_processes import ROWS, ended_group, failed_group, group_answers, in_two_processes
 
 from hamgan.distributed.group import Processes
 
@@ -24,6 +25,12 @@ def test_two_processes_answer_alike(tmp_path: Path) -> None:
         "rows": ROWS.tolist(),
         "any": [True, False],
     }
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="two processes of gloo, which takes CPU memory")
+@pytest.mark.parametrize("command", [ended_group, failed_group])
+def test_the_group_ends_with_the_command_and_with_an_error(tmp_path: Path, command: Callable[[], list[int]]) -> None:
+    assert in_two_processes(command)(tmp_path) == [[2, 1]] * 2
 
 
 def test_one_process_answers_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:

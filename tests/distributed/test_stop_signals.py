@@ -18,7 +18,7 @@ from hamgan.distributed.stop_signals import SIGNALS, StopSignals
 @pytest.fixture
 def signals() -> Iterator[StopSignals]:
     forget_accelerator()
-    yield StopSignals(torch.device("cpu"))
+    yield StopSignals()
     forget_accelerator()
 
 

@@ -255,7 +255,7 @@ def test_unreadable_image_is_named(tmp_path: Path, extractor: FeatureExtractor) 
     save_flat(crop_photographs(0, 1), tmp_path)
     content = (tmp_path / "003.png").read_bytes()
     (tmp_path / "003.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ConfigError, match=r"003\.png cannot be read as an image"):
+    with pytest.raises(ConfigError, match=r"003\.png cannot be decoded"):
         evaluate(tmp_path, None, ("is",), extractor=extractor, **OPTIONS)
 
 

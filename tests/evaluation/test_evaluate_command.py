@@ -220,7 +220,7 @@ def test_help_lists_the_options_and_the_commands(capsys: pytest.CaptureFixture[s
         (["neighbours", "--samples=x"], "--samples is called --checkpoint now"),
         (["sweep", "--is_splits", "1"], "--is_splits is called --is-splits now"),
         (["--compiled"], "--compiled is called --compile now"),
-        (["--precision", "bf16"], "--precision has gone: features are always computed in float32"),
+        (["--precision", "bf16"], "--precision has gone: features are computed in float32, or with --tf32"),
         ([], "--checkpoint is missing"),
         (["reference"], "required: --data, --output"),
         (["--checkpoint", ".", "--labels", "unifrom"], "labels is 'unifrom'.*did you mean `uniform`"),
@@ -240,5 +240,5 @@ def test_no_ema_and_options_beside_a_preset_reach_the_row(run_folder: Path, tmp_
     with pytest.raises(ConfigError, match="has the averaged generator alone"):
         main([*arguments, "--no-ema"])
     (tmp_path / "old.yaml").write_text("precision: bf16\n")
-    with pytest.raises(ConfigError, match="precision is bf16; features are always computed in float32"):
+    with pytest.raises(ConfigError, match="precision is bf16; they are float32, or TF32 with tf32: true"):
         main(arguments)

@@ -24,8 +24,9 @@ state = PartialState(cpu=True)
 samples, reference, output = sys.argv[1:]
 try:
     row = evaluate(
-        samples, reference, ("fid", "is", "kid", "prc", "per_class"), "efficientnet-lite0", progress=False,
-        device="cpu", kid_subset_size=12, kid_subsets=7, is_splits=3, batch_size=4,
+        samples, reference, ("fid", "is", "kid", "prc", "density_coverage", "mind", "per_class"),
+        "efficientnet-lite0", progress=False, device="cpu", kid_subset_size=12, kid_subsets=7, is_splits=3,
+        batch_size=4,
     )
 except ConfigError as error:
     row = {"error": str(error)}
@@ -62,7 +63,8 @@ def test_two_processes_equal_one_with_an_uneven_count(tmp_path: Path) -> None:
     assert first == second
     assert (first["processes"], alone["processes"]) == (2, 1)
     tolerances = {"fid": 1e-6, "inception_score": 1e-5, "inception_score_std": 1e-5, "kid": 1e-4}
-    tolerances |= {"precision": 1e-9, "recall": 1e-9, "class_leakage": 1e-9, "class_diversity": 1e-5}
+    tolerances |= {"precision": 1e-9, "recall": 1e-9, "density": 1e-9, "coverage": 1e-9, "mind": 1e-6}
+    tolerances |= {"class_leakage": 1e-9, "class_diversity": 1e-5}
     for name, tolerance in tolerances.items():
         key = f"{name}_efficientnet_lite0"
         assert first[key] == pytest.approx(alone[key], rel=tolerance, abs=1e-9), name

@@ -19,8 +19,9 @@ from benchmarks.timing import count_flops
 from hamgan.errors import ConfigError
 from hamgan.evaluation import load_extractor
 from hamgan.evaluation.features.efficientnet import EfficientNetLite0Extractor
-from hamgan.evaluation.features.extractor import clean_resize
-from hamgan.evaluation.features.inception import inception_weights
+from hamgan.evaluation.features.inception import PUBLISHED
+from hamgan.evaluation.features.resizing import clean
+from hamgan.evaluation.features.weights import find_weights
 from hamgan.evaluation.studies.cost import EXTRACTOR_FLOPS
 from hamgan.files import sha256 as file_sha256
 
@@ -52,7 +53,7 @@ def test_folded_inception_equals_torch_fidelity(inception_file: Path) -> None:
 def test_numbers_of_other_weights_carry_their_hash(inception_file: Path) -> None:
     digest = file_sha256(inception_file)[:8]
     extractor = load_extractor(weights=inception_file, weights_sha256=digest, device="cpu")
-    assert extractor.suffix == f"_inception_{digest}"
+    assert extractor.key("fid_seeds_std") == f"fid_seeds_std_inception_{digest}"
 
 
 @pytest.mark.parametrize(
@@ -87,20 +88,20 @@ def test_features_do_not_depend_on_the_batch_or_the_threads() -> None:
 def test_clean_resize_equals_clean_fid(size: int, target: int) -> None:
     images = torch.from_numpy(crop_photographs(0, 1, size)[:1]).permute(0, 3, 1, 2)
     expected = build_resizer("clean")(images[0].permute(1, 2, 0).numpy())
-    found = clean_resize(images, target)[0].permute(1, 2, 0).numpy()
+    found = clean(images, target)[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(found, expected, atol=5e-3)
 
 
 def test_weights_with_another_hash_are_refused(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"not the weights")
     with pytest.raises(ConfigError, match=r"w\.pth has sha256 .*not 6726825d.*--inception-sha256"):
-        inception_weights(tmp_path / "w.pth")
+        find_weights(PUBLISHED, tmp_path / "w.pth")
 
 
 def test_an_empty_hash_does_not_switch_the_check_off(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"not the weights")
     with pytest.raises(ConfigError, match="8 digits or more"):
-        inception_weights(tmp_path / "w.pth", weights_sha256="")
+        find_weights(PUBLISHED, tmp_path / "w.pth", weights_sha256="")
 
 
 def test_a_file_that_is_no_inception_is_refused(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_file_that_is_no_inception_is_refused(tmp_path: Path) -> None:
 def test_the_environment_names_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAMGAN_INCEPTION_WEIGHTS", str(tmp_path / "absent.pth"))
     with pytest.raises(ConfigError, match=r"\$HAMGAN_INCEPTION_WEIGHTS names .*absent\.pth"):
-        inception_weights(None)
+        find_weights(PUBLISHED)
 
 
 def test_without_network_the_message_names_the_file_to_bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,12 +125,12 @@ def test_without_network_the_message_names_the_file_to_bring(tmp_path: Path, mon
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(ConfigError, match=r"bring weights-inception-2015-12-05-6726825d\.pth .*efficientnet-lite0"):
-        inception_weights(None)
+        find_weights(PUBLISHED)
     assert not list(tmp_path.rglob("*.pth*"))
 
 
 def test_unknown_features_name_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'vgg'.*inception and efficientnet-lite0"):
+    with pytest.raises(ConfigError, match=r"'vgg'.*there are inception, .*efficientnet-lite0"):
         load_extractor("vgg")
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from prdc import compute_prdc
 from support.evaluations import features, moments
 from support.paths import golden_file
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
@@ -12,11 +13,13 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from hamgan.distributed.group import Processes
 from hamgan.evaluation import nearest_class_mean
+from hamgan.evaluation.metrics.cmmd import cmmd
 from hamgan.evaluation.metrics.fid import frechet_distance
 from hamgan.evaluation.metrics.fid_infinity import fid_at_infinity
 from hamgan.evaluation.metrics.inception_score import InceptionScore
 from hamgan.evaluation.metrics.kid import kernel_distance
-from hamgan.evaluation.metrics.precision_recall import precision_recall
+from hamgan.evaluation.metrics.mind import monge_distance
+from hamgan.evaluation.metrics.prdc import density_coverage, precision_recall
 
 
 @pytest.mark.parametrize(("count_1", "count_2"), [(300, 400), (20, 400), (30, 25)])
@@ -73,10 +76,11 @@ def test_inception_score_equals_torch_fidelity_for_any_batch_size(splits: int) -
         assert std == pytest.approx(expected["inception_score_std"], rel=1e-9, abs=1e-12)
 
 
-def test_kid_equals_torch_fidelity() -> None:
+@pytest.mark.parametrize(("kernel", "name"), [("polynomial", "poly"), ("rbf", "rbf")])
+def test_kid_equals_torch_fidelity(kernel: str, name: str) -> None:
     first, second = features(150, 64, 0), features(120, 64, 1, shift=0.1)
-    expected = kid_features_to_metric(first, second, kid_subsets=20, kid_subset_size=50, verbose=False)
-    mean, std = kernel_distance(first, second, subsets=20, subset_size=50)
+    expected = kid_features_to_metric(first, second, kid_subsets=20, kid_subset_size=50, kid_kernel=name, verbose=False)
+    mean, std = kernel_distance(first, second, subsets=20, subset_size=50, kernel=kernel)
     assert mean == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-4)
     assert std == pytest.approx(expected["kernel_inception_distance_std"], rel=1e-3)
 
@@ -100,6 +104,47 @@ def test_precision_and_recall_equal_torch_fidelity_for_any_block(block_bytes: in
     found = precision_recall(samples, reference, block_bytes=block_bytes)
     assert 0.05 < expected["precision"] < 0.95
     assert found == pytest.approx((expected["precision"], expected["recall"]), abs=1e-6)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 4 * 120 * 7, 2**28])
+def test_density_and_coverage_equal_prdc_for_any_block(block_bytes: int) -> None:
+    samples, reference = features(150, 16, 0), features(120, 16, 1, shift=0.8)
+    expected = compute_prdc(reference.numpy(), samples.numpy(), nearest_k=5)
+    found = density_coverage(samples, reference, block_bytes=block_bytes)
+    assert 0.05 < expected["coverage"] < 0.95
+    assert found == pytest.approx((expected["density"], expected["coverage"]), abs=1e-6)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 2**28])
+def test_cmmd_equals_the_double_sum_in_float64(block_bytes: int) -> None:
+    first, second = features(40, 16, 0, shift=0.2), features(30, 16, 1, shift=0.5)
+    x, y = (rows.double() / rows.double().norm(dim=1, keepdim=True) for rows in (first, second))
+
+    def mean_kernel(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float(np.mean([[np.exp(-float((i - j) @ (i - j)) / 200) for j in b] for i in a]))
+
+    expected = 1000 * (mean_kernel(x, x) + mean_kernel(y, y) - 2 * mean_kernel(x, y))
+    assert expected > 0.1
+    assert cmmd(first, second, block_bytes) == pytest.approx(expected, rel=1e-9)
+
+
+def test_mind_of_a_shifted_set_is_three_times_the_squared_shift() -> None:
+    samples, shift = features(200, 64, 0), 0.5 * torch.randn(64, generator=torch.Generator().manual_seed(3))
+    # Along a direction u every quantile moves by u * shift; over directions its square averages |shift|^2 / D.
+    assert monge_distance(samples, samples + shift) == pytest.approx(3 * float(shift @ shift), rel=0.1)
+
+
+def test_mind_equals_its_formula_and_cuts_the_larger_set() -> None:
+    samples, reference = features(50, 8, 0), features(70, 8, 1, shift=0.3)
+    generator = torch.Generator().manual_seed(2020)
+    kept = reference[torch.randperm(70, generator=generator)[:50]]
+    directions = torch.randn(1000, 8, generator=generator).double()
+    directions /= directions.norm(dim=1, keepdim=True)
+    each = [
+        np.mean((np.sort(samples.double().numpy() @ u) - np.sort(kept.double().numpy() @ u)) ** 2)
+        for u in directions.numpy()
+    ]
+    assert monge_distance(samples, reference) == pytest.approx(3 * 8 * np.mean(each), rel=1e-5)
 
 
 def test_nearest_class_mean_scores_the_share_of_right_classes() -> None:

@@ -1,5 +1,6 @@
 """Test batch norm over one and two processes, and attention."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from support.batch_norm_kernels import plain_gpu_kernels
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
@@ -40,11 +42,12 @@ def test_batch_norm_in_evaluation_mode_uses_the_stored_moments() -> None:
     assert torch.allclose(norm(x, labels), expected, atol=1e-12)
 
 
-def batch_norm_case(x: Tensor) -> tuple[Tensor, Tensor, BatchNorm]:
+def batch_norm_case(x: Tensor, gpu: bool = False) -> tuple[Tensor, Tensor, BatchNorm]:
     """Return the output, the gradient of a sum that couples all images, and the norm after it."""
     norm = BatchNorm(3, NormConfig(eps=1e-3)).double()
     x = x.clone().requires_grad_()
-    y = norm.normalise(x)
+    gain, bias = torch.linspace(0.5, 2.0, 6, dtype=torch.float64).view(2, 3)
+    y = norm._affine_on_gpu(x, gain, bias) if gpu else norm.affine(x, gain, bias)
     (y.sin() * x.detach()).sum().backward()
     assert x.grad is not None
     return y.detach(), x.grad, norm
@@ -53,11 +56,32 @@ def batch_norm_case(x: Tensor) -> tuple[Tensor, Tensor, BatchNorm]:
 def norm_on_one_process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     x = torch.load(f"{folder}/x.pt", weights_only=True).chunk(2)[rank]
+    with plain_gpu_kernels():
+        on_gpu = batch_norm_case(x, gpu=True)
     y, gradient, norm = batch_norm_case(x)
+    torch.testing.assert_close(on_gpu[:2], (y, gradient), rtol=0, atol=1e-12)
+    torch.testing.assert_close(on_gpu[2].state_dict(), norm.state_dict(), rtol=0, atol=1e-12)
     far = BatchNorm(3, NormConfig(momentum=1.0))
     far.normalise(x.float() + 1000)
     torch.save({"y": y, "gradient": gradient, "far": far.running_var} | norm.state_dict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 3)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_form_of_batch_norm_for_a_gpu_equals_that_for_a_cpu(biased: bool, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    norm = BatchNorm(3, NormConfig(eps=1e-3, momentum=0.2, biased=biased)).double()
+    other = copy.deepcopy(norm)
+    x = torch.randn(4, 3, 5, 5, dtype=torch.float64) * 3 + 1
+    inputs = [part.requires_grad_() for part in (x, *torch.randn(2, *shape, dtype=torch.float64))]
+    weights = torch.sin(torch.arange(x.numel(), dtype=torch.float64)).view(x.shape)
+    with plain_gpu_kernels():
+        outputs = norm.affine(*inputs), other._affine_on_gpu(*inputs)
+        gradients = [torch.autograd.grad((y * weights).sum(), inputs) for y in outputs]
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-12)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+    torch.testing.assert_close(norm.state_dict(), other.state_dict(), rtol=1e-6 if biased else 0, atol=1e-12)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from hamgan.errors import ConfigError
 from hamgan.networks.batch_norm import batch_norm_statistics
 from hamgan.networks.inference import fold_spectral_norm
 from hamgan.sampling import LoadedGenerator, imagenet_names, load_generator, parse_classes
-from hamgan.sampling.classes import find_class, readable_names
+from hamgan.sampling.classes import describe_classes, find_class, readable_names, unique_names
 from hamgan.sampling.command import main
 
 
@@ -236,6 +236,28 @@ def test_names_with_commas_are_one_class(generator: LoadedGenerator) -> None:
     assert parse_classes(["tench, Tinca tinca", "coffee,0"], other) == [0, 1, 0]
 
 
+def test_a_name_wins_over_an_index(generator: LoadedGenerator) -> None:
+    textual = sorted(map(str, range(12)))  # 0, 1, 10, 11, 2, ...: the order of earlier versions
+    assert [find_class(name, textual, 12) for name in ("10", "2", 2)] == [2, 4, 2]
+    other = LoadedGenerator(generator.network, generator.config, class_names=[f"{i:05d}" for i in range(1, 16)])
+    assert parse_classes(["3", "00004", "5-7,15"], other) == [2, 3, 4, 5, 6, 14]
+    with pytest.raises(ConfigError, match="no class is called '0'; there are 00001, 00002"):
+        parse_classes(["0"], other)
+    assert find_class("2", ["2", "cat", "02"], 3) == 0
+    assert find_class("1", ["2", "cat", "02"], 3) == 1
+    for names in (textual, ["crane", "cat", "crane"], [f"{i:05d}" for i in range(1, 16)], None):
+        texts = unique_names(names, count := len(names or range(5)))
+        assert [find_class(text, names, count) for text in texts] == list(range(count))
+    assert describe_classes([2, 4, 2], textual) == "10 (index 2), 2 (index 4)"
+
+
+def test_names_are_compared_without_regard_to_case_and_to_how_accents_are_written() -> None:
+    names = ["Cafe\u0301", "cat", "Cat", "STRASSE"]
+    assert [find_class(name, names, 4) for name in ("caf\u00e9", "Cat", "cat", "straße")] == [0, 2, 1, 3]
+    with pytest.raises(ConfigError, match="no class is called 'CAT'; nearest: cat, Cat"):
+        find_class("CAT", names, 4)
+
+
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes(run: Path, tmp_path: Path) -> None:
     options = ["--classes", "0-4", "--seeds", "0-2"]
@@ -259,4 +281,4 @@ def test_two_processes_write_what_one_writes(run: Path, tmp_path: Path) -> None:
 def test_the_script_starts(run: Path, tmp_path: Path) -> None:
     result = python(ROOT / "scripts/sample.py", "--checkpoint", run, "--classes", "1", "--output", tmp_path / "a.png")
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"wrote 8 images to {tmp_path / 'a.png'}\n"
+    assert result.stdout == f"classes: brick (index 1)\nwrote 8 images to {tmp_path / 'a.png'}\n"

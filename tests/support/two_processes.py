@@ -1,5 +1,6 @@
 """Do a piece of work in two real processes of one group (gloo); they import it from here, not from a test."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,7 +14,15 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from hamgan.distributed.failure_watch import FailureWatch
-from hamgan.distributed.group import Processes, from_main, mean_over_processes_, rank, start_processes, world_size
+from hamgan.distributed.group import (
+    Processes,
+    from_main,
+    joined_processes,
+    mean_over_processes_,
+    rank,
+    start_processes,
+    world_size,
+)
 from hamgan.distributed.stop_signals import StopSignals
 from hamgan.errors import Stopped
 
@@ -65,7 +74,7 @@ def signalled_steps() -> list[tuple[bool, bool]]:
     """Return the stop requests seen in each of four steps, the second process getting a signal in the second step."""
     start_processes()
     heard = []
-    with StopSignals(torch.device("cpu")) as signals:
+    with StopSignals() as signals:
         for step in range(4):
             if (step, rank()) == (1, 1):
                 signal.raise_signal(signal.SIGUSR1)
@@ -97,3 +106,18 @@ def failing_process() -> None:
             watch._done.set()
             watch._report("process 1: RuntimeError: out of luck")
         time.sleep(60)
+
+
+def ended_group() -> list[int]:
+    """Return the number of processes inside and after a command that ends well."""
+    with joined_processes(), FailureWatch():
+        inside = world_size()
+    return [inside, world_size()]
+
+
+def failed_group() -> list[int]:
+    """Return the number of processes inside and after a command that ends by an error."""
+    with contextlib.suppress(Stopped), joined_processes(), FailureWatch():
+        inside = world_size()
+        raise Stopped("asked to")
+    return [inside, world_size()]

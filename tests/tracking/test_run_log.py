@@ -9,7 +9,7 @@ import pytest
 from support.run_logs import log_row, log_sheet, open_log
 from support.small_runs import forget_accelerator
 
-from hamgan.tracking.run_log import duration, keep_rows_until
+from hamgan.tracking.run_log import keep_rows_until
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +48,3 @@ def test_a_line_that_no_disk_takes_stops_nothing(tmp_path: Path, monkeypatch: py
             full.close()
     log.close()
     assert len((log.folder / "metrics.jsonl").read_text().splitlines()) == 1
-
-
-def test_durations_are_hours_minutes_and_seconds() -> None:
-    assert [duration(seconds) for seconds in (0, 59.9, 3725, 360_000)] == ["0:00:00", "0:00:59", "1:02:05", "100:00:00"]
-    assert duration(float("inf")) == "?"

@@ -8,8 +8,6 @@ from torch import Tensor
 from hamgan.data import open_source
 from hamgan.training.augment import augment, draw_augmentation
 
-CPU = torch.device("cpu")
-
 
 def photographs(count: int = 4) -> Tensor:
     """Return crops of photographs [B, 3, 32, 32] in [-1, 1]."""
@@ -18,7 +16,7 @@ def photographs(count: int = 4) -> Tensor:
 
 
 def draw(policy: list[str], count: int = 4, seed: int = 0) -> dict[str, Tensor]:
-    return draw_augmentation(policy, count, CPU, torch.Generator().manual_seed(seed))
+    return draw_augmentation(policy, count, torch.Generator().manual_seed(seed))
 
 
 def test_parameters_have_their_shapes_and_range() -> None:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,11 +22,13 @@ from support.small_runs import (
     start,
     write_config,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hamgan.checkpoint import list_checkpoints
 from hamgan.config import load_config
 from hamgan.errors import CheckpointError, Diverged, Stopped
 from hamgan.sampling import load_generator
+from hamgan.training.batches import Batches
 from hamgan.training.loop import Training
 
 # Rows are means over three steps and checkpoints come every two, so that a restart falls between two rows.
@@ -189,3 +192,30 @@ def test_a_generator_file_of_other_weights_is_renewed_on_resume(tmp_path: Path) 
     run_small(tmp_path, "train.total_kimg=0.032")
     assert_same_state(load_file(file), expected)
     assert load_generator(run, device="cpu").kimg == 0.032
+
+
+class CountReads(TorchDispatchMode):
+    """Count the single values that leave a tensor: on a GPU the host waits for each of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.reads += func == torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_and_its_row_read_no_single_values(tmp_path: Path) -> None:
+    training = Training(small_config(tmp_path, "log.every_kimg=0.008", "checkpoint.every_kimg=0"))
+    counted = CountReads()
+    make = training._make_step
+
+    def make_counted(batches: Batches) -> None:
+        with counted:
+            make(batches)
+
+    training._make_step = make_counted  # type: ignore[method-assign]
+    training.run()
+    assert len(rows(training.config.folder)) == 5
+    assert counted.reads == 0

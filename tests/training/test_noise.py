@@ -1,5 +1,7 @@
 """Check that noise depends on seed, purpose and counter alone, is drawn for the global batch and sliced by rank."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -114,3 +116,15 @@ def test_latents_are_normal_labels_uniform_and_flips_even() -> None:
     assert abs(z.std().item() - 1) < 0.02
     assert torch.bincount(labels, minlength=4).tolist() == pytest.approx([1000] * 4, abs=130)
     assert many.flips(0).float().mean().item() == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.parametrize("device", ["meta", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_every_device_gets_the_draws_of_the_cpu(device: str) -> None:
+    """Check that the device draws nothing of these: a meta device could not, and a GPU has the same values."""
+    ours, theirs = noise(), replace(noise(), device=torch.device(device))
+    pairs = [*zip(ours.latents("d_latent", 8, 5, 10), theirs.latents("d_latent", 8, 5, 10), strict=True)]
+    pairs.append((ours.flips(16), theirs.flips(16)))
+    for expected, found in pairs:
+        assert found.device.type == device
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        assert device == "meta" or torch.equal(found.cpu(), expected)

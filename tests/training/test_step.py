@@ -48,7 +48,7 @@ def real() -> tuple[Tensor, Tensor]:
 def discriminator_batch(real: tuple[Tensor, Tensor], policy: tuple[str, ...] = (), seed: int = 0) -> DiscriminatorBatch:
     random = torch.Generator().manual_seed(seed)
     z, labels = torch.randn(BATCH, 16, generator=random), torch.randint(15, (BATCH,), generator=random)
-    augmentation = draw_augmentation(policy, 2 * BATCH, torch.device("cpu"), random)
+    augmentation = draw_augmentation(policy, 2 * BATCH, random)
     return DiscriminatorBatch(*real, z, labels, augmentation=augmentation)
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from hamgan.data.decoding.resize import Crop, Filter, crop_and_resize
+from hamgan.data.decoding.choices import Crop, Filter
+from hamgan.data.decoding.colours import WHITE, profile_transform, to_rgb
+from hamgan.data.decoding.kinds import formats
+from hamgan.data.decoding.resize import crop_and_resize
 from hamgan.data.source import Description
 from hamgan.errors import PictureError, one_line
-
-# Pillow knows more, but its EPS reader runs Ghostscript on the file, and exotic ones recognise noise.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
+from hamgan.files import RECOGNISED_BYTES, recognise
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Preparation:
     """centre: largest central square, antialiased resize; paper: HamGAN's aliased bilinear; adm: box halvings first."""
     filter: Filter = "lanczos"
     """Antialiasing filter of ``centre``; ``paper`` and ``adm`` have their own."""
-    background: tuple[int, int, int] = (255, 255, 255)
+    background: tuple[int, int, int] = WHITE
     """Colour behind transparent pixels, 0 to 255."""
     min_side: int = 16
     """Pictures with a shorter side than this, in pixels, are refused."""
@@ -34,18 +35,8 @@ class Preparation:
     def protocol(self) -> Description:
         """Return plain JSON values; the filter is the one that is really used."""
         fixed = {"centre": self.filter, "paper": "aliased bilinear", "adm": "box, bicubic"}
-        return {**asdict(self), "background": list(self.background), "filter": fixed[self.crop]}
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and floating-point grey to L, by the range of the type that the values fit into."""
-    values = np.asarray(image).astype(np.float32)
-    top = float(values.max(initial=0.0))
-    if not np.isfinite(top) or not np.isfinite(values.min(initial=0.0)):
-        raise PictureError("has pixels that are not finite")
-    full = 65535.0 if image.mode.startswith("I;16") or top > 255 else 1.0 if image.mode == "F" and top <= 1 else 255.0
-    values *= 255 / max(full, top)
-    return Image.fromarray(values.clip(0, 255, out=values).round(out=values).astype(np.uint8))
+        values = {**asdict(self), "background": list(self.background), "filter": fixed[self.crop]}
+        return {**values, "profiles": "converted to sRGB"}
 
 
 def _orientation(image: Image.Image) -> int:
@@ -54,19 +45,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow's EXIF parser raises nearly anything
         return 1
-
-
-def to_rgb(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
-    """Convert any Pillow image to RGB, upright (EXIF), on the background where it is transparent."""
-    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-    if _orientation(image) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode[0] in "IF":
-        image, transparent = _to_eight_bits(image), False
-    if transparent:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def jpeg_pixels(data: bytes) -> np.ndarray:
@@ -78,35 +56,54 @@ def jpeg_pixels(data: bytes) -> np.ndarray:
     return pixels.permute(1, 2, 0).numpy()
 
 
+def _is_plain(image: Image.Image) -> bool:
+    """Tell whether a picture is a JPEG whose pixels are used as they are: RGB, upright, in sRGB."""
+    if image.format not in ("JPEG", "MPO") or image.mode != "RGB" or _orientation(image) != 1:
+        return False
+    profile = image.info.get("icc_profile")
+    return not profile or profile_transform(profile, "RGB") is None
+
+
 def _pixels(data: bytes, image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
-    plain = image.format in ("JPEG", "MPO") and image.mode == "RGB" and _orientation(image) == 1
-    if plain:
+    if _is_plain(image):
         try:
             return jpeg_pixels(data)
         except RuntimeError:
             # Pillow reads a few JPEGs that torchvision does not, and names the reason for the others.
             pass
     image.load()
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
     return np.asarray(to_rgb(image, background))
 
 
-def decode(data: bytes, preparation: Preparation) -> np.ndarray:
-    """Decode a picture to uint8 [resolution, resolution, 3]; raises PictureError with the reason why it cannot be."""
+def decode_picture(data: bytes, background: tuple[int, int, int] = WHITE, min_side: int = 1) -> np.ndarray:
+    """Decode a picture, its first frame or page, upright and in sRGB, to uint8 [H, W, 3].
+
+    Everything that reads pictures reads them here, so that a picture has the same pixels in training and evaluation.
+    Raises PictureError with the reason why it cannot be decoded.
+    """
     if not data:
         raise PictureError("is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if min(image.size) < preparation.min_side:
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
+            if min(image.size) < min_side:
                 width, height = image.size
-                raise PictureError(f"is {width} x {height} pixels; the smallest side allowed is {preparation.min_side}")
-            pixels = _pixels(data, image, preparation.background)
-            return crop_and_resize(pixels, preparation.resolution, preparation.crop, preparation.filter)
+                raise PictureError(f"is {width} x {height} pixels; the smallest side allowed is {min_side}")
+            return _pixels(data, image, background)
     except (PictureError, MemoryError):  # too little memory is no fault of the picture
         raise
     except Image.DecompressionBombError as error:
         raise PictureError(f"has too many pixels to be safe ({error})") from error
     except UnidentifiedImageError as error:
-        raise PictureError("is not a picture in a known format") from error
+        known = recognise(data[:RECOGNISED_BYTES])
+        raise PictureError(f"is {known}" if known else "is not a picture in a known format") from error
     except Exception as error:  # Pillow's plugins raise nearly anything for broken files
         reason = re.sub(r"<[^>]*>", "", one_line(error))
         raise PictureError(f"cannot be decoded ({reason})") from error
+
+
+def decode(data: bytes, preparation: Preparation) -> np.ndarray:
+    """Decode a picture to uint8 [resolution, resolution, 3]; raises PictureError with the reason why it cannot be."""
+    pixels = decode_picture(data, preparation.background, preparation.min_side)
+    return crop_and_resize(pixels, preparation.resolution, preparation.crop, preparation.filter)

@@ -4,15 +4,12 @@ Bilinear, bicubic and Lanczos run in torch's uint8 kernels, within 0.01 grey lev
 ``python -m benchmarks data`` compares the speeds.
 """
 
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-Crop = Literal["centre", "paper", "adm"]
-Filter = Literal["lanczos", "bicubic", "bilinear", "box"]
+from hamgan.data.decoding.choices import Crop, Filter
 
 
 def resize_square(square: np.ndarray, target: int, filter: Filter) -> np.ndarray:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from hamgan.data.finding.names import decode_names, tidy
 from hamgan.errors import DataError
-from hamgan.files import make_once
+from hamgan.files import RECOGNISED_BYTES, make_once, recognise
 
 Place = tuple[str | int, ...]
 
@@ -83,23 +84,28 @@ def _scan(path: str, start: int, prefix: str) -> list[Member]:
     return files
 
 
-def _sample_key(name: str) -> tuple[str, str]:
-    """Split a name into WebDataset's sample and kind, at the first dot of its last part."""
+def _sample_keys(name: str) -> list[str]:
+    """Return the names that a picture's sample may have, the longest first: ``a.b`` and ``a`` for ``a.b.jpg``.
+
+    WebDataset ends a key at its first dot; writers that put dots into keys end it at the last.
+    """
     folder, _, base = name.rpartition("/")
-    key, _, kind = base.partition(".")
-    return f"{folder}/{key}", kind.lower()
+    parts = base.split(".")
+    return [f"{folder}/{'.'.join(parts[:count])}" for count in range(len(parts) - 1, 0, -1)]
 
 
 def _webdataset_labels(path: str, files: list[Member]) -> list[Member]:
     """Give members the class of their sample (``key.cls`` or ``"label"`` in ``key.json``) where there is one."""
     tables: dict[str, dict[str, Member]] = {}
     for member in files:
-        key, kind = _sample_key(member.name)
-        if kind in _LABEL_KINDS:
-            tables.setdefault(key, {})[kind] = member
+        for kind in _LABEL_KINDS:
+            if member.name.lower().endswith(f".{kind}"):
+                folder, _, base = member.name[: -len(kind) - 1].rpartition("/")
+                tables.setdefault(f"{folder}/{base}", {})[kind] = member
     if not tables:
         return files
     labels: dict[str, str] = {}
+    used: set[str] = set()
     with open(path, "rb") as file:
         for key, found in tables.items():
             for kind in _LABEL_KINDS:
@@ -109,10 +115,11 @@ def _webdataset_labels(path: str, files: list[Member]) -> list[Member]:
                     label = _json_label(text) if kind == "json" else text
                     if label:  # numbers sort as numbers: 2 before 10
                         labels[key] = f"{int(label):05d}" if label.isdecimal() else label
+                        used |= {member.name for member in found.values()}
     return [
-        member._replace(label=labels.get(_sample_key(member.name)[0]))
+        member._replace(label=next((labels[key] for key in _sample_keys(member.name) if key in labels), None))
         for member in files
-        if _sample_key(member.name)[1] not in _LABEL_KINDS
+        if member.name not in used
     ]
 
 
@@ -128,7 +135,10 @@ def _json_label(text: str) -> str | None:
 def tar_members(path: Path, spool: Path) -> list[Member]:
     """List the files of a tar (.gz, .bz2 and .xz unpacked into ``spool``), of tars in it, or of a WebDataset shard."""
     unpacked = str(_unpacked(path, spool))
-    return _webdataset_labels(unpacked, _scan(unpacked, 0, ""))
+    members = _scan(unpacked, 0, "")
+    names = decode_names([member.name for member in members])
+    members = [member._replace(name=tidy(name)) for member, name in zip(members, names, strict=True)]
+    return _webdataset_labels(unpacked, members)
 
 
 def zip_members(path: Path) -> list[Member]:
@@ -136,12 +146,29 @@ def zip_members(path: Path) -> list[Member]:
     try:
         with zipfile.ZipFile(path) as archive:
             infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-            return [Member(name, ("zip", str(path), name, info.file_size)) for name, info in infos.items()]
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path} is not a usable zip file ({error})") from error
+    unmarked = {name: raw for name, info in infos.items() if (raw := _unmarked_name(info)) is not None}
+    decoded = dict(zip(unmarked, decode_names(list(unmarked.values()), otherwise="cp437"), strict=True))
+    return [
+        Member(tidy(decoded.get(name, name)), ("zip", str(path), name, info.file_size)) for name, info in infos.items()
+    ]
+
+
+def _unmarked_name(info: zipfile.ZipInfo) -> str | None:
+    """Return a name that is not marked as UTF-8, with surrogates for what is not: zipfile has taken it for CP437."""
+    if info.flag_bits & 0x800:
+        return None
+    try:
+        return info.filename.encode("cp437").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # Info-ZIP's field for Unicode names has been used
+        return None
 
 
 def archive_members(path: Path, spool: Path) -> list[Member]:
-    """List the files of a tar or zip file."""
+    """List the files of a tar or zip file; raises DataError for a file of another kind, with what helps."""
     with path.open("rb") as file:
-        return zip_members(path) if file.read(2) == b"PK" else tar_members(path, spool)
+        start = file.read(RECOGNISED_BYTES)
+    if known := recognise(start):
+        raise DataError(f"{path} is {known}")
+    return zip_members(path) if start.startswith(b"PK") else tar_members(path, spool)

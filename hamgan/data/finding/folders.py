@@ -1,24 +1,32 @@
-"""Walk folders of class folders: which files are pictures, which folders are splits and classes."""
+"""Walk folders: which files are pictures, which folders hold them."""
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from hamgan.data.decoding.kinds import ending_of, endings
+from hamgan.data.finding.names import is_hidden
 from hamgan.errors import DataError
 
-EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
-EXTENSIONS |= {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga"}
 NOWHERE = -1
-SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+SPLIT_FOLDERS = {
+    "train": ("train", "training", "trainset"),
+    "val": ("val", "valid", "validation", "dev", "test", "testing", "testset"),
+}
+"""Split -> the words that stand for it, the first is taken where there are several."""
+FILLERS = {"", "set", "data", "dataset", "seg", "image", "images", "img", "imgs", "pictures", "photos"}
+"""Words that may stand beside them: ``training_set``, ``seg_train``, ``val2017``."""
 
 
 def is_image_name(name: str) -> bool:
     """Tell whether a path with / ends like a picture's, in any case, and no part of it is hidden."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS and not any(map(_is_hidden, name.split("/")))
+    return ending_of(name) in endings() and not is_hidden_path(name)
+
+
+def is_hidden_path(name: str) -> bool:
+    """Tell whether a part of a path with / is hidden."""
+    return any(map(is_hidden, name.split("/")))
 
 
 def _walk(folder: str, inside: str, parents: frozenset[str]) -> Iterator[tuple[str, int]]:
@@ -27,7 +35,7 @@ def _walk(folder: str, inside: str, parents: frozenset[str]) -> Iterator[tuple[s
         return
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if _is_hidden(entry.name):
+            if is_hidden(entry.name):
                 continue
             relative = f"{inside}{entry.name}"
             if entry.is_symlink() and not os.path.exists(entry.path):
@@ -49,21 +57,24 @@ def walk_files(folder: Path) -> list[tuple[str, int]]:
         raise DataError(f"cannot list {error.filename or folder}: {error.strerror}") from error
 
 
-def split_names(below: Iterable[str]) -> dict[str, str]:
-    """Map splits to those of the folder names that stand for them; none unless ``train`` is among them, in any case."""
-    lower = {name.lower(): name for name in sorted(below)}
-    found = {
-        split: next((lower[name] for name in names if name in lower), None) for split, names in SPLIT_FOLDERS.items()
-    }
-    return {split: name for split, name in found.items() if name} if found["train"] else {}
+def folders_in(folder: Path) -> list[str]:
+    """Name the folders directly below one that are not hidden."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
+
+
+def split_of(folder: str) -> tuple[str, int] | None:
+    """Return the split that a folder's name stands for, and its rank among such names; None for any other name."""
+    words = [word for word in re.split(r"[^a-z]+", folder.lower()) if word not in FILLERS]
+    if len(words) != 1:
+        return None
+    return next(((split, known.index(words[0])) for split, known in SPLIT_FOLDERS.items() if words[0] in known), None)
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Return the folder of each split: ``train/``, ``val/`` (or ``test/``, ...) in any case, else the root as train."""
-    names = split_names(entry.name for entry in root.iterdir() if entry.is_dir())
-    return {split: root / name for split, name in names.items()} or {"train": root}
+    """Return the folders below the root that are called like splits, of pictures without classes too.
 
-
-def class_folders(folder: Path) -> list[str]:
-    """Name the folders directly below, sorted as torchvision's ImageFolder does; each is a class."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
+    The root as train where none is called train.
+    """
+    ranked = sorted((*kind, name) for name in folders_in(root) if (kind := split_of(name)))
+    folders = {split: root / name for split, _, name in reversed(ranked)}
+    return folders if "train" in folders else {"train": root}

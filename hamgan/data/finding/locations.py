@@ -8,10 +8,9 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from hamgan.errors import DataError, one_line
 from hamgan.files import make_once
+from hamgan.progress import ProgressBar
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -24,6 +23,13 @@ def download_folder() -> Path:
 def is_remote(source: str) -> bool:
     """Tell whether a source is an address such as ``s3://bucket/train-{000..146}.tar``."""
     return "://" in source
+
+
+def say_namesake(source: str) -> list[str]:
+    """Say that a name such as ``photos`` is also a folder or file here, and how to mean that; else an empty list."""
+    if not os.path.lexists(source):
+        return []
+    return [f"`{source}` is the data set of that name, not what is here under that name: for that, write ./{source}"]
 
 
 def _expand_braces(source: str) -> list[str]:
@@ -83,7 +89,7 @@ def fetch(addresses: list[str]) -> list[Path]:
         except Exception as error:
             raise DataError(f"{address} cannot be fetched: {one_line(error)}") from error
 
-    with ThreadPoolExecutor(8) as pool, tqdm(total=len(copies), unit="shard", desc="fetch") as bar:
+    with ThreadPoolExecutor(8) as pool, ProgressBar(len(copies), "fetch", "shards") as bar:
         for _ in pool.map(fetch_one, addresses, copies):
             bar.update()
     return copies

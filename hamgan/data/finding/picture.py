@@ -30,6 +30,12 @@ class Listing:
     """Class folders without pictures."""
     unclassed: int = 0
     """Pictures outside every class folder, left out too."""
+    has_splits: bool = True
+    """Whether the source names its splits; where it does not, all of it is train."""
+    unread: dict[str, int] = field(default_factory=dict)
+    """Files that are no pictures of a kind that is read, by ending."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what was taken for what."""
 
     def sha256(self) -> str:
         """Hash names, classes and sizes: a changed source must not continue an old preparation, a moved one may."""

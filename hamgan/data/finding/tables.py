@@ -1,13 +1,16 @@
-"""Read sources addressed by row number: CIFAR through torchvision and Hugging Face `datasets` (an optional extra)."""
+"""Read sources addressed by row number: CIFAR, HDF5 files and, by an optional extra, Hugging Face `datasets`."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hamgan.data.finding.hdf5 import is_hdf5, list_hdf5, read_hdf5
 from hamgan.data.finding.locations import download_folder
 from hamgan.data.finding.picture import Listing, Picture
+from hamgan.data.source import name_some
 from hamgan.errors import DataError, one_line
 
 CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -15,7 +18,7 @@ CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 def is_table(source: str) -> bool:
     """Tell whether a source is read by row number."""
-    return source in CIFAR or source.startswith("hf:")
+    return source in CIFAR or source.startswith("hf:") or is_hdf5(Path(source).expanduser())
 
 
 @lru_cache(maxsize=2)
@@ -69,8 +72,29 @@ def _open_hub(source: str) -> dict[str, tuple[Any, str, str]]:
     return found
 
 
+def list_tables(source: str, val_source: str | None = None) -> Listing:
+    """List all rows of a table source; ``val_source``, such a source too, takes the place of its val split.
+
+    Raises DataError when the second one has classes that the first has not.
+    """
+    listing = list_table(source)
+    if val_source is None:
+        return listing
+    if not is_table(val_source):
+        raise DataError(f"{source} is read by rows, and so must be its val split; {val_source} is not")
+    held_out = list_table(val_source)
+    if unknown := [name for name in held_out.class_names if name not in listing.class_names]:
+        raise DataError(f"{val_source} has classes that {source} has not: {name_some(unknown)}")
+    numbers = [listing.class_names.index(name) for name in held_out.class_names]
+    pictures = held_out.pictures["val"] or held_out.pictures["train"]
+    val = sorted((picture._replace(label=numbers[picture.label]) for picture in pictures), key=lambda item: item.label)
+    return replace(listing, pictures={"train": listing.pictures["train"], "val": val}, has_splits=True)
+
+
 def list_table(source: str) -> Listing:
     """List all rows of a table source."""
+    if is_hdf5(path := Path(source).expanduser()):
+        return list_hdf5(path)
     if source in CIFAR:
         sets = {split: open_cifar(source, split) for split in ("train", "val")}
         labels = {split: list(data.targets) for split, data in sets.items()}
@@ -92,10 +116,12 @@ def list_table(source: str) -> Listing:
 
 
 def read_row(source: str, split: str, row: int) -> bytes:
-    """Read the encoded picture of a row; CIFAR's as PPM."""
+    """Read the encoded picture of a row; those of CIFAR and HDF5 as PPM."""
     if source in CIFAR:
         pixels: np.ndarray = open_cifar(source, split).data[row]
         return b"P6 32 32 255\n" + pixels.tobytes()
+    if not source.startswith("hf:"):
+        return read_hdf5(source, row)
     rows, image, _ = _open_hub(source)[split]
     value: dict[str, Any] | None = rows[row][image]
     if value is None:

@@ -7,18 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from PIL import ImageColor
-
-from hamgan.data.decoding.decode import Preparation
-from hamgan.data.decoding.resize import Crop, Filter
-from hamgan.data.finding.listing import list_pictures
-from hamgan.data.preparation.inspection import check_hashes, describe_store, summarise, write_sheets
-from hamgan.data.preparation.merge import merge
-from hamgan.data.preparation.prepare import check_output, prepare
-from hamgan.data.store import Manifest
+from hamgan.data.decoding.choices import Crop, Filter
 from hamgan.errors import DataError, Stopped
+
+if TYPE_CHECKING:
+    from hamgan.data.store import Manifest
 
 DESCRIPTION = """Make a store of images from folders, archives, CIFAR or the Hugging Face hub.
 
@@ -75,7 +70,7 @@ def _add_preparation_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--val-source", help="where the val split is, if not in a val folder of --source")
     add("--val-fraction", type=float, default=0.0, help="share of train to hold out as val (default: 0)")
-    add("--labels", type=Path, help="classes of pictures without class folders: ImageNet's devkit, CSV")
+    add("--labels", type=Path, help="classes of the pictures: CSV, JSON, lines NAME CLASS, ImageNet's devkit")
     add("--background", type=_colour, default=(255, 255, 255), help="behind transparency (default: white)")
     add("--min-side", type=int, default=16, help="skip pictures with a shorter side (default: 16)")
     add("--strict", action="store_true", help="stop at the first picture that cannot be used")
@@ -91,6 +86,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _colour(text: str) -> tuple[int, int, int]:
+    from PIL import ImageColor
+
     try:
         red, green, blue = ImageColor.getrgb(text)[:3]
     except ValueError as error:
@@ -114,9 +111,15 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     _check_options(options)
+    from hamgan.data.decoding.decode import Preparation
+    from hamgan.data.decoding.kinds import describe_left_out
+    from hamgan.data.finding.listing import list_pictures
+    from hamgan.data.preparation.prepare import check_output, prepare
+    from hamgan.data.source import name_some
+
     preparation = Preparation(options.resolution, options.crop, options.filter, options.background, options.min_side)
 
-    def make() -> Manifest:
+    def make() -> "Manifest":
         check_output(options.output)
         print(f"listing {options.source} ...", file=sys.stderr)
         listing = list_pictures(
@@ -127,7 +130,12 @@ def _prepare(options: argparse.Namespace) -> None:
             val_fraction=options.val_fraction,
         )
         found = ", ".join(f"{len(pictures):,} {split}" for split, pictures in listing.pictures.items() if pictures)
-        print(f"found {found} pictures of {len(listing.class_names):,} classes", file=sys.stderr)
+        for note in listing.notes:
+            print(f"note: {note}", file=sys.stderr)
+        names = name_some(listing.class_names, 12)
+        print(f"found {found} pictures of {len(listing.class_names):,} classes: {names}", file=sys.stderr)
+        if left_out := describe_left_out(listing.unclassed, listing.unread):
+            print(f"left out: {left_out}", file=sys.stderr)
         return prepare(
             options.source,
             listing,
@@ -142,10 +150,14 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _merge(options: argparse.Namespace) -> None:
+    from hamgan.data.preparation.merge import merge
+
     _make_and_report(options.store, lambda: merge(options.store, options.parts))
 
 
 def _inspect(options: argparse.Namespace) -> None:
+    from hamgan.data.preparation.inspection import check_hashes, describe_store, summarise, write_sheets
+
     report = describe_store(options.store)
     print(json.dumps(report, indent=1) if options.json else summarise(report))
     if options.sheets:
@@ -159,7 +171,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _make_and_report(store: Path, make: Callable[[], Manifest]) -> None:
+def _make_and_report(store: Path, make: "Callable[[], Manifest]") -> None:
     """Make a store and print what it holds; raises Stopped on a signal."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -170,14 +182,16 @@ def _make_and_report(store: Path, make: Callable[[], Manifest]) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def _print_contents(store: Path, manifest: Manifest) -> None:
+def _print_contents(store: Path, manifest: "Manifest") -> None:
+    from hamgan.data.decoding.kinds import describe_left_out
+
     counts = ", ".join(f"{entry['count']} {split}" for split, entry in manifest["splits"].items())
     print(f"{store}: {counts} images of {len(manifest['class_names'])} classes")
     left_out = manifest["left_out"]
     if empty := left_out["class_folders"]:
         names = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
         print(f"left out: {len(empty)} classes without usable pictures: {names}")
-    if left_out["pictures_without_class"]:
-        print(f"left out: {left_out['pictures_without_class']} pictures outside any class folder")
+    if others := describe_left_out(left_out["pictures_without_class"], left_out.get("unread", {})):
+        print(f"left out: {others}")
     if manifest["skipped"]:
         print(f"skipped: {manifest['skipped']} pictures; {store / 'skipped.jsonl'} says why")

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from hamgan.data.finding.picture import Listing
 from hamgan.data.preparation.units import Unit
@@ -31,6 +30,7 @@ from hamgan.data.store import (
 )
 from hamgan.errors import PreparationError
 from hamgan.files import remove_leftovers, write_atomically
+from hamgan.progress import ProgressBar
 
 Skip = dict[str, str]
 """A line of skipped.jsonl: file, class, split and reason."""
@@ -72,6 +72,7 @@ def finish(store: Path, plan: Plan, listing: Listing, units: dict[str, list[Unit
         "left_out": {
             "class_folders": sorted({*listing.left_out, *empty}),
             "pictures_without_class": listing.unclassed,
+            "unread": listing.unread,
         },
         "skipped": len(skips),
         "splits": splits,
@@ -144,7 +145,7 @@ def write_labels_and_hash(store: Path, split: str, labels: np.ndarray, classes: 
 
 def hash_with_progress(images: np.ndarray, split: str) -> list[Shard]:
     """Hash the shards of a split behind a progress bar."""
-    with tqdm(total=len(images), unit="img", desc=f"hash {split}", mininterval=0.5) as bar:
+    with ProgressBar(len(images), f"hash {split}") as bar:
         return hash_shards(images, bar.update)
 
 

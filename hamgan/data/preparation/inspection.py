@@ -96,7 +96,8 @@ def summarise(report: Description, classes: int = 20) -> str:
     preparation = report["preparation"]
     lines = [
         f"source      {report['source']}",
-        f"prepared    {preparation['resolution']} px, crop {preparation['crop']}, filter {preparation['filter']}",
+        f"prepared    {preparation['resolution']} px, crop {preparation['crop']}, filter {preparation['filter']}, "
+        f"colour profiles {preparation.get('profiles', 'ignored')}",
         f"classes     {report['classes']}",
         f"skipped     {report['skipped']} pictures (skipped.jsonl)",
     ]

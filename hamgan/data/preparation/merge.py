@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from hamgan.data.preparation.finishing import kept_classes, new_numbers, write_labels_and_hash, write_skips
 from hamgan.data.store import Manifest, SplitEntry, array_header, open_images, open_labels, read_manifest, to_json
 from hamgan.errors import DataError, PreparationError
 from hamgan.files import write_atomically
+from hamgan.progress import ProgressBar
 
 Part = tuple[Path, Manifest]
 
@@ -99,7 +99,7 @@ def _append_images(target: Path, parts: Sequence[Part], split: str, keep: np.nda
     keep: bool [all images of the split]; the others are left out.
     """
     first = 0
-    with target.open("wb") as file, tqdm(total=len(keep), unit="img", desc=f"merge {split}", mininterval=0.5) as bar:
+    with target.open("wb") as file, ProgressBar(len(keep), f"merge {split}") as bar:
         file.write(array_header(int(keep.sum()), resolution))
         for folder, manifest in parts:
             entry = manifest["splits"][split]

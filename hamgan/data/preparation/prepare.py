@@ -97,7 +97,10 @@ def _is_finished(store: Path, plan: Plan) -> bool:
     """Tell whether the store is there already; else write the plan, or compare it with that of the unfinished store."""
     path = store / "work" / "plan.json"
     if (store / "manifest.json").exists():
-        changed = _changes(read_manifest(store)["plan"], plan)
+        before = read_manifest(store)["plan"]
+        # What an earlier version did not write down is no difference: its store stays what it is.
+        before["preparation"] = {**plan["preparation"], **before["preparation"]}
+        changed = _changes(before, plan)
         shutil.rmtree(store / "work", ignore_errors=True)  # left by a kill at the very end, or just unpacked
         if changed:
             raise DataError(f"{store} already holds a different store; choose another --output")

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from hamgan.data.decoding.decode import Preparation, decode
 from hamgan.data.finding.picture import Picture
@@ -23,6 +22,7 @@ from hamgan.data.finding.reading import read_bytes
 from hamgan.data.store import HEADER_BYTES, to_json
 from hamgan.errors import DataError, PreparationError
 from hamgan.files import write_atomically
+from hamgan.progress import ProgressBar
 
 UNIT_BYTES = 16 << 20
 
@@ -121,7 +121,7 @@ def run_units(
     """
     queue = iter(units)
     left = sum(len(unit.pictures) for unit in units)
-    bar = tqdm(total=total, initial=total - left, unit="img", desc="prepare", smoothing=0.05, mininterval=0.5)
+    bar = ProgressBar(total, "prepare", initial=total - left)
     skipped = 0
     with bar, _workers(workers) as pool:
         running: set[Future[tuple[int, int]]] = set()
@@ -134,4 +134,4 @@ def run_units(
             for images, bad in (future.result() for future in finished):
                 skipped += bad
                 bar.update(images)
-                bar.set_postfix(skipped=skipped, refresh=False)
+                bar.set_postfix_str(f"{skipped} skipped" if skipped else "", refresh=False)

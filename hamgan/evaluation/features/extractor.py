@@ -1,153 +1,234 @@
 """Extract features and logits from uint8 images, on any device, as fast as the extractor goes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from hamgan.config import FEATURES, OWN_EXTRACTORS
 from hamgan.distributed.cores import map_on_cores
-from hamgan.distributed.group import Processes
-from hamgan.errors import ConfigError
-from hamgan.evaluation.features.efficientnet import NAME as EFFICIENTNET
-from hamgan.evaluation.features.efficientnet import EfficientNetLite0Extractor, weights_path
-from hamgan.evaluation.features.inception import WEIGHTS_SHA256, FoldedInception, inception_weights, load_inception
+from hamgan.errors import ConfigError, did_you_mean, one_line
+from hamgan.evaluation.features import efficientnet, inception
+from hamgan.evaluation.features.clip import ClipImageEncoder, published_clip
+from hamgan.evaluation.features.dinov2 import PUBLISHED as DINOV2_WEIGHTS
+from hamgan.evaluation.features.dinov2 import load_dinov2
+from hamgan.evaluation.features.resizing import RESIZING
+from hamgan.evaluation.features.weights import PublishedWeights, find_weights_on_every_process
 from hamgan.files import sha256
+from hamgan.hamburger.precision import using_tf32
 from hamgan.sampling import default_device
 
-Features = Literal["inception", "efficientnet-lite0"]
-Resizer = Literal["native", "clean"]
 
-EXTRACTORS = ("inception", EFFICIENTNET)
-SIZES = {"inception": (2048, 1008), EFFICIENTNET: (1280, 1000)}
-"""Lengths of a feature and of the logits."""
-RESIZERS = {
-    ("inception", "native"): "bilinear without antialiasing (TensorFlow 1) to 299",
-    (EFFICIENTNET, "native"): "bilinear, antialiased to 224",
+class Network(Protocol):
+    """Map float pixels 0 to 255 [B, 3, S, S] of its own size to features [B, D] and, if it has them, logits [B, C]."""
+
+    def forward_resized(self, x: Tensor) -> tuple[Tensor, ...]: ...
+
+    def to(self, device: torch.device) -> "Network": ...
+
+    def eval(self) -> "Network": ...
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Describe an extractor: its network, the file that belongs to it, and how images reach it."""
+
+    label: str
+    """Name in protocols."""
+    dimension: int
+    """Length of a feature."""
+    size: int
+    """Pixels a side that the network sees."""
+    resizers: tuple[str, ...]
+    """Names in `RESIZING`, the usual one first."""
+    load: Callable[[Path], Network]
+    weights: PublishedWeights | Path
+    """The published file, or one that an installed package holds."""
+    saw: str
+    """What the network was trained on: numbers flatter a generator whose training used the same."""
+    classes: int = 0
+    """Length of the logits."""
+    cpu_chunk: int = 4
+    """Images per forward on a CPU core, so that the activations fit into its cache: at 8 and more, EfficientNet takes
+    up to twice as long per image; Inception is level from 4 to 16."""
+
+
+_CLIP_SAW = "400 million captioned pictures of the web"
+ARCHITECTURES = {
+    "inception": Architecture(
+        "inception-v3-compat",
+        2048,
+        299,
+        ("tensorflow", "clean"),
+        inception.load_inception,
+        inception.PUBLISHED,
+        "ImageNet-1k with labels",
+        classes=1008,
+        cpu_chunk=8,
+    ),
+    "inception-spatial": Architecture(
+        "inception-v3-compat mixed_6/conv",
+        2023,
+        299,
+        ("tensorflow", "clean"),
+        inception.load_spatial_inception,
+        inception.PUBLISHED,
+        "ImageNet-1k with labels",
+        cpu_chunk=8,
+    ),
+    "efficientnet-lite0": Architecture(
+        "efficientnet-lite0",
+        1280,
+        224,
+        ("bilinear", "clean"),
+        lambda _: efficientnet.EfficientNetLite0Extractor(efficientnet.NAME, ["1280", "logits"]),
+        Path(efficientnet.weights_path()),
+        "ImageNet-1k with labels",
+        classes=1000,
+    ),
+    "dinov2-vit-l-14": Architecture(
+        "dinov2-vit-l-14",
+        1024,
+        224,
+        ("pillow", "antialiased", "tensorflow"),
+        load_dinov2,
+        DINOV2_WEIGHTS,
+        "142 million pictures of the web, chosen by their likeness to ImageNet-22k and others; no labels",
+    ),
+    "clip-vit-b-32": Architecture(
+        "clip-vit-b-32",
+        512,
+        224,
+        ("pillow", "tensorflow"),
+        lambda file: ClipImageEncoder("clip-vit-b-32", file),
+        published_clip("clip-vit-b-32", "HAMGAN_CLIP_B32_WEIGHTS"),
+        _CLIP_SAW,
+    ),
+    "clip-vit-l-14-336": Architecture(
+        "clip-vit-l-14-336px",
+        768,
+        336,
+        ("bicubic", "pillow", "tensorflow"),
+        lambda file: ClipImageEncoder("clip-vit-l-14-336px", file),
+        published_clip("clip-vit-l-14-336px", "HAMGAN_CLIP_L336_WEIGHTS"),
+        _CLIP_SAW,
+    ),
 }
-# Images per forward on a CPU core, so that the activations fit into its cache: at 8 and more, EfficientNet takes up to
-# twice as long per image; Inception is level from 4 to 16.
-CPU_CHUNK = {"inception": 8, EFFICIENTNET: 4}
+"""Extractors by their names in `--features`."""
+OWN_NAMES = {origin: name for name, origin in OWN_EXTRACTORS.items()}
+"""Names of numbers by extractor and metric, where papers quote them under a name of their own."""
 
 
 @dataclass
 class FeatureExtractor:
     """Run a frozen network of known origin; call it with uint8 images [B, 3, H, W] for features and logits."""
 
-    network: FoldedInception | EfficientNetLite0Extractor
+    network: Network
     name: str
     weights: str
     """sha256 of the weights file."""
-    resizer: Resizer
+    resizer: str
+    """Name in `RESIZING`."""
     device: torch.device
     compiled: bool = False
+    tf32: bool = False
+    """Compute in TF32, on NVIDIA GPUs: features move by 1e-3, so numbers and references say so."""
 
     def __post_init__(self) -> None:
         self.network.to(self.device).eval()
-        self.dimension, self.classes = SIZES[self.name]
+        self.architecture = ARCHITECTURES[self.name]
+        self.dimension, self.classes = self.architecture.dimension, self.architecture.classes
         self.threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        self.run = torch.compile(self._forward, dynamic=False) if self.compiled else self._forward
+        run = self.network.forward_resized
+        self.run = torch.compile(run, dynamic=False) if self.compiled else run
 
     @property
-    def suffix(self) -> str:
-        """Return what is added to the keys of numbers that are not the plain FID, IS, ... that others quote."""
-        if self.name != "inception":
-            return f"_{self.name.replace('-', '_')}"
-        return "" if self.weights.startswith(WEIGHTS_SHA256) else f"_inception_{self.weights[:8]}"
+    def precision(self) -> str:
+        """Return the arithmetic of the features: fp32 or tf32."""
+        return "tf32" if self.tf32 and self.device.type == "cuda" else "fp32"
+
+    def key(self, name: str) -> str:
+        """Return the key of a number: ``fid`` where it is the one that others quote, else with what it was made by."""
+        return self._key_in_fp32(name) + ("" if self.precision == "fp32" else f"_{self.precision}")
+
+    def _key_in_fp32(self, name: str) -> str:
+        weights = self.architecture.weights
+        official = isinstance(weights, Path) or self.weights.startswith(weights.sha256)
+        usual = self.resizer == self.architecture.resizers[0]
+        base, spread = next(((name.removesuffix(end), end) for end in SPREADS if name.endswith(end)), (name, ""))
+        own = OWN_NAMES.get((self.name, base))
+        if own and usual:
+            return own + spread + ("" if official else f"_{self.weights[:8]}")
+        short = self.name.replace("-", "_")
+        if not official:
+            return f"{name}_{short}_{self.weights[:8]}"
+        return name if self.name == "inception" and name not in OWN_NAMES.values() else f"{name}_{short}"
 
     def describe(self) -> dict[str, str]:
         """Return what must be equal in two sets of features before they may be compared."""
-        size = self.network.INPUT_IMAGE_SIZE
         return {
-            "extractor": "inception-v3-compat" if self.name == "inception" else self.name,
+            "extractor": self.architecture.label,
             "extractor_weights": self.weights[:16],
-            "resizer": RESIZERS.get((self.name, self.resizer)) or f"bicubic, antialiased (clean-fid) to {size}",
-            # Always float32; reference files of earlier versions may have another one, which cannot be compared.
-            "precision": "fp32",
+            "resizer": RESIZING[self.resizer][1].format(self.architecture.size),
+            "precision": self.precision,
         }
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features [B, D] and logits [B, C], float32 on the extractor's device, of uint8 images [B, 3, H, W]."""
         images = images.to(self.device, non_blocking=True)
+        with using_tf32(self.tf32):
+            return self._extract(images)
+
+    def _extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.device.type != "cpu":
-            with _without_tf32():
-                return self._infer(images)
-        found = map_on_cores(self.threads, self._infer, images.split(CPU_CHUNK[self.name]))
+            return self._infer(images)
+        found = map_on_cores(self.threads, self._infer, images.split(self.architecture.cpu_chunk))
         return torch.cat([features for features, _ in found]), torch.cat([logits for _, logits in found])
 
     @torch.inference_mode()
     def _infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, enabled=False):
-            features, logits = self.run(images)
-        return features, logits
-
-    def _forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        found: tuple[Tensor, ...]
-        if self.resizer == "native":
-            found = self.network(images)
-        else:
-            found = self.network.forward_resized(clean_resize(images, self.network.INPUT_IMAGE_SIZE))
-        return found
+            features, *logits = self.run(RESIZING[self.resizer][0](images, self.architecture.size))
+        return features, logits[0] if logits else features.new_empty(len(features), 0)
 
 
-def clean_resize(images: Tensor, size: int) -> Tensor:
-    """Resize as clean-fid (Parmar et al. 2022): Pillow's antialiased bicubic on float pixels, not rounded afterwards.
-
-    Shapes: uint8 [B, 3, H, W] -> float32 [B, 3, size, size], 0 to 255.
-    """
-    resized = F.interpolate(images.float(), (size, size), mode="bicubic", align_corners=False, antialias=True)
-    return resized.clamp_(0, 255)
-
-
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Keep cuDNN from rounding float32 convolutions to TF32, as it does by default: features would move by 1e-3."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+SPREADS = ("_seeds_std", "_std", "_residual", "_real")
+"""Endings of numbers that stand beside another."""
 
 
 def load_extractor(
     name: str = "inception",
     *,
     weights: str | Path | None = None,
-    weights_sha256: str = WEIGHTS_SHA256,
-    resizer: Resizer = "native",
+    weights_sha256: str | None = None,
+    resizer: str = "native",
     device: str | torch.device | None = None,
     compiled: bool = False,
+    tf32: bool = False,
 ) -> FeatureExtractor:
-    """Load an extractor by name, `inception` or `efficientnet-lite0`, onto ``device`` (default: a GPU, else the CPU).
+    """Load an extractor by name (see `ARCHITECTURES`) onto ``device`` (default: a GPU, else the CPU).
 
-    Raises ConfigError for an unknown name and for missing or wrong weights. Of several processes the first downloads.
+    ``resizer``: ``native`` takes the usual one. Raises ConfigError for an unknown name, for a resizer that no published
+    number of this extractor was made with, and for missing or wrong weights. Of several processes the first downloads.
     """
-    if name not in EXTRACTORS:
-        raise ConfigError(f"unknown features {name!r}; there are {' and '.join(EXTRACTORS)}")
-    network: FoldedInception | EfficientNetLite0Extractor
-    if name == EFFICIENTNET:
-        file = Path(weights_path())
-        network = EfficientNetLite0Extractor(EFFICIENTNET, ["1280", "logits"])
+    if name not in ARCHITECTURES:
+        raise ConfigError(f"unknown features {name!r}{did_you_mean(name, FEATURES)}; there are {', '.join(FEATURES)}")
+    architecture = ARCHITECTURES[name]
+    if resizer != "native" and resizer not in architecture.resizers:
+        allowed = ", ".join(architecture.resizers)
+        raise ConfigError(f"features {name} are not resized by {resizer!r}; allowed: native, {allowed}")
+    published = architecture.weights
+    if isinstance(published, Path):
+        file = published
     else:
-        file = _weights_on_every_process(weights, weights_sha256)
-        network = load_inception(file)
-    return FeatureExtractor(network, name, sha256(file), resizer, torch.device(device or default_device()), compiled)
-
-
-def _weights_on_every_process(weights: str | Path | None, weights_sha256: str) -> Path:
-    """Find or download the Inception weights on the main process first; all processes raise where it finds none."""
-    processes, problem = Processes.current(), ""
-    if processes.is_main:
-        try:
-            inception_weights(weights, weights_sha256)
-        except ConfigError as error:
-            problem = str(error)
-    if processes.any(bool(problem)):
-        raise ConfigError(problem or "the first process found no Inception weights; its message says why")
-    # A node without a shared home finds nothing there, and downloads for itself.
-    return inception_weights(weights, weights_sha256)
+        file = find_weights_on_every_process(published, weights, weights_sha256)
+    try:
+        network = architecture.load(file)
+    except Exception as error:
+        raise ConfigError(f"{file} does not hold the weights of {architecture.label}: {one_line(error)}") from error
+    chosen = architecture.resizers[0] if resizer == "native" else resizer
+    device = torch.device(device or default_device())
+    return FeatureExtractor(network, name, sha256(file), chosen, device, compiled, tf32)

@@ -1,6 +1,5 @@
 """Run torch-fidelity's Inception (``inception-v3-compat``), made faster, with a weights file that is checked."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -11,15 +10,19 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
     BasicConv2d,
     FeatureExtractorInceptionV3,
 )
-from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from hamgan.errors import ConfigError, one_line
-from hamgan.files import sha256
+from hamgan.evaluation.features.weights import PublishedWeights
+from hamgan.evaluation.protocol import WEIGHTS_SHA256
 
-WEIGHTS_NAME = URL_INCEPTION_V3.rsplit("/", 1)[1]
-WEIGHTS_SHA256 = "6726825d"
-"""First digits of the sha256 of the file that everybody's FID is made with (TensorFlow, 2015-12-05)."""
-WEIGHTS_VARIABLE = "HAMGAN_INCEPTION_WEIGHTS"
+PUBLISHED = PublishedWeights(
+    "Inception",
+    URL_INCEPTION_V3,
+    WEIGHTS_SHA256,
+    "HAMGAN_INCEPTION_WEIGHTS",
+    option="--inception-weights",
+    option_sha256="--inception-sha256",
+)
+"""The file that everybody's FID is made with (TensorFlow, 2015-12-05)."""
 
 _STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2")
 _MIXED = tuple(f"Mixed_{block}" for block in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"))
@@ -41,64 +44,38 @@ class FoldedInception(FeatureExtractorInceptionV3):  # type: ignore[misc, unused
                 module.bn = nn.Identity()
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features [B, 2048] and logits without bias [B, 1008] of uint8 images [B, 3, H, W]."""
-        size = (self.INPUT_IMAGE_SIZE, self.INPUT_IMAGE_SIZE)
-        dtype = self.fc.weight.dtype
-        return self.forward_resized(interpolate_bilinear_2d_like_tensorflow1x(x.to(dtype), size, align_corners=False))
-
-    def forward_resized(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the same from float pixels 0 to 255 that have the network's own size, [B, 3, 299, 299]."""
-        x = ((x - 128) / 128).contiguous(memory_format=torch.channels_last)
+    def forward_resized(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return features [B, 2048] and logits without bias [B, 1008] from float pixels 0 to 255, [B, 3, 299, 299]."""
+        x = _normalise(x)
         for name in (*_STEM, *_MIXED, "AvgPool"):
             x = getattr(self, name)(x)
         pooled = torch.flatten(x, 1)
         return pooled, pooled @ self.fc.weight.mT
 
 
-def inception_weights(
-    path: str | Path | None, weights_sha256: str = WEIGHTS_SHA256, allow_download: bool = True
-) -> Path:
-    """Find the weights file: ``path``, else $HAMGAN_INCEPTION_WEIGHTS, else torch-fidelity's own download (once).
+def _normalise(pixels: Tensor) -> Tensor:
+    return ((pixels - 128) / 128).contiguous(memory_format=torch.channels_last)
 
-    ``weights_sha256`` are the first digits that the file's hash must have. Raises ConfigError, which names the file to
-    bring, when there is none, and when its hash differs.
+
+class SpatialInception(FoldedInception):
+    """Stop at the spatial features of sFID (Nash et al. 2021), as ADM's evaluator takes them.
+
+    These are the first 7 of the 192 channels behind the 1x1 convolution of ``mixed_6`` (`Mixed_6d` here), 17 x 17 each.
     """
-    given = path or os.environ.get(WEIGHTS_VARIABLE)
-    file = Path(given or f"{torch.hub.get_dir()}/checkpoints/{WEIGHTS_NAME}")
-    if not file.is_file() and given:
-        origin = "--inception-weights" if path else f"${WEIGHTS_VARIABLE}"
-        raise ConfigError(f"{origin} names {file}, which is not a file; bring {WEIGHTS_NAME} from {URL_INCEPTION_V3}")
-    if not file.is_file():
-        _download(file, allow_download)
-    found = sha256(file)
-    if not found.startswith(weights_sha256.lower()) or len(weights_sha256) < 8:
-        raise ConfigError(
-            f"{file} has sha256 {found[:16]}..., not {weights_sha256}...: it is not {WEIGHTS_NAME} or damaged; for "
-            f"weights of your own, state their hash by --inception-sha256 (8 digits or more): it labels their numbers"
-        )
-    return file
 
-
-def _download(file: Path, allow: bool) -> None:
-    if allow:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), hash_prefix=WEIGHTS_SHA256)
-            return
-        except (OSError, RuntimeError) as error:
-            reason = f"could not be downloaded ({type(error).__name__}: {error})"
-    else:
-        reason = "is not here"
-    raise ConfigError(
-        f"the Inception weights: {URL_INCEPTION_V3} {reason}; bring {WEIGHTS_NAME} and name it by "
-        f"--inception-weights FILE or ${WEIGHTS_VARIABLE}, or take --features efficientnet-lite0, which need no network"
-    )
+    def forward_resized(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return features [B, 17 * 17 * 7], position by position, from float pixels [B, 3, 299, 299]."""
+        x = _normalise(x)
+        for name in (*_STEM, *_MIXED[: _MIXED.index("Mixed_6d")]):
+            x = getattr(self, name)(x)
+        return (self.Mixed_6d.branch1x1(x)[:, :7].permute(0, 2, 3, 1).flatten(1),)
 
 
 def load_inception(weights: Path) -> FoldedInception:
-    """Load the folded extractor; raises ConfigError for a file that does not hold torch-fidelity's Inception."""
-    try:
-        return FoldedInception(weights)
-    except Exception as error:
-        raise ConfigError(f"{weights} does not hold the weights of inception-v3-compat: {one_line(error)}") from error
+    """Load the extractor of FID and Inception Score."""
+    return FoldedInception(weights)
+
+
+def load_spatial_inception(weights: Path) -> SpatialInception:
+    """Load the extractor of sFID."""
+    return SpatialInception(weights)

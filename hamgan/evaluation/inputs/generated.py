@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.images import Images
+from hamgan.evaluation.protocol import LabelDistribution
 from hamgan.sampling import LoadedGenerator, truncated_latent
 
 SampleGenerator = Callable[..., Any]
 """A `LoadedGenerator`, or a callable with its signature that has ``num_classes`` or ``class_names``."""
-LabelDistribution = Literal["uniform", "balanced", "training"]
 MAX_SEED = 2**32
 """torch's CPU generator keeps the low 32 bits of a seed; beyond that samples would repeat."""
 
@@ -100,6 +100,7 @@ class GeneratedImages(Images):
             "seed": self.seed,
             "truncation": self.truncation,
             "labels": self.distribution,
+            "sample_precision": getattr(self.generator, "precision", None),
         }
 
 

@@ -8,15 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from hamgan.data import ImageSource
-from hamgan.data.finding.folders import walk_files
-from hamgan.errors import ConfigError, one_line
+from hamgan.data.decoding.decode import decode_picture
+from hamgan.data.decoding.kinds import describe_left_out
+from hamgan.data.finding.listing import list_members
+from hamgan.data.finding.locations import download_folder
+from hamgan.data.finding.picture import Picture
+from hamgan.data.finding.reading import read_bytes
+from hamgan.errors import ConfigError, DataError, one_line
 from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
 
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+IMAGE_ARRAYS = (("arr_0", "arr_1"), ("x", "y"))
+"""Names of images and labels in an ``.npz``: of ADM, of BigGAN-PyTorch."""
 
 
 class Images(ABC):
@@ -47,59 +52,63 @@ class Images(ABC):
 
 
 class FolderImages(Images):
-    """Read all images below a folder in the order of their paths; labels are the first-level folders, if there are any.
+    """Read all pictures below a folder or in an archive in the order of their names.
 
-    Links are followed, hidden files left out. torch-fidelity takes the same order for a flat folder. Images are read as
-    RGB; every image must have the first one's size: an evaluation never resizes on its own account.
+    Labels are the first-level folders where every picture is in one. Pictures are found and decoded as in training,
+    but not resized: every one must have the first one's size. torch-fidelity takes the same order for a flat folder.
     """
 
     kind = "folder"
 
-    def __init__(self, folder: Path, split: str | None = None) -> None:
-        self.folder, self.split = folder, split
-        # Not rglob, which passes linked folders over.
-        found = [folder / name for name, _ in walk_files(folder)]
-        self.files = sorted((file for file in found if file.suffix.lower() in EXTENSIONS), key=str)
-        if not self.files:
-            raise ConfigError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
-        if all(file.parent != folder for file in self.files):
-            parents = [file.relative_to(folder).parts[0] for file in self.files]
+    def __init__(self, source: Path, split: str | None = None) -> None:
+        self.source, self.split = source, split
+        members, unread = list_members(str(source), download_folder() / "unpacked")
+        self.members = sorted(members, key=lambda member: member.name)
+        self.left_out = describe_left_out(0, unread)
+        if not self.members:
+            raise ConfigError(f"{source} holds no pictures{f' but {self.left_out}' if unread else ''}")
+        if all("/" in member.name for member in self.members):
+            parents = [member.name.partition("/")[0] for member in self.members]
             self.class_names = sorted(set(parents))
             index_of = {name: index for index, name in enumerate(self.class_names)}
             self.labels = torch.tensor([index_of[name] for name in parents])
-        self.shape = _read_image(self.files[0]).shape
+        self.shape = self._decode(0).shape
         self.pool = ThreadPoolExecutor(4)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.members)
 
     def read(self, indices: Sequence[int]) -> Tensor:
         return torch.stack(list(self.pool.map(self._read_one, indices)))
 
+    def _decode(self, index: int) -> Tensor:
+        member = self.members[index]
+        try:
+            pixels = decode_picture(read_bytes(Picture(member.name, 0, member.place)))
+        except (DataError, OSError) as error:
+            raise ConfigError(f"{self.source / member.name} {error}") from error
+        return torch.tensor(pixels).permute(2, 0, 1)
+
     def _read_one(self, index: int) -> Tensor:
-        image = _read_image(self.files[index])
+        image = self._decode(index)
         if image.shape != self.shape:
             raise ConfigError(
-                f"{self.files[index]} is {image.shape[2]}x{image.shape[1]} pixels, {self.files[0].name} "
-                f"{self.shape[2]}x{self.shape[1]}: all images must have one size; prepare them by `hamgan prepare`"
+                f"{self.source / self.members[index].name} is {image.shape[2]}x{image.shape[1]} pixels, "
+                f"{self.members[0].name} {self.shape[2]}x{self.shape[1]}: all images must have one size; prepare them "
+                "by `hamgan prepare`"
             )
         return image
 
     def describe(self) -> dict[str, Any]:
-        return {"source": str(self.folder), "split": self.split, "preparation": "none, read as they are"}
-
-
-def _read_image(file: Path) -> Tensor:
-    try:
-        with Image.open(file) as image:
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"{file} cannot be read as an image: {error}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+        described = {"source": str(self.source), "split": self.split, "preparation": "none, read as they are"}
+        return described | ({"left_out": self.left_out} if self.left_out else {})
 
 
 class ArrayImages(Images):
-    """Read an ``.npz`` in ADM's style: ``arr_0`` uint8 [N, H, W, 3], labels in ``arr_1`` where present."""
+    """Read an ``.npz`` of uint8 images: ADM's ``arr_0`` [N, H, W, 3] with labels in ``arr_1`` where present.
+
+    BigGAN-PyTorch's ``x`` [N, 3, H, W] with labels ``y`` is read too.
+    """
 
     kind = "array"
 
@@ -107,19 +116,22 @@ class ArrayImages(Images):
         self.file = file
         try:
             with np.load(file) as archive:
-                arrays = {name: np.asarray(archive[name]) for name in ("arr_0", "arr_1") if name in archive}
+                images, labels = next((pair for pair in IMAGE_ARRAYS if pair[0] in archive), IMAGE_ARRAYS[0])
+                arrays = {name: np.asarray(archive[name]) for name in (images, labels) if name in archive}
         except Exception as error:  # NumPy and zipfile raise nearly anything for damaged bytes
             raise ConfigError(f"{file} cannot be read as an .npz file: {one_line(error)}") from error
-        pixels, labels = arrays.get("arr_0"), arrays.get("arr_1")
+        pixels = arrays.get(images)
+        if pixels is not None and images == "x" and pixels.ndim == 4:
+            pixels = pixels.transpose(0, 2, 3, 1)
         if pixels is None or pixels.ndim != 4 or pixels.shape[3] != 3 or len(pixels) == 0:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
             raise ConfigError(f"{file} must hold arr_0 [N, H, W, 3]; it has {shapes or 'no such array'}")
         if pixels.dtype != np.uint8:
             problem = "it has NaN or infinite values" if not np.isfinite(pixels).all() else "save rounded 0 to 255"
-            raise ConfigError(f"{file}: arr_0 is {pixels.dtype}, not uint8; {problem}")
+            raise ConfigError(f"{file}: {images} is {pixels.dtype}, not uint8; {problem}")
         self.pixels = torch.from_numpy(pixels)
-        if labels is not None and labels.ndim == 1:
-            self.labels = torch.from_numpy(labels.astype(np.int64))
+        if labels in arrays and arrays[labels].shape == (len(pixels),):
+            self.labels = torch.from_numpy(arrays[labels].astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -128,7 +140,7 @@ class ArrayImages(Images):
         return self.pixels[torch.as_tensor(indices)].permute(0, 3, 1, 2)
 
     def describe(self) -> dict[str, Any]:
-        return {"source": str(self.file)}
+        return {"source": str(self.file), "preparation": "none, read as they are"}
 
 
 class SourceImages(Images):
@@ -149,7 +161,9 @@ class SourceImages(Images):
 
     def describe(self) -> dict[str, Any]:
         described = dict(self.source.describe())
-        made = [f"{key} {described[key]}" for key in ("crop", "filter") if described.get(key)]
+        made = [f"{key} {described[key]}" for key in ("crop", "filter", "profiles") if described.get(key)]
+        if described.get("background", [255, 255, 255]) != [255, 255, 255]:
+            made.append(f"background {described['background']}")
         return {**described, "source": self.name, "split": self.split, "preparation": ", ".join(made) or None}
 
 

@@ -4,39 +4,47 @@ from pathlib import Path
 
 from hamgan.data import open_source
 from hamgan.data.finding.folders import split_folders
-from hamgan.errors import ConfigError, DataError
-from hamgan.evaluation.inputs.images import FolderImages, Images, SourceImages
+from hamgan.errors import ConfigError, DataError, UnclassedError
+from hamgan.evaluation.inputs.images import ArrayImages, FolderImages, Images, SourceImages
 
 NAMED_SOURCES = ("photos", "cifar10", "cifar100")
 
 
 def open_reference_images(reference: str | Path, split: str, resolution: int) -> Images:
-    """Open the images of a reference: any source of `hamgan.data`, by name or path, or a folder of equal sizes.
+    """Open the images of a reference: any source of `hamgan.data`, an ``.npz`` of images, pictures without classes.
 
-    Raises ConfigError when there is nothing at that path.
+    Class folders are read as training reads them. Raises ConfigError when there is nothing at that path.
     """
-    name, path = str(reference), Path(reference)
-    if not path.is_dir():
-        try:
-            return SourceImages(open_source(name, split, resolution), name, split)
-        except DataError as error:
-            known = ", ".join(NAMED_SOURCES)
-            raise ConfigError(
-                f"there is no reference at {name}: give a prepared store, a folder, an archive, a file of statistics "
-                f"or one of {known} ({error})"
-            ) from error
-    if (path / "manifest.json").is_file():
-        return SourceImages(open_source(name, split, resolution), name, split)
-    folders = split_folders(path)
-    if folders == {"train": path}:  # no splits: the folder as a whole is the reference
-        images, kept = FolderImages(path), "train"
-    elif split in folders:
-        images, kept = FolderImages(folders[split], split), split
+    name, path = str(reference), Path(reference).expanduser()
+    if path.suffix == ".npz" and path.is_file():
+        return ArrayImages(path)
+    try:
+        source = open_source(name, split, resolution, as_reference=True)
+    except UnclassedError as error:
+        if not path.exists():
+            raise
+        images = _open_whole(path, split, error)
+    except DataError as error:
+        if path.exists():
+            raise
+        known = ", ".join(NAMED_SOURCES)
+        raise ConfigError(
+            f"there is no reference at {name}: give a prepared store, a folder, an archive, a file of statistics "
+            f"or one of {known} ({error})"
+        ) from error
     else:
-        raise ConfigError(f"{path} has no split {split!r}; it has {', '.join(folders)}")
-    if images.size == (resolution, resolution):
-        return images
-    if images.class_names is None:
+        return SourceImages(source, name, split if source.split == split else None)
+    if images.size != (resolution, resolution):
         width, height = images.size
         raise ConfigError(f"{path} has images of {width}x{height} pixels, the samples have {resolution}x{resolution}")
-    return SourceImages(open_source(name, kept, resolution), name, images.split)
+    return images
+
+
+def _open_whole(path: Path, split: str, reason: UnclassedError) -> FolderImages:
+    """Open pictures that stand in no class folder, those of the split where there are splits."""
+    folders = split_folders(path) if path.is_dir() else {}
+    if not folders or folders == {"train": path}:
+        return FolderImages(path)
+    if split not in folders:
+        raise ConfigError(f"{path} has no split {split!r}; it has {', '.join(folders)}") from reason
+    return FolderImages(folders[split], split)

@@ -1,5 +1,8 @@
 """Open what is to be measured: runs, checkpoints, folders, arrays and generators in memory."""
 
+import copy
+import tarfile
+import zipfile
 from pathlib import Path
 
 import torch
@@ -9,6 +12,7 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.generated import GeneratedImages, SampleGenerator
 from hamgan.evaluation.inputs.images import ArrayImages, FolderImages, Images
 from hamgan.evaluation.protocol import Protocol
+from hamgan.files import recognise_file
 from hamgan.sampling import LoadedGenerator, load_generator
 
 Samples = str | Path | Images | SampleGenerator
@@ -32,6 +36,9 @@ def load_samples(
             f"the generator in memory has {weights} weights and {samples.batch_norm} batch-norm statistics, which is "
             f"not ema: {str(protocol.ema).lower()} with batch_norm: {protocol.batch_norm}; give its run instead"
         )
+    if isinstance(samples, LoadedGenerator):
+        samples = copy.copy(samples)
+        samples.tf32 = protocol.tf32
     if protocol.batch_norm is None:
         return samples
     if not isinstance(samples, LoadedGenerator):
@@ -44,12 +51,16 @@ def _open_path(path: Path, protocol: Protocol, device: torch.device) -> Images |
     if is_generator(path):
         stored = None if protocol.batch_norm == "standing" else protocol.batch_norm
         return load_generator(path, device, average=protocol.ema, batch_norm=stored)
-    if path.is_dir():
-        return FolderImages(path)
     if path.suffix == ".npz" and path.is_file():
         return ArrayImages(path)
+    if known := recognise_file(path):
+        raise ConfigError(f"{path} is {known}")
+    if path.is_dir() or (path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))):
+        return FolderImages(path)
     if path.exists():
-        raise ConfigError(f"{path} is neither a run, a generator.safetensors, a folder of images nor an .npz")
+        raise ConfigError(
+            f"{path} is neither a run, a generator.safetensors, a folder or archive of images nor an .npz"
+        )
     raise ConfigError(f"there is nothing at {path}: give a run, a checkpoint, a folder of images or an .npz")
 
 

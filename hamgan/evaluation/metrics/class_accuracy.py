@@ -1,5 +1,7 @@
 """Score samples by a nearest-class-mean classifier of real training images."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,14 +19,19 @@ def nearest_class_mean(train_features: Tensor, train_labels: Tensor, features: T
     return float((recognise(features, train) == labels.cpu()).double().mean())
 
 
-def class_accuracy(found: FeatureStatistics, real: FeatureStatistics, train: FeatureStatistics) -> dict[str, float]:
+def class_accuracy(found: FeatureStatistics, real: FeatureStatistics, train: FeatureStatistics) -> dict[str, Any]:
     """Return the samples' accuracy, and beside it that of the real images of the reference, which have labels."""
     if found.labels is None:
         raise ConfigError("class_accuracy needs samples with classes: a conditional generator or class folders")
     assert train.labels is not None
     assert real.labels is not None
     fitted = train.kept_features, train.labels
+    names = train.class_names or []
+    counts = torch.bincount(train.labels, minlength=len(names))
+    unknown = [name for name, count in zip(names, counts.tolist(), strict=False) if not count]
+    left_out = f"{len(unknown)} of {len(names)} classes without training images: {', '.join(unknown[:5])}"
     return {
+        "class_accuracy_left_out": left_out if unknown else None,
         "class_accuracy": nearest_class_mean(*fitted, found.kept_features, match_classes(found, train)),
         "class_accuracy_real": nearest_class_mean(*fitted, real.kept_features, real.labels),
     }

@@ -7,11 +7,13 @@ import torch
 from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError
 from hamgan.evaluation.metrics.class_accuracy import class_accuracy, match_classes
+from hamgan.evaluation.metrics.cmmd import cmmd
 from hamgan.evaluation.metrics.fid import frechet_distance
-from hamgan.evaluation.metrics.fid_infinity import fid_at_infinity
+from hamgan.evaluation.metrics.fid_infinity import FEWEST, fid_at_infinity
 from hamgan.evaluation.metrics.kid import kernel_distance
+from hamgan.evaluation.metrics.mind import monge_distance
 from hamgan.evaluation.metrics.per_class import class_numbers, compare_classes
-from hamgan.evaluation.metrics.precision_recall import precision_recall
+from hamgan.evaluation.metrics.prdc import density_coverage, precision_recall
 from hamgan.evaluation.protocol import Protocol
 from hamgan.evaluation.statistics import FeatureStatistics
 
@@ -31,9 +33,14 @@ def compute_numbers(
         numbers["inception_score"], numbers["inception_score_std"] = found.inception_score
     if real is None:
         return numbers
+    if "fid_inf" in wanted and len(found.kept_features) < FEWEST:
+        raise ConfigError(f"fid_inf needs {FEWEST} samples at least: it draws a line through parts of them")
     if Processes.current().is_main:
         if "fid" in wanted:
-            numbers["fid"] = frechet_distance(real.mean, real.covariance, found.mean, found.covariance)
+            # The same images in another order or batch have the same moments but for rounding.
+            same = found.description.get("hash") is not None and _images_of(found) == _images_of(real)
+            side = real if same else found
+            numbers["fid"] = frechet_distance(real.mean, real.covariance, side.mean, side.covariance)
         if "fid_inf" in wanted:
             extrapolated = fid_at_infinity(found.kept_features, real.mean, real.covariance)
             numbers["fid_inf"], numbers["fid_inf_residual"] = extrapolated
@@ -41,14 +48,32 @@ def compute_numbers(
         numbers |= _per_class(found, real)
     if "kid" in wanted:
         size = min(protocol.kid_subset_size, len(found.kept_features), len(real.kept_features))
-        kid = kernel_distance(found.kept_features, real.kept_features, protocol.kid_subsets, size)
+        features = found.kept_features, real.kept_features
+        kid = kernel_distance(*features, protocol.kid_subsets, size, protocol.kid_kernel)
         numbers["kid"], numbers["kid_std"] = kid
-    if "prc" in wanted:
-        if min(len(found.kept_features), len(real.kept_features)) <= protocol.neighbours:
-            raise ConfigError(f"precision and recall need more than neighbours = {protocol.neighbours} images a side")
-        both = precision_recall(found.kept_features, real.kept_features, protocol.neighbours)
-        numbers["precision"], numbers["recall"] = both
+    if "cmmd" in wanted:
+        numbers["cmmd"] = cmmd(found.kept_features, real.kept_features)
+    if "mind" in wanted:
+        numbers["mind"] = monge_distance(found.kept_features, real.kept_features)
+    numbers |= _by_neighbours(found, real, protocol)
     return numbers | (class_accuracy(found, real, train) if train else {})
+
+
+def _images_of(statistics: FeatureStatistics) -> tuple[object, ...]:
+    return statistics.description.get("hash"), statistics.description.get("extractor"), statistics.count
+
+
+def _by_neighbours(found: FeatureStatistics, real: FeatureStatistics, protocol: Protocol) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for metric, names, compute, neighbours in (
+        ("prc", ("precision", "recall"), precision_recall, protocol.neighbours),
+        ("density_coverage", ("density", "coverage"), density_coverage, protocol.coverage_neighbours),
+    ):
+        if metric in protocol.metrics:
+            if min(len(found.kept_features), len(real.kept_features)) <= neighbours:
+                raise ConfigError(f"{' and '.join(names)} need more than neighbours = {neighbours} images a side")
+            numbers |= zip(names, compute(found.kept_features, real.kept_features, neighbours), strict=True)
+    return numbers
 
 
 def _per_class(found: FeatureStatistics, real: FeatureStatistics) -> dict[str, Any]:
@@ -68,7 +93,7 @@ def average_repeats(each: list[dict[str, Any]]) -> dict[str, Any]:
         return each[0]
     merged = dict(each[0])
     for name, value in each[0].items():
-        if isinstance(value, float):
+        if isinstance(value, float) and all(isinstance(numbers[name], float) for numbers in each):
             values = torch.tensor([numbers[name] for numbers in each], dtype=torch.float64)
             merged[name] = float(values.mean())
             if not name.endswith(("_std", "_residual", "_real")):

@@ -54,8 +54,11 @@ def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covar
     """Return the FID |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½) (Heusel et al. 2017), in float64.
 
     Shapes: means [D], covariances [D, D]. The eigenvalues of C1 C2 are those of Lᵀ C2 L with C1 = L Lᵀ, which takes a
-    third of the time of `eigvals` on the product and a tenth of `sqrtm`.
+    third of the time of `eigvals` on the product and a tenth of `sqrtm`. Never negative, and 0 for equal sides: the
+    difference of the traces leaves rounding behind.
     """
+    if torch.equal(mean_1, mean_2) and torch.equal(covariance_1, covariance_2):
+        return 0.0
     mean_1, covariance_1, mean_2, covariance_2 = (
         tensor.double().cpu() for tensor in (mean_1, covariance_1, mean_2, covariance_2)
     )
@@ -67,7 +70,8 @@ def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covar
         root_trace = eigenvalues.clamp_min(0).sqrt().sum().item()
     difference = mean_1 - mean_2
     traces = covariance_1.trace() + covariance_2.trace()
-    return float(difference @ difference + traces - 2 * root_trace)
+    distance = float(difference @ difference + traces - 2 * root_trace)
+    return 0.0 if distance < 0 else distance  # not max(), which would make 0 of NaN
 
 
 def _trace_of_root_singular(covariance_1: Tensor, covariance_2: Tensor) -> float:

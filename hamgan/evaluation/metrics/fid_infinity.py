@@ -8,6 +8,8 @@ from hamgan.evaluation.metrics.fid import SHUFFLE_SEED, Moments, frechet_distanc
 
 POINTS = 15
 SMALLEST = 5_000
+FEWEST = 8
+"""Samples without which the smallest part has no covariance, and the parts no different sizes."""
 
 
 def fid_at_infinity(features: Tensor, mean: Tensor, covariance: Tensor) -> tuple[float, float]:

@@ -130,6 +130,7 @@ def class_numbers(classes: ByClass, names: list[str]) -> dict[str, Any]:
         "class_diversity": _mean(classes.diversity, classes),
         "class_leakage": _mean(classes.leakage, classes),
         "class_leakage_real": _mean(classes.leakage_real, classes),
+        "classes_left_out": _left_out(classes, names),
         "best_classes": [f"{names[index]} {classes.distance[index]:.4g}" for index in nearest[:EXTREMES]],
         "worst_classes": [f"{names[index]} {classes.distance[index]:.4g}" for index in nearest[: -EXTREMES - 1 : -1]],
         "least_diverse_classes": [f"{names[index]} {classes.diversity[index]:.3g}" for index in alike[:EXTREMES]],
@@ -139,8 +140,29 @@ def class_numbers(classes: ByClass, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _mean(figures: Tensor, classes: ByClass) -> float:
-    return float(figures[classes.known].nanmean())
+def _mean(figures: Tensor, classes: ByClass) -> float | None:
+    """Return the average over the classes that have a figure; None where none has."""
+    mean = float(figures[classes.known].nanmean())
+    return mean if isfinite(mean) else None
+
+
+def _left_out(classes: ByClass, names: list[str]) -> str | None:
+    """Name the classes without a figure in the averages, with their numbers of images; None where all have one."""
+    alone = [index for index, known in enumerate(classes.known.tolist()) if not known]
+    alike = [index for index in classes.known.nonzero().flatten().tolist() if not classes.diversity[index].isfinite()]
+    parts = []
+    if alone:
+        counts = [f"{names[i]} ({classes.samples[i]} and {classes.reference[i]})" for i in alone[:EXTREMES]]
+        what = "with fewer than two images on a side (samples and reference)"
+        parts.append(f"{len(alone)} of {len(names)} classes {what}: {', '.join(counts)}{_dots(alone)}")
+    if alike:
+        some = ", ".join(names[index] for index in alike[:EXTREMES])
+        parts.append(f"of diversity {len(alike)} classes whose real images are all the same: {some}{_dots(alike)}")
+    return "; ".join(parts) or None
+
+
+def _dots(indices: list[int]) -> str:
+    return ", ..." if len(indices) > EXTREMES else ""
 
 
 def _in_order(figures: Tensor) -> list[int]:

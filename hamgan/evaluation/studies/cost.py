@@ -7,7 +7,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from hamgan.config import Config
 from hamgan.networks import build_networks
 
-EXTRACTOR_FLOPS = {"inception": 11_426_464_960, "efficientnet-lite0": 770_375_104}
+EXTRACTOR_FLOPS = {
+    "inception": 11_426_464_960,
+    "inception-spatial": 11_426_464_960,
+    "efficientnet-lite0": 770_375_104,
+    "dinov2-vit-l-14": 162_023_964_672,
+    "clip-vit-b-32": 8_817_623_040,
+    "clip-vit-l-14-336": 381_919_789_056,
+}
 """FLOPs per image, two per multiply-add; the extractors resize to one size, so the images' own does not matter."""
 BATCH = 8
 

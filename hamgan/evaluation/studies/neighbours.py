@@ -11,7 +11,7 @@ from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.images import Images, Subset
 from hamgan.evaluation.inputs.references import open_reference_images
-from hamgan.evaluation.metrics.precision_recall import BLOCK_BYTES
+from hamgan.evaluation.metrics.prdc import BLOCK_BYTES
 from hamgan.evaluation.report import Row
 from hamgan.evaluation.statistics import Resources
 from hamgan.sampling.sheets import draw_sheet

@@ -9,12 +9,10 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation.evaluator import evaluate_protocol
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.inputs.samples import Samples, load_samples
-from hamgan.evaluation.protocol import Protocol, protocol_line
+from hamgan.evaluation.protocol import TRUNCATIONS, Protocol, protocol_line
 from hamgan.evaluation.reference import Reference
 from hamgan.evaluation.report import Row, save_table
 from hamgan.evaluation.statistics import Resources
-
-TRUNCATIONS = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def truncation_sweep(

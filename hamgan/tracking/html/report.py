@@ -15,8 +15,8 @@ from hamgan.config.reading import load_stored_config
 from hamgan.errors import CheckpointError, one_line
 from hamgan.evaluation.report import describe_numbers
 from hamgan.files import write_atomically
+from hamgan.progress import duration
 from hamgan.tracking.html.plots import draw_panel, lines_of
-from hamgan.tracking.run_log import duration
 
 MOST_SHEETS = 60
 """Sheets on the page; of more, evenly spaced ones are taken, the first and the last among them."""

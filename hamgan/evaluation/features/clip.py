@@ -1,0 +1,34 @@
+"""Run the image half of OpenAI's CLIP (Radford et al. 2021) by torch-fidelity's network on the published files."""
+
+import warnings
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, FeatureExtractorCLIP
+from torchvision.transforms.functional import normalize
+
+from hamgan.evaluation.features.weights import PublishedWeights
+
+MEAN = [255 * value for value in (0.48145466, 0.4578275, 0.40821073)]
+STD = [255 * value for value in (0.26862954, 0.26130258, 0.27577711)]
+
+
+def published_clip(name: str, variable: str) -> PublishedWeights:
+    """Describe the file of ``clip-vit-b-32`` or another of torch-fidelity's CLIP networks."""
+    digest = MODEL_METADATA[name]["hash"]
+    return PublishedWeights("CLIP", MODEL_URLS[name], digest, variable, file_name=f"{name}-{digest}.pt")
+
+
+class ClipImageEncoder(nn.Module):
+    """Compute CLIP's image embedding."""
+
+    def __init__(self, name: str, weights: Path) -> None:
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the published files are TorchScript archives
+            extractor = FeatureExtractorCLIP(name, ["clip"], feature_extractor_weights_path=str(weights))
+        self.visual: nn.Module = extractor.model.visual
+
+    def forward_resized(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Return embeddings [B, D] of float pixels 0 to 255 [B, 3, S, S] that have the network's own size."""
+        return (self.visual(normalize(pixels, MEAN, STD)),)

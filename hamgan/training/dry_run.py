@@ -1,0 +1,179 @@
+"""Try a configuration out without starting its run: what it needs, how long it would take, what D would see first."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from hamgan.checkpoint import latest_checkpoint, read_state
+from hamgan.config import Config, validate
+from hamgan.data import check_source, open_source
+from hamgan.distributed.group import rank, world_size
+from hamgan.machine import free_memory
+from hamgan.networks import build_networks
+from hamgan.progress import duration
+from hamgan.sampling.sheets import draw_sheet
+from hamgan.training.augment import augment
+from hamgan.training.batches import Batches
+from hamgan.training.noise import Noise
+from hamgan.training.run_folder import check_same_run
+from hamgan.training.setup import describe_run, make_accelerator, micro_batch, with_classes
+from hamgan.training.step import DiscriminatorBatch, GanStep
+
+SECONDS, STEPS = 10.0, 50
+"""Steps are timed for so long, the first one left out, or so many of them."""
+COUNTED = 8
+"""Images whose feature maps are counted."""
+COLUMNS, ROWS = 8, 12
+
+
+def dry_run(config: Config) -> None:
+    """Print what a run needs and takes, and draw the first batch beside the run folder, which is not touched.
+
+    Raises ConfigError for whatever training would refuse. A few steps are made on the real data, where they fit.
+    """
+    validate(config)
+    accelerator = make_accelerator(config)
+    source = open_source(config.data.source, config.data.split, config.resolution)
+    check_source(source)
+    config = with_classes(config, source)
+    check_same_run(config.folder, config)
+    share = micro_batch(config, world_size()) // world_size()
+    step = GanStep(*build_networks(config), config.train, accelerator)
+    checkpoint = latest_checkpoint(config.folder / "checkpoints", accelerator.print)
+    position = read_state(checkpoint)["progress"]["images"] if checkpoint else 0
+    left = max(0, round(config.train.total_kimg * 1000) - position)
+    for line in [*describe_run(config, source, step), _describe_arithmetic(config, left)]:
+        accelerator.print(line)
+
+    noise = Noise(config.seed, accelerator.device, micro_batch(config, world_size()), rank(), world_size())
+    with contextlib.closing(Batches(config, source, noise, step, position)) as batches:
+        shown = batches.for_discriminator(position, 0)
+        if accelerator.is_main_process:
+            path = config.folder.with_name(f"{config.folder.name}-first-batch.png")
+            _draw_batch(shown[0], source.class_names, path)
+            print(f"look at   {path}: the first {len(shown[0].images)} images as D sees them")
+        needed, free = _needed_memory(config, accelerator, step, share), free_memory(accelerator.device)
+        accelerator.print(f"memory    {_describe_memory(needed, free, share)}")
+        if free is not None and sum(needed) > free:
+            accelerator.print("          which does not fit: take a larger --train.accumulation or a smaller batch")
+            return
+        speed = _measure_speed(step, batches, shown, position, config)
+    accelerator.print(
+        f"speed     {speed:,.1f} images/s in a few steps: {left / 1000:,g} kimg take {duration(left / speed)}, without "
+        "sheets, evaluations and checkpoints"
+    )
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        accelerator.print(f"          {peak:.2f} GiB of GPU memory were in use at most")
+
+
+def _describe_arithmetic(config: Config, left: int) -> str:
+    from hamgan.evaluation.studies.cost import count_flops_per_image
+
+    _, flops = count_flops_per_image(config)
+    return f"FLOPs     {flops / 1e9:,.3g} billion per image that D sees, {flops * left / 1e15:,.3g}e15 to the end"
+
+
+def _needed_memory(config: Config, accelerator: Accelerator, step: GanStep, images: int) -> tuple[int, int]:
+    """Return the bytes of what is kept between steps, with gradients, and of the feature maps of ``images``."""
+    pair = (step.generator, step.discriminator)
+    trained = sum(parameter.numel() for network in pair for parameter in network.parameters())
+    average = sum(value.nbytes for value in step.average.state_dict().values()) if step.average is not None else 0
+    # Weights, gradients and Adam's two moments, in float32 whatever the precision of the feature maps.
+    return 4 * 4 * trained + average, count_saved_bytes(config, accelerator) * images
+
+
+def count_saved_bytes(config: Config, accelerator: Accelerator) -> int:
+    """Return the bytes per image that the larger one of both steps keeps for its backward pass.
+
+    Counted on the real networks with tensors that hold no values; it needs ``data.num_classes``.
+    """
+    with torch.random.fork_rng(devices=[]), FakeTensorMode(allow_non_fake_inputs=True):
+        generator, discriminator = build_networks(config)
+        z, labels = torch.empty(COUNTED, config.generator.latent_dim), torch.zeros(COUNTED, dtype=torch.int64)
+        parameters = [*generator.parameters(), *discriminator.parameters()]
+        weights = {parameter.untyped_storage()._cdata for parameter in parameters}
+        with accelerator.autocast():
+            with torch.no_grad():
+                fake = generator(z, labels)
+            with _saved_by_autograd() as of_discriminator:
+                discriminator(torch.cat([fake, fake]), torch.cat([labels, labels])).sum()
+            with _saved_by_autograd() as of_generator:
+                discriminator(generator(z, labels), labels).sum()
+    sizes = [
+        sum(tensor.untyped_storage().nbytes() for number, tensor in kept.items() if number not in weights)
+        for kept in (of_discriminator, of_generator)
+    ]
+    return max(sizes) // COUNTED
+
+
+@contextlib.contextmanager
+def _saved_by_autograd() -> Iterator[dict[int, Tensor]]:
+    """Collect a tensor of every storage that autograd saves for the backward pass, by the storage's number."""
+    kept: dict[int, Tensor] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor  # alive, so that its number is not given to another
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        yield kept
+
+
+def _describe_memory(needed: tuple[int, int], free: int | None, images: int) -> str:
+    state, maps = map(_size, needed)
+    there = f"; {_size(free)} are free" if free is not None else ""
+    return (
+        f"about {state} for networks, gradients, Adam and the average of G, and {maps} for the feature maps of "
+        f"{images} images{there}"
+    )
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:,.3g} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
+
+
+def _measure_speed(
+    step: GanStep, batches: Batches, shown: list[DiscriminatorBatch], position: int, config: Config
+) -> float:
+    """Return images per second over all processes, at most `SECONDS` and `STEPS` of them; one step comes before."""
+    images_per_step = config.train.batch_size * config.train.discriminator_steps
+    started, made = time.perf_counter(), -1
+    while made < 1 or (made < STEPS and time.perf_counter() - started < SECONDS):
+        for index in range(config.train.discriminator_steps):
+            if made >= 0 or index > 0:
+                shown = batches.for_discriminator(position, index)
+            step.discriminator_step(shown)
+        step.generator_step(batches.for_generator(position, shown))
+        position += images_per_step
+        step.update_average(position)
+        made += 1
+        if made == 0:
+            _synchronise(step)
+            started = time.perf_counter()
+    _synchronise(step)
+    return made * images_per_step / (time.perf_counter() - started)
+
+
+def _synchronise(step: GanStep) -> None:
+    if step.accelerator.device.type != "cpu":
+        torch.accelerator.synchronize(step.accelerator.device)
+
+
+def _draw_batch(batch: DiscriminatorBatch, names: list[str], path: Path) -> None:
+    """Draw real images as D sees them, mirrored and augmented, a row per class."""
+    parameters = {name: draws[len(draws) // 2 :] for name, draws in batch.augmentation.items()}
+    images = augment(batch.images, parameters).clamp(-1, 1).add(1).mul(127.5).round().byte().cpu()
+    labels = batch.labels.cpu()
+    found = sorted({int(label) for label in labels})[:ROWS]
+    rows = {label: images[labels == label][:COLUMNS] for label in found}
+    order = sorted(found, key=lambda label: -len(rows[label]))  # the longest row first sets the width
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scale = max(1, 64 // images.shape[-1])
+    draw_sheet([rows[label] for label in order], [names[label] for label in order], scale=scale).save(path)

@@ -1,0 +1,185 @@
+"""Check the extractors of sFID, FD-DINOv2, CLIP-FID and CMMD on random weights in the published formats."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from support.evaluations import OPTIONS
+from support.paths import golden_file
+from support.photo_crops import crop_photographs, save_flat
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+from benchmarks.evaluators import save_random_inception
+from hamgan.errors import ConfigError
+from hamgan.evaluation import evaluate, load_extractor
+from hamgan.evaluation.features import dinov2
+from hamgan.evaluation.features.extractor import ARCHITECTURES
+from hamgan.evaluation.features.resizing import RESIZING
+from hamgan.evaluation.features.weights import PublishedWeights
+from hamgan.files import sha256
+
+
+def crops(count: int, size: int = 64) -> Tensor:
+    return torch.from_numpy(crop_photographs(0, -(-count // 6), size)[:count]).permute(0, 3, 1, 2)
+
+
+class ClipFile(nn.Module):
+    """Hold tensors by the names of a CLIP file: a small vision transformer of random weights."""
+
+    def __init__(self, patch: int, grid: int, dimension: int) -> None:
+        super().__init__()
+        self.visual = FeatureExtractorCLIP.__init__.__globals__["VisionTransformer"](
+            patch * grid, patch, 64, 1, 1, dimension
+        )
+        self.text_projection = nn.Parameter(torch.zeros(1, dimension))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Write a file of random weights for each extractor; DINOv2's has one block in place of 24."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    inception = save_random_inception(folder / "inception.pth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dinov2, "DEPTH", 1)
+        network = dinov2.VisionTransformer(dinov2.WIDTH, 1, dinov2.HEADS)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    torch.save(network.state_dict(), folder / "dinov2.pth")
+    files = {"inception": inception, "inception-spatial": inception, "dinov2-vit-l-14": folder / "dinov2.pth"}
+    for name, patch_size, grid, dimension in (("clip-vit-b-32", 32, 7, 512), ("clip-vit-l-14-336", 14, 24, 768)):
+        files[name] = folder / f"{name}.pt"
+        torch.jit.script(ClipFile(patch_size, grid, dimension).half()).save(str(files[name]))
+    return files
+
+
+@pytest.fixture
+def installed(published: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Take the random files for the published ones."""
+    monkeypatch.setattr(dinov2, "DEPTH", 1)
+    for name, file in published.items():
+        weights = ARCHITECTURES[name].weights
+        assert isinstance(weights, PublishedWeights)
+        monkeypatch.setenv(weights.variable, str(file))
+        random = dataclasses.replace(weights, sha256=sha256(file)[:16])
+        monkeypatch.setitem(ARCHITECTURES, name, dataclasses.replace(ARCHITECTURES[name], weights=random))
+    return published
+
+
+def test_dinov2_equals_meta_s_network_with_dgm_eval_s_resize() -> None:
+    recorded = load_file(golden_file("dinov2/small.safetensors"))
+    network = dinov2.VisionTransformer(32, 2, 2).double()
+    prefix = "weights."
+    network.load_state_dict({k.removeprefix(prefix): v for k, v in recorded.items() if k.startswith(prefix)})
+    pixels = RESIZING["pillow"][0](recorded["images"], 224).double()
+    with torch.no_grad():
+        (found,) = network.forward_resized(pixels)
+    # Recorded in float64, but for the position embeddings, which that code resizes in float32.
+    torch.testing.assert_close(found, recorded["features"], rtol=1e-6, atol=1e-7)
+
+
+def test_dinov2_has_the_names_and_sizes_of_the_published_file() -> None:
+    with torch.device("meta"):
+        tensors = dinov2.VisionTransformer(dinov2.WIDTH, dinov2.DEPTH, dinov2.HEADS).state_dict()
+    # The file has 1,217,586,395 bytes, 111,835 of them names and the like.
+    assert 4 * sum(tensor.numel() for tensor in tensors.values()) == 1_217_474_560
+    assert tensors["pos_embed"].shape == (1, 1370, 1024)
+    assert {"blocks.23.ls2.gamma", "blocks.0.attn.qkv.bias", "blocks.7.mlp.fc2.weight", "mask_token"} <= set(tensors)
+
+
+def test_spatial_inception_equals_the_layer_of_torch_fidelity_s_network(installed: dict[str, Path]) -> None:
+    images = crops(3)
+    library = FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(installed["inception"])
+    )
+    seen: list[Tensor] = []
+    library.Mixed_6d.branch1x1.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    library(images)
+    # TensorFlow lays channels last: ADM flattens [17, 17, 7].
+    expected = seen[0][:, :7].permute(0, 2, 3, 1).reshape(3, -1)
+    extractor = load_extractor("inception-spatial", weights_sha256=sha256(installed["inception"])[:8], device="cpu")
+    found = extractor(images)[0]
+    assert found.shape == (3, 2023)
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-6 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["clip-vit-b-32", "clip-vit-l-14-336"])
+def test_clip_equals_torch_fidelity(name: str, installed: dict[str, Path]) -> None:
+    images = crops(3)
+    architecture = ARCHITECTURES[name]
+    library = FeatureExtractorCLIP(
+        architecture.label, ["clip"], feature_extractor_weights_path=str(installed[name]), verbose=False
+    )
+    found = load_extractor(name, resizer="tensorflow", device="cpu")(images)[0]
+    assert found.shape == (3, architecture.dimension)
+    torch.testing.assert_close(found, library(images)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_resizers_equal_their_sources() -> None:
+    images = crops(2, 48)
+    expected = np.stack(
+        [
+            np.asarray(Image.fromarray(image).resize((224, 224), Image.Resampling.BICUBIC))
+            for image in images.permute(0, 2, 3, 1).numpy()
+        ]
+    )
+    assert np.array_equal(RESIZING["pillow"][0](images, 224).permute(0, 2, 3, 1).numpy(), expected)
+    plain = interpolate_bilinear_2d_like_tensorflow1x(images.float(), (224, 224), align_corners=False)
+    assert torch.equal(RESIZING["tensorflow"][0](images, 224), plain)
+    results = [resize(images, 30) for resize, _ in RESIZING.values()]
+    assert all(not torch.equal(a, b) for i, a in enumerate(results) for b in results[:i])
+
+
+def test_one_command_gives_every_number_with_its_own_protocol(installed: dict[str, Path], tmp_path: Path) -> None:
+    samples = save_flat(crop_photographs(0, 2), tmp_path / "a")
+    reference = save_flat(crop_photographs(1, 2), tmp_path / "b")
+    metrics = ("fid", "mind", "density_coverage", "sfid", "fd_dinov2", "clip_fid", "cmmd")
+    options = OPTIONS | {"inception_sha256": sha256(installed["inception"])[:8]}
+    row = evaluate(samples, reference, metrics, **options)
+    for key in ("fid", "mind", "density", "coverage"):
+        assert row[f"{key}_efficientnet_lite0"] >= 0
+    for key in ("sfid", "fd_dinov2", "clip_fid", "cmmd"):
+        assert row[key] > 0
+    assert set(row["protocols"]) == {"sfid", "fd_dinov2", "clip_fid", "cmmd"}
+    assert "dinov2-vit-l-14 fp32, bicubic on 8 bits (Pillow) to 224" in row["protocols"]["fd_dinov2"]
+    assert "bicubic without antialiasing (torch) to 336" in row["protocols"]["cmmd"]
+    alone = evaluate(samples, reference, ("fid",), **OPTIONS | {"features": "dinov2-vit-l-14"})
+    assert alone["fd_dinov2"] == pytest.approx(row["fd_dinov2"], rel=1e-9)
+    options = OPTIONS | {"features": "dinov2-vit-l-14", "resizer": "antialiased"}
+    other = evaluate(samples, reference, ("fid",), **options)
+    assert "fd_dinov2" not in other
+    assert other["fid_dinov2_vit_l_14"] == pytest.approx(row["fd_dinov2"], rel=0.2)
+
+
+def test_missing_weights_are_named_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAMGAN_DINOV2_WEIGHTS", str(tmp_path / "absent.pth"))
+    missing = r"HAMGAN_DINOV2_WEIGHTS names .*absent.* bring dinov2_vitl14_pretrain\.pth from"
+    with pytest.raises(ConfigError, match=missing):
+        evaluate(tmp_path / "no samples", tmp_path, ("fid", "fd_dinov2"), **OPTIONS)
+    (tmp_path / "absent.pth").write_bytes(b"something else")
+    with pytest.raises(ConfigError, match=r"not d5383ea8f4877b24.*: it is not dinov2_vitl14_pretrain\.pth or damaged"):
+        evaluate(tmp_path / "no samples", tmp_path, ("fd_dinov2",), **OPTIONS)
+
+
+def test_a_file_of_another_network_is_refused(
+    installed: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dinov2, "DEPTH", 2)
+    with pytest.raises(ConfigError, match=r"dinov2\.pth does not hold the weights of dinov2-vit-l-14"):
+        load_extractor("dinov2-vit-l-14", device="cpu")
+
+
+def test_a_resizer_that_no_number_was_made_with_is_refused() -> None:
+    with pytest.raises(ConfigError, match="clip-vit-b-32 are not resized by 'clean'; allowed: native, pillow"):
+        load_extractor("clip-vit-b-32", resizer="clean")
