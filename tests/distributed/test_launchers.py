@@ -70,7 +70,7 @@ def test_two_machines_with_files_of_their_own_equal_one_process(tmp_path: Path) 
 def test_torchrun_starts_a_run_again_that_has_lost_a_process(tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log.txt"
     options = ["--config", str(write_config(tmp_path)), "--run_dir", str(run), "--train.total_kimg", "0.4"]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "--master-port", "0"]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "--standalone"]
     process = start(*launcher, "scripts/train.py", *options, log=log)
     deadline = time.monotonic() + 200
     while not list(run.glob("checkpoints/0*")):
