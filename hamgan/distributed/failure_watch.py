@@ -17,7 +17,8 @@ SILENT_POLLS = 20
 """Polls in a row without a sign of life after which a process counts as lost, some 40 s; counted, since a whole job may
 be suspended."""
 JOIN_SECONDS = 10.0
-_KEY = "hamgan/failure"
+# torchrun keeps its store when it starts a run again: what the processes before had said is no news to the new ones.
+_KEY = f"hamgan/failure/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
 
 
 class FailureWatch:

@@ -48,6 +48,7 @@ class WandbWriter:
             self.warn(
                 f"warning: wandb cannot be reached ({one_line(error)}); the run is written to files for `wandb sync`"
             )
+            wandb.teardown()  # without which the id counts as taken by the attempt that failed
             self._run = wandb.init(**settings | {"mode": "offline"})
         write_atomically(self.config.folder / RUN_ID, f"{self._run.id}\n")
         self._first = self._run.step if self._run.resumed else first

@@ -42,7 +42,9 @@ from hamgan.training.run_folder import (
     record_overrides,
 )
 from hamgan.training.setup import (
+    check_same_everywhere,
     crosses,
+    describe_data,
     describe_run,
     keep_class_order,
     learning_rate_factor,
@@ -75,6 +77,7 @@ class Training:
     def _set_up(self, config: Config, override: Sequence[str]) -> None:
         self.source = open_source(config.data.source, config.data.split, config.resolution)
         check_source(self.source)
+        check_same_everywhere("training data with", describe_data(self.source))
         self.config = config = with_classes(config, self.source)
         self.folder = config.folder
         overridden = check_same_run(self.folder, config, override)
@@ -110,6 +113,7 @@ class Training:
         """Continue from the newest valid checkpoint; a new run may start from another model's weights."""
         print_line = self.accelerator.print
         path = latest_checkpoint(self.folder / "checkpoints", print_line)
+        check_same_everywhere(f"in {self.folder} as newest checkpoint", path.name if path is not None else "none")
         if path is not None:
             self.progress.restore(load_checkpoint(path, self.step))
             print_line(f"resuming from {path}")

@@ -1,5 +1,7 @@
 """Turn a configuration into what a run starts from: an Accelerator, batches, classes, intervals, rates."""
 
+import hashlib
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +16,8 @@ from hamgan.data.finding.names import fold
 from hamgan.data.histogram import histogram_lines
 from hamgan.data.source import name_some
 from hamgan.distributed.cores import core_count
-from hamgan.distributed.group import start_processes, world_size
-from hamgan.distributed.launcher import check_launcher, launched_precision
+from hamgan.distributed.group import from_main, rank, start_processes, world_size
+from hamgan.distributed.launcher import launched_precision
 from hamgan.errors import ConfigError
 from hamgan.hamburger.precision import set_tf32
 from hamgan.machine import processor_flags
@@ -29,7 +31,6 @@ WORK_FOR_MORE_THREADS = 10_000_000
 
 def make_accelerator(config: Config) -> Accelerator:
     """Make the Accelerator of a configuration: processes and precision."""
-    check_launcher()
     start_processes()
     precision: str = config.train.precision
     launched = launched_precision(precision)
@@ -70,6 +71,25 @@ def has_fast_bf16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
     return not torch.accelerator.is_available() and "amx_bf16" in processor_flags()
+
+
+def check_same_everywhere(what: str, seen: str) -> None:
+    """Raise ConfigError in a process that sees something else than the first process does, on another machine perhaps.
+
+    Data and checkpoints are read by every process from its own machine's files.
+    """
+    first = from_main(seen)
+    if seen != first:
+        raise ConfigError(
+            f"process {rank()} on {socket.gethostname()} sees {what} {seen}, but the first process sees {first}; give "
+            "all machines the same files, or a file system that they share"
+        )
+
+
+def describe_data(source: ImageSource) -> str:
+    """Say in a line which images and labels a source has, so that machines can compare it."""
+    digest = hashlib.sha256(repr(source.class_names).encode() + np.asarray(source.labels, np.int64).tobytes())
+    return f"{len(source):,} images of {len(source.class_names):,} classes, labels {digest.hexdigest()[:12]}"
 
 
 def micro_batch(config: Config, processes: int) -> int:

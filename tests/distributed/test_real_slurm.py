@@ -103,10 +103,12 @@ def test_a_warned_job_saves_goes_back_into_the_queue_and_finishes(cluster: dict[
     submit = ["sbatch", "--parsable", *resources, "scripts/slurm/train.sbatch", *train]
     done = subprocess.run(submit, env=cluster, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    job = done.stdout.strip()
     wait_for("0.1/0.8 kimg", log)
-    subprocess.run(["scancel", "--signal=USR1", done.stdout.strip()], env=cluster, check=True)
+    subprocess.run(["scancel", "--signal=USR1", job], env=cluster, check=True)
     wait_for("back into the queue (restart 1)", log)
-    wait_for("0.8/0.8 kimg", log)
+    while job in subprocess.run(["squeue", "--noheader"], env=cluster, capture_output=True, text=True).stdout.split():
+        time.sleep(1)
     text = log.read_text()
     assert "SIGUSR1: stopping after this step" in text
     stopped = re.search(r"stopped: checkpoint saved at ([\d.]+) kimg", text)
