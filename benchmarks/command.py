@@ -1,6 +1,7 @@
 """Read the command line of ``python -m benchmarks`` and run the subcommand that it names. Imports no torch before."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -18,6 +19,7 @@ SUBCOMMANDS = {
     "sample": "measure drawing images from a generator",
     "evaluate": "measure features and metrics beside the packages that others use",
     "data": "measure feeding batches from a store and preparing JPEGs beside the usual ways",
+    "gpu": "try a GPU: parity, speed, profile, training, evaluation, each within some minutes",
 }
 DETAILS = {
     "train": """
@@ -40,6 +42,11 @@ the table.""",
     "data": """
 The loader is measured on warm stores of a hundredth, a tenth and all of --images images; preparation on JPEGs as
 ImageNet has them, against PIL + torchvision. h5py takes part where it is installed. One thread.""",
+    "gpu": """
+parity: values and gradients in fp32, TF32, bf16 and fp16 against float64 on the CPU; an error beyond its bound is exit
+code 1. speed: batches in eager, compiled and plain form, with memory and waits. profile: kernels by kind. train: the
+photographs at 128 px, killed and resumed once; a second call goes on. evaluate: TF32 off and on. report: put what all
+have written into docs/gpu.md. On a CPU it runs as well, for tests.""",
 }
 
 
@@ -73,6 +80,9 @@ def make_parser() -> argparse.ArgumentParser:
             name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         add = commands[name].add_argument
+        if name == "gpu":
+            add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+            continue
         add("--rounds", type=positive, default=7, help="rounds in which all alternatives run once (default: 7)")
         add("--threads", type=positive, help="CPU threads (default: torch's choice)")
         add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
@@ -83,7 +93,22 @@ def make_parser() -> argparse.ArgumentParser:
         add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the configuration")
     _add_train_options(commands["train"])
     _add_other_options(commands)
+    _add_gpu_options(commands["gpu"])
     return parser
+
+
+def _add_gpu_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(json=None, threads=None)
+    add = parser.add_argument
+    add("part", choices=("parity", "speed", "profile", "train", "evaluate", "all", "report"), help="what to run")
+    add("--output", type=Path, default=Path("gpu"), metavar="FOLDER", help="place of all results (default: gpu)")
+    add("--minutes", type=float, default=8.0, help="time of this call; nothing new begins after it (default: 8)")
+    add("--configs", nargs="+", metavar="NAME", help="configurations other than the part's own")
+    add("--batches", type=positives, help="images per step, with commas between (default: the part's own)")
+    add("--forms", default="fast,plain,compiled", help="of speed and profile (default: fast,plain,compiled)")
+    add("--samples", type=positive, default=5000, help="images a side of evaluate (default: 5000)")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the configurations")
+    add("--docs", type=Path, default=Path("docs/gpu.md"), metavar="FILE", help="page of report (default: docs/gpu.md)")
 
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json and not options.json.absolute().parent.is_dir():
         raise ConfigError(f"--json {options.json}: there is no folder {options.json.absolute().parent}")
 
+    if options.threads:
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)
     import torch
 
     if options.threads:

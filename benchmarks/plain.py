@@ -141,12 +141,16 @@ class PlainConv2d(nn.Conv2d):
         _take_weights(self, layer)
 
     def forward(self, x: Tensor, weights: Weights | None = None) -> Tensor:
+        return self.convolve(x, weights, self.bias)
+
+    def convolve(self, x: Tensor, weights: Weights | None, bias: Tensor | None) -> Tensor:
+        """Return what `forward` would with another bias [out], as blocks ask for."""
         if self.resample == "up":
             x = F.interpolate(x, scale_factor=2, mode="nearest")
         if self.resample == "down" and self.pool_first:
-            return super().forward(F.avg_pool2d(x, 2))
-        x = super().forward(x)
-        return F.avg_pool2d(x, 2) if self.resample == "down" else x
+            x = F.avg_pool2d(x, 2)
+        x = self._conv_forward(x, self.weight, bias)
+        return F.avg_pool2d(x, 2) if self.resample == "down" and not self.pool_first else x
 
 
 class PlainLinear(nn.Linear):

@@ -19,7 +19,7 @@ STEP, WITHOUT_NORM = "whole step", "whole step without spectral norm"
 
 def run(options: argparse.Namespace) -> Report:
     """Measure every batch size; the first form is the one whose spectral norm is measured."""
-    forms = _check_forms(options.forms)
+    forms = check_forms(options.forms)
     config = read_config(options.config, options.set)
     if config.train.loss == "relativistic":
         raise ConfigError("train.loss: relativistic pairs images, which this benchmark does not draw; take another")
@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> Report:
     return report
 
 
-def _check_forms(text: str) -> list[Form]:
+def check_forms(text: str) -> list[Form]:
+    """Return the forms that ``--forms`` names; ConfigError for one that there is not."""
     names = dict.fromkeys(text.split(","))
     for name in names:
         if name not in FORMS:

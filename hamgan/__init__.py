@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hamgan.networks import Discriminator, Generator, build_networks
     from hamgan.sampling import LoadedGenerator, load_generator
     from hamgan.sharing import push_to_hub, save_pretrained
+    from hamgan.training.loop import train
 
 _HOMES = {
     "Config": "config",
@@ -29,6 +30,7 @@ _HOMES = {
     "load_generator": "sampling",
     "push_to_hub": "sharing",
     "save_pretrained": "sharing",
+    "train": "training.loop",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "load_generator",
     "push_to_hub",
     "save_pretrained",
+    "train",
 ]
 
 

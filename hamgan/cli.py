@@ -25,7 +25,7 @@ from hamgan.errors import (
     did_you_mean,
 )
 from hamgan.interrupts import CtrlC, end_interrupted, end_now
-from hamgan.machine import hamgan_version, keep_freed_memory
+from hamgan.machine import hamgan_version, keep_freed_memory, let_waiting_threads_sleep
 
 # A launcher ends all processes within a moment of the first; one that is still there later has an error of its own.
 SECONDS_FOR_THE_FIRST = 5.0
@@ -40,6 +40,7 @@ COMMANDS = {
     "invert": ("hamgan.inversion.command", "find the latent and class nearest to a picture"),
     "report": ("hamgan.tracking.html.command", "write a run as one HTML page"),
     "app": ("hamgan.app.command", "serve a page to play with a generator"),
+    "doctor": ("hamgan.doctor", "describe this machine, to paste into an issue"),
 }
 """Name of a command -> the module whose ``main(arguments, prog)`` does it, and what it does."""
 
@@ -79,6 +80,7 @@ def run(main: Callable[[], None]) -> None:
     Output that nobody reads any more (``hamgan ... | head``) ends the process without a word, with 141.
     """
     keep_freed_memory()
+    let_waiting_threads_sleep()
     if sys.__stderr__ is not None:  # a mapped file that has been cut short kills without a word
         faulthandler.enable(sys.__stderr__)
     with CtrlC():

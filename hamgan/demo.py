@@ -86,12 +86,11 @@ def _evaluate(
         reference_samples=config.eval.num_samples,
         batch_size=config.eval.batch_size,
         extractor=extractor,
-        cache=config.folder / "features",
         progress=sys.stderr.isatty(),
     )
 
 
-def sheet(generator: LoadedGenerator, source: ImageSource, scale: int = 2) -> Image.Image:
+def sheet(generator: LoadedGenerator, source: ImageSource) -> Image.Image:
     """Draw a labelled sheet, a row per class: held-out real images on the left, generated ones on the right."""
     rows = []
     for label in range(generator.num_classes):
@@ -100,7 +99,7 @@ def sheet(generator: LoadedGenerator, source: ImageSource, scale: int = 2) -> Im
         generated: Tensor = generator(range(GENERATED_COLUMNS), [label], output="tensor")
         rows.append(torch.cat([real, generated]))
     groups = [("real (held out)", REAL_COLUMNS), ("generated", GENERATED_COLUMNS)]
-    return draw_sheet(rows, source.class_names, groups=groups, scale=scale)
+    return draw_sheet(rows, source.class_names, groups=groups)
 
 
 def _summary(figures: Figures, config: Config, training: float, evaluation: float, sheet_path: Path) -> str:

@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Read once, for it can only be read by setting it, and files that other threads make meanwhile would show that.
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
 
 def fsync(path: Path) -> None:
     """Have a file's or a folder's content on the disk."""
@@ -16,6 +20,11 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def share_as_usual(path: Path) -> None:
+    """Give a file the mode that new files have here: safetensors makes its own readable by their owner alone."""
+    path.chmod(0o666 & ~_UMASK)
 
 
 def sha256(path: Path) -> str:
@@ -101,7 +110,8 @@ def recognise(start: bytes) -> str | None:
         return _PYTORCH
     if start[:4] == b"PK\x03\x04" and b"/data.pkl" in start[30:300]:
         return _PYTORCH
-    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+    # The length of a safetensors header may begin alike; its brace tells it.
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and start[8:9] != b"{":
         return _describe_pickle(start)
     if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
         return "a HEIC picture; reading it takes `pip install pillow-heif`"

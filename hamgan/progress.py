@@ -38,7 +38,7 @@ class ProgressBar(tqdm):  # type: ignore[misc, unused-ignore]  # has no types
         """Draw the bar over itself; where nobody watches, print a line, and none before there is a speed."""
         if self.watched:
             super().display(msg, pos)
-        elif self.n > self.initial:
+        elif msg is None and self.n > self.initial:  # at the end it is asked to draw nothing
             print(str(self), file=self.fp, flush=True)
 
     @staticmethod

@@ -1,6 +1,6 @@
 """Share golden numbers, ``--long``, the count of faults, and the use of one thread among all tests."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 import torch
@@ -44,6 +44,14 @@ def pytest_runtest_makereport(
         counted.runs += 1
         counted.lost += report.failed
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep features of references among the files of the tests, here and in processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -61,12 +61,22 @@ def test_no_help_waits_for_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_threads_that_wait_sleep_unless_the_user_wants_otherwise() -> None:
+    code = "import os, sys; from hamgan.cli import run\n"
+    code += "run(lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules))"
+    variables = {name: value for name, value in environment().items() if name != "OMP_WAIT_POLICY"}
+    for own, expected in (({}, "passive False\n"), ({"OMP_WAIT_POLICY": "active"}, "active False\n")):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=variables | own, capture_output=True, text=True, check=True)
+        assert done.stdout == expected
+
+
 def test_an_unknown_command_names_the_nearest(hamgan: Command) -> None:
     code, text = hamgan("trian", "--config", "photos")
     assert code == BAD_USAGE
     assert text == (
         "error: unknown command `trian`; there are train, sample, evaluate, prepare, export, convert, invert, report, "
-        "app; did you mean `train`?\n"
+        "app, doctor; did you mean `train`?\n"
     )
 
 

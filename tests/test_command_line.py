@@ -45,8 +45,8 @@ eval.every_kimg eval.metrics eval.num_samples eval.reference eval.features eval.
 )
 OPTIONS = {
     "sample": "classes seeds truncation output scale device per-class interpolate frames fps sheets "
-    "batch-norm batch-size no-ema",
-    "invert": "images output classes steps restarts samples pixels-only seed device",
+    "batch-norm batch-size no-ema force",
+    "invert": "images output classes steps restarts samples pixels-only seed device force",
     "export": "output push private license",
     "demo_app": "port host",
 }
@@ -127,6 +127,7 @@ def test_the_public_signatures_stay() -> None:
             "metrics": ("fid", "is"),
             "features": "inception",
         },
+        hamgan.train: {"config": required},
         convert.biggan_pytorch: {"state_dict": required},
         convert.hamgan_tf: {"variables": required},
     }
@@ -199,10 +200,11 @@ def test_training_refuses_a_folder_of_another_run(script: Script, run_folder: Pa
 
 def test_training_on_a_folder_of_pictures_ends_with_code_0(script: Script, tmp_path: Path) -> None:
     data = picture_folder(tmp_path / "data", cats=5, dogs=4)
+    (data / "cats/notes.txt").write_text("no picture")
     options = ["--config", write_config(tmp_path), "--run_dir", tmp_path / "run", "--data.source", data]
     code, text = script("train", *options, "--train.total_kimg", "0.008")
     assert code == 0, text
-    assert "9 images at 32 px, 2 classes\nclasses   cats 5, dogs 4\n" in text
+    assert "9 images at 32 px, 2 classes\nclasses   cats 5, dogs 4\nleft out  1 .txt\n" in text
     assert hamgan.load_generator(tmp_path / "run").class_names == ["cats", "dogs"]
 
 

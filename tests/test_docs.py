@@ -27,7 +27,7 @@ from hamgan.networks import build_networks, count_parameters
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 LINKING = [*DOCUMENTS, ROOT / "CHANGELOG.md"]
 SUBCOMMANDS = {"evaluate": ("reference", "sweep", "neighbours"), "prepare": ("inspect", "merge")}
-OTHER_PROGRAMS = {"--max-restarts", "--multi_gpu", "--num_processes", "--cpu", "--long"}
+OTHER_PROGRAMS = {"--max-restarts", "--multi_gpu", "--num_processes", "--cpu", "--long", "--lowest"}
 """Options of `accelerate launch` and of the tests that the text mentions."""
 PLACEHOLDERS = {"my.yaml"}
 
@@ -139,7 +139,7 @@ def test_options_and_commands_in_the_text_exist(document: Path) -> None:
     known = OTHER_PROGRAMS.union(*(options_of(name) for name in COMMANDS))
     for name, more in SUBCOMMANDS.items():
         known = known.union(*(options_of(name, sub) for sub in more))
-    known = known.union(*(options_of("benchmarks", name) for name in ("train", "evaluate")))
+    known = known.union(*(options_of("benchmarks", name) for name in ("train", "evaluate", "gpu")))
     for code in inline_code(document):
         for option in re.findall(r"(?<!\S)--[a-zA-Z][\w.-]*", code):
             assert option in known, f"{document.name}: `{code}`"

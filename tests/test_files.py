@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from support.paths import ROOT
 from support.small_runs import environment, largest_file
 
+from hamgan.checkpoint.tensors import save_tensors
 from hamgan.files import lock, make_once, remove_leftovers, sha256, temporary_name, write_atomically
 
 HOLD = """
@@ -32,6 +34,12 @@ def test_text_and_bytes_are_written_and_hashed(tmp_path: Path) -> None:
     write_atomically(path, b"\xff")
     assert path.read_bytes() == b"\xff"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_can_be_read_by_those_who_can_read_other_files(tmp_path: Path) -> None:
+    (tmp_path / "text").touch()
+    save_tensors({"x": torch.zeros(1)}, tmp_path / "weights.safetensors", {})
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "text").stat().st_mode
 
 
 def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Build the page: three tabs of widgets, and what their buttons draw."""
+"""Build the page: four tabs of widgets, and what they draw."""
 
 import html
 import random
@@ -13,15 +13,15 @@ import gradio as gr
 import numpy as np
 import torch
 
-from hamgan.app.requests import check_size, plan_blend, plan_classes, plan_walk
+from hamgan.app.requests import check_size, plan_blend, plan_classes, plan_walk, read_picture
 from hamgan.errors import ConfigError
 from hamgan.evaluation.report import describe_numbers
+from hamgan.inversion import invert
 from hamgan.networks import count_parameters
 from hamgan.sampling import LoadedGenerator, Plan, PlannedImage
 from hamgan.sampling.animation import write_film
-from hamgan.sampling.classes import unique_names
 from hamgan.sampling.plan import draw
-from hamgan.sampling.sheets import draw_sheet, to_pil
+from hamgan.sampling.sheets import draw_sheet, to_pil, visible_scale
 
 FRAMES_PER_SECOND = 20
 COLUMNS = 8
@@ -30,20 +30,10 @@ LONGEST_QUEUE = 16
 """Requests that may wait for their turn."""
 FILES_LAST = 600
 """Seconds that Gradio keeps the pictures that it serves."""
-SCRIPT = """() => {
-  const annotate = () => {
-    document.querySelectorAll(".status").forEach(status => status.ariaLive = "polite");
-    document.querySelectorAll(".pictures button > img").forEach(image => image.parentElement.ariaLabel = image.alt);
-  };
-  new MutationObserver(annotate).observe(document.body, {childList: true, subtree: true, attributeFilter: ["alt"]});
-  document.addEventListener("click", event => {
-    const controls = matchMedia("(max-width: 40rem)").matches && event.target.closest(".controls button.md")
-      ?.closest(".controls");
-    if (controls) controls.nextElementSibling.scrollIntoView();
-  });
-}"""
-"""Script for what Gradio has no means for: it calls a picture of a gallery "Thumbnail 1 of 24", announces no change of
-a text, and on a phone does not go to the pictures, which are below the buttons there."""
+PICTURE_SIDE = 512
+"""Pixels of the side of a picture that is to be found, at most, as the page sends it."""
+STEPS, RESTARTS, SAMPLES = 150, 4, 32
+"""Effort of the search for a picture: half of that of `hamgan invert`."""
 
 # Fonts of the visitor's system, and colours that stand out against each other by 4.5 to 1 or more.
 THEME = gr.themes.Base(primary_hue="orange", neutral_hue="stone", font="system-ui", font_mono="ui-monospace").set(
@@ -56,7 +46,8 @@ THEME = gr.themes.Base(primary_hue="orange", neutral_hue="stone", font="system-u
     body_text_color_subdued="*neutral_600",
     block_title_text_color="*neutral_800",
 )
-STYLE: dict[str, Any] = {"theme": THEME, "css_paths": Path(__file__).with_name("page.css"), "js": SCRIPT}
+STYLE: dict[str, Any] = {"theme": THEME, "css_paths": Path(__file__).with_name("page.css")}
+STYLE["js"] = Path(__file__).with_name("page.js").read_text()
 
 
 def build_page(generator: LoadedGenerator) -> gr.Blocks:
@@ -65,19 +56,18 @@ def build_page(generator: LoadedGenerator) -> gr.Blocks:
     page = gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, FILES_LAST))
     with page:
         gr.HTML(describe(generator))
-        with gr.Tab("Classes"), gr.Row():
-            _build_tab(generator, "Draw", plan_classes, _class_widgets, page)
-        with gr.Tab("Blend"), gr.Row():
-            _build_tab(generator, "Blend", plan_blend, _blend_widgets)
-        with gr.Tab("Walk"), gr.Row():
-            _build_tab(generator, "Walk", plan_walk, _walk_widgets)
+        for verb, (name, plan, widgets) in TABS.items():
+            with gr.Tab(name) as tab, gr.Row():
+                _build_tab(generator, verb, plan, widgets, page, tab)
+        with gr.Tab("Find"), gr.Row():
+            _build_search(generator)
     page.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1, api_open=False)
     return page
 
 
 def describe(generator: LoadedGenerator) -> str:
     """Return HTML that says what is loaded."""
-    config, row = generator.config, generator.evaluations[-1] if generator.evaluations else {}
+    config, row = generator.config, generator.evaluations[0] if generator.evaluations else {}
     facts = [f"{config.resolution} × {config.resolution} pixels", f"{generator.num_classes} classes"]
     facts += [] if generator.kimg is None else [f"{generator.kimg:,g} thousand images seen"]
     facts += [f"{count_parameters(generator.network):,} parameters" + " (average of G)" * generator.is_average]
@@ -94,35 +84,22 @@ def _build_tab(
     verb: str,
     plan: Callable[..., Plan],
     widgets: Callable[[list[tuple[str, str]]], list[Any]],
-    page: gr.Blocks | None = None,
+    page: gr.Blocks,
+    tab: gr.Tab,
 ) -> None:
-    """Place widgets, a button and results, and draw what ``plan`` makes of the values, for a page as it opens, too."""
+    """Place widgets, a button and results, and draw what ``plan`` makes of the values, as soon as one sees the tab."""
     resolution = generator.config.resolution
     with gr.Column(min_width=280, elem_classes="controls"):
-        names = unique_names(generator.class_names, generator.num_classes)
-        inputs = widgets(list(zip(generator.titles, names, strict=True)))
+        inputs = widgets([(title, f"#{index}") for index, title in enumerate(generator.titles)])
         inputs += [
             gr.Slider(0.1, 1, 1, step=0.05, label="Truncation", info="lower: typical, less varied"),
-            gr.Slider(1, 8, max(1, min(8, 96 // resolution)), precision=0, label="Enlargement", info="of downloads"),
+            gr.Slider(1, 8, min(8, visible_scale(resolution)), precision=0, label="Enlargement", info="of downloads"),
         ]
         with gr.Row():
             button = gr.Button(verb, variant="primary", size="md", min_width=80)
             seeds = [widget for widget in inputs if isinstance(widget, gr.Textbox)]
             other_seeds = gr.Button("Other seeds", size="md", min_width=80, visible=bool(seeds))
-    with gr.Column(scale=3, min_width=280, elem_classes="results"):
-        outputs = [
-            gr.Markdown(elem_classes="status"),
-            gr.Gallery(
-                show_label=False,
-                format="png",
-                fit_columns=False,
-                height="auto",
-                interactive=False,
-                buttons=[],
-                elem_classes="pictures",
-            ),
-            gr.Files(label="Downloads", interactive=False),
-        ]
+    outputs = _build_results()
 
     def answer(*values: Any) -> tuple[str, gr.Gallery, list[str]]:
         start = time.perf_counter()
@@ -135,14 +112,78 @@ def _build_tab(
         count = len(planned.images)
         return f"{count} image{'s' * (count > 1)} in {time.perf_counter() - start:.2f} s", gallery, files
 
+    keep = f"(...values) => keepState({verb!r}, values)"
     draws: dict[str, Any] = {"fn": answer, "inputs": inputs, "outputs": outputs, "show_progress_on": outputs[0]}
-    draws |= {"concurrency_id": "draw", "trigger_mode": "always_last", "api_visibility": "private"}
+    draws |= {"concurrency_id": "draw", "trigger_mode": "always_last", "api_visibility": "private", "js": keep}
     submits = [widget.submit for widget in inputs if isinstance(widget, (gr.Textbox, gr.Number))]
-    gr.on([button.click, *submits], **draws)
+    moves = [widget.input for widget in inputs if isinstance(widget, gr.Slider)]
+    gr.on([button.click, *submits, *moves], **draws)
     changed = other_seeds.click(lambda: str(random.randrange(10**6)), None, seeds[:1], api_visibility="private")
     changed.then(**draws)
-    if page:
-        page.load(**draws)
+    # A page opens with the values in its address; the tab that is open draws then, the others when they are chosen.
+    name, is_first = TABS[verb][0], verb == next(iter(TABS))
+    choose = f"[...document.querySelectorAll('[role=tab]')].find(tab => tab.textContent.trim() === {name!r}).click()"
+    restore = f"(...values) => {{ const kept = stateOf({verb!r}); if (kept && {str(not is_first).lower()}) {choose};"
+    restored = page.load(None, inputs, inputs, js=restore + " return kept ?? values; }", api_visibility="private")
+    if is_first:
+        restored.then(
+            **draws | {"js": f"(...values) => location.hash.length > 1 ? values : keepState({verb!r}, values)"}
+        )
+    tab.select(**draws)
+
+
+def _build_results() -> list[Any]:
+    """Place what every tab shows: a line, the pictures, files to download."""
+    with gr.Column(scale=3, min_width=280, elem_classes="results"):
+        line = gr.Markdown(elem_classes="status")
+        pictures = gr.Gallery(
+            show_label=False,
+            format="png",
+            fit_columns=False,
+            height="auto",
+            interactive=False,
+            buttons=[],
+            elem_classes="pictures",
+        )
+        return [line, pictures, gr.Files(label="Downloads", interactive=False)]
+
+
+def _build_search(generator: LoadedGenerator) -> None:
+    """Place a field for a picture, and find the latent and the class whose image is nearest to it."""
+    with gr.Column(min_width=280, elem_classes="controls"):
+        gr.HTML(
+            '<label>Picture <input type="file" accept="image/*" aria-label="Picture"></label><p>Its middle is compared '
+            "with generated images; the nearest one is found in some seconds.</p>",
+            elem_id="picture",
+        )
+        address = gr.Textbox(visible=False)
+        button = gr.Button("Find", variant="primary", size="md", min_width=80)
+    outputs = _build_results()
+
+    def answer(text: str) -> tuple[str, gr.Gallery, list[str]]:
+        start = time.perf_counter()
+        try:
+            target = read_picture(generator, text)
+        except ConfigError as error:
+            raise gr.Error(html.escape(str(error)), print_exception=False) from error
+        (found,) = invert(generator, target, steps=STEPS, restarts=RESTARTS, samples=SAMPLES)
+        name = generator.titles[found.label]
+        titles = ["the picture", f"the nearest image, {name}", f"the nearest of {SAMPLES} seeds, {name}"]
+        rows = torch.stack([target[0], found.image, found.baseline])
+        sheet = _new_file(generator, "find.png")
+        draw_sheet([rows], [""], columns=["picture", "found", f"seed {found.baseline_seed}"]).save(sheet)
+        gallery = gr.Gallery(list(zip(to_pil(rows), titles, strict=True)), columns=3)
+        return f"{name}, in {time.perf_counter() - start:.1f} s", gallery, [str(sheet)]
+
+    read = f"async () => [await readPicture({PICTURE_SIDE})]"
+    settings: dict[str, Any] = {"concurrency_id": "draw", "api_visibility": "private", "js": read}
+    button.click(answer, address, outputs, show_progress_on=outputs[0], **settings)
+
+
+def _new_file(generator: LoadedGenerator, ending: str) -> Path:
+    """Return a path in a new folder that Gradio serves from and empties, named by the run."""
+    stem = re.sub(r"\W+", "-", generator.config.name).strip("-")[:40] or "hamgan"
+    return Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder())) / f"{stem}-{ending}"
 
 
 def draw_plan(generator: LoadedGenerator, plan: Plan, kind: str, enlargement: int) -> tuple[gr.Gallery, list[str]]:
@@ -152,9 +193,8 @@ def draw_plan(generator: LoadedGenerator, plan: Plan, kind: str, enlargement: in
     images = torch.cat([batch for _, batch in draw(generator, plan.images)])
     rows, planned = list(images.split(len(plan.rows[0]))), plan.rows
     pictures: list[Any] = []
-    folder = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))  # Gradio serves from there, and empties it
-    stem = re.sub(r"\W+", "-", generator.config.name).strip("-")[:40] or "hamgan"
-    film, sheet = folder / f"{stem}-{kind}.gif", folder / f"{stem}-{kind}.png"
+    sheet = _new_file(generator, f"{kind}.png")
+    film = sheet.with_suffix(".gif")
     if kind == "walk":
         frames = torch.cat([images, images[1:-1].flip(0)]).permute(0, 2, 3, 1).numpy()
         write_film(frames[None], film, FRAMES_PER_SECOND, enlargement)
@@ -163,8 +203,9 @@ def draw_plan(generator: LoadedGenerator, plan: Plan, kind: str, enlargement: in
         rows, planned = [images[shown]], [[plan.images[index] for index in shown]]
     for title, row, row_plan in zip(plan.titles, rows, planned, strict=True):
         pictures += [(image, f"{title}, {_name(one)}") for image, one in zip(to_pil(row), row_plan, strict=True)]
-    draw_sheet(rows, plan.titles, scale=enlargement).save(sheet)
-    gallery = gr.Gallery(pictures, columns=min(len(plan.rows[0]), COLUMNS))
+    columns = [_name(one) for one in planned[0]]
+    draw_sheet(rows, plan.titles, columns=columns, scale=enlargement).save(sheet)
+    gallery = gr.Gallery(pictures, columns=min(len(pictures) // len(plan.rows), COLUMNS))
     return gallery, [str(file) for file in (film, sheet) if file.exists()]
 
 
@@ -204,3 +245,11 @@ def _seed_widgets() -> list[gr.Component]:
     seeds = gr.Textbox("0", label="Seeds", info="the first one (7), or all of them (0-3,12)", max_lines=1)
     count = gr.Slider(1, 16, 8, step=1, precision=0, label="Images per class", info="from the first seed on")
     return [seeds, count]
+
+
+TABS: dict[str, tuple[str, Callable[..., Plan], Callable[[list[tuple[str, str]]], list[Any]]]] = {
+    "Draw": ("Classes", plan_classes, _class_widgets),
+    "Blend": ("Blend", plan_blend, _blend_widgets),
+    "Walk": ("Walk", plan_walk, _walk_widgets),
+}
+"""Verb of a tab's button -> its name, what plans its pictures, and what makes its widgets."""

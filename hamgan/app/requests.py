@@ -4,10 +4,15 @@ Sliders and numbers of the page check their own ranges on the server; what they 
 function raises ConfigError, a sentence for the visitor.
 """
 
+import base64
 import itertools
 from collections.abc import Sequence
 
-from hamgan.errors import ConfigError
+import torch
+from torch import Tensor
+
+from hamgan.data.decoding.decode import Preparation, decode
+from hamgan.errors import ConfigError, PictureError
 from hamgan.sampling import LoadedGenerator, Plan, PlannedImage, parse_classes, plan_interpolation, plan_samples
 from hamgan.sampling.classes import numbers_in
 from hamgan.sampling.latents import check_seeds
@@ -16,6 +21,8 @@ MOST_IMAGES = 64
 """Images that one request may have drawn."""
 MOST_PIXELS = 2**24
 """Pixels of a sheet, or of all frames of a film: 64 images of 512 x 512."""
+MOST_BYTES = 400_000
+"""Bytes of a picture that is to be found; the page sends it in the size that is needed."""
 LONGEST_TEXT = 200
 """Characters of a class or of seeds."""
 
@@ -60,12 +67,15 @@ def check_size(plan: Plan, frames: int, side: int) -> None:
 
 
 def read_classes(generator: LoadedGenerator, texts: Sequence[str]) -> list[int]:
-    """Return the classes of names, numbers and ranges."""
+    """Return the classes of names, numbers, ranges and choices (``#3``)."""
     if not texts:
         raise ConfigError("no class is chosen")
     classes: list[int] = []
     for text in texts:
-        classes += parse_classes([_check_length(str(text), "class")], generator)
+        text = _check_length(str(text), "class")
+        index = text.removeprefix("#")  # of a choice: a name may be another class's number
+        is_choice = text.startswith("#") and index.isdecimal()
+        classes += [generator.class_index(int(index))] if is_choice else parse_classes([text], generator)
         if len(classes) > MOST_IMAGES:
             raise ConfigError(f"more than {MOST_IMAGES} classes are chosen; at most {MOST_IMAGES} images at once")
     return classes
@@ -93,3 +103,17 @@ def _check_length(text: str, what: str) -> str:
     if len(text) > LONGEST_TEXT:
         raise ConfigError(f"{what}: {len(text):,} characters are too many; at most {LONGEST_TEXT}")
     return text
+
+
+def read_picture(generator: LoadedGenerator, address: str | None) -> Tensor:
+    """Return the picture in a ``data:`` address, as the page makes it of a file: uint8 [1, 3, R, R]."""
+    head, _, body = (address or "").partition(",")
+    if not address:
+        raise ConfigError("choose a picture first")
+    if not head.startswith("data:image/") or not head.endswith(";base64") or len(body) > MOST_BYTES:
+        raise ConfigError("this is not a picture that the page has read")
+    try:
+        pixels = decode(base64.b64decode(body, validate=True), Preparation(generator.config.resolution))
+    except (ValueError, PictureError) as error:
+        raise ConfigError(f"the picture {error if isinstance(error, PictureError) else 'is damaged'}") from error
+    return torch.tensor(pixels).permute(2, 0, 1)[None]

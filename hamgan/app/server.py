@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import gradio
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-LARGEST_REQUEST = 16 * 1024
-"""Bytes of a request's body."""
+LARGEST_REQUEST = 512 * 1024
+"""Bytes of a request's body: a picture that is to be found, and what goes with it."""
 ROUTES = re.compile(
     r"/|/(theme\.css|manifest\.json|favicon\.ico)|/(assets|static)/[\w./-]+"
     r"|/gradio_api/(startup-events|queue/(join|data)|heartbeat/\w+|file=/[^:]+)"

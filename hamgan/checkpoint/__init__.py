@@ -4,13 +4,14 @@ A checkpoint is a folder ``checkpoints/NAME`` named by its thousands of images. 
 networks, the average of G, both optimisers) and ``state.json`` (counters and the sha256 of the former).
 """
 
-from hamgan.checkpoint.evaluations import Evaluation, read_evaluations
+from hamgan.checkpoint.evaluations import Evaluation, largest_first, read_evaluations
 from hamgan.checkpoint.generator import (
     GENERATOR_FORMAT,
     generator_from_state,
     generator_metadata,
     load_generator_file,
     read_class_names,
+    read_generator_config,
     record_evaluations,
     save_generator,
 )
@@ -27,12 +28,14 @@ __all__ = [
     "checkpoint_name",
     "generator_from_state",
     "generator_metadata",
+    "largest_first",
     "latest_checkpoint",
     "list_checkpoints",
     "load_checkpoint",
     "load_generator_file",
     "read_class_names",
     "read_evaluations",
+    "read_generator_config",
     "read_state",
     "record_evaluations",
     "save_checkpoint",

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,18 @@ def read_evaluations(run: Path, kimg: float, *, ema: bool, batch_norm: str) -> l
                 numbers = {key: value for key, value in row.items() if not key.startswith("class_table")}
                 found[row["protocol"]] = found.get(row["protocol"], {}) | numbers
     return list(found.values())
+
+
+def largest_first(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """Order evaluations so that the one to quote comes first: not truncated, of most images on both sides."""
+
+    def weight(row: Evaluation) -> tuple[bool, float]:
+        counts = [row.get("num_samples"), row.get("reference_count")]
+        numbers = [count for count in counts if isinstance(count, (int, float))]
+        truncation = row.get("truncation")
+        return not (isinstance(truncation, (int, float)) and truncation < 1), min(numbers, default=0)
+
+    return sorted(evaluations, key=weight, reverse=True)
 
 
 def evaluations_of_run(config: Config, kimg: float) -> list[Evaluation]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hamgan.checkpoint.evaluations import evaluations_of_run, is_evaluation
-from hamgan.checkpoint.tensors import read_tensors, save_tensors, to_host
+from hamgan.checkpoint.tensors import read_metadata, read_tensors, save_tensors, to_host
 from hamgan.config import Config, config_from_dict, config_to_dict, validate
 from hamgan.errors import CheckpointError, one_line
 from hamgan.files import temporary_name
@@ -75,6 +75,16 @@ def load_generator_file(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
     which statistics they are; as a run writes it, the average of G where one is kept).
     """
     tensors, metadata = read_tensors(path)
+    config, header = _read_header(metadata, path)
+    return generator_from_state(config, tensors, path, folded=header.get("folded") is True), config, header
+
+
+def read_generator_config(path: Path) -> Config:
+    """Read the configuration in the header of a file of `save_generator`, without its weights."""
+    return _read_header(read_metadata(path), path)[0]
+
+
+def _read_header(metadata: Mapping[str, str], path: Path) -> tuple[Config, dict[str, Any]]:
     if metadata.get("format") != GENERATOR_FORMAT:
         raise CheckpointError(f"{path} is a safetensors file, but not a HamGAN generator")
     try:
@@ -84,7 +94,7 @@ def load_generator_file(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
         _check_header(header, config)
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"the header of {path} is damaged: {one_line(error)}") from error
-    return generator_from_state(config, tensors, path, folded=header.get("folded") is True), config, header
+    return config, header
 
 
 def _check_header(header: Mapping[str, Any], config: Config) -> None:

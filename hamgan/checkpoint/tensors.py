@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hamgan.errors import CheckpointError, one_line
-from hamgan.files import fsync, recognise_file
+from hamgan.files import fsync, recognise_file, share_as_usual
 
 
 def to_host(tensors: Mapping[str, Tensor], copy: bool = False) -> dict[str, Tensor]:
@@ -28,7 +28,13 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
         save_file(tensors, path, metadata)
     except SafetensorError as error:  # so it reports a full disk
         raise OSError(one_line(error)) from error
+    share_as_usual(path)
     fsync(path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file, without its tensors; CheckpointError."""
+    return read_tensors(path, "\0")[1]  # the beginning of no name
 
 
 def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -28,7 +28,7 @@ def open_source(source: str, split: str, resolution: int, *, as_reference: bool 
         raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
     if source == "photos":
         for note in say_namesake(source):
-            log.warning("note: %s", note)
+            log.warning("data: %s", note)
         return PhotoSource(split, resolution)
     path = Path(source).expanduser()
     if (path / "manifest.json").is_file() or (path / "work" / "plan.json").is_file():

@@ -1,5 +1,6 @@
 """Train straight from pictures: folders, tar and zip files, WebDataset shards, CIFAR, the Hugging Face hub."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from hamgan.data.finding.folders import SPLIT_FOLDERS
 from hamgan.data.finding.listing import list_pictures
 from hamgan.data.finding.locations import download_folder
 from hamgan.data.finding.picture import Listing
-from hamgan.data.finding.reading import read_bytes
+from hamgan.data.finding.reading import hash_bytes, read_bytes
 from hamgan.data.source import Description, description, name_some
 from hamgan.errors import DataError
 
@@ -33,7 +34,7 @@ class PictureSource:
     def __init__(self, source: str, split: str, resolution: int, *, as_reference: bool = False) -> None:
         listing = list_pictures(source, download_folder() / "unpacked")
         for note in listing.notes:
-            log.warning("note: %s", note)
+            log.warning("data: %s", note)
         # A store leaves these out and says so; here nobody would see it.
         if (empty := listing.left_out) and not as_reference:
             classes = len(listing.class_names) + len(empty)
@@ -91,6 +92,13 @@ class PictureSource:
         yield index
         members = np.flatnonzero(self.labels == self.labels[index])
         yield from np.roll(members, -1 - int(np.searchsorted(members, index))).tolist()[:-1]
+
+    def hash_content(self) -> str:
+        """Hash every picture's bytes, its class and its place, which `describe` does not: it would read all of them."""
+        digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
+        for part in self._pool.map(hash_bytes, self._pictures):
+            digest.update(part.encode())
+        return digest.hexdigest()
 
     def describe(self) -> Description:
         """Return the protocol; the hash covers names and sizes of the files, not their pixels."""

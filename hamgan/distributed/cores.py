@@ -1,4 +1,4 @@
-"""Share work out among threads that each run torch on one core."""
+"""Count the cores of this process, and share work out among threads that each run torch on one of them."""
 
 import functools
 import os
@@ -11,6 +11,14 @@ import torch
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+
+
+def core_count() -> int:
+    """Return the cores that this process may keep busy: ``OMP_NUM_THREADS``, else its share of those it may run on."""
+    if (given := os.environ.get("OMP_NUM_THREADS", "")).isdecimal() and int(given) > 0:
+        return int(given)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def map_on_cores(threads: int, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:

@@ -1,14 +1,17 @@
 """Run `hamgan evaluate` and its commands `reference`, `sweep` and `neighbours`."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hamgan.config import EvalConfig
 from hamgan.errors import ConfigError
 from hamgan.evaluation.options import FIELDS, parse
 from hamgan.evaluation.protocol import Protocol, make_protocol
 from hamgan.evaluation.report import TABLES, Row, append_row, describe_numbers, print_row, save_table
+from hamgan.sampling.places import check_place
 
 if TYPE_CHECKING:
     from hamgan.evaluation.statistics import Resources
@@ -17,13 +20,50 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
     options = parse(arguments, prog)
+    if options.command != "reference" and options.checkpoint is not None:
+        check_place(options.checkpoint)
 
     from hamgan.distributed.failure_watch import FailureWatch
     from hamgan.distributed.group import joined_processes
 
     run = {"reference": run_reference, "sweep": run_sweep, "neighbours": run_neighbours}
     with joined_processes(), FailureWatch():
+        take_values_of_run(options)
         run.get(options.command, run_evaluate)(options)
+
+
+def take_values_of_run(options: argparse.Namespace) -> None:
+    """Take what is not given from the ``eval`` section of the run that is measured, and print it.
+
+    A preset is a published protocol: beside one only reference and batch size are the run's.
+    """
+    from hamgan.distributed.group import Processes
+    from hamgan.evaluation.inputs.samples import is_generator
+    from hamgan.sampling.loading import read_config
+
+    path = Path(getattr(options, "checkpoint", None) or "nothing")
+    if not is_generator(path):
+        options.batch_size = options.batch_size or EvalConfig.batch_size
+        return
+    config = read_config(path)
+    own = dataclasses.asdict(config.eval)
+    of_training = options.command == "neighbours"  # which are looked for among the training images
+    own["reference"] = config.data.source if of_training else own["reference"] or config.data.source
+    names = {None: FIELDS, "sweep": set(FIELDS) - {"metrics"}, "neighbours": {"features"}}[options.command]
+    if getattr(options, "preset", None):
+        names = set()
+    if "ema" in options:  # other weights than those that the run's evaluations measure
+        own["batch_norm"] = None
+    given = {name for name, value in vars(options).items() if value is not None}
+    taken = {
+        name: value
+        for name, value in own.items()
+        if name in {*names, "reference", "batch_size"} and name not in given and value is not None
+    }
+    vars(options).update(taken)
+    if Processes.current().is_main:
+        words = [f"{name} {','.join(value) if isinstance(value, list) else value}" for name, value in taken.items()]
+        print(f"as the run's eval section has it: {'; '.join(words)}", flush=True)
 
 
 def _make_protocol(options: argparse.Namespace) -> Protocol:

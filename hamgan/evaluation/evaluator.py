@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hamgan.distributed.group import from_main, world_size
 from hamgan.errors import ConfigError
+from hamgan.evaluation.cache import cache_folder
 from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.inputs.references import open_reference_images
@@ -46,7 +47,7 @@ def evaluate(
     compiled: bool = False,
     strict: bool = False,
     progress: bool = True,
-    cache: str | Path | None = None,
+    cache: str | Path | bool = True,
     memory_gib: float = 8.0,
     extractor: FeatureExtractor | None = None,
     **options: Any,
@@ -64,7 +65,7 @@ def evaluate(
             $HAMGAN_DINOV2_WEIGHTS, $HAMGAN_CLIP_B32_WEIGHTS and $HAMGAN_CLIP_L336_WEIGHTS.
         compiled: torch.compile the extractor (pays off beyond some thousand images).
         strict: warnings, such as too few samples for the covariance, are errors.
-        cache: a folder for the features of named references.
+        cache: keep the features of references in `cache_folder()`, or in a folder of your own; False keeps none.
         memory_gib: what gathered features may take on every process (KID, precision and recall, ...).
         extractor: one that `load_extractor` made earlier, to be used again.
         options: fields of `Protocol`: num_samples, seed, repeats, truncation, batch_norm, labels, split, is_splits, ...
@@ -72,11 +73,12 @@ def evaluate(
     Returns: a flat dict: the numbers, then the protocol. Raises ConfigError with one sentence for anything unusable.
     """
     protocol = make_protocol(preset, metrics=list(metrics), features=features, **options)
+    kept = None if cache is False else cache_folder() if cache is True else Path(cache)
     parts = []
     for part in protocol.by_extractor():
         given = extractor if extractor and extractor.name == part.features else None
         found = given or load_protocol_extractor(part, inception_weights, device, compiled)
-        parts.append((part, Resources(found, batch_size, progress, Path(cache) if cache else None, memory_gib)))
+        parts.append((part, Resources(found, batch_size, progress, kept, memory_gib)))
     return evaluate_parts(samples, reference, parts, preset=preset, strict=strict)
 
 
@@ -135,7 +137,8 @@ def evaluate_protocol(
     loaded = load_samples(samples, protocol, extractor.device, resources.batch_size)
     if protocol.repeats > 1 and isinstance(loaded, Images):
         raise ConfigError(f"repeats is {protocol.repeats}, but {samples} is a fixed set of images, not a generator")
-    counts = class_histogram(reference, protocol.split) if protocol.labels == "training" else None
+    names = getattr(loaded, "class_names", None)
+    counts = class_histogram(reference, protocol.split, names) if protocol.labels == "training" else None
     images = make_images(loaded, protocol, class_counts=counts)
     _check_memory(images, protocol, resources)
     real = _measure_reference(reference, images, protocol, resources)

@@ -10,6 +10,7 @@ from docstring_parser import parse_from_object
 
 from hamgan.config import METRICS
 from hamgan.errors import ConfigError, did_you_mean, refuse_renamed
+from hamgan.evaluation.cache import cache_folder
 from hamgan.evaluation.protocol import CHOICES, PRESETS, TRUNCATIONS, Protocol
 
 FIELDS = [field.name for field in dataclasses.fields(Protocol)]
@@ -66,7 +67,7 @@ def evaluate_parser(prog: str = "hamgan evaluate") -> tuple[Parser, dict[str, Pa
     add("--metrics", type=_split, default=argparse.SUPPRESS, metavar="NAMES", help=metrics)
     add("--preset", help=f"{', '.join(PRESETS)} or a YAML file of these options")
     add("--strict", action="store_true", help="warnings are errors")
-    add("--cache", type=Path, metavar="FOLDER", help="keep the features of named references there")
+    _add_cache(parser)
     add("--memory-gib", type=float, default=8.0, help="memory for gathered features per process (default: 8)")
     add("--results", metavar="FILE", help="JSON-lines file for the row; a run has its results.jsonl")
     add("--class-table", metavar="FILE", help="CSV file for the figures of all classes (per_class)")
@@ -98,7 +99,7 @@ def _add_sweep_options(parser: Parser) -> None:
     add = parser.add_argument
     add("--truncations", type=_split, default=values, help=f"comma-separated (default: {values})")
     add("--output", required=True, metavar="FILE", help="picture to write, .png; the table stands beside it")
-    add("--cache", type=Path, metavar="FOLDER", help="keep the features of named references there")
+    _add_cache(parser)
 
 
 def _add_neighbours_options(parser: Parser) -> None:
@@ -129,10 +130,17 @@ def _add_resources(parser: Parser) -> None:
     add = parser.add_argument
     weights = "weights file; else $HAMGAN_INCEPTION_WEIGHTS, else download"
     add("--inception-weights", metavar="FILE", help=weights)
-    add("--batch-size", type=int, default=64, help="images per process and forward (default: 64)")
+    add("--batch-size", type=int, help="images per process and forward (default: the run's, else 64)")
     add("--device", help="cpu, cuda, ...; the GPU where there is one")
     add("--compile", action="store_true", help="torch.compile the extractor (from some 5,000 images on)")
     add("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_cache(parser: Parser) -> None:
+    help_text = "keep the features of references there (default: $XDG_CACHE_HOME/hamgan/features, else ~/.cache/...)"
+    parser.add_argument("--cache", type=Path, default=cache_folder(), metavar="FOLDER", help=help_text)
+    help_text = "neither look for features of earlier evaluations nor keep those of this one"
+    parser.add_argument("--no-cache", dest="cache", action="store_const", const=None, help=help_text)
 
 
 def _add_protocol(parser: Parser, names: Collection[str], **defaults: str | int) -> None:

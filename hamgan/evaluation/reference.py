@@ -1,22 +1,28 @@
 """Measure references once, keep their statistics in a file, and check that samples may be compared with them."""
 
+import contextlib
 import hashlib
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from hamgan.checkpoint.tensors import save_tensors
 from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError, one_line
+from hamgan.evaluation.cache import drop_oldest, name_file
 from hamgan.evaluation.inputs.images import IMAGE_ARRAYS, Images, Subset
 from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.statistics import FeatureStatistics, Resources
 from hamgan.files import recognise_file, temporary_name
+
+log = logging.getLogger(__name__)
 
 Reference = str | Path | FeatureStatistics
 """Anything that samples can be measured against: a place, the name of a data set, or statistics in memory."""
@@ -43,8 +49,11 @@ def save_reference(statistics: FeatureStatistics, file: str | Path) -> Path:
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary_name(file)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, header)
-    partial.replace(file)
+    try:
+        save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, header)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
     return file
 
 
@@ -76,9 +85,12 @@ def load_reference(file: str | Path) -> FeatureStatistics:
     file = Path(file)
     if not file.is_file():
         raise ConfigError(f"there is no reference file at {file}")
-    if known := recognise_file(file):
-        raise ConfigError(f"{file} is {known}")
-    statistics = _load_npz(file) if file.suffix == ".npz" else _load_safetensors(file)
+    try:
+        statistics = _load_npz(file) if file.suffix == ".npz" else _load_safetensors(file)
+    except ConfigError:
+        if known := recognise_file(file):
+            raise ConfigError(f"{file} is {known}") from None
+        raise
     if statistics.mean.ndim != 1 or statistics.covariance.shape != (len(statistics.mean), len(statistics.mean)):
         raise ConfigError(
             f"{file}: mean {list(statistics.mean.shape)} and covariance {list(statistics.covariance.shape)} do not fit"
@@ -186,28 +198,40 @@ def reference_statistics(
     images = open_reference_images(reference, split, resolution)
     if max_count is not None and max_count < len(images):
         images = Subset(images, max_count)
-    file = _cache_file(images, resources, resolution) if images.kind == "dataset" else None
-    # One process that does not see the file yet must not be left alone with the others' sums.
-    if file and not Processes.current().any(not file.is_file()):
-        statistics = load_reference(file)
-        if statistics.features is not None or not keep_features:
-            return statistics
+    file = name_file(resources.cache, images, resources.extractor) if resources.cache else None
+    if file and (kept := _read_kept(file, keep_features)):
+        return kept
     statistics = resources.measure(images, "reference", keep_features=keep_features)
     if file and Processes.current().is_main:
-        save_reference(statistics, file)
+        _keep(statistics, file)
     return statistics
 
 
-def _cache_file(images: Images, resources: Resources, resolution: int) -> Path | None:
-    if resources.cache is None:
-        return None
-    identity = {**images.describe(), **resources.extractor.describe(), "count": len(images), "resolution": resolution}
-    text = json.dumps(identity, sort_keys=True, default=str)
-    return resources.cache / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+def _read_kept(file: Path, keep_features: bool) -> FeatureStatistics | None:
+    """Return what is kept in the cache, None where that is nothing, too little or damaged."""
+    kept = None
+    with contextlib.suppress(ConfigError, OSError):
+        kept = load_reference(file)
+        file.touch()  # read last
+    missing = kept is None or (keep_features and kept.features is None)
+    # One process that does not see the file yet must not be left alone with the others' sums.
+    return None if Processes.current().any(missing) else kept
 
 
-def class_histogram(reference: Reference | None, split: str) -> Tensor | None:
-    """Count the images of each class in a reference, int64 [classes]; return None where it has no labels."""
+def _keep(statistics: FeatureStatistics, file: Path) -> None:
+    """Write to the cache; where that cannot be done, the evaluation goes on without."""
+    try:
+        save_reference(statistics, file)
+        drop_oldest(file.parent)
+    except OSError as error:
+        log.warning("the features of the reference are not kept: %s", error)
+
+
+def class_histogram(reference: Reference | None, split: str, class_names: Sequence[str] | None) -> Tensor | None:
+    """Count the images of each class in a reference, int64 [classes]; return None where it has no labels.
+
+    class_names: those of the samples, in whose order the counts are returned where the reference has the same.
+    """
     if reference is None:
         return None
     found: FeatureStatistics | Images
@@ -216,4 +240,9 @@ def class_histogram(reference: Reference | None, split: str) -> Tensor | None:
     else:
         is_file = is_statistics_file(reference)
         found = load_reference(reference) if is_file else open_reference_images(reference, split, 32)
-    return None if found.labels is None else torch.bincount(found.labels, minlength=len(found.class_names or ()))
+    if found.labels is None:
+        return None
+    counts = torch.bincount(found.labels, minlength=len(names := found.class_names or []))
+    if class_names and len(set(names)) == len(names) and sorted(names) == sorted(class_names):
+        counts = counts[[names.index(name) for name in class_names]]
+    return counts

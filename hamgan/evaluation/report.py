@@ -13,25 +13,26 @@ Row = dict[str, Any]
 """Plain values of an evaluation: the numbers by name, then the protocol behind them."""
 NAMES = {
     "fid": "FID",
+    "inception_score": "Inception Score",
     "sfid": "sFID",
     "fd_dinov2": "FD-DINOv2",
     "clip_fid": "CLIP-FID",
+    "cmmd": "CMMD",
     "fid_inf": "FID at infinitely many samples",
-    "class_distance": "Squared distance of class means, average over classes",
-    "class_diversity": "Diversity within a class, of that of real images",
-    "class_leakage": "Samples taken for another class (nearest class mean)",
-    "class_leakage_real": "Real images taken for another class",
-    "inception_score": "Inception Score",
     "kid": "KID",
+    "mind": "MIND",
     "precision": "Precision",
     "recall": "Recall",
     "density": "Density",
     "coverage": "Coverage",
-    "mind": "MIND",
-    "cmmd": "CMMD",
     "class_accuracy": "Class right (nearest class mean)",
     "class_accuracy_real": "Class right, real held-out images",
+    "class_distance": "Squared distance of class means, average over classes",
+    "class_diversity": "Diversity within a class, of that of real images",
+    "class_leakage": "Samples taken for another class (nearest class mean)",
+    "class_leakage_real": "Real images taken for another class",
 }
+"""Numbers by the beginning of their key, in the order in which people look at them."""
 _SUFFIX = re.compile(f"(_({'|'.join(name.replace('-', '_') for name in FEATURES)}))?(_[0-9a-f]{{8}})?(_tf32)?")
 """What follows the name of a number that is not the usual one: its extractor, the hash of one's own weights, TF32."""
 EXTREMES = {
@@ -68,16 +69,16 @@ class Number(NamedTuple):
 
 
 def numbers_of(row: Row) -> list[Number]:
-    """Return the measured numbers of a row, in its order."""
-    numbers = []
+    """Return the measured numbers of a row, in the order of `NAMES`."""
+    numbers: dict[str, list[Number]] = {name: [] for name in NAMES}
     for key, value in row.items():
         name, suffix = _split_key(key)
         if name is None or not isinstance(value, float):
             continue
         extractor = f" ({row['extractor']})" if suffix else ""
         spread, over_seeds = row.get(f"{name}_std{suffix}"), row.get(f"{name}_seeds_std{suffix}")
-        numbers.append(Number(key, NAMES[name] + extractor, value, spread, over_seeds, row.get("repeats", 1)))
-    return numbers
+        numbers[name].append(Number(key, NAMES[name] + extractor, value, spread, over_seeds, row.get("repeats", 1)))
+    return [number for name in NAMES for number in numbers[name]]
 
 
 def describe_numbers(row: Row) -> list[str]:

@@ -1,6 +1,7 @@
 """Pass over a set of images once and sum, over all processes, what the metrics need to know of it."""
 
 import hashlib
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,9 @@ from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.metrics.fid import Moments
 from hamgan.evaluation.metrics.inception_score import InceptionScore
 from hamgan.progress import ProgressBar
+
+LONG = 60.0
+"""Seconds from which on it is said beforehand how long a pass over images will take."""
 
 
 @dataclass
@@ -61,7 +65,7 @@ class Resources:
     progress: bool = False
     """Draw a bar."""
     cache: Path | None = None
-    """Folder that keeps the features of named references."""
+    """Folder that keeps the features of references; None keeps none."""
     memory_gib: float = 8.0
     """Memory that gathered features may take on every process."""
 
@@ -105,7 +109,7 @@ def measure(
     score = InceptionScore(total, is_splits, extractor.classes, device) if is_splits else None
     kept = [torch.empty(0, extractor.dimension)]
     digest, problem, start = SetDigest(), "", time.perf_counter()
-    share = processes.share(total)
+    share, warm = processes.share(total), 0.0
     bar = ProgressBar(len(share), title, disable=not (progress and processes.is_main))
     try:
         with bar, images.refuse_nan() if isinstance(images, GeneratedImages) else nullcontext():
@@ -117,6 +121,9 @@ def measure(
                 if keep_features:
                     kept.append(features.cpu())
                 bar.update(len(batch))
+                if first == share.start + batch_size and not bar.disable:
+                    _tell_duration(bar, time.perf_counter() - warm, len(batch))
+                warm = time.perf_counter()
     except ConfigError as error:
         problem = str(error)
     if processes.any(bool(problem)):
@@ -139,6 +146,13 @@ def measure(
         inception_score=score.result() if score else None,
         images_per_second=total / seconds,
     )
+
+
+def _tell_duration(bar: ProgressBar, seconds: float, images: int) -> None:
+    """Say how long the rest of a pass will take, from its second batch (the first one warms up), where it is long."""
+    left = seconds / images * ((bar.total or 0) - bar.n)
+    if left > LONG:
+        bar.write(f"{bar.desc}: {bar.total:,} images take about {left / 60:,.0f} minutes", file=sys.stderr)
 
 
 def _read_batches(images: Images, share: range, batch_size: int, digest: "SetDigest") -> Iterator[tuple[int, Tensor]]:

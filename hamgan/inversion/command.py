@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.errors import ConfigError, did_you_mean, refuse_renamed
+from hamgan.sampling.places import check_place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,7 @@ def invert_parser(prog: str) -> argparse.ArgumentParser:
     add("--restarts", type=int, default=8, help="descents per image, from the nearest random samples (default: 8)")
     add("--samples", type=int, default=64, help="random samples per class; the best is the baseline (default: 64)")
     add("--pixels-only", action="store_true", help="compare pixels, not the features of EfficientNet-Lite0 as well")
+    add("--force", action="store_true", help="replace the outputs where they exist")
     add("--seed", type=int, default=0, help="first seed of the random samples (default: 0)")
     add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     return parser
@@ -39,7 +41,8 @@ def main(arguments: Sequence[str], prog: str = "hamgan invert") -> None:
     """Invert the pictures that the arguments name; ConfigError (a sentence) for what cannot be."""
     refuse_renamed(arguments, {"--out": "--output"})
     options = invert_parser(prog).parse_args(arguments)
-    check_files(options.images, options.output)
+    check_place(options.checkpoint)
+    check_files(options.images, options.output, options.force)
 
     from hamgan.inversion.optimise import invert
     from hamgan.inversion.report import describe, save_results
@@ -81,14 +84,17 @@ def measure(
     return [Result(*row) for row in zip(files, targets, found, names, quality, baseline, strict=True)]
 
 
-def check_files(images: Sequence[Path], out: Path) -> None:
-    """Raise ConfigError for pictures that are not there and for outputs that are, before anything is loaded."""
+def check_files(images: Sequence[Path], out: Path, force: bool = False) -> None:
+    """Raise ConfigError for pictures that are not there and for outputs that are, before anything is loaded.
+
+    With ``force`` outputs may be there.
+    """
     from hamgan.sampling.sheets import check_output
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--output {out} must end in .png: it is a sheet")
-    check_output(out)
-    check_output(out.with_suffix(".safetensors"))
+    check_output(out, force)
+    check_output(out.with_suffix(".safetensors"), force)
     for path in images:
         if path.is_dir():
             raise ConfigError(f"{path} is a folder; name pictures, e.g. {path}/*.png")

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import chi
 from torch import Tensor
 
-from hamgan.distributed.cores import map_on_cores
+from hamgan.distributed.cores import core_count, map_on_cores
 from hamgan.errors import ConfigError
 from hamgan.evaluation.features.efficientnet import EfficientNetLite0Extractor
 from hamgan.hamburger.precision import using_tf32
@@ -74,7 +74,7 @@ def invert(
         raise ConfigError(f"seed is {seed}; it must be 0 or more")
     labels = list(range(generator.num_classes)) if classes is None else list(dict.fromkeys(classes))
     inverter = _Inverter(generator, labels, steps, restarts, samples, pixels_only, seed)
-    threads = torch.get_num_threads() if generator.device.type == "cpu" else 1
+    threads = core_count() if generator.device.type == "cpu" else 1
     with using_tf32(generator.tf32), ProgressBar(len(images), "invert", disable=not progress) as bar:
 
         def work(image: Tensor) -> Inversion:

@@ -81,4 +81,4 @@ def _draw(results: Sequence[Result], samples: int, file: Path) -> None:
         for item in results
     ]
     groups = [("target", 1), ("reconstruction", 1), (f"best of {samples}", 1)]
-    draw_sheet(rows, titles, groups=groups, scale=max(1, 96 // rows[0].shape[-1])).save(file, format="PNG")
+    draw_sheet(rows, titles, groups=groups).save(file, format="PNG")

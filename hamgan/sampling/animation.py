@@ -66,10 +66,15 @@ def write_film(images: np.ndarray, path: Path, fps: int, scale: int = 1) -> None
         writer.close()
 
 
+def tiles_across(rows: int) -> int:
+    """Return how many rows of a plan stand side by side in a frame."""
+    return math.ceil(math.sqrt(rows))
+
+
 def _frames(images: np.ndarray, scale: int) -> Iterator[np.ndarray]:
     """Yield a uint8 frame [H, W, 3] per column; the rows are its tiles."""
     rows, columns, height, width = images.shape[:4]
-    across = math.ceil(math.sqrt(rows))
+    across = tiles_across(rows)
     for column in range(columns):
         frame = np.full((math.ceil(rows / across) * height, across * width, 3), 255, np.uint8)
         for row in range(rows):

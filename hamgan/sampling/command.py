@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.errors import ConfigError, refuse_renamed
+from hamgan.sampling.places import check_place
 
 if TYPE_CHECKING:
     from hamgan.sampling.generator import LoadedGenerator
@@ -31,7 +32,12 @@ def sample_parser(prog: str) -> argparse.ArgumentParser:
     add("--no-ema", action="store_true", help="draw from the trained generator itself, not from its average")
     add("--batch-norm", choices=("running", "standing", "ema"), help="statistics other than its own")
     add("--batch-size", type=int, default=64, help="images per forward on a GPU; changes no image (default: 64)")
-    add("--scale", type=int, default=1, help="enlarge sheets and films by whole pixels (default: 1)")
+    add(
+        "--scale",
+        type=int,
+        help="enlarge sheets and films by whole pixels; 1: not at all (default: until one sees them)",
+    )
+    add("--force", action="store_true", help="replace the output where it exists")
     add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     return parser
 
@@ -40,6 +46,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan sample") -> None:
     """Draw what the arguments ask for; ConfigError (a sentence) for what cannot be."""
     refuse_renamed(arguments, {"--out": "--output"})
     options = sample_parser(prog).parse_args(arguments)
+    check_place(options.checkpoint)
 
     from hamgan.distributed.failure_watch import FailureWatch
     from hamgan.distributed.group import joined_processes
@@ -56,14 +63,14 @@ def _sample(options: argparse.Namespace, joined: str | None) -> None:
     from hamgan.sampling.classes import describe_classes
     from hamgan.sampling.generator import default_device
     from hamgan.sampling.loading import load_generator
-    from hamgan.sampling.writing import Output, check_request, write_plan
+    from hamgan.sampling.writing import Output, check_request, describe_written, write_plan
 
     device = options.device or joined or default_device()
     standing = options.batch_norm == "standing"
     stored = None if standing else options.batch_norm
     generator = load_generator(options.checkpoint, device, average=not options.no_ema, batch_norm=stored)
     plan = _plan(options, generator)
-    output = Output(options.output, options.scale, options.fps, options.sheets)
+    output = Output(options.output, options.scale, options.fps, options.sheets, options.force)
     check_request(plan, output, generator.config.resolution)
     if standing:
         generator = generator.with_standing_statistics()
@@ -72,7 +79,7 @@ def _sample(options: argparse.Namespace, joined: str | None) -> None:
         if options.classes:
             taken = describe_classes((image.label for image in plan.images), generator.titles)
             print(f"classes: {taken}")
-        print(f"wrote {len(plan.images)} images to {options.output}")
+        print(describe_written(plan, output, generator.config.resolution))
 
 
 def _plan(options: argparse.Namespace, generator: "LoadedGenerator") -> "Plan":

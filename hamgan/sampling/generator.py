@@ -1,6 +1,7 @@
 """Draw images of seeds and classes from a generator that is ready to sample."""
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -9,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hamgan.checkpoint import largest_first
 from hamgan.config import BatchNormStatistics, Config
-from hamgan.distributed.cores import map_on_cores
+from hamgan.distributed.cores import core_count, map_on_cores
 from hamgan.errors import ConfigError
 from hamgan.hamburger.precision import using_tf32
-from hamgan.networks import Generator
+from hamgan.networks import Generator, count_parameters
 from hamgan.networks.generator import standing_statistics
 from hamgan.networks.inference import InferenceGenerator, chunk_size
 from hamgan.sampling.classes import find_class, readable_names
@@ -32,12 +34,14 @@ class LoadedGenerator:
     """Draw images from a network in evaluation mode, whose spectral norm is folded into its weights.
 
     ``network`` is the folded `Generator`, with gradients where they are asked for; images come from its faster
-    `inference` form. ``evaluations`` are rows of results.jsonl about these weights, numbers with their ``protocol``;
-    ``header`` is what else the file says. ``is_average`` and ``batch_norm`` tell whose weights and batch-norm
-    statistics these are; by default those of the average of G, where one is kept.
+    `inference` form. ``evaluations`` are rows of results.jsonl about these weights, numbers with their ``protocol``,
+    the largest first; ``header`` is what else the file says. ``is_average`` and ``batch_norm`` tell whose weights and
+    batch-norm statistics these are; by default those of the average of G, where one is kept.
 
     Example:
         >>> generator = load_generator(run)
+        >>> generator
+        <LoadedGenerator hamgan: 32x32, 12 classes, 6,164 parameters, average of G at 0.016 kimg, cpu>
         >>> image, = generator(seeds=[7], classes=["coffee"])
         >>> image.size
         (32, 32)
@@ -60,11 +64,17 @@ class LoadedGenerator:
     ) -> None:
         self.network, self.config = network, config
         self.class_names, self.kimg, self.source, self.header = class_names, kimg, source, header or {}
-        self.evaluations = evaluations or []
+        self.evaluations = largest_first(evaluations or [])
         self.is_average = bool(config.train.ema_decay) if is_average is None else is_average
         self.batch_norm: BatchNormStatistics = batch_norm or ("ema" if self.is_average else "running")
         self.tf32 = False
         """Draw in TF32 on NVIDIA GPUs, as an evaluation may ask for."""
+
+    def __repr__(self) -> str:
+        size, weights = self.config.resolution, "average of G" if self.is_average else "G"
+        facts = [f"{size}x{size}", f"{self.num_classes} classes", f"{count_parameters(self.network):,} parameters"]
+        facts += [weights if self.kimg is None else f"{weights} at {self.kimg:g} kimg", str(self.device)]
+        return f"<{type(self).__name__} {self.config.name}: {', '.join(facts)}>"
 
     @cached_property
     def inference(self) -> InferenceGenerator:
@@ -91,9 +101,13 @@ class LoadedGenerator:
 
     @property
     def titles(self) -> list[str]:
-        """Return a name per class for people: the class's own, ImageNet's for synsets, else its number."""
-        names = readable_names(self.class_names, self.num_classes)
-        return names or [str(index) for index in range(self.num_classes)]
+        """Return a name per class for people: the class's own, ImageNet's for synsets, else its number.
+
+        Classes of one name, such as ImageNet's two cranes, carry their indices.
+        """
+        names = readable_names(self.class_names, self.num_classes) or list(map(str, range(self.num_classes)))
+        counts = Counter(names)
+        return [f"{name} (index {index})" if counts[name] > 1 else name for index, name in enumerate(names)]
 
     def class_index(self, name: int | str) -> int:
         """Return the index of a class by index, name, part of a name, or synset; ConfigError names the nearest."""
@@ -114,7 +128,7 @@ class LoadedGenerator:
         if parameter.device.type != "cpu":
             return to_uint8(self.inference(z, labels))
         # Kernels are chosen by the size of a batch and round differently, so all chunks have one size.
-        chunk, threads, inference = chunk_size(self.network), torch.get_num_threads(), self.inference
+        chunk, threads, inference = chunk_size(self.network), core_count(), self.inference
         count, missing = len(z), -len(z) % chunk
         z, labels = (F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) for rows in (z, labels))
         chunks = zip(z.split(chunk), labels.split(chunk), strict=True)

@@ -38,6 +38,10 @@ class Plan:
     names: list[list[str]]
     groups: list[tuple[str, int]] = field(default_factory=list)
     """Stretches of columns with a title each."""
+    columns: list[str] = field(default_factory=list)
+    """A heading per column, none where rows have seeds of their own."""
+    way: str = ""
+    """What is passed on the way between seeds or classes, from one end to the other."""
 
     @property
     def images(self) -> list[PlannedImage]:
@@ -60,8 +64,11 @@ def plan_samples(
 ) -> Plan:
     """Plan a row per class with every seed, or with ``per_class`` seeds of its own; truncations stand side by side.
 
-    ``titles`` name all classes of the generator. Raises ConfigError for too few seeds or a wrong truncation.
+    ``titles`` name all classes of the generator. What is named twice is drawn once. Raises ConfigError for too few
+    seeds or a wrong truncation.
     """
+    classes, seeds = list(dict.fromkeys(classes)), list(dict.fromkeys(seeds))
+    truncations = list(dict.fromkeys(truncations))
     for truncation in truncations:
         check_truncation(truncation)
     seeds_of_rows = _seeds_of_rows(len(classes), seeds, per_class)
@@ -75,7 +82,8 @@ def plan_samples(
         for row in rows
     ]
     groups = [(f"truncation {value:g}", len(seeds_of_rows[0])) for value in truncations] if several and rows else []
-    return Plan(rows, [titles[label] for label in classes], names, groups)
+    columns = [f"seed {seed}" for _ in truncations for seed in seeds] if per_class is None else []
+    return Plan(rows, [titles[label] for label in classes], names, groups, columns)
 
 
 def _seeds_of_rows(count: int, seeds: Sequence[int], per_class: int | None) -> list[Sequence[int]]:
@@ -102,9 +110,9 @@ def plan_interpolation(
 ) -> Plan:
     """Plan ``frames`` images from each seed (or class) to the next one.
 
-    Between seeds there is a row per class; between classes a row per seed. A closed way returns to its start and ends
-    one image before it, as endless films want; an open one shows both ends. Raises ConfigError for fewer than two
-    seeds (or classes).
+    Between seeds there is a row per class; between classes a row per seed, whatever is named twice. A closed way
+    returns to its start and ends one image before it, as endless films want; an open one shows both ends. Raises
+    ConfigError for fewer than two seeds (or classes).
     """
     check_truncation(truncation)
     if frames < 1:
@@ -114,13 +122,16 @@ def plan_interpolation(
         raise ConfigError(f"a way between {between} needs two {between} or more; {len(stations)} given")
     way = list(_steps(stations, frames, closed))
     if between == "seeds":
-        rows = [[PlannedImage(a, label, truncation, next_seed=b, fraction=f) for a, b, f in way] for label in classes]
-        shown = [titles[label] for label in classes]
+        own = list(dict.fromkeys(classes))
+        rows = [[PlannedImage(a, label, truncation, next_seed=b, fraction=f) for a, b, f in way] for label in own]
+        shown, ends = [titles[label] for label in own], [f"seed {seed}" for seed in stations]
     else:
-        rows = [[PlannedImage(seed, a, truncation, next_label=b, fraction=f) for a, b, f in way] for seed in seeds]
-        shown = [f"seed {seed}" for seed in seeds]
+        own = list(dict.fromkeys(seeds))
+        rows = [[PlannedImage(seed, a, truncation, next_label=b, fraction=f) for a, b, f in way] for seed in own]
+        shown, ends = [f"seed {seed}" for seed in own], [titles[label] for label in stations]
+    columns = [f"{100 * f:.0f} %" if f % 1 else ends[index // frames] for index, (_, _, f) in enumerate(way)]
     names = [[f"{row:04d}-{column:06d}" for column in range(len(way))] for row in range(len(rows))]
-    return Plan(rows, shown, names)
+    return Plan(rows, shown, names, columns=columns, way=" → ".join(ends + ends[:1] * closed))
 
 
 def _steps(stations: Sequence[int], frames: int, closed: bool) -> Iterator[tuple[int, int, float]]:

@@ -3,11 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from hamgan.errors import ConfigError
 
+VISIBLE = 96
+"""Pixels that the side of an image has at least on a sheet: people see little in 32."""
+LINE = 18
+"""Height of a line of headings in pixels."""
+FONT = ImageFont.load_default(12)
 OUTPUTS = (".png", ".gif", ".mp4", ".npz")
 OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avi", ".mov", ".webm", ".npy", ".zip")
 
@@ -17,49 +22,77 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images.cpu()]
 
 
+def visible_scale(side: int, wanted: int = VISIBLE) -> int:
+    """Return how often a picture of ``side`` pixels has to be enlarged to have ``wanted`` pixels or more."""
+    return max(1, -(-wanted // side))
+
+
 def draw_sheet(
     rows: Sequence[Tensor],
     titles: Sequence[str],
     *,
     groups: Sequence[tuple[str, int]] = (),
-    scale: int = 1,
+    columns: Sequence[str] = (),
+    scale: int | None = None,
     gap: int = 2,
 ) -> Image.Image:
     """Draw a sheet of labelled rows of images.
 
     Args: rows of uint8 [n, 3, H, W], none longer than the first; one title a row; ``groups`` names stretches of
-    columns, e.g. ``[("real", 6), ("generated", 8)]``, and sets them apart; ``scale`` enlarges every image by whole
-    pixels.
+    columns, e.g. ``[("real", 6), ("generated", 8)]``, and sets them apart; ``columns`` has a heading per column, of
+    which those are drawn that have room; ``scale`` enlarges every image by whole pixels (None: until people see it).
     """
-    size, columns = rows[0].shape[-1] * scale, len(rows[0])
-    spans = list(groups) or [("", columns)]
-    top, left = 18 if groups else 0, _title_width(titles)
-    starts = _column_starts(spans, size, gap)
-    sheet = Image.new("RGB", sheet_size(len(rows), titles, size, spans, gap), "white")
+    size = rows[0].shape[-1] * (visible_scale(rows[0].shape[-1]) if scale is None else scale)
+    spans = list(groups) or [("", len(rows[0]))]
+    left, starts = _title_width(titles), _column_starts(spans, size, gap)
+    sheet = Image.new("RGB", sheet_size(len(rows), titles, size, spans, columns, gap), "white")
     draw = ImageDraw.Draw(sheet)
-    first = 0
-    for name, count in spans:
-        draw.text((left + starts[first], 2), name, fill="black")
-        first += count
+    first, top = 0, 0
+    if any(name for name, _ in spans):
+        for name, count in spans:
+            draw.text((left + starts[first], 2), name, "black", FONT)
+            first += count
+        top = LINE
+    if any(columns):
+        _draw_headings(draw, columns, [left + start for start in starts], top + 2, sheet.width)
+        top += LINE
     for row, (images, title) in enumerate(zip(rows, titles, strict=True)):
         y = top + row * (size + gap)
-        draw.text((4, y + size // 2 - 6), title, fill="black")
+        draw.text((4, y + size // 2 - 7), title, "black", FONT)
         for start, image in zip(starts, to_pil(images), strict=False):
             sheet.paste(image.resize((size, size), Image.Resampling.NEAREST), (left + start, y))
     return sheet
 
 
+def _draw_headings(
+    draw: ImageDraw.ImageDraw, columns: Sequence[str], starts: Sequence[int], y: int, width: int
+) -> None:
+    """Draw the headings of columns that do not run into another one: both ends first, then from left to right."""
+    taken: list[tuple[float, float]] = []
+    for index in sorted(range(len(columns)), key=lambda index: index not in (0, len(columns) - 1)):
+        length = draw.textlength(columns[index], FONT)
+        left = max(0.0, min(starts[index], width - length))
+        if all(left + length + 6 < other or left > end + 6 for other, end in taken):
+            draw.text((left, y), columns[index], "black", FONT)
+            taken.append((left, left + length))
+
+
 def sheet_size(
-    rows: int, titles: Sequence[str], size: int, groups: Sequence[tuple[str, int]], gap: int = 2
+    rows: int,
+    titles: Sequence[str],
+    size: int,
+    groups: Sequence[tuple[str, int]],
+    columns: Sequence[str] = (),
+    gap: int = 2,
 ) -> tuple[int, int]:
-    """Return width and height of a sheet of images of ``size`` pixels; ``groups`` as in `draw_sheet`."""
-    top = 18 if any(name for name, _ in groups) else 0
+    """Return width and height of a sheet of images of ``size`` pixels; the rest is as in `draw_sheet`."""
+    top = LINE * (any(name for name, _ in groups) + any(columns))
     return _title_width(titles) + _column_starts(groups, size, gap)[-1] + size, top + rows * (size + gap) - gap
 
 
 def _title_width(titles: Sequence[str]) -> int:
     draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    return int(12 + max(draw.textlength(title) for title in titles)) if any(titles) else 0
+    return int(12 + max(draw.textlength(title, FONT) for title in titles)) if any(titles) else 0
 
 
 def _column_starts(groups: Sequence[tuple[str, int]], size: int, gap: int) -> list[int]:
@@ -78,8 +111,11 @@ def check_parents(path: Path, option: str = "--output") -> None:
             raise ConfigError(f"{path}: {above} is a file, not a folder; choose another {option}")
 
 
-def check_output(path: Path) -> None:
-    """Raise ConfigError when an output path is taken or of another format; nothing that exists is ever overwritten."""
+def check_output(path: Path, force: bool = False) -> None:
+    """Raise ConfigError when an output path is of another format, or taken by what may not be replaced.
+
+    With ``force`` files may be replaced, and folders that hold nothing but .png files.
+    """
     kind = path.suffix.lower()
     if kind in OTHER_FORMATS:
         raise ConfigError(
@@ -88,5 +124,10 @@ def check_output(path: Path) -> None:
         )
     check_parents(path)
     empty_folder = path.is_dir() and kind not in OUTPUTS and not any(path.iterdir())
-    if path.exists() and not empty_folder:
-        raise ConfigError(f"{path} exists already; choose another --output, or remove it first")
+    if not path.exists() or empty_folder:
+        return
+    if not force:
+        raise ConfigError(f"{path} exists already; choose another --output, or add --force to replace it")
+    others = [item.name for item in path.iterdir() if item.suffix != ".png"] if path.is_dir() else []
+    if others:
+        raise ConfigError(f"{path} is a folder with {others[0]} in it; --force replaces folders of .png files alone")

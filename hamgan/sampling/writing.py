@@ -17,14 +17,18 @@ from PIL import Image
 from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError
 from hamgan.progress import ProgressBar
-from hamgan.sampling.animation import check_film, write_film
+from hamgan.sampling.animation import check_film, tiles_across, write_film
 from hamgan.sampling.generator import LoadedGenerator
 from hamgan.sampling.plan import Plan, draw
-from hamgan.sampling.sheets import check_output, draw_sheet, sheet_size
+from hamgan.sampling.sheets import check_output, draw_sheet, sheet_size, visible_scale
 
 FILMS = (".gif", ".mp4")
 LARGEST_SHEET = 178_000_000
 """Pixels: what Pillow opens without a warning."""
+LARGEST_ENLARGED = 16_000_000
+"""Pixels up to which sheets are enlarged without being asked."""
+FILM = 256
+"""Pixels that the side of a film has at least."""
 BATCH_SIZE = 64
 """Images that are drawn together: on a CPU they are shared out among the cores."""
 ENCODERS = 4
@@ -36,11 +40,13 @@ class Output:
     """Say where images are written, and how; the suffix of ``path`` decides the format, none is a folder."""
 
     path: Path
-    scale: int = 1
-    """Whole pixels that a pixel becomes, in sheets and films."""
+    scale: int | None = None
+    """Whole pixels that a pixel becomes, in sheets and films; None: as many as it takes to see something."""
     fps: int = 20
     sheets: bool = False
     """Write a labelled sheet per row into a folder."""
+    force: bool = False
+    """Replace what is there."""
 
     @property
     def kind(self) -> str:
@@ -51,8 +57,8 @@ class Output:
 def check_request(plan: Plan, output: Output, resolution: int) -> None:
     """Raise ConfigError for whatever would fail after the images are drawn."""
     path = output.path
-    check_output(path)
-    if output.scale < 1:
+    check_output(path, output.force)
+    if output.scale is not None and output.scale < 1:
         raise ConfigError(f"scale is {output.scale}; it must be 1 or more")
     if not plan.images:
         raise ConfigError("there is nothing to draw: no class or no seed")
@@ -61,13 +67,30 @@ def check_request(plan: Plan, output: Output, resolution: int) -> None:
     if output.sheets and output.kind:
         raise ConfigError(f"{path}: a sheet per class needs a folder, a name without {output.kind}")
     if output.kind == ".png":
-        width, height = sheet_size(
-            len(plan.rows), plan.titles, resolution * output.scale, plan.groups or [("", len(plan.rows[0]))]
-        )
+        width, height = _sheet_size(plan, resolution * enlargement(plan, output, resolution))
         if width * height > LARGEST_SHEET:
             raise ConfigError(
                 f"{path} would have {width:,} x {height:,} pixels, more than viewers open: write a folder"
             )
+
+
+def _sheet_size(plan: Plan, size: int) -> tuple[int, int]:
+    groups = plan.groups or [("", len(plan.rows[0]))]
+    return sheet_size(len(plan.rows), plan.titles, size, groups, plan.columns)
+
+
+def enlargement(plan: Plan, output: Output, resolution: int) -> int:
+    """Return by how many whole pixels a sheet or film is enlarged; arrays and folders of images never are."""
+    if output.kind == ".npz" or not (output.kind or output.sheets):
+        return 1
+    if output.scale is not None:
+        return output.scale
+    if output.kind in FILMS:
+        return visible_scale(tiles_across(len(plan.rows)) * resolution, FILM)
+    scale = visible_scale(resolution)
+    while scale > 1 and output.kind and math.prod(_sheet_size(plan, resolution * scale)) > LARGEST_ENLARGED:
+        scale -= 1
+    return scale
 
 
 def write_plan(generator: LoadedGenerator, plan: Plan, output: Output, batch_size: int = BATCH_SIZE) -> None:
@@ -84,9 +107,25 @@ def write_plan(generator: LoadedGenerator, plan: Plan, output: Output, batch_siz
         else:
             images = _draw_all(generator, plan, folder / "images.npy", batch_size)
             if Processes.current().is_main:
-                _write_file(images, plan, finished, output)
+                scale = enlargement(plan, output, generator.config.resolution)
+                _write_file(images, plan, finished, output, scale)
         if Processes.current().is_main:
+            if output.path.is_dir():  # a folder cannot be replaced, but moved to what is deleted afterwards
+                output.path.replace(folder / "replaced")
             finished.replace(output.path)
+
+
+def describe_written(plan: Plan, output: Output, resolution: int) -> str:
+    """Say what has been written and how to read it: the way of a film, its tiles, the enlargement."""
+    scale, count = enlargement(plan, output, resolution), len(plan.images)
+    text = f"wrote {count} image{'s' * (count > 1)} to {output.path}"
+    if plan.way:
+        text += f": {plan.way}"
+    if output.kind in FILMS:
+        across = tiles_across(len(plan.rows))
+        tiles = f"; {across} tiles a line: " if across > 1 else ", "
+        text += tiles + ", ".join(plan.titles)
+    return text + (f" (enlarged {scale} times; --scale 1: raw pixels)" if scale > 1 and output.scale is None else "")
 
 
 @contextmanager
@@ -147,25 +186,25 @@ def _save_png(image: np.ndarray, path: Path) -> None:
     Image.fromarray(image).save(path, compress_level=1)
 
 
-def _write_file(images: np.ndarray, plan: Plan, path: Path, output: Output) -> None:
+def _write_file(images: np.ndarray, plan: Plan, path: Path, output: Output, scale: int) -> None:
     """Make the .npz, the film, the sheet or the folder of sheets of all images [N, H, W, 3]."""
     if output.kind == ".npz":
         _write_npz(path, plan)
         return
     by_row = images.reshape(len(plan.rows), -1, *images.shape[1:])
     if output.kind in FILMS:
-        write_film(by_row, path, output.fps, output.scale)
+        write_film(by_row, path, output.fps, scale)
         return
     rows = [torch.from_numpy(np.ascontiguousarray(row)).permute(0, 3, 1, 2) for row in by_row]
     if not output.sheets:
-        draw_sheet(rows, plan.titles, groups=plan.groups, scale=output.scale).save(path)
+        draw_sheet(rows, plan.titles, groups=plan.groups, columns=plan.columns, scale=scale).save(path)
         return
     path.mkdir()
     across = math.ceil(math.sqrt(len(rows[0])))
     for row, title, planned in zip(rows, plan.titles, plan.rows, strict=True):
         words = "".join(letter if letter.isalnum() else "_" for letter in title)[:60]
-        lines = row.split(across)
-        sheet = draw_sheet(lines, [""] * len(lines), groups=[(title, across)], scale=output.scale)
+        lines, name = row.split(across), f"{title}, seeds {planned[0].seed} to {planned[-1].seed}"
+        sheet = draw_sheet(lines, [""] * len(lines), groups=[(name, across)], scale=scale)
         sheet.save(path / f"{planned[0].label:04d}-{words}.png")
 
 

@@ -92,7 +92,10 @@ def _describe_training(generator: LoadedGenerator, config: Config) -> dict[str, 
 def _metadata(config: Config, evaluations: list[dict[str, Any]], name: str, licence: str | None) -> str:
     from huggingface_hub import ModelCardData
 
-    results = [result for row in evaluations for result in _results(row)]
+    # The largest evaluation comes first: a number that it has is not repeated from a trial of fewer images.
+    results: dict[tuple[str, str], Any] = {}
+    for result in (result for row in evaluations for result in _results(row)):
+        results.setdefault((result.dataset_name, result.metric_type), result)
     source = config.data.source
     data = ModelCardData(
         license=licence or "unknown",
@@ -101,7 +104,7 @@ def _metadata(config: Config, evaluations: list[dict[str, Any]], name: str, lice
         tags=["gan", "class-conditional", "image-generation"],
         datasets=[source.removeprefix("hf:").partition("@")[0]] if source.startswith("hf:") else None,
         model_name=name.rpartition("/")[2],
-        eval_results=results or None,
+        eval_results=list(results.values()) or None,
     )
     return str(data.to_yaml())
 

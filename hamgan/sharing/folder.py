@@ -75,4 +75,4 @@ def sample_sheet(generator: LoadedGenerator) -> Image.Image:
     labels = range(min(SHEET_ROWS, generator.num_classes))
     rows: list[Any] = [generator(range(SHEET_COLUMNS), [label], output="tensor") for label in labels]
     titles = [generator.titles[label].partition(",")[0][:30] for label in labels]
-    return draw_sheet(rows, titles, scale=max(1, 96 // generator.config.resolution))
+    return draw_sheet(rows, titles, columns=[f"seed {seed}" for seed in range(SHEET_COLUMNS)])

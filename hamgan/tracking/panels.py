@@ -15,10 +15,30 @@ PANELS = {
     "singular values": r"[gd]_sigma_(max|mean)",
     "other metrics": r"(kid|precision|recall|class_accuracy|class_distance|class_diversity|class_leakage).*",
     "speed": r"images_per_second",
+    "FLOP/s": r"tflops_per_second|mfu",
     "learning rates": r"[gd]_lr",
     "memory": r"memory_gib",
 }
 """Title of a panel -> pattern of the numbers that it shows, in the order in which people look at them."""
+
+NOTES = {
+    "FID": "Falls steeply at first, then ever more slowly. A lasting rise is the end of what this run learns.",
+    "Inception Score": "Rises, and levels off where FID does.",
+    "losses": "Jitter about a level, or drift slowly: a balance of two players, which tells neither quality nor the "
+    "end. A D loss that goes to 0 means that D has won.",
+    "logits of D": "Real above generated, at a distance that grows slowly. A sudden leap is a collapse.",
+    "gradient norms": "Of one order of magnitude throughout; single spikes are harmless.",
+    "penalties": "Change slowly, without leaps.",
+    "spread of images": "Generated images differ as much as real ones do. A fall towards 0 is a collapse onto few.",
+    "gates of the context blocks": "Start at 0 and move away from it as the block becomes useful.",
+    "reconstruction errors of the Hamburgers": "Level, or slowly falling. 1 would mean that nothing is explained.",
+    "singular values": "Grow slowly and level off. Their explosion announces a collapse (Brock et al. 2019).",
+    "other metrics": "Precision, recall and accuracy rise; KID and distances fall.",
+    "speed": "Level. Dips are evaluations, checkpoints, or a neighbour on the machine.",
+    "learning rates": "As the schedule has them.",
+    "memory": "Level after the first steps.",
+}
+"""What a panel shows of a healthy run, by its title."""
 
 
 def panel_of(name: str) -> str | None:

@@ -21,7 +21,7 @@ from hamgan.sampling.sheets import draw_sheet
 from hamgan.training.augment import augment
 from hamgan.training.batches import Batches
 from hamgan.training.noise import Noise
-from hamgan.training.run_folder import check_same_run
+from hamgan.training.run_folder import check_same_run, describe_length
 from hamgan.training.setup import describe_run, make_accelerator, micro_batch, with_classes
 from hamgan.training.step import DiscriminatorBatch, GanStep
 
@@ -42,13 +42,14 @@ def dry_run(config: Config) -> None:
     source = open_source(config.data.source, config.data.split, config.resolution)
     check_source(source)
     config = with_classes(config, source)
-    check_same_run(config.folder, config)
+    changed = check_same_run(config.folder, config)
     share = micro_batch(config, world_size()) // world_size()
     step = GanStep(*build_networks(config), config.train, accelerator)
     checkpoint = latest_checkpoint(config.folder / "checkpoints", accelerator.print)
     position = read_state(checkpoint)["progress"]["images"] if checkpoint else 0
     left = max(0, round(config.train.total_kimg * 1000) - position)
-    for line in [*describe_run(config, source, step), _describe_arithmetic(config, left)]:
+    length = describe_length(changed, config, position)
+    for line in [*describe_run(config, source, step), *length, _describe_arithmetic(config, left)]:
         accelerator.print(line)
 
     noise = Noise(config.seed, accelerator.device, micro_batch(config, world_size()), rank(), world_size())

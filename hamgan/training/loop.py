@@ -33,7 +33,14 @@ from hamgan.training.divergence import Alarm, Monitor
 from hamgan.training.noise import Noise
 from hamgan.training.preview import Preview, evaluation_metrics
 from hamgan.training.rollback import choose_checkpoint, commit_rollback, restore_earlier
-from hamgan.training.run_folder import Differences, FolderLock, check_same_run, record_environment, record_overrides
+from hamgan.training.run_folder import (
+    Differences,
+    FolderLock,
+    check_same_run,
+    describe_length,
+    record_environment,
+    record_overrides,
+)
 from hamgan.training.setup import (
     check_same_everywhere,
     crosses,
@@ -98,7 +105,8 @@ class Training:
         )
         if self.progress.images and self.accelerator.is_main_process:
             self.checkpoints.renew_generator()  # a kill may have come between a checkpoint and it
-        for line in describe_run(config, self.source, self.step):
+        length = describe_length(overridden, config, self.progress.images)
+        for line in [*describe_run(config, self.source, self.step), *length]:
             self.log.print_line(line)
 
     def _resume(self) -> None:
@@ -183,7 +191,10 @@ class Training:
         self.log.count_step(after - before)
         if report:
             self._log_row(self._lr_factor(before))
-        progress.seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        progress.seconds += seconds
+        if step.compiled and self.log.steps_made == 1:
+            self.log.print_line(f"compiled  the first step took {duration(seconds)}, compiling included")
 
     @property
     def _images_per_step(self) -> int:

@@ -65,7 +65,8 @@ class Preview:
         seeds = range(log.samples_per_class)
         rows = [generator(seeds, [label], output="tensor") for label in classes]
         spreads = torch.stack([row.float().std(dim=0, correction=0).mean() for row in rows])
-        return draw_sheet(rows, [self.source.class_names[label] for label in classes]), float(spreads.mean()) / 255
+        titles, columns = [self.source.class_names[label] for label in classes], [f"seed {seed}" for seed in seeds]
+        return draw_sheet(rows, titles, columns=columns), float(spreads.mean()) / 255
 
     def evaluate(self) -> Evaluation:
         """Measure FID and the like on all processes; return a row with its protocol."""
@@ -82,7 +83,6 @@ class Preview:
             batch_size=settings.batch_size,
             batch_norm=settings.batch_norm,
             extractor=self._extractor,
-            cache=self.config.folder / "features",
             progress=False,
         )
 

@@ -1,11 +1,13 @@
 """Guard a run folder: one process group at a time, and a configuration that may change in parts only."""
 
 import fcntl
+import itertools
 import json
 import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -14,11 +16,13 @@ from hamgan.config.reading import flat_config, load_stored_config
 from hamgan.distributed.group import from_main, rank
 from hamgan.errors import ConfigError
 from hamgan.machine import describe_machine, package_versions
+from hamgan.training.setup import learning_rate_factor
 
 # A run may be resumed with other values of these; all else would make it a different run.
-RESUMABLE: tuple[str, ...] = ("name", "run_dir", "train.total_kimg", "train.threads", "data.prefetch")
+RESUMABLE: tuple[str, ...] = ("name", "run_dir", "train.total_kimg", "train.threads", "train.compile", "data.prefetch")
 RESUMABLE += ("log.", "checkpoint.", "eval.", "monitor.")
 LOCK = ".lock"
+LENGTH = "train.total_kimg"
 
 Differences = dict[str, tuple[object, object]]
 """Key -> the value in the folder and the one now."""
@@ -33,24 +37,51 @@ def check_same_run(folder: Path, config: Config, override: Sequence[str] = ()) -
     stored_path = folder / "config.yaml"
     if not stored_path.is_file():
         # A crash before the first file was in place leaves a temporary one.
-        if folder.is_dir() and any(item.name != LOCK and not item.name.endswith(".tmp") for item in folder.iterdir()):
-            raise ConfigError(f"{folder} is not empty and holds no run; choose another name or --run_dir")
+        if folder.is_dir() and (there := [item.name for item in folder.iterdir() if not _is_ours(item.name)]):
+            names = ", ".join(sorted(there)[:4]) + (", ..." if len(there) > 4 else "")
+            raise ConfigError(
+                f"{folder} is not empty and holds no run: there is {names}. Move that away, or name another folder: "
+                f"{_another_folder(folder, config)}"
+            )
         return {}
     stored, new = flat_config(load_stored_config(stored_path)), flat_config(config)
-    # Where learning rates fall, the length decides those of every step.
-    fixed = "train.total_kimg" if config.train.lr_schedule != "constant" else ""
-    changed = [key for key in new if stored[key] != new[key] and (key == fixed or not key.startswith(RESUMABLE))]
+    # Where learning rates fall, the length decides those of every step: allowed, but recorded.
+    recorded = {LENGTH} if config.train.lr_schedule != "constant" else set()
+    changed = [key for key in new if stored[key] != new[key] and (key in recorded or not key.startswith(RESUMABLE))]
     differences = {key: (stored[key], new[key]) for key in changed}
     named = {key for key in differences if any(key == name or key.startswith(f"{name}.") for name in override)}
+    named |= recorded & set(differences)
     refused = {key: values for key, values in differences.items() if key not in named}
     if refused:
         options = " ".join(f"--override-resume {key}" for key in refused)
         raise ConfigError(
             f"{folder} holds a run with another configuration:\n{difference_table(refused)}\n"
-            "Restore these values to resume it, choose another name or --run_dir for a new run, or go on with the new "
-            f"values all the same: {options}"
+            f"Restore these values to resume it, start a new run by {_another_folder(folder, config)}, or go on with "
+            f"the new values all the same: {options}"
         )
     return {key: differences[key] for key in sorted(named)}
+
+
+def _is_ours(name: str) -> bool:
+    return name == LOCK or name.endswith(".tmp")
+
+
+def _another_folder(folder: Path, config: Config) -> str:
+    """Return the option that names the first folder beside this one that is free, such as ``--name photos-2``."""
+    number = next(number for number in itertools.count(2) if not Path(f"{folder}-{number}").exists())
+    return f"--run_dir {folder}-{number}" if config.run_dir else f"--name {config.name}-{number}"
+
+
+def describe_length(differences: Differences, config: Config, images: int) -> list[str]:
+    """Say what another length than the run was started with means for learning rates that fall."""
+    if LENGTH not in differences or config.train.lr_schedule == "constant":
+        return []
+    before = replace(config.train, total_kimg=float(str(differences[LENGTH][0])))
+    first, then = (learning_rate_factor(train, images) for train in (before, config.train))
+    return [
+        f"length    {config.train.total_kimg:g} kimg, was {before.total_kimg:g}: the learning rates fall to 0 at the "
+        f"new end, so at {images / 1000:g} kimg they go from {first:.3g} to {then:.3g} of their first values"
+    ]
 
 
 def difference_table(differences: Differences) -> str:

@@ -1,5 +1,6 @@
 """Test the page's server in real processes, without a browser: pictures, refusals, and what must not be reachable."""
 
+import base64
 import http.client
 import io
 import itertools
@@ -51,7 +52,48 @@ def test_the_page_shows_the_images_of_the_classes_and_seeds(app: Served, generat
     (sheet,) = answer.downloads
     assert sheet.endswith("/hamgan-draw.png")
     rows = [generator([4, 9], [name], truncation=0.5, output="tensor") for name in ("cat", "coffee")]
-    np.testing.assert_array_equal(pixels(app.get(sheet)), np.asarray(draw_sheet(rows, ["cat", "coffee"], scale=3)))
+    np.testing.assert_array_equal(
+        pixels(app.get(sheet)), np.asarray(draw_sheet(rows, ["cat", "coffee"], columns=["seed 4", "seed 9"], scale=3))
+    )
+
+
+def as_address(image: Image.Image) -> str:
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def test_a_picture_is_found_and_what_is_none_is_a_sentence(app: Served, generator: LoadedGenerator) -> None:
+    (own,) = generator([3], ["cat"])
+    answer = app.ask("find", as_address(own.resize((64, 64))))
+    assert re.match(r"[a-z]+, in [\d.]+ s", answer.line)
+    assert [caption.partition(",")[0] for caption in answer.captions] == [
+        "the picture",
+        "the nearest image",
+        "the nearest of 32 seeds",
+    ]
+    target, found, _ = (pixels(app.get(path)).astype(float) for path in answer.pictures)
+    assert np.abs(target - np.asarray(own)).mean() < 3
+    assert np.abs(found - target).mean() < 8
+    for text, message in (
+        ("", "choose a picture first"),
+        (f"{app.url}/static/logo.svg", "not a picture that the page has read"),
+        ("/etc/passwd", "not a picture that the page has read"),
+        ("data:image/png;base64,AAAA", "the picture "),
+        ("data:image/png;base64,&", "the picture is damaged"),
+        ("data:image/png;base64," + "A" * 400_001, "not a picture that the page has read"),
+    ):
+        refused = app.ask("find", text).refused
+        assert refused is not None
+        assert message in refused
+
+
+def test_two_classes_of_one_name_can_be_told_apart_and_numbers_are_not_choices(generator: LoadedGenerator) -> None:
+    names = ["crane", "2", "crane", *(f"c{index}" for index in range(9))]
+    alike = LoadedGenerator(generator.network, generator.config, class_names=names)
+    assert alike.titles[:4] == ["crane (index 0)", "2", "crane (index 2)", "c0"]
+    plan = plan_classes(alike, ["#2", "#1", "2"], "0", 1, 1)
+    assert plan.titles == ["crane (index 2)", "2"]  # the text 2 is the class of that name, which is chosen already
 
 
 def test_one_seed_starts_a_series(generator: LoadedGenerator) -> None:
@@ -84,7 +126,7 @@ def test_a_walk_is_a_strip_and_a_film_there_and_back(app: Served, generator: Loa
     for frame, still in zip(frames, [*strip, *strip[3:0:-1]], strict=True):  # a palette of 256 colours
         assert np.abs(frame[::2, ::2].astype(float) - pixels(app.get(still))).mean() < 4
     assert app.get(download) == app.get(film)
-    assert pixels(app.get(sheet)).shape[0] == 64
+    assert pixels(app.get(sheet)).shape[0] == 18 + 64
 
 
 @pytest.mark.parametrize(
@@ -203,10 +245,10 @@ def test_what_the_page_does_not_need_is_not_there(app: Served, method: str, path
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_large_requests_are_refused(app: Served, chunked: bool) -> None:
-    parts = (b"x" * 1000 for _ in range(17))
+    parts = (b"x" * 1000 for _ in range(525))
     body: Any = parts if chunked else b"".join(parts)
     status, text = status_of(app, "POST", "/gradio_api/queue/join", body, chunked)
-    assert (status, text) == (413, b"A request has 16384 bytes at most.")
+    assert (status, text) == (413, b"A request has 524288 bytes at most.")
 
 
 def test_many_visitors_at_once_are_served_or_told_to_wait(app: Served) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from support.evaluations import FID, OPTIONS
 from support.photo_crops import PHOTOGRAPHS, crop_photographs, save_by_class, save_flat
 from support.prepared import call_command, images_of
@@ -20,6 +21,7 @@ from hamgan.data.store import read_manifest
 from hamgan.errors import CheckpointError, ConfigError, DataError
 from hamgan.evaluation import evaluate, load_extractor, measure
 from hamgan.evaluation.inputs.images import FolderImages
+from hamgan.files import recognise_file
 from hamgan.sampling import load_generator
 
 CROPS = crop_photographs(0, 4)
@@ -197,6 +199,17 @@ def test_files_of_others_are_recognised_wherever_they_are_given_and_never_run(tm
         with pytest.raises(DataError, match=words):
             open_source(str(file), "train", 32)
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580])
+def test_a_header_that_begins_like_a_pickle_is_none(tmp_path: Path, length: int) -> None:
+    file = tmp_path / "x.safetensors"
+    for size in range(length):  # a header is padded to a multiple of 8
+        save_file({"x": torch.zeros(1)}, file, {"note": "n" * size})
+        if file.read_bytes()[:2] == length.to_bytes(2, "little"):
+            break
+    assert file.read_bytes()[:2] == length.to_bytes(2, "little")
+    assert recognise_file(file) is None
 
 
 def test_lmdb_is_named_with_the_way_out(tmp_path: Path) -> None:

@@ -149,8 +149,8 @@ def test_what_is_left_out_is_said_with_its_count(tmp_path: Path, caplog: pytest.
     write(root, [*numbered("test", 3), *numbered("extra/cat", 2)])
     with caplog.at_level(logging.WARNING):
         open_source(str(root), "train", 32)
-    assert "note: 3 pictures in `test` are left out: it has no classes" in caplog.messages
-    assert "note: 2 pictures in `extra` are left out: beside `train` and `val`" in caplog.messages
+    assert "data: 3 pictures in `test` are left out: it has no classes" in caplog.messages
+    assert "data: 2 pictures in `extra` are left out: beside `train` and `val`" in caplog.messages
     assert list_pictures(str(root), tmp_path / "spool").unclassed == 5
 
 

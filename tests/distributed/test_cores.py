@@ -1,9 +1,11 @@
 """Check that sharing out work among threads leaves the caller's own threads as they were."""
 
+import os
+
 import pytest
 import torch
 
-from hamgan.distributed.cores import map_on_cores
+from hamgan.distributed.cores import core_count, map_on_cores
 
 
 @pytest.fixture
@@ -26,3 +28,19 @@ def test_an_error_in_a_part_arrives() -> None:
     with pytest.raises(ZeroDivisionError):
         map_on_cores(2, lambda part: 1 // part, [1, 0])
     assert torch.get_num_threads() == 1
+
+
+def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    allowed = os.sched_getaffinity(0)
+    assert core_count() == len(allowed)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert core_count() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(2 * len(allowed)))
+    assert core_count() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert core_count() == 5

@@ -12,8 +12,16 @@ from support.evaluations import FID, OPTIONS, features, moments
 from support.photo_crops import crop_photographs, save_by_class, save_flat
 
 from hamgan.errors import ConfigError
-from hamgan.evaluation import FeatureExtractor, check_reference, evaluate, load_extractor
+from hamgan.evaluation import (
+    FeatureExtractor,
+    FeatureStatistics,
+    check_reference,
+    evaluate,
+    load_extractor,
+    make_protocol,
+)
 from hamgan.evaluation.command import main as command
+from hamgan.evaluation.metrics.compute import compute_numbers
 from hamgan.evaluation.metrics.fid import frechet_distance
 
 CROPS = crop_photographs(0, 2)
@@ -58,6 +66,17 @@ def test_the_distance_of_equal_moments_is_0_and_that_of_others_is_not() -> None:
     assert 0 <= frechet_distance(mean, covariance, again, same) < 1e-9
     assert frechet_distance(mean, covariance, mean + 1e-3, covariance) == pytest.approx(64e-6, rel=1e-3)
     assert np.isnan(frechet_distance(mean * torch.nan, covariance, mean, covariance))
+
+
+def test_the_same_images_have_distance_0_whatever_their_moments_were_rounded_to() -> None:
+    mean, covariance = moments(features(400, 64, 0))
+    sides = [
+        FeatureStatistics(400, mean + shift, covariance, {"hash": name, "extractor": "efficientnet-lite0"})
+        for shift, name in ((0.0, "a"), (1e-5, "a"), (1e-5, "b"))
+    ]
+    protocol = make_protocol(metrics=["fid"])
+    assert compute_numbers(sides[1], sides[0], None, protocol)["fid"] == 0
+    assert compute_numbers(sides[2], sides[0], None, protocol)["fid"] == pytest.approx(64e-10, rel=1e-2)
 
 
 def test_classes_left_out_of_an_average_are_named(

@@ -1,6 +1,7 @@
 """Test `hamgan evaluate`: its files, its exit codes and its sentences."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,13 @@ import pytest
 from PIL import Image
 from support.evaluations import small_generator
 from support.photo_crops import crop_photographs, save_by_class, save_flat
+from support.small_runs import run_small
 
 from hamgan.checkpoint import save_generator
 from hamgan.errors import ConfigError
 from hamgan.evaluation.command import main
 from hamgan.evaluation.options import evaluate_parser
+from hamgan.sampling import load_generator
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = ["--features", "efficientnet-lite0", "--device", "cpu", "--quiet"]
@@ -55,6 +58,43 @@ def test_preset_of_yaml_is_the_default_and_options_win(
     row = json.loads((run_folder / "results.jsonl").read_text())
     assert (row["num_samples"], row["truncation"], row["is_splits"]) == (6, 0.7, 2)
     assert row["preset"] == str(tmp_path / "mine.yaml")
+
+
+def test_a_run_is_evaluated_as_its_own_section_says_and_options_win(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["eval.num_samples=10", "eval.reference_samples=12", "eval.metrics=[fid]", "eval.batch_size=5"]
+    run = run_small(tmp_path, "train.total_kimg=0.008", *own, "eval.features=efficientnet-lite0")
+    main(["--checkpoint", str(run), "--device", "cpu", "--quiet"])
+    printed = capsys.readouterr().out
+    assert "as the run's eval section has it: metrics fid; num_samples 10; reference photos;" in printed
+    main(["--checkpoint", str(run), "--device", "cpu", "--quiet", "--num-samples", "4", "--reference-samples", "6"])
+    main(["--checkpoint", str(next((run / "checkpoints").iterdir())), "--device", "cpu", "--quiet", "--metrics", "is"])
+    rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    assert [(row["num_samples"], row["reference_count"], row["reference"]) for row in rows] == [
+        (10, 12, "photos"),
+        (4, 6, "photos"),
+    ]
+    assert "inception_score_efficientnet_lite0" not in rows[0]
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("metrics: [is]\nnum_samples: 6\nis_splits: 1\nfeatures: efficientnet-lite0\n")
+    main(["--checkpoint", str(run), "--device", "cpu", "--quiet", "--preset", str(preset)])
+    row = json.loads((run / "results.jsonl").read_text().splitlines()[-1])
+    assert (row["num_samples"], row["preset"]) == (6, str(preset))
+    generator = load_generator(run, "cpu")
+    assert [row["num_samples"] for row in generator.evaluations] == [10, 6, 4]
+
+
+def test_how_long_a_long_evaluation_takes_is_said_at_its_second_batch(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--checkpoint", str(run_folder), "--metrics", "is", "--batch-size", "2", *COMMON[:-1]]
+    main([*arguments, "--num-samples", "6"])
+    assert "minutes" not in capsys.readouterr().err
+    monkeypatch.setattr("hamgan.evaluation.statistics.LONG", 0.0)
+    main([*arguments, "--num-samples", "6"])
+    printed = capsys.readouterr().err
+    assert re.search(r"samples: 6 images take about \d minutes\n", printed), printed
 
 
 def test_the_spread_over_seeds_is_printed(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,12 +69,12 @@ def test_efficientnet_recognises_photographs(name: str, classes: list[int], expe
     assert float(logits.softmax(1)[0, classes].sum()) == pytest.approx(expected, abs=0.005)
 
 
-def test_features_do_not_depend_on_the_batch_or_the_threads() -> None:
+def test_features_do_not_depend_on_the_batch_or_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     images = crops(7)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     together = load_extractor("efficientnet-lite0", device="cpu")(images)
-    torch.set_num_threads(2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     extractor = load_extractor("efficientnet-lite0", device="cpu")
-    torch.set_num_threads(1)
     assert extractor.threads == 2
     torch.testing.assert_close(extractor(images), together, rtol=1e-5, atol=1e-5)
     for index in (0, 5):

@@ -107,13 +107,15 @@ def test_a_folder_without_a_picture_that_is_read_says_what_it_holds(tmp_path: Pa
 
 def test_a_reference_keeps_its_splits_and_takes_a_source_without_them_whole(tmp_path: Path) -> None:
     for number, pixels in enumerate(crop_photographs(0, 1)):
-        for folder in ("whole/a", "split/train/a", "split/val/a"):
+        for folder in ("whole/a", "split/train/a", "split/val/a", "pair/a", "pair/b"):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
     (tmp_path / "split/val/a/0.png").unlink()
     (tmp_path / "whole/empty").mkdir()
     assert len(open_reference_images(tmp_path / "whole", "val", 32)) == 6
     assert [len(open_reference_images(tmp_path / "split", split, 32)) for split in ("train", "val")] == [6, 5]
-    (tmp_path / "split/val").rename(tmp_path / "elsewhere")
+    (tmp_path / "split/val").rename(tmp_path / "elsewhere")  # train alone is no split
+    assert len(open_reference_images(tmp_path / "split", "val", 32)) == 6
+    call_command("--source", tmp_path / "pair", "--output", tmp_path / "store", "--resolution", 32, "--workers", 1)
     with pytest.raises(ConfigError, match="has no split `val`"):
-        open_reference_images(tmp_path / "split", "val", 32)
+        open_reference_images(tmp_path / "store", "val", 32)

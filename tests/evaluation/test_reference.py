@@ -12,6 +12,7 @@ import pytest
 import torchvision
 from support.evaluations import FID, OPTIONS
 from support.photo_crops import PHOTOGRAPHS, crop_photographs, save_by_class, save_flat
+from support.prepared import encoded
 
 from hamgan.data.decoding.decode import Preparation
 from hamgan.data.finding.listing import list_pictures
@@ -19,6 +20,7 @@ from hamgan.data.finding.tables import open_cifar
 from hamgan.data.preparation.prepare import prepare
 from hamgan.errors import ConfigError
 from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
+from hamgan.evaluation.reference import class_histogram
 
 VAL = crop_photographs(1, 3)
 
@@ -128,3 +130,17 @@ def test_linked_folders_are_measured_too(
     rows = [evaluate(samples, folder, ("fid",), **options) for folder in (tmp_path / "links", source / "val")]
     assert rows[0]["reference_count"] == len(VAL)
     assert rows[0]["reference_hash"] == rows[1]["reference_hash"]
+
+
+def test_the_classes_of_a_reference_are_counted_in_the_order_of_the_samples(tmp_path: Path) -> None:
+    for name in range(12):
+        (tmp_path / str(name)).mkdir()
+        for number in range(1 + name):
+            (tmp_path / str(name) / f"{number}.jpg").write_bytes(encoded("cat", number))
+    earlier = sorted(str(name) for name in range(12))  # 0, 1, 10, 11, 2, ...
+    counts = class_histogram(tmp_path, "train", earlier)
+    assert counts is not None
+    assert counts.tolist() == [1 + int(name) for name in earlier]
+    in_its_own_order = class_histogram(tmp_path, "train", None)
+    assert in_its_own_order is not None
+    assert in_its_own_order.tolist() == list(range(1, 13))

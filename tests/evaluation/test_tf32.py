@@ -42,7 +42,7 @@ def seen() -> Iterator[dict[str, set[bool]]]:
 def test_training_alone_follows_its_option(tmp_path: Path, seen: dict[str, set[bool]]) -> None:
     run = run_small(tmp_path, *TINY, "train.tf32=true")
     assert (seen["Generator"], seen["Discriminator"]) == ({True}, {True})
-    assert (seen["InferenceGenerator"], seen["EfficientNetLite0Extractor"]) == ({False}, {False})
+    assert (seen["InferenceGenerator"], seen["InvertedResidual"]) == ({False}, {False})
     seen.clear()
     load_generator(run)(seeds=[0], classes=[0])
     assert seen["InferenceGenerator"] == {False}
@@ -55,7 +55,7 @@ def test_an_evaluation_follows_its_protocol_and_says_so(tmp_path: Path, seen: di
         row = evaluate(
             run, "photos", ("fid",), "efficientnet-lite0", tf32=tf32, num_samples=4, reference_samples=4, progress=False
         )
-        assert (seen["InferenceGenerator"], seen["EfficientNetLite0Extractor"]) == ({tf32}, {tf32})
+        assert (seen["InferenceGenerator"], seen["InvertedResidual"]) == ({tf32}, {tf32})
     # On a CPU nothing is TF32, and the row says what was.
     assert row["precision"] == row["sample_precision"] == "fp32"
     assert "drawn in fp32)" in row["protocol"]

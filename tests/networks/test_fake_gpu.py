@@ -1,5 +1,6 @@
 """Test what networks do on a GPU, on CUDA tensors without data: types and operators, no values."""
 
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,8 +12,11 @@ from support.batch_norm_kernels import plain_gpu_kernels
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from hamgan.config import NormConfig, SpectralNormConfig
+from hamgan.config import NormConfig, SpectralNormConfig, load_config
+from hamgan.networks import build_networks
 from hamgan.networks.attention import SelfAttention
 from hamgan.networks.batch_norm import PerClassBatchNorm
 from hamgan.networks.blocks import GeneratorBlock
@@ -71,3 +75,61 @@ def test_attention_takes_a_form_without_the_map_of_attention() -> None:
         (torch.bfloat16, (1, 64, 48)),
     ]
     assert (y.dtype, y.shape) == (torch.bfloat16, x.shape)
+
+
+PLACE = "context_resolutions=[16]"
+BATCH = 1024
+LARGE = 2000 * BATCH
+"""Feature maps of the networks below have more values, weights and what belongs to a class or a latent fewer."""
+
+
+class Dispatched(TorchDispatchMode):
+    """Keep the files that make large float32 tensors, and the calls that a GPU takes value by value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide: set[str] = set()
+        self.one_by_one: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = [out for out in tree_leaves(result) if isinstance(out, Tensor)]
+        if any(out.dtype == torch.float32 and out.numel() >= LARGE for out in made):
+            names = (frame.filename for frame in reversed(traceback.extract_stack()))
+            name = next(name for name in names if "/hamgan/" in name or "/support/" in name)
+            self.wide.add("/".join(name.rsplit("/", 2)[1:]))
+        lists = [arg for arg in args if isinstance(arg, list) and arg and isinstance(arg[0], Tensor)]
+        if "_foreach_" in str(func) and any([t.shape for t in other] != [t.shape for t in lists[0]] for other in lists):
+            self.one_by_one.add(str(func))
+        return result
+
+
+@pytest.mark.parametrize("context", ["hamburger", "attention"])
+@pytest.mark.parametrize("conditioning", ["shared", "per_class"])
+def test_only_decompositions_make_large_float32_tensors_and_lists_are_taken_whole(
+    context: str, conditioning: str, request: pytest.FixtureRequest
+) -> None:
+    sizes = ["resolution=32", "generator.channels=16", "discriminator.channels=16", "generator.latent_dim=20"]
+    contexts = [f"{part}.{key}" for part in ("generator", "discriminator") for key in (f"context={context}", PLACE)]
+    options = [
+        *sizes,
+        *contexts,
+        "data.num_classes=5",
+        f"generator.conditioning={conditioning}",
+        "generator.hierarchical=false",
+    ]
+    request.getfixturevalue("autocast_on_a_fake_gpu")
+    networks = build_networks(load_config(None, options))
+    for module in (module for network in networks for module in network.modules()):
+        if isinstance(module, SpectralConv2d) and module._taps is not None:
+            module._taps = torch.empty(16, 9)  # as moving the network would, which such tensors refuse
+    labels = torch.zeros(BATCH, dtype=torch.int64)
+    with plain_gpu_kernels(), Dispatched() as seen:
+        images = networks[0](torch.empty(BATCH, 20), labels)
+        logits = networks[1](images, labels)
+    # D sums its last, small map in float32. Where there is no device, torch takes the plain form of attention, and the
+    # kernels of batch norm are stood in for.
+    elsewhere = {name for name in seen.wide if not name.startswith("hamburger/")}
+    assert elsewhere <= {"networks/discriminator.py", "networks/attention.py", "support/batch_norm_kernels.py"}
+    assert not seen.one_by_one
+    assert (images.dtype, logits.dtype) == (torch.bfloat16, torch.float32)

@@ -71,11 +71,64 @@ def test_arrays_are_adms(run: Path, generator: LoadedGenerator, tmp_path: Path) 
 
 def test_a_sweep_sets_truncations_side_by_side(run: Path, generator: LoadedGenerator, tmp_path: Path) -> None:
     options = ["--classes", "1-2", "--seeds", "3", "--truncation", "0.2,1"]
-    sheet = pixels(sample(run, tmp_path / "sweep.png", *options))
+    sheet = pixels(sample(run, tmp_path / "sweep.png", *options, "--scale", 1))
     np.testing.assert_array_equal(sheet[-32:, -32:], drawn(generator, 3, 2))
-    np.testing.assert_array_equal(sheet[18:50, -32 - 12 - 32 : -32 - 12], drawn(generator, 3, 1, 0.2))
+    np.testing.assert_array_equal(sheet[36:68, -32 - 12 - 32 : -32 - 12], drawn(generator, 3, 1, 0.2))
     names = {path.stem for path in sample(run, tmp_path / "sweep", *options).iterdir()}
     assert "0002-seed000003-truncation0.2" in names
+
+
+def test_sheets_and_films_are_large_enough_to_see_and_arrays_and_folders_stay_raw(
+    run: Path, generator: LoadedGenerator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--classes", "1-2", "--seeds", "0-1"]
+    sheet = pixels(sample(run, tmp_path / "sheet.png", *options))
+    np.testing.assert_array_equal(sheet[-96::3, -96::3], drawn(generator, 1, 2))
+    assert (sheet[-96::3, -96:] == sheet[-94::3, -96:]).all()
+    assert "sheet.png (enlarged 3 times; --scale 1: raw pixels)" in capsys.readouterr().out
+    with Image.open(sample(run, tmp_path / "film.gif", *options, "--frames", 2)) as film:
+        assert film.size == (256, 128)
+    (path, *others) = sample(run, tmp_path / "folder", *options).iterdir()
+    assert (pixels(path).shape, len(others)) == ((32, 32, 3), 3)
+    with np.load(sample(run, tmp_path / "images.npz", *options)) as arrays:
+        assert arrays["arr_0"].shape == (4, 32, 32, 3)
+    large = sample(run, tmp_path / "large.png", "--classes", "1", "--seeds", "0-1999")
+    assert pixels(large).size < 3 * 16_000_000  # enlarged by less
+
+
+def test_a_way_says_which_end_is_which(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    way = ["--interpolate", "classes", "--classes", "cat", "coffee", "cat", "--seeds", "4", "--frames", 2]
+    sheet = pixels(sample(run, tmp_path / "way.png", *way))
+    assert "cat → coffee → cat" in capsys.readouterr().out
+    headings = [sheet[:18, column : column + 96] for column in range(sheet.shape[1] - 5 * 98 + 2, sheet.shape[1], 98)]
+    assert min(heading.min() for heading in headings) < 100  # each of the five
+    np.testing.assert_array_equal(headings[0], headings[4])
+    assert (headings[0] != headings[2]).any()
+    sample(run, tmp_path / "walk.gif", "--classes", "cat,coffee", "--seeds", "4,7", "--frames", 2)
+    assert "seed 4 → seed 7 → seed 4; 2 tiles a line: cat, coffee" in capsys.readouterr().out
+
+
+def test_what_is_named_twice_is_drawn_once(run: Path, tmp_path: Path) -> None:
+    twice = ["--classes", "cat,2,cat", "--seeds", "0-2,1", "--truncation", "0.5,0.5"]
+    with np.load(sample(run, tmp_path / "images.npz", *twice)) as arrays:
+        assert arrays["arr_1"].tolist() == [2, 2, 2]
+    walk = ["--interpolate", "seeds", "--classes", "2,2", "--seeds", "0,1", "--frames", 1]
+    assert len(list(sample(run, tmp_path / "walk", *walk).iterdir())) == 2
+
+
+def test_force_replaces_files_and_folders_of_pictures_and_nothing_else(run: Path, tmp_path: Path) -> None:
+    options = ["--classes", "1", "--seeds"]
+    for name in ("a.png", "folder"):
+        before = sample(run, tmp_path / name, *options, "0-1").stat()
+        with pytest.raises(ConfigError, match=f"{name} exists already; choose another --output, or add --force"):
+            sample(run, tmp_path / name, *options, "2")
+        after = sample(run, tmp_path / name, *options, "2", "--force").stat()
+        assert before.st_ino != after.st_ino
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["0001-seed000002.png"]
+    (tmp_path / "folder/notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"with notes.txt in it; --force replaces folders of \.png files alone"):
+        sample(run, tmp_path / "folder", *options, "3", "--force")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "folder"]
 
 
 def test_a_sheet_per_class_carries_its_name(run: Path, generator: LoadedGenerator, tmp_path: Path) -> None:
@@ -281,4 +334,5 @@ def test_two_processes_write_what_one_writes(run: Path, tmp_path: Path) -> None:
 def test_the_script_starts(run: Path, tmp_path: Path) -> None:
     result = python(ROOT / "scripts/sample.py", "--checkpoint", run, "--classes", "1", "--output", tmp_path / "a.png")
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"classes: brick (index 1)\nwrote 8 images to {tmp_path / 'a.png'}\n"
+    written = f"wrote 8 images to {tmp_path / 'a.png'} (enlarged 3 times; --scale 1: raw pixels)\n"
+    assert result.stdout == f"classes: brick (index 1)\n{written}"

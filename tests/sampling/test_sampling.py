@@ -173,8 +173,8 @@ def test_a_grid_has_a_row_per_class_and_a_folder_a_file_per_image(generator: Loa
     plan = plan_samples([3, 1], [0, 1, 2], [1.0], generator.titles)
     write_plan(generator, plan, Output(tmp_path / "new/grid.png", scale=2))
     with Image.open(tmp_path / "new/grid.png") as sheet:
-        assert sheet.height == 2 * 64 + 2
-        corner = np.asarray(sheet)[:64:2, sheet.width - 64 :: 2]
+        assert sheet.height == 18 + 2 * 64 + 2
+        corner = np.asarray(sheet)[18:82:2, sheet.width - 64 :: 2]
     expected = generator([2], [3], output="tensor")[0].permute(1, 2, 0).numpy()
     assert np.abs(corner.astype(int) - expected).max() <= 1
     write_plan(generator, plan_samples([3, 1], [0, 12], [1.0], generator.titles), Output(tmp_path / "folder"))

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,11 +86,20 @@ def test_intervals_length_and_tracker_may_change(tmp_path: Path) -> None:
     assert load_config(run / "config.yaml").name == "renamed"
 
 
-def test_the_length_is_part_of_a_run_whose_learning_rate_falls(tmp_path: Path) -> None:
+def test_a_run_whose_learning_rate_falls_may_be_longer_which_is_said_and_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = run_small(tmp_path, "train.lr_schedule=linear", "train.total_kimg=0.016")
     assert [row["d_lr"] for row in rows(run)] == pytest.approx([4e-4, 2e-4])
-    with pytest.raises(ConfigError, match=r"train.total_kimg  0.016          0.04"):
-        run_small(tmp_path, "train.lr_schedule=linear")
+    assert "length " not in capsys.readouterr().err
+    run_small(tmp_path, "train.lr_schedule=linear", "train.total_kimg=0.032")
+    assert (
+        "length    0.032 kimg, was 0.016: the learning rates fall to 0 at the new end, so at 0.016 kimg they go from 0 "
+        in (capsys.readouterr().err)
+    )
+    assert [row["d_lr"] for row in rows(run)] == pytest.approx([4e-4, 2e-4, 2e-4, 1e-4])
+    record = json.loads((run / "overrides.jsonl").read_text())
+    assert (record["key"], record["before"], record["after"]) == ("train.total_kimg", 0.016, 0.032)
     falling = TrainConfig(total_kimg=1, lr_schedule="linear")
     assert [learning_rate_factor(falling, images) for images in (0, 250, 1000, 1100)] == [1.0, 0.75, 0.0, 0.0]
 
@@ -97,7 +107,7 @@ def test_the_length_is_part_of_a_run_whose_learning_rate_falls(tmp_path: Path) -
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/thesis.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="is not empty and holds no run; choose another name or --run_dir"):
+    with pytest.raises(ConfigError, match=r"holds no run: there is thesis.txt. Move that away, .* --run_dir .*run-2$"):
         run_small(tmp_path)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
@@ -135,3 +145,12 @@ def test_a_section_may_be_overridden_and_only_what_differs_is_returned(tmp_path:
     assert found == {"train.adam_eps": (1e-6, 0.1), "train.generator_lr": (1e-4, 0.5)}
     with pytest.raises(ConfigError, match=r"train\.adam_eps +1e-06 +0\.1\n"):
         check_same_run(config.folder, changed, ["train.generator_lr"])
+
+
+def test_a_new_name_that_is_free_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("small", "small-2"):
+        (tmp_path / "runs" / name / "samples").mkdir(parents=True)
+    config = replace(small_config(tmp_path), name="small", run_dir=None)
+    with pytest.raises(ConfigError, match=r"runs/small .*there is samples\. .*: --name small-3$"):
+        check_same_run(config.folder, config)

@@ -1,14 +1,20 @@
 """Test the set-up from a configuration: batches that divide, classes, intervals, learning rates, precision."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from support.prepared import encoded
 from support.small_runs import forget_accelerator, run_small, small_config
 
+from hamgan.config import load_config
+from hamgan.data import open_source
 from hamgan.errors import ConfigError
-from hamgan.training.setup import crosses, make_accelerator, micro_batch
+from hamgan.training import setup
+from hamgan.training.setup import choose_threads, crosses, keep_class_order, make_accelerator, micro_batch
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +39,24 @@ def test_a_batch_that_does_not_divide_names_those_that_do(
         micro_batch(small_config(tmp_path, *overrides), processes)
 
 
+def test_a_resumed_run_keeps_its_order_of_classes(tmp_path: Path) -> None:
+    for name in range(12):
+        (tmp_path / "data" / str(name)).mkdir(parents=True)
+        (tmp_path / "data" / str(name) / "0.jpg").write_bytes(encoded("cat", name))
+    source = open_source(str(tmp_path / "data"), "train", 32)
+    images = dict(zip(source.class_names, source.read(np.arange(12)), strict=True))
+    (tmp_path / "run").mkdir()
+    earlier = sorted(str(name) for name in range(12))  # 0, 1, 10, 11, 2, ...
+    (tmp_path / "run/classes.json").write_text(json.dumps(earlier))
+    keep_class_order(source, tmp_path / "run")
+    assert source.class_names == earlier
+    for name, image in zip((earlier[label] for label in source.labels), source.read(np.arange(12)), strict=True):
+        np.testing.assert_array_equal(image, images[name])
+    (tmp_path / "run/classes.json").write_text(json.dumps([*earlier[:-1], "cat"]))
+    with pytest.raises(ConfigError, match=r"was trained on other classes than .*: 12 and 12, `9`, `cat` only in one"):
+        keep_class_order(source, tmp_path / "run")
+
+
 def test_another_number_of_classes_than_the_data_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="num_classes is 9, but photos has 12 classes"):
         run_small(tmp_path, "data.num_classes=9")
@@ -53,7 +77,28 @@ def test_intervals_are_passed_once_per_multiple_whatever_the_rounding() -> None:
 def test_auto_takes_bf16_where_the_cpu_has_matrix_units(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amx: bool, expected: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": amx})
+    flags = {"avx512_bf16", "amx_bf16"} if amx else {"avx512_bf16"}
+    monkeypatch.setattr(setup, "processor_flags", lambda: flags)
     assert make_accelerator(small_config(tmp_path, "train.precision=auto")).mixed_precision == expected
     forget_accelerator()
     assert make_accelerator(small_config(tmp_path, "train.precision=fp32")).mixed_precision == "no"
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="threads are chosen for CPUs")
+def test_small_networks_take_one_thread_and_others_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    assert choose_threads(load_config("photos"), 1) == 1
+    assert choose_threads(load_config("photos", ["generator.channels=16", "discriminator.channels=32"]), 1) == 6
+    assert choose_threads(load_config("photos", ["train.batch_size=64"]), 1) == 6
+    assert choose_threads(load_config("photos", ["train.batch_size=64"]), 4) == 1
+    assert choose_threads(load_config("photos128"), 1) == 6
+    assert choose_threads(load_config("photos", ["train.threads=3"]), 1) == 3
+
+
+def test_the_first_lines_say_how_many_threads_were_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    forget_accelerator()
+    run_small(tmp_path, "train.total_kimg=0.008", "train.threads=null")
+    assert "device    cpu, fp32, TF32 off, 1 of 2 cores" in capsys.readouterr().err

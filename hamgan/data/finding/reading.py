@@ -1,5 +1,6 @@
 """Read the encoded bytes of a picture from a file, an archive or a table."""
 
+import hashlib
 import zipfile
 import zlib
 from functools import lru_cache
@@ -37,3 +38,12 @@ def read_bytes(picture: Picture) -> bytes:
         return _open_zip(str(path)).read(str(where[0]))
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
         raise DataError(f"cannot be read from the zip file ({error})") from error
+
+
+def hash_bytes(picture: Picture) -> str:
+    """Hash a picture's class and its encoded bytes; one that cannot be read counts as such."""
+    try:
+        content = read_bytes(picture)
+    except (DataError, OSError) as error:
+        content = f"unreadable: {error}".encode("utf-8", "surrogateescape")
+    return hashlib.sha256(f"{picture.label}:".encode() + content).hexdigest()

@@ -129,8 +129,7 @@ def _path_column(head: Sequence[str], body: Sequence[Sequence[str]], known: set[
         named = sum(_base(cell) in known for cell in cells)
         if named and title not in CLASS_COLUMNS:
             with_ending = sum(is_image_name(tidy(cell)) for cell in cells) > len(cells) / 2
-            distinct = len(set(cells)) > len(cells) / 2
-            scores.append((with_ending, title in PATH_COLUMNS, distinct, named, -column))
+            scores.append((with_ending, title in PATH_COLUMNS, len(set(cells)), named, -column))
     return -max(scores)[-1] if scores else None
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hamgan.config import FEATURES, OWN_EXTRACTORS
-from hamgan.distributed.cores import map_on_cores
+from hamgan.distributed.cores import core_count, map_on_cores
 from hamgan.errors import ConfigError, did_you_mean, one_line
 from hamgan.evaluation.features import efficientnet, inception
 from hamgan.evaluation.features.clip import ClipImageEncoder, published_clip
@@ -141,7 +141,7 @@ class FeatureExtractor:
         self.network.to(self.device).eval()
         self.architecture = ARCHITECTURES[self.name]
         self.dimension, self.classes = self.architecture.dimension, self.architecture.classes
-        self.threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        self.threads = core_count() if self.device.type == "cpu" else 1
         run = self.network.forward_resized
         self.run = torch.compile(run, dynamic=False) if self.compiled else run
 

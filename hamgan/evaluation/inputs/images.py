@@ -1,7 +1,8 @@
 """Read images from folders, arrays and data sets, all as indexed uint8 batches."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,24 @@ from torch import Tensor
 from hamgan.data import ImageSource
 from hamgan.data.decoding.decode import decode_picture
 from hamgan.data.decoding.kinds import describe_left_out
-from hamgan.data.finding.listing import list_members
 from hamgan.data.finding.locations import download_folder
 from hamgan.data.finding.picture import Picture
-from hamgan.data.finding.reading import read_bytes
+from hamgan.data.finding.reading import hash_bytes, read_bytes
+from hamgan.data.finding.source_files import list_members
+from hamgan.data.pictures import PictureSource
 from hamgan.errors import ConfigError, DataError, one_line
 from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
 
 IMAGE_ARRAYS = (("arr_0", "arr_1"), ("x", "y"))
 """Names of images and labels in an ``.npz``: of ADM, of BigGAN-PyTorch."""
+
+
+def hash_rows(rows: Iterable[tuple[object, ...]]) -> str:
+    """Hash rows of plain values, in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr(tuple(map(str, row))).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 class Images(ABC):
@@ -43,6 +53,10 @@ class Images(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return plain values that say which images these are; ``source`` among them."""
+
+    def hash_content(self) -> str:
+        """Return a hash of every picture's content, its place and its class."""
+        raise NotImplementedError(f"{type(self).__name__} is no reference")  # a generator's
 
     @property
     def size(self) -> tuple[int, int]:
@@ -99,6 +113,10 @@ class FolderImages(Images):
             )
         return image
 
+    def hash_content(self) -> str:
+        pictures = [Picture(member.name, 0, member.place) for member in self.members]
+        return hash_rows(zip(self.members, self.pool.map(hash_bytes, pictures), strict=True))
+
     def describe(self) -> dict[str, Any]:
         described = {"source": str(self.source), "split": self.split, "preparation": "none, read as they are"}
         return described | ({"left_out": self.left_out} if self.left_out else {})
@@ -139,6 +157,10 @@ class ArrayImages(Images):
     def read(self, indices: Sequence[int]) -> Tensor:
         return self.pixels[torch.as_tensor(indices)].permute(0, 3, 1, 2)
 
+    def hash_content(self) -> str:
+        labels = b"" if self.labels is None else self.labels.numpy().tobytes()
+        return hashlib.sha256(self.pixels.contiguous().numpy().tobytes() + labels).hexdigest()
+
     def describe(self) -> dict[str, Any]:
         return {"source": str(self.file), "preparation": "none, read as they are"}
 
@@ -158,6 +180,12 @@ class SourceImages(Images):
 
     def read(self, indices: Sequence[int]) -> Tensor:
         return torch.as_tensor(self.source.read(np.asarray(indices))).permute(0, 3, 1, 2)
+
+    def hash_content(self) -> str:
+        # Hashes of stores and of the photographs cover every pixel; those of pictures names and sizes alone.
+        if isinstance(self.source, PictureSource):
+            return self.source.hash_content()
+        return str(self.source.describe()["sha256"])
 
     def describe(self) -> dict[str, Any]:
         described = dict(self.source.describe())
@@ -181,6 +209,9 @@ class Subset(Images):
 
     def read(self, indices: Sequence[int]) -> Tensor:
         return self.images.read(self.indices[torch.as_tensor(indices)].tolist())
+
+    def hash_content(self) -> str:
+        return hash_rows([(self.images.hash_content(), self.indices.tolist())])
 
     def describe(self) -> dict[str, Any]:
         return {**self.images.describe(), "subset": f"{len(self):,} of {len(self.images):,} at random"}

@@ -52,7 +52,7 @@ def _draw(confusions: Sequence[Row], names: list[str], classes: int, file: Path,
     for row in confusions:
         if row["class"] in index_of and row["taken_for"] in index_of:
             matrices[:, index_of[row["class"]], index_of[row["taken_for"]]] = row["share"], row["share_real"]
-    side = 2 + 0.35 * max(8, len(names))
+    side = 3 + 0.35 * max(8, len(names))
     figure, both = pyplot.subplots(1, 2, figsize=(2 * side, side), layout="constrained", sharey=True)
     for axes, matrix, title in zip(both, matrices, ("generated images", "real images"), strict=True):
         picture = _draw_matrix(axes, matrix, names)
@@ -61,8 +61,10 @@ def _draw(confusions: Sequence[Row], names: list[str], classes: int, file: Path,
     both[0].set_ylabel("an image of this class")
     figure.colorbar(picture, ax=both, label="% of the class", shrink=0.6)
     left_out = f"{len(names)} of {classes:,} classes, those that are mixed up most. " if len(names) < classes else ""
-    figure.supxlabel("\n".join(textwrap.wrap(left_out + protocol, 150)), fontsize=7, x=0.01, ha="left")
-    figure.savefig(file, dpi=120)
+    lines = textwrap.wrap(left_out + protocol, int(16 * figure.get_figwidth()))
+    # Below what the layout has placed; the tight box makes room for it, and for titles wider than a small matrix.
+    figure.text(0.01, -0.2 / figure.get_figheight(), "\n".join(lines), fontsize=7, va="top")
+    figure.savefig(file, dpi=150, bbox_inches="tight", pad_inches=0.15)
     pyplot.close(figure)
 
 

@@ -74,4 +74,4 @@ def _draw(samples: Images, images: Images, distances: Tensor, indices: Tensor, o
     strips = [torch.cat([samples.read([index]).cpu(), images.read(indices[index].tolist())]) for index in order]
     titles = [f"sample {index}: {distances[index, 0]:.3g}" for index in order]
     groups = [("sample", 1), ("nearest real images", indices.shape[1])]
-    return draw_sheet(strips, titles, groups=groups, scale=max(1, 96 // samples.size[0]))
+    return draw_sheet(strips, titles, groups=groups)

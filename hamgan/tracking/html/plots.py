@@ -1,10 +1,10 @@
-"""Draw the panels of a run for a page."""
+"""Make what a page draws of a run's numbers: panels of lines."""
 
-import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from hamgan.tracking.panels import PANELS, panel_of
+from hamgan.tracking.panels import NOTES, PANELS, panel_of
 
 MOST_POINTS = 1000
 """Points of a line; longer ones show means of neighbours, which keeps a page of a long run small."""
@@ -35,27 +35,17 @@ def thinned(line: Line) -> Line:
     return kimg, values
 
 
-def draw_panel(title: str, lines: dict[str, Line], marks: Sequence[float] = ()) -> str:
-    """Return one panel as an SVG element; ``marks`` (kimg) are dashed lines: where a run went back."""
-    import matplotlib
+def panel_data(title: str, lines: dict[str, Line]) -> dict[str, Any]:
+    """Return what the page's script draws as a panel: title, note, names, and rows of kimg and of each number.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    Numbers that are missing at a position are None.
+    """
+    found = {name: dict(zip(*thinned(line), strict=True)) for name, line in lines.items()}
+    kimg = sorted(set().union(*found.values()))
+    rows = [kimg, *([_short(values.get(position)) for position in kimg] for values in found.values())]
+    return {"title": title, "note": NOTES.get(title, ""), "names": list(found), "rows": rows}
 
-    figure, axes = pyplot.subplots(figsize=(5.2, 2.9), layout="constrained")
-    for name, line in lines.items():
-        kimg, values = thinned(line)
-        axes.plot(kimg, values, label=name, linewidth=1.2, marker="o" if len(kimg) < 30 else None, markersize=3)
-    for kimg_mark in marks:
-        axes.axvline(kimg_mark, color="black", linestyle="--", linewidth=0.8)
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel("thousand images", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    text = io.StringIO()
-    # Names of the parts are random otherwise, and would meet those of other plots on the page.
-    with matplotlib.rc_context({"svg.hashsalt": title}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    pyplot.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+
+def _short(value: float | None) -> float | None:
+    """Round to what a plot shows; JSON has neither NaN nor infinity."""
+    return float(f"{value:.5g}") if value is not None and math.isfinite(value) else None

@@ -2,24 +2,30 @@
 
 import base64
 import contextlib
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from PIL import Image
 
 from hamgan.checkpoint import read_class_names
 from hamgan.config import Config, flat_config, load_config
 from hamgan.config.reading import load_stored_config
 from hamgan.errors import CheckpointError, one_line
-from hamgan.evaluation.report import describe_numbers
+from hamgan.evaluation.report import EXTREMES, describe_numbers
 from hamgan.files import write_atomically
 from hamgan.progress import duration
-from hamgan.tracking.html.plots import draw_panel, lines_of
+from hamgan.tracking.html.plots import lines_of, panel_data
 
 MOST_SHEETS = 60
 """Sheets on the page; of more, evenly spaced ones are taken, the first and the last among them."""
+
+WIDTH = 900
+"""Pixels that a sheet is to have on the page."""
+UPLOT = Path(__file__).with_name("uplot")
 
 
 def write_report(run: str | Path, output: str | Path | None = None, preset: str | Path | None = None) -> Path:
@@ -37,6 +43,8 @@ def write_report(run: str | Path, output: str | Path | None = None, preset: str 
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     values = _contents(run, config) | {"differences": _differences(config, load_config(preset))}
     values["preset"] = str(preset) if preset else "the default values"
+    values["script"] = Path(__file__).with_name("plots.js").read_text()
+    values["uplot"] = {path.suffix or path.name: path.read_text() for path in UPLOT.iterdir()}
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, environment.get_template("template.html").render(values))
     return output
@@ -52,8 +60,11 @@ def _contents(run: Path, config: Config) -> dict[str, Any]:
         "config": flat_config(config),
         "summary": _summary(run, config, metrics),
         "evaluations": evaluations,
-        "best": min(evaluations, key=lambda row: row["fid"]) if any("fid" in row for row in evaluations) else None,
-        "panels": [draw_panel(title, lines, marks) for title, lines in lines_of(metrics).items()],
+        "best": _best(evaluations),
+        "classes": _classes(evaluations),
+        "demo": _picture(run / "demo.png") if (run / "demo.png").is_file() else None,
+        "panels": [panel_data(title, lines) for title, lines in lines_of(metrics).items()],
+        "marks": marks,
         "sheets": _sheets(run / "samples"),
         "rollbacks": rollbacks,
         "overrides": _rows(run / "overrides.jsonl"),
@@ -98,10 +109,26 @@ def _evaluations(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if not isinstance(row.get("kimg"), (int, float)):
             continue
         fid = next((value for key, value in row.items() if key.startswith("fid") and isinstance(value, float)), None)
-        numbers = describe_numbers({"extractor": ""} | row)
-        values = {"kimg": row["kimg"], "numbers": numbers, "protocol": row.get("protocol", "")}
-        found.append(values | ({"fid": fid} if fid is not None else {}))
+        extremes = {title: row[key] for name, title in EXTREMES.items() for key in row if key.startswith(name)}
+        values = {"kimg": row["kimg"], "protocol": row.get("protocol", ""), "fid": fid, "extremes": extremes}
+        values["numbers"] = describe_numbers({"extractor": ""} | row)
+        values["size"] = [row.get(key) for key in ("num_samples", "reference_count", "extractor", "truncation")]
+        found.append(values)
     return found
+
+
+def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the evaluation with the lowest FID among those of the largest protocol: others cannot be compared."""
+    with_fid = [row for row in evaluations if row["fid"] is not None]
+    if not with_fid:
+        return None
+    largest = max(with_fid, key=lambda row: (row["size"][0] or 0, row["size"][1] or 0))
+    return min((row for row in with_fid if row["size"] == largest["size"]), key=lambda row: row["fid"])
+
+
+def _classes(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return best and worst classes as the newest evaluation has them that compares classes."""
+    return next((row["extremes"] for row in reversed(evaluations) if row["extremes"]), {})
 
 
 def _sheets(folder: Path) -> list[dict[str, str]]:
@@ -109,9 +136,19 @@ def _sheets(folder: Path) -> list[dict[str, str]]:
     paths = sorted(folder.glob("*.png"))
     if len(paths) > MOST_SHEETS:
         paths = [paths[round(index * (len(paths) - 1) / (MOST_SHEETS - 1))] for index in range(MOST_SHEETS)]
-    data = [base64.b64encode(path.read_bytes()).decode() for path in paths]
-    urls = [f"data:image/png;base64,{text}" for text in data]
-    return [{"kimg": f"{float(path.stem):g}", "url": url} for path, url in zip(paths, urls, strict=True)]
+    return [{"kimg": f"{float(path.stem):g}", **_picture(path)} for path in paths]
+
+
+def _picture(path: Path) -> dict[str, Any]:
+    """Return a picture as a data URL, and the width to show it at: a whole multiple of its own, if it is small."""
+    content = io.BytesIO()
+    try:
+        with Image.open(path) as image:
+            width = image.width * max(1, round(WIDTH / image.width))
+            image.convert("RGB").save(content, "WEBP", lossless=True, quality=20)  # two thirds of a PNG
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {one_line(error)}") from error
+    return {"url": f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}", "width": width}
 
 
 def _differences(config: Config, preset: Config) -> list[tuple[str, object, object]]:
