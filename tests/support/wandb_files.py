@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import wandb
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+
+import wandb
 
 BLOCK = 32768
 HEADER = struct.Struct("<IHB")
