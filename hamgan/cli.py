@@ -40,6 +40,7 @@ COMMANDS = {
     "invert": ("hamgan.inversion.command", "find the latent and class nearest to a picture"),
     "report": ("hamgan.tracking.html.command", "write a run as one HTML page"),
     "app": ("hamgan.app.command", "serve a page to play with a generator"),
+    "doctor": ("hamgan.doctor", "describe this machine, to paste into an issue"),
 }
 """Name of a command -> the module whose ``main(arguments, prog)`` does it, and what it does."""
 

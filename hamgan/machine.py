@@ -58,15 +58,23 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def processor_flags() -> set[str]:
+    """Return the instruction sets of the processor by Linux's names, such as ``avx512f``; empty elsewhere."""
+    return set(_processor_facts().get("flags", "").split())
+
+
+def _processor_facts() -> dict[str, str]:
+    """Return what Linux says of the first core; empty elsewhere."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text().split("\n\n")[0] if info.is_file() else ""
+    lines = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in lines}
+
+
 def _processor() -> str:
     """Return the processor's name, with its vector instructions where a virtual machine hides the model."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.processor() or platform.machine()
-    lines = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
-    values = {key.strip(): value.strip() for key, value in lines.items()}
-    vector = "avx512" if "avx512f" in values.get("flags", "") else "avx2" if "avx2" in values.get("flags", "") else ""
-    name = values.get("model name", platform.machine())
+    name = _processor_facts().get("model name") or platform.processor() or platform.machine()
+    vector = next((name for flag, name in (("avx512f", "avx512"), ("avx2", "avx2")) if flag in processor_flags()), "")
     return f"{name} ({vector})" if vector else name
 
 

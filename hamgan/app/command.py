@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from hamgan.sampling.places import check_place
+
 
 def main(arguments: Sequence[str], prog: str = "hamgan app") -> None:
     """Serve the page until Ctrl-C."""
@@ -12,6 +14,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan app") -> None:
     parser.add_argument("--port", type=int, default=7860, help="port to listen on; 0: any free one (default: 7860)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     options = parser.parse_args(arguments)
+    check_place(options.checkpoint)
     from hamgan.app.server import serve
 
     serve(options.checkpoint, options.host, options.port)

@@ -87,8 +87,9 @@ class TrainConfig:
     """Allow TF32 in fp32 convolutions and matrix products of training steps on NVIDIA GPUs; sheets and evaluations are
     always fp32. With bf16 that leaves the products of decompositions: their reconstruction moves by 4e-4 of its norm
     (computed on a CPU with rounded inputs), and is no further from what it reconstructs."""
-    compile: bool = False
-    """Compile both networks by torch.compile; the generator only, together with R1 or R2."""
+    compile: bool | Literal["auto"] = False
+    """Compile both networks by torch.compile; the generator only, together with R1 or R2. auto: on GPUs, where this
+    version of torch was found to compile rightly."""
     threads: int | None = None
     """CPU threads of a step, per process; null takes one for networks as small as the demo's, else every core."""
 

@@ -11,7 +11,7 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation.options import FIELDS, parse
 from hamgan.evaluation.protocol import Protocol, make_protocol
 from hamgan.evaluation.report import TABLES, Row, append_row, describe_numbers, print_row, save_table
-from hamgan.sampling.sheets import check_parents
+from hamgan.sampling.places import check_place
 
 if TYPE_CHECKING:
     from hamgan.evaluation.statistics import Resources
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
     options = parse(arguments, prog)
+    if options.command != "reference" and options.checkpoint is not None:
+        check_place(options.checkpoint)
 
     from hamgan.distributed.failure_watch import FailureWatch
     from hamgan.distributed.group import joined_processes
@@ -192,6 +194,7 @@ def _check_ending(path: str, suffix: str, option: str = "--output") -> Path:
 
 def _check_file(path: str, option: str) -> None:
     """Raise ConfigError for an output that cannot be a file, before anything is measured."""
+    from hamgan.sampling.sheets import check_parents
 
     check_parents(Path(path), option)
     if Path(path).is_dir():

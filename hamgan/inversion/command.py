@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.errors import ConfigError, did_you_mean, refuse_renamed
+from hamgan.sampling.places import check_place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan invert") -> None:
     """Invert the pictures that the arguments name; ConfigError (a sentence) for what cannot be."""
     refuse_renamed(arguments, {"--out": "--output"})
     options = invert_parser(prog).parse_args(arguments)
+    check_place(options.checkpoint)
     check_files(options.images, options.output, options.force)
 
     from hamgan.inversion.optimise import invert

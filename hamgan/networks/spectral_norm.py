@@ -137,7 +137,7 @@ def effective_weights(network: nn.Module) -> Weights:
         for group in _groups(layers):
             tensors = (column[index] for column in columns for index in group)
             divided = _DividedWeights.apply([dtypes[index] for index in group], *tensors)
-            weights |= zip((layers[index] for index in group), divided, strict=True)
+            weights.update(zip((layers[index] for index in group), divided, strict=True))
     return weights
 
 

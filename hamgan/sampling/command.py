@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.errors import ConfigError, refuse_renamed
+from hamgan.sampling.places import check_place
 
 if TYPE_CHECKING:
     from hamgan.sampling.generator import LoadedGenerator
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan sample") -> None:
     """Draw what the arguments ask for; ConfigError (a sentence) for what cannot be."""
     refuse_renamed(arguments, {"--out": "--output"})
     options = sample_parser(prog).parse_args(arguments)
+    check_place(options.checkpoint)
 
     from hamgan.distributed.failure_watch import FailureWatch
     from hamgan.distributed.group import joined_processes

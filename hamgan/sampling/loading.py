@@ -1,6 +1,5 @@
 """Load generators from run folders, checkpoint folders, files of a generator and repositories of a hub."""
 
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,16 +18,16 @@ from hamgan.checkpoint import (
 from hamgan.checkpoint.tensors import read_tensors
 from hamgan.config import BatchNormStatistics, Config
 from hamgan.config.reading import load_stored_config
-from hamgan.errors import CheckpointError, ConfigError, did_you_mean
+from hamgan.errors import CheckpointError, ConfigError
 from hamgan.networks import Generator
 from hamgan.networks.batch_norm import batch_norm_statistics
 from hamgan.networks.inference import fold_spectral_norm
 from hamgan.sampling.generator import LoadedGenerator
+from hamgan.sampling.places import check_place
 
 StoredStatistics = Literal["running", "ema"]
 """Batch-norm statistics that a checkpoint holds: those of G itself, or the average that the average of G keeps."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load_generator(
@@ -56,17 +55,16 @@ def load_generator(
         >>> generator.class_names[:3]
         ['astronaut', 'brick', 'cat']
     """
+    check_place(path)
     place = Path(path)
-    if not place.exists() and HUB_ID.fullmatch(str(path)) and not place.parent.is_dir():
+    if not place.exists():
         from hamgan.sampling.hub import download
 
         place = download(str(path), revision, token)
     if place.is_dir():
         network, config, header = _load_folder(place)
-    elif place.is_file():
-        network, config, header = load_generator_file(place)
     else:
-        raise CheckpointError(f"there is no checkpoint at {path}{_suggest_run(place)}")
+        network, config, header = load_generator_file(place)
     is_average = header.pop("ema", config.train.ema_decay > 0)
     stored = header.pop("batch_norm", _default_statistics(is_average))
     other = is_average and not average
@@ -145,11 +143,6 @@ def _find_checkpoint(path: Path) -> Path | None:
 def _read_part(checkpoint: Path, is_average: bool) -> dict[str, Tensor]:
     part = "average" if is_average else "generator"
     return read_tensors(checkpoint / "state.safetensors", f"{part}.")[0]
-
-
-def _suggest_run(path: Path) -> str:
-    siblings = [str(item) for item in path.parent.iterdir() if item.is_dir()] if path.parent.is_dir() else []
-    return did_you_mean(str(path), siblings)
 
 
 def _load_folder(path: Path) -> tuple[Generator, Config, dict[str, Any]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.errors import ConfigError, refuse_renamed
+from hamgan.sampling.places import check_place
 
 if TYPE_CHECKING:
     from hamgan.sampling import LoadedGenerator
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan export") -> None:
     refuse_renamed(arguments, {"--out": "--output"})
     options = export_parser(prog).parse_args(arguments)
     _check(options)
+    check_place(options.checkpoint)
 
     from hamgan.sampling import load_generator
     from hamgan.sampling.hub import check_login

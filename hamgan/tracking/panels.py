@@ -15,6 +15,7 @@ PANELS = {
     "singular values": r"[gd]_sigma_(max|mean)",
     "other metrics": r"(kid|precision|recall|class_accuracy|class_distance|class_diversity|class_leakage).*",
     "speed": r"images_per_second",
+    "FLOP/s": r"tflops_per_second|mfu",
     "learning rates": r"[gd]_lr",
     "memory": r"memory_gib",
 }

@@ -20,6 +20,7 @@ from hamgan.errors import CheckpointError
 from hamgan.files import temporary_name, write_atomically
 from hamgan.progress import ProgressBar, duration
 from hamgan.tracking.trackers import SECONDS_TO_FINISH, Tracker, numbers_in
+from hamgan.tracking.utilisation import Arithmetic, count_arithmetic
 
 
 class RunLog:
@@ -32,11 +33,15 @@ class RunLog:
         self.config, self.folder, self.progress = config, config.folder, progress
         self.main = accelerator.is_main_process
         self._started, self._images_made = time.perf_counter(), 0
+        self.steps_made = 0
         self._tracker: Tracker | None = None
         self._bar: ProgressBar | None = None
         self._unwritten: list[str] = []
+        self._arithmetic: Arithmetic | None = None
         if not self.main:
             return
+        if accelerator.device.type != "cpu":
+            self._arithmetic = count_arithmetic(config, accelerator)
         (self.folder / "samples").mkdir(parents=True, exist_ok=True)
         self.drop_later_rows()
         if sys.stderr.isatty():
@@ -63,16 +68,19 @@ class RunLog:
     def count_step(self, images: int) -> None:
         """Count the images of a step that has just been made, and move the progress bar to the run's position."""
         self._images_made += images
+        self.steps_made += 1
         if self._bar is not None:
             self._bar.update(self.progress.images - self._bar.n)
 
     def speed(self) -> dict[str, float]:
-        """Return images per second in this process, seconds over all restarts, seconds to the end, memory in GiB."""
+        """Return images per second in this process, seconds so far and to the end, a GPU's GiB and FLOP/s."""
         speed = self._images_made / (time.perf_counter() - self._started)
         left = max(0.0, self.config.train.total_kimg * 1000 - self.progress.images) / speed
         found = {"images_per_second": speed, "seconds": self.progress.seconds, "seconds_left": left}
         if torch.cuda.is_available():
             found["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        if self._arithmetic is not None:
+            found |= self._arithmetic.at(speed)
         return found
 
     def row(self, values: Mapping[str, object]) -> None:

@@ -187,7 +187,10 @@ class Training:
         self.log.count_step(after - before)
         if report:
             self._log_row(self._lr_factor(before))
-        progress.seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        progress.seconds += seconds
+        if step.compiled and self.log.steps_made == 1:
+            self.log.print_line(f"compiled  the first step took {duration(seconds)}, compiling included")
 
     @property
     def _images_per_step(self) -> int:

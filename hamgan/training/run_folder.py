@@ -19,7 +19,7 @@ from hamgan.machine import describe_machine, package_versions
 from hamgan.training.setup import learning_rate_factor
 
 # A run may be resumed with other values of these; all else would make it a different run.
-RESUMABLE: tuple[str, ...] = ("name", "run_dir", "train.total_kimg", "train.threads", "data.prefetch")
+RESUMABLE: tuple[str, ...] = ("name", "run_dir", "train.total_kimg", "train.threads", "train.compile", "data.prefetch")
 RESUMABLE += ("log.", "checkpoint.", "eval.", "monitor.")
 LOCK = ".lock"
 LENGTH = "train.total_kimg"

@@ -18,7 +18,9 @@ from hamgan.distributed.group import start_processes, world_size
 from hamgan.distributed.launcher import check_launcher, launched_precision
 from hamgan.errors import ConfigError
 from hamgan.hamburger.precision import set_tf32
+from hamgan.machine import processor_flags
 from hamgan.networks import count_parameters
+from hamgan.training.compilation import describe_compilation
 from hamgan.training.step import GanStep
 
 WORK_FOR_MORE_THREADS = 10_000_000
@@ -67,7 +69,7 @@ def has_fast_bf16() -> bool:
     """
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
-    return not torch.accelerator.is_available() and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return not torch.accelerator.is_available() and "amx_bf16" in processor_flags()
 
 
 def micro_batch(config: Config, processes: int) -> int:
@@ -142,6 +144,7 @@ def describe_run(config: Config, source: ImageSource, step: GanStep) -> list[str
         f"{train.batch_size // train.accumulation // processes}",
         f"device    {step.accelerator.device}, {precision}, TF32 {'on' if train.tf32 else 'off'}"
         + (f", {torch.get_num_threads()} of {core_count()} cores" if step.accelerator.device.type == "cpu" else ""),
+        *([f"compiled  {describe_compilation(train, step.accelerator.device)}"] if train.compile else []),
         *evaluation,
     ]
 

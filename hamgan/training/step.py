@@ -16,6 +16,7 @@ from hamgan.config import TrainConfig
 from hamgan.hamburger import Hamburger, measured_reconstruction, reconstruction_error
 from hamgan.networks import Bases, Discriminator, Generator
 from hamgan.training.augment import augment
+from hamgan.training.compilation import is_compiled
 from hamgan.training.losses import discriminator_loss, generator_loss
 from hamgan.training.optimiser import make_adam
 from hamgan.training.regularisers import add_orthogonal_gradient, gradient_penalty, lecam, mode_seeking
@@ -73,11 +74,11 @@ class GanStep:
         self.logit_averages = torch.zeros(2, device=accelerator.device)
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
-        if config.compile:
-            # Backward without autocast, as eager. By default it takes that of the forward, and so gradients in bf16 of
-            # what is float32 there, kernels and logits among it.
-            torch._functorch.config.backward_pass_autocast = "off"
-            # In place, so that names of weights stay and both wrappers run the compiled form.
+        self.compiled = is_compiled(config, accelerator.device)
+        if self.compiled:
+            # In place, so that names of weights stay and both wrappers run the compiled form. Accelerate makes autocast
+            # a part of the forward: entered outside of it, it would hold for the compiled backward too, and give
+            # gradients in bf16 of what is float32 in the forward, kernels and logits among it.
             # Four graphs: G with and without gradient, D on one batch and on two; shapes as variables cost speed.
             self.generator.compile(dynamic=False)
             if not self.penalised:  # compiled code has no second derivatives
@@ -143,7 +144,7 @@ class GanStep:
 
     def _discriminator_loss(self, batch: DiscriminatorBatch, report: bool) -> tuple[Tensor, Tensor]:
         """Return the loss, and the means of D's logits: real, fake [2]."""
-        with torch.no_grad(), self.accelerator.autocast(), self._measured("g", self.generator, report):
+        with torch.no_grad(), self._measured("g", self.generator, report):
             fake = self.generator(batch.latents, batch.fake_labels, batch.generator_bases)
         if report:
             self._record(spread_real=_spread(batch.images), spread_fake=_spread(fake))
@@ -154,7 +155,7 @@ class GanStep:
         images.requires_grad_(self.penalised)
         # Only the plain form of attention has second derivatives.
         attention = sdpa_kernel(SDPBackend.MATH) if self.penalised else nullcontext()
-        with attention, self.accelerator.autocast(), self._measured("d", self.discriminator, report):
+        with attention, self._measured("d", self.discriminator, report):
             logits = self._discriminator(images, labels, batch.bases)
         logits_fake, logits_real = logits.split([len(fake), len(batch.images)])
         loss = adversarial = discriminator_loss(config.loss, logits_real, logits_fake)
@@ -202,14 +203,13 @@ class GanStep:
         self._generator_stepper.step()
 
     def _generator_loss(self, batch: GeneratorBatch) -> Tensor:
-        with self.accelerator.autocast():
-            fake = self._generator(batch.latents, batch.labels, batch.generator_bases)
-            images, labels = fake, batch.labels
-            if batch.images is not None and batch.image_labels is not None:
-                images = torch.cat([fake, batch.images.to(fake.dtype)])
-                labels = torch.cat([labels, batch.image_labels])
-            # D itself, not its distributed wrapper: its gradients are not wanted, so nothing has to be reduced.
-            logits = self.discriminator(augment(images, batch.augmentation), labels, batch.bases)
+        fake = self._generator(batch.latents, batch.labels, batch.generator_bases)
+        images, labels = fake, batch.labels
+        if batch.images is not None and batch.image_labels is not None:
+            images = torch.cat([fake, batch.images.to(fake.dtype)])
+            labels = torch.cat([labels, batch.image_labels])
+        # D itself, not its distributed wrapper: its gradients are not wanted, so nothing has to be reduced.
+        logits = self.discriminator(augment(images, batch.augmentation), labels, batch.bases)
         logits_fake, logits_real = logits[: len(fake)], logits[len(fake) :]
         loss = generator_loss(self.config.loss, logits_fake, logits_real if len(logits_real) else None)
         self._record(g_loss=loss)
@@ -275,7 +275,7 @@ class GanStep:
     @contextmanager
     def _measured(self, letter: str, network: Generator | Discriminator, report: bool) -> Iterator[None]:
         """Record how well the Hamburgers of one forward reconstruct; not of compiled ones, which it would change."""
-        contexts = network.contexts.items() if report and not self.config.compile else ()
+        contexts = network.contexts.items() if report and not self.compiled else ()
         blocks = {size: block for size, block in contexts if isinstance(block, Hamburger)}
         with ExitStack() as stack:
             energies = {size: stack.enter_context(measured_reconstruction(block)) for size, block in blocks.items()}

@@ -1,4 +1,4 @@
-"""Test torch.compile of the step: whole graphs, none after the first step, the numbers of the eager form."""
+"""Test torch.compile of the step: the gradients of the eager form, whole graphs, none after the first step."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +15,9 @@ from hamgan.networks import build_networks
 from hamgan.training.step import GanStep
 
 BATCH = 4
+STEPS = 2
+
+Gradients = dict[str, Tensor]
 
 
 @pytest.fixture(autouse=True)
@@ -27,29 +30,48 @@ def _fresh_compiler() -> Iterator[None]:
     forget_accelerator()
 
 
-def trained(folder: Path, compiled: bool, precision: str, *overrides: str) -> Tensor:
-    """Return losses and gradient norms of three steps [3, ...]; compiling after the first one is an error."""
+def gradients(step: GanStep, network: str) -> Gradients:
+    """Return the gradients of the last step of one network by the names of its parameters."""
+    found = {}
+    for name, parameter in step.networks[network].named_parameters():
+        assert parameter.grad is not None, name
+        found[f"{network}.{name}"] = parameter.grad.clone()
+    return found
+
+
+def trained(folder: Path, compiled: bool, precision: str, *overrides: str) -> list[Gradients]:
+    """Return the gradients of every parameter in each step; compiling after the first step is an error."""
     compile_ = f"train.compile={str(compiled).lower()}"
     config = small_config(folder, "data.num_classes=5", "train.adam_eps=1e-3", compile_, *overrides)
     forget_accelerator()
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
-    step = GanStep(*build_networks(config), config.train, accelerator)
-    rows = []
-    for number in range(3):
+    generator, discriminator = build_networks(config)
+    for network in (generator, discriminator):
+        for name, parameter in network.named_parameters():
+            if name.endswith(".gate"):  # at 0, where it starts, nothing inside a Hamburger has a gradient
+                nn.init.constant_(parameter, 0.5)
+    step = GanStep(generator, discriminator, config.train, accelerator)
+    found = []
+    for number in range(STEPS):
         with torch._dynamo.config.patch(error_on_recompile=number > 0):
             batches = draw_batches(config, step, BATCH, number)
             step.discriminator_step([batches[0]], report=True)
+            of_discriminator = gradients(step, "discriminator")
             step.generator_step([batches[1]], report=True)
-        # How well Hamburgers reconstruct is not followed in compiled networks.
-        metrics = {name: value for name, value in step.take_metrics().items() if "reconstruction" not in name}
-        rows.append(torch.stack(list(metrics.values())))
-    return torch.stack(rows)
+            found.append(of_discriminator | gradients(step, "generator"))
+    return found
 
 
 def compare_with_eager(folder: Path, precision: str, *overrides: str, graphs: int = 4) -> None:
     eager, compiled = (trained(folder, form, precision, *overrides) for form in (False, True))
     tolerance = 1e-3 if precision == "no" else 2e-2
-    torch.testing.assert_close(compiled, eager, rtol=tolerance, atol=tolerance)
+    for expected, found in zip(eager, compiled, strict=True):
+        norms = {name: float(gradient.norm()) for name, gradient in expected.items()}
+        # Rounding is all that the gradients of biases in front of batch norm consist of.
+        rounding = 1e-6 * max(norms.values())
+        for name, norm in norms.items():
+            assert norm > rounding or name.endswith(".bias"), name
+            assert float((found[name] - expected[name]).norm()) <= tolerance * norm + rounding, name
     assert not counters["graph_break"]
     # G with and without gradient, D on one batch and on two.
     assert counters["stats"]["unique_graphs"] == graphs
@@ -67,7 +89,7 @@ def _eager_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_eager_kernels")
 @pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_nothing_is_traced_anew_after_the_first_step(tmp_path: Path, precision: str) -> None:
+def test_every_gradient_of_traced_networks_equals_the_eager_one(tmp_path: Path, precision: str) -> None:
     compare_with_eager(tmp_path, precision)
 
 
@@ -80,6 +102,6 @@ def test_a_gradient_penalty_leaves_the_discriminator_eager(tmp_path: Path) -> No
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_compiled_code_gives_the_numbers_of_the_eager_form(tmp_path: Path, precision: str) -> None:
+def test_compiled_code_gives_the_gradients_of_the_eager_form(tmp_path: Path, precision: str) -> None:
     """Compare both forms; this takes minutes on a CPU, as every fused kernel is a run of the C++ compiler."""
     compare_with_eager(tmp_path, precision)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -129,5 +130,11 @@ def assert_same_state(first: dict[str, Tensor], second: dict[str, Tensor]) -> No
     assert not different, f"{len(different)} tensors differ, {different[:3]} among them"
 
 
+def free_port() -> int:
+    """Return a port that nothing listens on, for launches whose port 0 older versions of Accelerate take literally."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]

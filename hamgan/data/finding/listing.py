@@ -4,151 +4,27 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hamgan.data.decoding.kinds import count_endings, describe_unread
-from hamgan.data.finding.archives import Member, archive_members
-from hamgan.data.finding.folders import NOWHERE, folders_in, is_hidden_path, is_image_name, walk_files
+from hamgan.data.finding.archives import Member
+from hamgan.data.finding.folders import folders_in, is_image_name, walk_files
 from hamgan.data.finding.hdf5 import is_hdf5
-from hamgan.data.finding.labels import FOUND_BY_NAME, is_label_file, parse_labels, read_label_file
 from hamgan.data.finding.layout import Arrangement, arrange
-from hamgan.data.finding.locations import expand, say_namesake
-from hamgan.data.finding.matching import LabelFile, check_coverage, match
-from hamgan.data.finding.names import class_order, decode_names, fold, tidy
+from hamgan.data.finding.locations import say_namesake
+from hamgan.data.finding.matching import check_coverage
+from hamgan.data.finding.names import class_order, fold
 from hamgan.data.finding.picture import Listing, Picture
-from hamgan.data.finding.reading import read_bytes
+from hamgan.data.finding.source_files import SourceFiles, find_labels, read_labels
 from hamgan.data.finding.tables import is_table, list_tables
 from hamgan.data.source import SPLITS, name_some
 from hamgan.errors import DataError, UnclassedError
-from hamgan.files import LMDB
-
-
-def _folder_members(root: Path, spool: Path) -> list[Member]:
-    """List files below a folder; where no picture is, those in its tar files (ImageNet's train, unpacked once)."""
-    walked = walk_files(root)
-    names = decode_names([name for name, _ in walked])
-    files = [
-        Member(tidy(name), ("file", str(root / written), size))
-        for name, (written, size) in zip(names, walked, strict=True)
-    ]
-    if any(is_image_name(member.name) for member in files):
-        return files
-    packed = {member.name for member in files if _is_archive_name(member.name) and member.place[-1] != NOWHERE}
-    inside = _archives_members({name: root / name for name in sorted(packed)}, spool)
-    return inside + [member for member in files if member.name not in packed]
-
-
-def _is_archive_name(name: str) -> bool:
-    return name.lower().endswith((".tar", ".zip"))
-
-
-def _archives_members(archives: dict[str, Path], spool: Path) -> list[Member]:
-    """List members of several archives by name; an archive without folders and classes in it is a class itself."""
-    members = []
-    for name, path in archives.items():
-        inside = archive_members(path, spool)
-        flat = all("/" not in member.name and member.label is None for member in inside)
-        above = os.path.splitext(name)[0] if flat else os.path.dirname(name)
-        members += [member._replace(name=f"{above}/{member.name}".lstrip("/")) for member in inside]
-    return members
-
-
-def list_members(source: str, spool: Path) -> tuple[list[Member], Counter[str]]:
-    """List the pictures below folders and inside archives; count the endings of the files that are none.
-
-    ``spool`` takes unpacked compressed tar files.
-    """
-    place = _Place.find(source, spool)
-    return place.pictures, count_endings([member.name for member in place.others])
-
-
-@dataclass
-class _Place:
-    """Hold the files of a source, and what is known of its pictures' classes."""
-
-    source: str
-    pictures: list[Member]
-    others: list[Member]
-    root: tuple[str, ...]
-    """The folders above the pictures' names, for label files that give longer paths."""
-    labels: list[str | None] = field(default_factory=list)
-    """Class per picture, of a label file or of its own."""
-    files: list[tuple[LabelFile, set[int]]] = field(default_factory=list)
-    """Label files, and the pictures that each has named."""
-
-    @classmethod
-    def find(cls, source: str, spool: Path) -> "_Place":
-        paths = expand(source)
-        if len(paths) == 1 and not paths[0].is_dir():
-            members = archive_members(paths[0], spool)
-        else:
-            members = [member for path in paths if path.is_dir() for member in _folder_members(path, spool)]
-            members += _archives_members({path.name: path for path in paths if not path.is_dir()}, spool)
-        pictures = [member for member in members if is_image_name(member.name)]
-        if not pictures and any(member.name.endswith("data.mdb") for member in members):
-            raise DataError(f"{source} is {LMDB}")
-        others = [item for item in members if not is_image_name(item.name) and not is_hidden_path(item.name)]
-        path = paths[0].absolute()
-        root = tuple(tidy(str(path if path.is_dir() else path.with_suffix(""))).split("/")) if len(paths) == 1 else ()
-        return cls(source, pictures, others, root, [member.label for member in pictures])
-
-    @property
-    def names(self) -> list[str]:
-        return [member.name for member in self.pictures]
-
-    def take(self, file: LabelFile, first: int, labels: Sequence[str | None]) -> None:
-        """Take the classes that a file gives to the pictures from number ``first`` on."""
-        named = {first + i for i, label in enumerate(labels) if label is not None}
-        for i in named:
-            self.labels[i] = labels[i - first]
-        self.files.append((file, named))
-
-
-def _read_labels(path: Path, places: Sequence[_Place]) -> LabelFile:
-    """Give the pictures of all places the classes of a file."""
-    names = [name for place in places for name in place.names]
-    file = read_label_file(path, names)
-    roots = [place.root for place in places for _ in place.pictures]
-    labels = match(file, names, roots, " and ".join(place.source for place in places))
-    for place in places:
-        place.take(file, 0, labels[: len(place.pictures)])
-        labels = labels[len(place.pictures) :]
-    return file
-
-
-def _find_labels(place: _Place, notes: list[str]) -> None:
-    """Give pictures the classes of label files that lie beside them: NVIDIA's and Tiny ImageNet's."""
-    for member in [other for other in place.others if os.path.basename(other.name) in FOUND_BY_NAME]:
-        folder = member.name.rpartition("/")[0]
-        inside = [i for i, name in enumerate(place.names) if not folder or name.startswith(f"{folder}/")]
-        names = [place.pictures[i].name[len(folder) :].lstrip("/") for i in inside]
-        where = f"{place.source}/{member.name}"
-        if not names or not is_label_file(member.name, data := read_bytes(Picture(member.name, 0, member.place))):
-            continue
-        place.others.remove(member)
-        file = parse_labels(where, data, names)
-        if file is None:
-            numbered = all(name.split("/")[0].isdecimal() for name in names)
-            if numbered:
-                raise UnclassedError(
-                    f"{where} says that its pictures have no classes (`labels` is null), and a conditional model needs "
-                    "them; name them in a file with --labels"
-                )
-            notes.append(f"{where} has no labels; the folders are the classes")
-            continue
-        roots = [(*place.root, *(folder.split("/") if folder else []))] * len(names)
-        labels: list[str | None] = [None] * len(place.pictures)
-        for i, label in zip(inside, match(file, names, roots, place.source), strict=True):
-            labels[i] = label
-        place.take(file, 0, labels)
-
 
 _Found = dict[str, list[tuple[str, Member]]]
 """Split -> pairs of class and member."""
 
 
-def _assign(place: _Place, split: str | None) -> tuple[_Found, list[str], Arrangement]:
+def _assign(place: SourceFiles, split: str | None) -> tuple[_Found, list[str], Arrangement]:
     """Give members their class and split; return also the names of pictures without a class.
 
     split: the one that the place is meant for; where it holds several, the others are left out.
@@ -165,7 +41,7 @@ def _assign(place: _Place, split: str | None) -> tuple[_Found, list[str], Arrang
     return found, unclassed, arranged
 
 
-def _check_labels(place: _Place, arranged: Arrangement) -> None:
+def _check_labels(place: SourceFiles, arranged: Arrangement) -> None:
     """Refuse a label file that names some pictures of a split, unless the others stand in folders of its classes."""
     for file, named in place.files:
         known = {fold(line.label) for line in file.lines}
@@ -195,19 +71,19 @@ def list_pictures(
         listing = list_tables(source, val_source)
         listing.notes += [] if is_hdf5(Path(source)) else say_namesake(source)
     else:
-        listing = _list_places([_Place.find(place, spool) for place in (source, val_source) if place], labels)
+        listing = _list_places([SourceFiles.find(place, spool) for place in (source, val_source) if place], labels)
     if val_fraction:
         _hold_out(listing, val_fraction)
     return listing
 
 
-def _list_places(places: Sequence[_Place], labels: Path | None) -> Listing:
+def _list_places(places: Sequence[SourceFiles], labels: Path | None) -> Listing:
     """List a source, or a train source and a val source."""
     notes: list[str] = []
     if labels:
-        _read_labels(labels, places)
+        read_labels(labels, places)
     for place in [] if labels else places:
-        _find_labels(place, notes)
+        find_labels(place, notes)
     found: _Found = {name: [] for name in SPLITS}
     unclassed: list[str] = []
     unread: Counter[str] = Counter()
@@ -230,10 +106,10 @@ def _list_places(places: Sequence[_Place], labels: Path | None) -> Listing:
     return listing
 
 
-def _empty_folders(place: _Place, arranged: Arrangement, class_names: Sequence[str]) -> list[str]:
+def _empty_folders(place: SourceFiles, arranged: Arrangement, class_names: Sequence[str]) -> list[str]:
     """Name folders beside those of classes that hold no picture, in no split."""
     path = Path(place.source).expanduser()
-    if not path.is_dir() or place.files:
+    if not path.is_dir() or any(named for _, named in place.files):
         return []
     roots = [path / root for root in arranged.class_roots if (path / root).is_dir()]
     known = {fold(name) for name in class_names}

@@ -14,10 +14,10 @@ from torch import Tensor
 from hamgan.data import ImageSource
 from hamgan.data.decoding.decode import decode_picture
 from hamgan.data.decoding.kinds import describe_left_out
-from hamgan.data.finding.listing import list_members
 from hamgan.data.finding.locations import download_folder
 from hamgan.data.finding.picture import Picture
 from hamgan.data.finding.reading import hash_bytes, read_bytes
+from hamgan.data.finding.source_files import list_members
 from hamgan.data.pictures import PictureSource
 from hamgan.errors import ConfigError, DataError, one_line
 from hamgan.evaluation.metrics.fid import SHUFFLE_SEED

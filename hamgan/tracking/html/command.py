@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hamgan.errors import refuse_renamed
+from hamgan.sampling.places import check_place
 
 
 def main(arguments: Sequence[str], prog: str = "hamgan report") -> None:
@@ -15,6 +16,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan report") -> None:
     parser.add_argument("--output", type=Path, help="file to write or replace (default: RUN/report.html)")
     parser.add_argument("--preset", type=Path, help="configuration to compare with (default: the default values)")
     options = parser.parse_args(arguments)
+    check_place(options.run)
     from hamgan.tracking.html.report import write_report
 
     print(f"wrote {write_report(options.run, options.output, options.preset)}")

@@ -1,0 +1,50 @@
+"""Say where a generator may be, before anything is loaded or a hub is asked. Imports no torch."""
+
+import difflib
+import re
+from pathlib import Path
+
+from hamgan.errors import CheckpointError
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def check_place(text: str | Path) -> None:
+    """Raise CheckpointError, with the nearest that exists, for a path with nothing there that is no name on a hub.
+
+    ``owner/name`` is one, unless a folder here has nearly that name: ``run/photos`` where there is `runs/photos`.
+    """
+    place = Path(text)
+    if place.exists():
+        return
+    near = nearest_place(place)
+    if near is None and is_hub_name(text):
+        return
+    hint = f"; did you mean `{near}`?" if near is not None else ""
+    raise CheckpointError(f"there is no checkpoint at {text}{hint}")
+
+
+def is_hub_name(text: str | Path) -> bool:
+    """Return whether this may be a repository of a hub: ``owner/name`` where no folder is called owner."""
+    return bool(HUB_ID.fullmatch(str(text))) and not Path(text).parent.is_dir()
+
+
+def nearest_place(place: Path) -> Path | None:
+    """Return the path most like this one, each of whose parts exists; None where a part is like none that does."""
+    found = Path(place.anchor) if place.is_absolute() else Path()
+    for part in place.parts[1:] if place.is_absolute() else place.parts:
+        if not (found / part).exists():
+            names = [item.name for item in found.iterdir()] if found.is_dir() else []
+            near = difflib.get_close_matches(part, names, n=1, cutoff=0.7)
+            if not near:
+                return _run_called(place.name) if len(place.parts) == 1 else None
+            part = near[0]
+        found /= part
+    return found
+
+
+def _run_called(name: str) -> Path | None:
+    """Return the run in ``runs/`` of this name, which somebody may have written without its folder, or nearly so."""
+    names = [item.name for item in Path("runs").iterdir()] if Path("runs").is_dir() else []
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    return Path("runs") / near[0] if near else None
