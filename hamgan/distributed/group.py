@@ -41,30 +41,38 @@ def start_processes() -> str | None:
 
 @contextmanager
 def joined_processes() -> Iterator[str | None]:
-    """Start the processes as `start_processes` does, and destroy their group at the end, however that comes."""
+    """Start the processes as `start_processes` does, and destroy their group at the end, however that comes.
+
+    A group that was there before stays.
+    """
+    destroy = (lambda: None) if _in_a_group() else _destroy_group
     try:
         yield start_processes()
     except BaseException:
-        leave = threading.Thread(target=_destroy_group, daemon=True)
+        leave = threading.Thread(target=destroy, daemon=True)
         leave.start()
         leave.join(SECONDS_TO_LEAVE)
         raise
-    _destroy_group()
+    destroy()
+
+
+def _in_a_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def _destroy_group() -> None:
-    if dist.is_initialized():
+    if _in_a_group():
         dist.destroy_process_group()
 
 
 def world_size() -> int:
     """Return the number of processes."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _in_a_group() else 1
 
 
 def rank() -> int:
     """Return the index of this process; 0 is the main process, which writes files."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _in_a_group() else 0
 
 
 def mean_over_processes_(tensor: Tensor) -> Tensor:

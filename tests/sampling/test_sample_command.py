@@ -318,8 +318,9 @@ def test_two_processes_write_what_one_writes(run: Path, tmp_path: Path) -> None:
     # One launch for both kinds of output: most of its time is imports.
     script = tmp_path / "both.py"
     script.write_text(
-        "import sys; from hamgan.sampling.command import main\n"
-        f"for out in ('images.npz', 'images'): main([*sys.argv[1:], '--output', r'{tmp_path}/' + out])\n"
+        "import sys\nfrom hamgan.distributed.group import joined_processes\nfrom hamgan.sampling.command import main\n"
+        "with joined_processes():\n"
+        f"    for out in ('images.npz', 'images'): main([*sys.argv[1:], '--output', r'{tmp_path}/' + out])\n"
     )
     launched = python(*LAUNCH, script, "--checkpoint", run, *options)
     assert launched.returncode == 0, launched.stderr[-2000:]
