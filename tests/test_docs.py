@@ -27,7 +27,7 @@ from hamgan.networks import build_networks, count_parameters
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 LINKING = [*DOCUMENTS, ROOT / "CHANGELOG.md"]
 SUBCOMMANDS = {"evaluate": ("reference", "sweep", "neighbours"), "prepare": ("inspect", "merge")}
-OTHER_PROGRAMS = {"--multi_gpu", "--num_processes", "--cpu", "--long"}
+OTHER_PROGRAMS = {"--multi_gpu", "--num_processes", "--cpu", "--long", "--lowest"}
 """Options of `accelerate launch` and of the tests that the text mentions."""
 PLACEHOLDERS = {"my.yaml"}
 

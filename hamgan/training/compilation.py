@@ -8,7 +8,7 @@ from hamgan.config import TrainConfig
 from hamgan.errors import ConfigError
 
 PROVED = ((2, 8), (2, 15))
-"""First and last version of torch whose traced gradients were compared with eager ones, for every parameter, on a CPU."""
+"""First and last version of torch whose traced gradients were compared with eager ones, parameter by parameter."""
 
 
 def is_compiled(train: TrainConfig, device: torch.device) -> bool:
