@@ -84,7 +84,10 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(start: Callable[..., Star
         "benchmarks": ["-m", "benchmarks", "block"],
     }
     options: dict[str, list[object]] = {
-        "convert": ["info", run / "generator.safetensors"],
+        "convert": [run / "generator.safetensors", "--output", run / "none.safetensors"],
+        "demo_app": ["--checkpoint", run],
+        "evaluate": ["--checkpoint", run, "--reference", "photos"],
+        "export": ["--checkpoint", run, "--output", run / "none.onnx"],
         "demo": [],
         "train": ["--config", "photos"],
         "prepare_data": ["--source", "photos", "--output", run / "none"],
@@ -137,7 +140,7 @@ def test_ctrl_c_while_preparing_continues_later_and_leaves_no_worker(
     folder = save_by_class(crop_photographs(0, 60), tmp_path / "pictures")
     options = ["--source", folder, "--output", tmp_path / "store", "--resolution", "512", "--workers", "2"]
     process = start("-m", "hamgan", "prepare", *options)
-    wait_for(lambda: list((tmp_path / "store").rglob("*.npy")), process)
+    wait_for(lambda: list((tmp_path / "store/work").glob("train-*.json")), process)  # a first unit of 17 is done
     code, stderr = ctrl_c(process)
     assert code == STOPPED
     assert stderr.splitlines()[-1] == "stopped: run the same command again to continue"

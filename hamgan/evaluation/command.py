@@ -11,7 +11,7 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation.options import FIELDS, parse
 from hamgan.evaluation.protocol import Protocol, make_protocol
 from hamgan.evaluation.report import TABLES, Row, append_row, describe_numbers, print_row, save_table
-from hamgan.sampling.places import check_place
+from hamgan.sampling.places import nearest_place
 
 if TYPE_CHECKING:
     from hamgan.evaluation.statistics import Resources
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
     options = parse(arguments, prog)
     if options.command != "reference" and options.checkpoint is not None:
-        check_place(options.checkpoint)
+        _check_samples(Path(options.checkpoint))
 
     from hamgan.distributed.failure_watch import FailureWatch
     from hamgan.distributed.group import joined_processes
@@ -30,6 +30,14 @@ def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     with joined_processes(), FailureWatch():
         take_values_of_run(options)
         run.get(options.command, run_evaluate)(options)
+
+
+def _check_samples(path: Path) -> None:
+    """Raise ConfigError, with the nearest path that exists, where there is nothing to measure."""
+    if not path.exists():
+        near = nearest_place(path)
+        hint = f"; did you mean `{near}`?" if near else ""
+        raise ConfigError(f"there is nothing at {path}: give a run, a checkpoint, a folder of images or an .npz{hint}")
 
 
 def take_values_of_run(options: argparse.Namespace) -> None:

@@ -37,9 +37,9 @@ def test_a_signal_asks_and_the_handlers_return(signals: StopSignals, number: sig
 def test_a_later_second_signal_ends_the_process(launched: str, pause: float, code: int) -> None:
     """Send two: a launcher's pair within two seconds counts as one, without a launcher only what comes at once does."""
     program = f"""if True:
-        import signal, time, torch
+        import signal, time
         from hamgan.distributed.stop_signals import StopSignals
-        with StopSignals(torch.device("cpu")):
+        with StopSignals():
             signal.raise_signal(signal.SIGINT)
             time.sleep({pause})
             signal.raise_signal(signal.SIGINT)

@@ -77,5 +77,5 @@ def test_bad_image_of_one_process_stops_both_with_a_sentence(tmp_path: Path) -> 
     (samples / "005.png").write_bytes(b"no picture")  # read by the second process alone
     reference = save_flat(crop_photographs(1, 1), tmp_path / "b")
     errors = [str(row["error"]) for row in run_processes(2, samples, reference, tmp_path / "out")]
-    assert "005.png cannot be read" in errors[1]
+    assert "005.png is not a picture in a known format" in errors[1]
     assert "another process stopped" in errors[0]

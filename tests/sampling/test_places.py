@@ -52,12 +52,12 @@ def test_every_command_answers_before_torch(tmp_path: Path) -> None:
     code = """
 import sys
 from hamgan import cli
-from hamgan.errors import CheckpointError
+from hamgan.errors import CheckpointError, ConfigError
 for line in sys.argv[1:]:
     try:
         cli._dispatch(line.split())
         print("nothing said", line)
-    except CheckpointError as error:
+    except (CheckpointError, ConfigError) as error:
         assert "did you mean `runs/photos`?" in str(error), error
     assert "torch" not in sys.modules, line
 """

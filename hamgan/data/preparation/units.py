@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +85,22 @@ def _end_with_parent() -> None:
 
 def _start_worker() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one stops the others
     warnings.simplefilter("ignore")  # Pillow warns about odd files; what matters is in skipped.jsonl
     torch.set_num_threads(1)  # parallel over pictures is faster than inside one
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _start_fork_server() -> None:
+    """Start the server with SIGINT blocked, and so its workers from their first instruction on.
+
+    Ctrl-C reaches all processes of a terminal; the main one stops the others.
+    """
+    resource_tracker.ensure_running()  # starting it later would unblock the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @contextmanager
@@ -96,6 +108,7 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
     # A fork server imports the libraries once; forking this process directly is unsafe once torch has threads.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hamgan.data.preparation.units", "torchvision.io"])
+    _start_fork_server()
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
     try:
         yield pool
