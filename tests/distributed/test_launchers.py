@@ -67,7 +67,8 @@ def test_two_machines_with_files_of_their_own_equal_one_process(tmp_path: Path) 
 
 
 @pytest.mark.timeout(500)
-def test_torchrun_starts_a_run_again_that_has_lost_a_process(tmp_path: Path) -> None:
+def test_torchrun_starts_a_run_again_that_has_lost_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # see docs/training.md
     run, log = tmp_path / "run", tmp_path / "log.txt"
     options = ["--config", str(write_config(tmp_path)), "--run_dir", str(run), "--train.total_kimg", "0.4"]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "--standalone"]

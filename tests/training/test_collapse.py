@@ -18,7 +18,7 @@ CASES = {
     "one image": (["train.generator_lr=0.1"], "the spread of a batch of generated images", 0.16),
     "dead": (["train.generator_lr=0.05", "train.discriminator_lr=0.05"], "G gets no gradient", 0.16),
     "fading": (
-        ["train.generator_lr=0.02", "train.discriminator_lr=0.02"],
+        ["train.generator_lr=0.025", "train.discriminator_lr=0.025"],
         "G gets no gradient|g_gradient_norm is",  # which one, and when, differs between processors
         1.0,
     ),
