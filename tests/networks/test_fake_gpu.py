@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import hamgan
 from hamgan.config import NormConfig, SpectralNormConfig, load_config
 from hamgan.networks import build_networks
 from hamgan.networks.attention import SelfAttention
@@ -77,6 +79,7 @@ def test_attention_takes_a_form_without_the_map_of_attention() -> None:
     assert (y.dtype, y.shape) == (torch.bfloat16, x.shape)
 
 
+PACKAGE = str(Path(hamgan.__file__).parent)
 PLACE = "context_resolutions=[16]"
 BATCH = 1024
 LARGE = 2000 * BATCH
@@ -96,7 +99,7 @@ class Dispatched(TorchDispatchMode):
         made = [out for out in tree_leaves(result) if isinstance(out, Tensor)]
         if any(out.dtype == torch.float32 and out.numel() >= LARGE for out in made):
             names = (frame.filename for frame in reversed(traceback.extract_stack()))
-            name = next(name for name in names if "/hamgan/" in name or "/support/" in name)
+            name = next(name for name in names if name.startswith(PACKAGE) or "/support/" in name)
             self.wide.add("/".join(name.rsplit("/", 2)[1:]))
         lists = [arg for arg in args if isinstance(arg, list) and arg and isinstance(arg[0], Tensor)]
         if "_foreach_" in str(func) and any([t.shape for t in other] != [t.shape for t in lists[0]] for other in lists):

@@ -222,7 +222,8 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(
 def test_one_signal_to_two_processes_saves_and_resumes(
     store: Path, tmp_path: Path, tally: Tally, number: signal.Signals
 ) -> None:
-    options = [*SHORT, f"data.source={store}"]
+    # Longer than the others: the signal comes from another process, which may be late.
+    options = [*SHORT, f"data.source={store}", "train.total_kimg=0.4"]
     life = start_life(tmp_path / "run", options, 2, Kill("images", 3, rank=-1, number=number))
     assert life.codes == [STOPPED, STOPPED]
     assert "stopped: checkpoint saved at" in log(tmp_path / "run")
