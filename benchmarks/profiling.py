@@ -25,23 +25,29 @@ def kind_of(name: str) -> str:
     return next(found, "other")
 
 
-def profile_kinds(work: Work, device: torch.device) -> dict[str, float]:
-    """Profile one call: seconds by kind of operator, the longest first; of the CPU, or of an accelerator's kernels."""
-    on_device = device.type != "cpu"
+def profile_kernels(work: Work, device: torch.device) -> list[tuple[str, int, float]]:
+    """Return name, launches and seconds of every kernel in one call, the longest first; of operators on a CPU."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         work()
         synchronise(device)
-    seconds: dict[str, float] = {}
+    found = []
     for event in profile.key_averages():
         # On an accelerator the kernels themselves; the operators that launch them would count them twice.
-        if on_device and event.device_type == torch.profiler.DeviceType.CPU:
-            continue
-        taken = event.self_device_time_total if on_device else event.self_cpu_time_total
-        kind = kind_of(event.key)
-        seconds[kind] = seconds.get(kind, 0.0) + taken / 1e6
+        on_host = event.device_type == torch.profiler.DeviceType.CPU
+        if on_host == (device.type == "cpu"):
+            taken = event.self_cpu_time_total if on_host else event.self_device_time_total
+            found.append((event.key, event.count, taken / 1e6))
+    return sorted(found, key=lambda kernel: -kernel[2])
+
+
+def profile_kinds(work: Work, device: torch.device) -> dict[str, float]:
+    """Profile one call: seconds by kind of operator, the longest first; of the CPU, or of an accelerator's kernels."""
+    seconds: dict[str, float] = {}
+    for name, _, taken in profile_kernels(work, device):
+        seconds[kind_of(name)] = seconds.get(kind_of(name), 0.0) + taken
     return {kind: value for kind, value in sorted(seconds.items(), key=lambda item: -item[1]) if value}
 
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from tqdm.utils import disp_len
 
 SECONDS_BETWEEN_LINES = 30.0
-"""Where nobody watches (a file, a pipe), progress is a line at most this often."""
+"""Least time between two lines of progress in a file or a pipe."""
 SMALLEST_BAR, LARGEST_BAR = 6, 30
 
 

@@ -4,17 +4,15 @@ import argparse
 from collections import Counter
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.gpu import Clock
 from benchmarks.gpu.speed import with_benchmark
-from benchmarks.profiling import kind_of
+from benchmarks.profiling import kind_of, profile_kernels
 from benchmarks.report import Report, Table
 from benchmarks.steps import benchmark_accelerator, make_workload, read_config
-from benchmarks.timing import Work, synchronise
 from benchmarks.train import check_forms
 from hamgan.config.presets import find_config
 from hamgan.errors import ConfigError
@@ -63,23 +61,6 @@ def run(options: argparse.Namespace, clock: Clock) -> Report:
                     work()
             _report(report, f"{name}, {form}", profile_kernels(work, options.device), counted.bytes)
     return report
-
-
-def profile_kernels(work: Work, device: torch.device) -> list[tuple[str, int, float]]:
-    """Return name, launches and seconds of every kernel in one call, the longest first; of operators on a CPU."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
-        work()
-        synchronise(device)
-    found = []
-    for event in profile.key_averages():
-        on_host = event.device_type == torch.profiler.DeviceType.CPU
-        if on_host == (device.type == "cpu"):
-            taken = event.self_cpu_time_total if on_host else event.self_device_time_total
-            found.append((event.key, event.count, taken / 1e6))
-    return sorted(found, key=lambda kernel: -kernel[2])
 
 
 def _report(report: Report, title: str, kernels: list[tuple[str, int, float]], moved: Counter[str]) -> None:

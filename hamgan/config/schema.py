@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig
 
 BatchNormStatistics = Literal["running", "standing", "ema"]
-"""Of G itself; made anew from many batches; averages of the former, as the average of G keeps them."""
+"""running: those of G itself; standing: made anew from many batches; ema: averages of the running ones."""
 
 
 @dataclass

@@ -28,7 +28,7 @@ MEANINGS = {
     "wandb": "log.tracker",
     "workers": "train.threads",
 }
-"""What other trainers call a key -> ours."""
+"""Keys of this project by the names that other trainers give them."""
 ABBREVIATIONS = {"lr": "learning_rate", "g": "generator", "d": "discriminator", "num": "number", "bs": "batch_size"}
 
 

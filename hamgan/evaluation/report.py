@@ -34,7 +34,7 @@ NAMES = {
 }
 """Numbers by the beginning of their key, in the order in which people look at them."""
 _SUFFIX = re.compile(f"(_({'|'.join(name.replace('-', '_') for name in FEATURES)}))?(_[0-9a-f]{{8}})?(_tf32)?")
-"""What follows the name of a number that is not the usual one: its extractor, the hash of one's own weights, TF32."""
+"""Ending of a number that is not the usual one: its extractor, the hash of one's own weights, TF32."""
 EXTREMES = {
     "best_classes": "best classes",
     "worst_classes": "worst classes",

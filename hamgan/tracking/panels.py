@@ -38,7 +38,7 @@ NOTES = {
     "learning rates": "As the schedule has them.",
     "memory": "Level after the first steps.",
 }
-"""What a panel shows of a healthy run, by its title."""
+"""Sentences on what a healthy run shows in a panel, by the panel's title."""
 
 
 def panel_of(name: str) -> str | None:
