@@ -131,6 +131,8 @@ def live(folder: Path, overrides: list[str], rank: int, world: dict[str, str], k
     for stream in (1, 2):
         os.dup2(log, stream)
     os.environ |= world
+    # Where a test prepared a dataset before, the fork server is that of its workers, which block Ctrl-C.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     lock = threading.Lock()  # checkpoints are written in a thread
     fails: Iterator[bool] = itertools.repeat(False)
     if kill.number == RAISE and kill.rank == rank:
