@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
     # On first use: `--help` and configuration errors should not wait seconds for torch.
     if name in _HOMES:
         return getattr(import_module(f"hamgan.{_HOMES[name]}"), name)
-    if name in ("convert", "config", "evaluation", "hamburger", "networks", "sampling"):
+    if name in ("convert", "config", "evaluation", "hamburger", "networks", "sampling", "segmentation"):
         return import_module(f"hamgan.{name}")
     if name == "__version__":
         return import_module("hamgan.machine").hamgan_version()

@@ -14,6 +14,7 @@ from hamgan.config.networks import (
 )
 from hamgan.config.presets import preset_names, preset_path
 from hamgan.config.reading import (
+    ConfigReader,
     check_keys,
     config_from_dict,
     config_parser,
@@ -48,6 +49,7 @@ __all__ = [
     "BatchNormStatistics",
     "CheckpointConfig",
     "Config",
+    "ConfigReader",
     "Context",
     "DataConfig",
     "DiscriminatorConfig",
