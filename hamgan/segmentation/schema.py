@@ -143,8 +143,8 @@ class TrainConfig:
     """Momentum of SGD."""
     weight_decay: float = 0.01
     """Weight decay of all parameters but those of `no_decay`."""
-    no_decay: list[str] = field(default_factory=lambda: ["encoder.*norm*"])
-    """Parameters without weight decay, as patterns of their names (the references decay the head's norms)."""
+    no_decay: list[str] = field(default_factory=lambda: ["encoder*norm"])
+    """Parameters without weight decay: those whose names contain one of these words; ``*`` stands for any letters."""
     head_lr_factor: float = 1.0
     """Factor on the learning rate of the heads."""
     power: float = 1.0
