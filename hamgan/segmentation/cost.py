@@ -49,7 +49,7 @@ class Cost:
 
     def lines(self) -> list[str]:
         """Return a table for people."""
-        total = sum(self.parameters.values())
+        total, without = sum(self.parameters.values()), f"less {self.saved / 1e9:.3f} G: it convolves the bases"
         parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items() if count)
         return [
             f"parameters     {total:>15,}  ({parts})",
@@ -58,8 +58,7 @@ class Cost:
             f"  decomposition{self.products / 1e9:>11.3f} G",
             f"  elements     {self.elementwise / 1e9:>11.3f} G",
             f"  published    {self.published / 1e9:>11.3f} G  (the three together; called FLOPs there)",
-            f"  spent here   {self.spent / 1e9:>11.3f} G  (convolutions and decomposition, less {self.saved / 1e9:.3f} G: "
-            "it convolves the bases)",
+            f"  spent here   {self.spent / 1e9:>11.3f} G  (convolutions and decomposition, {without})",
         ]
 
 
@@ -122,10 +121,9 @@ def _count(segmenter: Segmenter, height: int, width: int) -> tuple[int, int, int
     convolutions = counts.pop(_aten.convolution, 0)
     elementwise = sum(counts.pop(operator, 0) for operator in _ELEMENTWISE)
     block = segmenter.head.hamburger
-    # Behind a cheese the upper convolution runs as a matrix product.
-    bread = (
-        0 if block is None or block.cheese is None else positions * block.upper_bread.get_parameter("weight").numel()
-    )
+    bread = 0
+    if block is not None and block.cheese is not None:  # then the upper convolution runs as a matrix product
+        bread = positions * block.upper_bread.get_parameter("weight").numel()
     return convolutions + bread, sum(counts.values()) - bread, elementwise, positions
 
 
