@@ -143,8 +143,8 @@ class TrainConfig:
     """Momentum of SGD."""
     weight_decay: float = 0.01
     """Weight decay of all parameters but those of `no_decay`."""
-    no_decay: list[str] = field(default_factory=lambda: ["norm"])
-    """Parameters without weight decay: those whose names contain one of these words."""
+    no_decay: list[str] = field(default_factory=lambda: ["encoder*norm"])
+    """Parameters without weight decay: those whose names contain one of these words; ``*`` stands for any letters."""
     head_lr_factor: float = 1.0
     """Factor on the learning rate of the heads."""
     power: float = 1.0
@@ -277,3 +277,8 @@ class SegmentationConfig:
     def folder(self) -> Path:
         """Return the run folder."""
         return Path(self.run_dir) if self.run_dir else Path("runs") / self.name
+
+    @property
+    def images_per_step(self) -> int:
+        """Return the images that a step sees."""
+        return self.train.batch_size
