@@ -94,6 +94,10 @@ def _validate_encoder(encoder: EncoderConfig) -> None:
         encoder.output_stride in (8, 16, 32), f"encoder.output_stride is {encoder.output_stride}; allowed: 8, 16, 32"
     )
     below_one("encoder", encoder, "drop_path")
+    require(
+        encoder.multi_grid is None or min(encoder.multi_grid, default=0) > 0,
+        f"encoder.multi_grid is {encoder.multi_grid}; give positive factors, such as [1, 2, 4]",
+    )
     require(0 < encoder.norm_momentum <= 1, f"encoder.norm_momentum is {encoder.norm_momentum}; allowed: above 0 to 1")
 
 
@@ -119,6 +123,10 @@ def _validate_head(config: SegmentationConfig) -> None:
             )
     if head.context == "hamburger":
         validate_hamburger("head.hamburger", head.hamburger)
+        require(
+            head.hamburger.mode == "spatial" and not head.hamburger.dual,
+            "head.hamburger takes mode: spatial and dual: false, for its images have any size",
+        )
     not_negative("auxiliary", config.auxiliary, "weight")
     positive("auxiliary", config.auxiliary, "channels")
     require(config.auxiliary.stage in stages, f"auxiliary.stage is {config.auxiliary.stage}; allowed: {list(stages)}")

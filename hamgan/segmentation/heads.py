@@ -57,7 +57,7 @@ class HamHead(nn.Module):
                 config.hamburger,
                 partial(nn.Conv2d, kernel_size=1, bias=False),
                 partial(_norm, config),
-                gate=False,
+                gate=config.hamburger.version == "v2+",
                 final_relu=True,
                 lower_conv=partial(nn.Conv2d, kernel_size=1),
             )

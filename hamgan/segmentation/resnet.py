@@ -42,4 +42,19 @@ def build_timm(config: EncoderConfig) -> TimmEncoder:
             network = timm.create_model(config.name, out_indices=tuple(range(stages - STAGES, stages)), **options)
     except (RuntimeError, NotImplementedError, TypeError) as error:
         raise ConfigError(f"timm's {config.name} gives no feature maps of stride {config.output_stride}") from error
+    if config.multi_grid is not None:
+        _dilate(network, config)
     return TimmEncoder(network)
+
+
+def _dilate(network: Any, config: EncoderConfig) -> None:
+    """Multiply the dilations of the last stage's blocks by the factors of ``encoder.multi_grid``."""
+    blocks = getattr(network, "layer4", None)
+    if blocks is None or len(blocks) != len(config.multi_grid or []) or not hasattr(blocks[0], "conv2"):
+        raise ConfigError(
+            f"encoder.multi_grid {config.multi_grid} needs a ResNet of timm with as many blocks in its last stage; "
+            f"encoder.name is {config.name}"
+        )
+    for block, factor in zip(blocks, config.multi_grid or [], strict=True):
+        dilation = block.conv2.dilation[0] * factor
+        block.conv2.dilation = block.conv2.padding = (dilation, dilation)
