@@ -39,10 +39,8 @@ _HEADS = (
     (r"^auxiliary_head\.convs\.0\.(gn|bn)\.", "auxiliary.conv.norm."),
     (r"^auxiliary_head\.conv_seg\.", "auxiliary.classifier."),
 )
-CLASSIFIERS = tuple(
-    f"{layer}.{kind}" for layer in ("head", "head.fc", "classifier", "fc") for kind in ("weight", "bias")
-)
-"""Tensors of a classification network that a segmenter has no use for."""
+UNUSED = re.compile(r"(head|head\.fc|classifier|fc|(van\.)?layernorm)\.(weight|bias)|.*\.num_batches_tracked")
+"""Tensors that a segmenter has no use for: classifiers, a norm that Transformers never calls, counters of batches."""
 
 
 def encoder_name(name: str) -> str:

@@ -6,21 +6,16 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from support.decompositions import gradients, weights_like
 from support.paths import golden_file
+from support.segmenters import CHANNELS, CLASSES, DEPTHS, light_ham_head, miniature_config, recorded_weights
 from torch import Tensor
 
-from hamgan.config import HamburgerConfig
-from hamgan.segmentation.config import SegmentationConfig, load_config
 from hamgan.segmentation.heads import HamHead
 from hamgan.segmentation.losses import segmentation_loss
 from hamgan.segmentation.names import segmenter_name
-from hamgan.segmentation.schema import HeadConfig
 from hamgan.segmentation.segmenter import Segmenter, SegmenterNoise, build_segmenter
 from hamgan.segmentation.van import VAN
-
-CHANNELS, DEPTHS, CLASSES = [8, 16, 24, 32], [1, 2, 2, 1], 7
 
 
 @cache
@@ -29,22 +24,15 @@ def recorded() -> dict[str, Tensor]:
         return {key: torch.from_numpy(np.asarray(data[key])) for key in data.files}
 
 
-def weights(case: str) -> dict[str, Tensor]:
-    stored = load_file(golden_file("light_ham/light_ham_weights.safetensors"))
-    return {key.removeprefix(f"{case}/"): value for key, value in stored.items() if key.startswith(f"{case}/")}
-
-
 def head_state(case: str) -> dict[str, Tensor]:
-    return {segmenter_name(f"decode_head.{key}").removeprefix("head."): value for key, value in weights(case).items()}
-
-
-def light_ham() -> HeadConfig:
-    ham = HamburgerConfig(rank=8, eval_steps=7, normalise_bases=True, gradient="unrolled")
-    return HeadConfig(channels=64, ham_channels=32, hamburger=ham)
+    return {
+        segmenter_name(f"decode_head.{key}").removeprefix("head."): value
+        for key, value in recorded_weights(case).items()
+    }
 
 
 def build_head(case: str) -> HamHead:
-    config = light_ham()
+    config = light_ham_head()
     if case == "ham_head_concat":
         config.kind, config.stages, config.channels, config.concat_input = "ham", [3], 32, True
     head = HamHead(config, CHANNELS, CLASSES)
@@ -54,7 +42,7 @@ def build_head(case: str) -> HamHead:
 
 def small_van(strides: list[int] | None = None) -> VAN:
     van = VAN(CHANNELS, DEPTHS, strides or [4, 2, 2, 2])
-    van.load_state_dict(weights("van"))
+    van.load_state_dict(recorded_weights("van"))
     return van
 
 
@@ -94,7 +82,7 @@ def test_heads_equal_the_official_code(case: str, mode: str) -> None:
     grads = gradients(out, [*(maps[stage] for stage in stages), *head.parameters()])
     for stage, grad in zip(stages, grads, strict=False):
         assert_gradient(grad, data[f"{recording}/grad_feat{stage}"])
-    official = {segmenter_name(f"decode_head.{key}").removeprefix("head."): key for key in weights(case)}
+    official = {segmenter_name(f"decode_head.{key}").removeprefix("head."): key for key in recorded_weights(case)}
     by_name = dict(zip((official[name] for name in names), grads[len(stages) :], strict=True))
     assert_parameter_gradients(recording, by_name)
 
@@ -131,11 +119,8 @@ def test_van_of_output_stride_8_equals_the_official_code() -> None:
 
 
 def whole_segmenter() -> Segmenter:
-    config: SegmentationConfig = load_config("mosaic", ["data.num_classes=7"])
-    config.encoder.channels, config.encoder.depths, config.encoder.strides = CHANNELS, DEPTHS, [4, 2, 2, 2]
-    config.head = light_ham()
-    segmenter = build_segmenter(config)
-    segmenter.encoder.load_state_dict(weights("van"))
+    segmenter = build_segmenter(miniature_config())
+    segmenter.encoder.load_state_dict(recorded_weights("van"))
     segmenter.head.load_state_dict(head_state("light_ham_head"))
     return segmenter
 
