@@ -26,6 +26,7 @@ from hamgan.config.reading import (
     parse_config,
     save_config,
 )
+from hamgan.config.runs import RunConfig
 from hamgan.config.schema import (
     FEATURES,
     METRICS,
@@ -60,6 +61,7 @@ __all__ = [
     "LogConfig",
     "MonitorConfig",
     "NormConfig",
+    "RunConfig",
     "SpectralNormConfig",
     "TrainConfig",
     "check_keys",

@@ -248,3 +248,8 @@ class Config:
     def folder(self) -> Path:
         """Return the run folder."""
         return Path(self.run_dir) if self.run_dir else Path("runs") / self.name
+
+    @property
+    def images_per_step(self) -> int:
+        """Return the real images that D sees per step of G."""
+        return self.train.batch_size * self.train.discriminator_steps

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hamgan.distributed.group import mean_over_processes_
 from hamgan.segmentation.config import SegmentationConfig
+from hamgan.segmentation.data.source import IGNORED
 from hamgan.segmentation.heads import resize
 from hamgan.segmentation.segmenter import Logits
 
@@ -44,7 +45,7 @@ def pixel_accuracy(logits: Tensor, labels: Tensor, ignore_label: int) -> Tensor:
 
 def segmentation_loss(logits: Logits, labels: Tensor, config: SegmentationConfig) -> Losses:
     """Return the loss of a training forward against label maps [B, H, W], at whose size the logits are taken."""
-    ignore, average = config.data.ignore_label, config.train.loss_average
+    ignore, average = IGNORED, config.train.loss_average
     align = config.head.align_corners
     full = resize(logits.main.float(), labels.shape[1:], align)
     main = cross_entropy(full, labels, ignore, average)

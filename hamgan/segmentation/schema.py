@@ -277,3 +277,8 @@ class SegmentationConfig:
     def folder(self) -> Path:
         """Return the run folder."""
         return Path(self.run_dir) if self.run_dir else Path("runs") / self.name
+
+    @property
+    def images_per_step(self) -> int:
+        """Return the images that a step sees."""
+        return self.train.batch_size
