@@ -59,9 +59,8 @@ def run_command(name: str) -> None:
 def _dispatch(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = "\n".join(f"  {name:10}{text}" for name, (_, text) in COMMANDS.items())
-        print(
-            f"usage: hamgan COMMAND [--help]\n\nTrain, sample and evaluate Hamburger GANs; segment with Hamburgers.\n\n{lines}"
-        )
+        about = "Train, sample and evaluate Hamburger GANs; segment images."
+        print(f"usage: hamgan COMMAND [--help]\n\n{about}\n\n{lines}")
         return
     name, *rest = arguments
     if name == "--version":

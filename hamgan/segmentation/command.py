@@ -118,13 +118,9 @@ def run_predict(arguments: Arguments, prog: str) -> None:
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="files, or folders of files")
     parser.add_argument("--checkpoint", required=True, help=CHECKPOINT)
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="folder that gets NAME.png")
-    parser.add_argument(
-        "--overlays", action="store_true", help="write NAME_overlay.png as well: colours over the picture"
-    )
+    parser.add_argument("--overlays", action="store_true", help="write NAME_overlay.png as well")
     parser.add_argument("--arrays", action="store_true", help="write NAME.npz as well, with labels and class names")
-    parser.add_argument(
-        "--probabilities", action="store_true", help="put the probabilities of all classes into NAME.npz"
-    )
+    parser.add_argument("--probabilities", action="store_true", help="put those of all classes into NAME.npz")
     parser.add_argument("--bases-seed", type=int, default=0, metavar="N", help="seed of the Hamburger's initial bases")
     add_inference(parser)
     parser.add_argument("--force", action="store_true", help="write into a folder that holds files already")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hamgan.data import image_order
 from hamgan.distributed.cores import core_count
 from hamgan.errors import DataError
 from hamgan.progress import ProgressBar
 from hamgan.sampling.sheets import check_parents
 from hamgan.segmentation.augment import augment, random_at
-from hamgan.segmentation.data.loader import image_order
 from hamgan.segmentation.data.opening import open_source
 from hamgan.segmentation.data.source import IGNORED, SegmentationSource
 from hamgan.segmentation.drawing import colourise, draw_comparison, overlay
@@ -39,9 +39,8 @@ def inspect(config: SegmentationConfig, output: Path) -> None:
     if problems:
         for problem in problems[:SHOWN]:
             print(f"  {problem}")
-        raise DataError(
-            f"{len(problems):,} of {len(source):,} images of {source.name} cannot be used; the first: {problems[0]}"
-        )
+        share = f"{len(problems):,} of {len(source):,}"
+        raise DataError(f"{share} images of {source.name} cannot be used; the first: {problems[0]}")
     _draw(source, config, output)
     print(f"sheet {output}: image, labels, {CROPS} augmented crops")
 

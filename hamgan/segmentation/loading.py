@@ -64,8 +64,10 @@ class LoadedSegmenter:
         file that is no image.
         """
         settings = settings or self.config.eval
-        changes = {"scales": scales and list(scales), "flip": flip}
-        settings = replace(settings, **{name: value for name, value in changes.items() if value is not None})
+        if scales is not None:
+            settings = replace(settings, scales=list(scales))
+        if flip is not None:
+            settings = replace(settings, flip=flip)
         pictures = [images] if isinstance(images, Picture) else images
         return [self.label(picture, settings, bases_seed) for picture in pictures]
 

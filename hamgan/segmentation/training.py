@@ -195,8 +195,8 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
             f"run       {config.folder}",
             f"data      {self.source.name}/{self.source.split}: {len(self.source):,} images, "
             f"{len(self.source.class_names)} classes ({name_some(self.source.class_names)})",
-            f"network   {config.encoder.kind} {config.encoder.name}, {config.head.kind}, context {config.head.context}: "
-            f"{parameters:,} parameters",
+            f"network   {config.encoder.kind} {config.encoder.name}, {config.head.kind} head, context "
+            f"{config.head.context}: {parameters:,} parameters",
             "groups    " + f"\n{'':10}".join(describe_groups(self.step.groups, train)),
             f"batch     {train.batch_size} images = {processes} process(es) x {train.accumulation} accumulation x "
             f"{train.batch_size // train.accumulation // processes}; {steps:,} steps",
