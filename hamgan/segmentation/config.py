@@ -65,7 +65,7 @@ def validate(config: SegmentationConfig) -> None:
     positive("data", config.data, "prefetch")
     _validate_augment(config.augment)
     _validate_train(config.train)
-    _validate_evaluation(config.eval)
+    validate_evaluation(config.eval)
     positive("log", config.log, "samples")
     require(
         not config.log.artifact or config.log.tracker == "wandb",
@@ -157,7 +157,8 @@ def _validate_train(train: TrainConfig) -> None:
     require(train.min_lr <= train.lr, f"train.min_lr {train.min_lr} is above train.lr {train.lr}")
 
 
-def _validate_evaluation(evaluation: EvalConfig) -> None:
+def validate_evaluation(evaluation: EvalConfig) -> None:
+    """Raise ConfigError for values of an evaluation that are out of range or do not fit the others."""
     positive("eval", evaluation, "batch_size", "long_side", "window", "stride")
     for name in ("short_side", "size_divisor", "images"):
         if getattr(evaluation, name) is not None:

@@ -21,7 +21,7 @@ def colourise(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Return the colours uint8 [H, W, 3] of labels [H, W]; ignored pixels are black."""
     colours = np.zeros((IGNORED + 1, 3), np.uint8)
     colours[: len(palette)] = palette
-    return colours[labels]
+    return np.asarray(colours[labels])
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity: float = OPACITY) -> np.ndarray:

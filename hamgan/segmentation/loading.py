@@ -1,12 +1,18 @@
 """Load segmenters from run folders, files of a segmenter and repositories of a hub."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hamgan.errors import CheckpointError, ConfigError
 from hamgan.networks import count_parameters
 from hamgan.sampling.places import check_place
+from hamgan.segmentation.data.source import make_palette
+from hamgan.segmentation.predict import LabelMap, Picture, label, read_picture
+from hamgan.segmentation.schema import EvalConfig
 from hamgan.segmentation.segmenter import Segmenter
 from hamgan.segmentation.storing import SEGMENTER_FILE, SegmenterHeader, load_segmenter_file
 
@@ -35,6 +41,39 @@ class LoadedSegmenter:
     def class_names(self) -> list[str]:
         """Return a name per class: the class's own, else its number."""
         return self.header.class_names or list(map(str, range(self.network.classes)))
+
+    @property
+    def palette(self) -> np.ndarray:
+        """Return the colours of the classes, uint8 [classes, 3]."""
+        known = self.header.palette
+        return make_palette(self.network.classes) if known is None else np.asarray(known, np.uint8)
+
+    def __call__(
+        self,
+        images: Picture | Iterable[Picture],
+        scales: Sequence[float] | None = None,
+        flip: bool | None = None,
+        *,
+        bases_seed: int = 0,
+        settings: EvalConfig | None = None,
+    ) -> list[LabelMap]:
+        """Label PIL images, arrays uint8 [H, W, 3] or files, of any sizes.
+
+        Args: scales whose probabilities are averaged, also with the mirrored image where ``flip``; ``settings`` say how
+        else an image is looked at. What is None is as the ``eval`` section of the run has it. Raises DataError for a
+        file that is no image.
+        """
+        settings = settings or self.config.eval
+        if scales is not None:
+            settings = replace(settings, scales=list(scales))
+        if flip is not None:
+            settings = replace(settings, flip=flip)
+        pictures = [images] if isinstance(images, Picture) else images
+        return [self.label(picture, settings, bases_seed) for picture in pictures]
+
+    def label(self, picture: Picture, settings: EvalConfig, bases_seed: int = 0) -> LabelMap:
+        """Label one picture."""
+        return label(self.network, read_picture(picture), settings, self.class_names, self.palette, bases_seed)
 
 
 def load_segmenter(

@@ -185,7 +185,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         self.progress.miou[checkpoint_name(self.progress.images)] = row["miou"]
 
     def _describe(self) -> list[str]:
-        """Return lines on run folder, data, network, groups of parameters, make-up of the batch, device and precision."""
+        """Return lines on run folder, data, network, groups of parameters, make-up of the batch and device."""
         config, train, processes = self.config, self.config.train, world_size()
         parameters = sum(parameter.numel() for parameter in self.step.network.parameters())
         device, precision = self.accelerator.device, self.accelerator.mixed_precision.replace("no", "fp32")
@@ -195,8 +195,8 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
             f"run       {config.folder}",
             f"data      {self.source.name}/{self.source.split}: {len(self.source):,} images, "
             f"{len(self.source.class_names)} classes ({name_some(self.source.class_names)})",
-            f"network   {config.encoder.kind} {config.encoder.name} and {config.head.kind}, context {config.head.context}: "
-            f"{parameters:,} parameters",
+            f"network   {config.encoder.kind} {config.encoder.name}, {config.head.kind} head, context "
+            f"{config.head.context}: {parameters:,} parameters",
             "groups    " + f"\n{'':10}".join(describe_groups(self.step.groups, train)),
             f"batch     {train.batch_size} images = {processes} process(es) x {train.accumulation} accumulation x "
             f"{train.batch_size // train.accumulation // processes}; {steps:,} steps",
