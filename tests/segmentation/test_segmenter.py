@@ -191,3 +191,23 @@ def test_other_encoders_of_timm_and_other_blocks_build_and_label() -> None:
             logits = segmenter.eval()(images(2)).main
         assert logits.shape[:2] == (2, 5), overrides
         assert bool(logits.isfinite().all()), overrides
+
+
+def test_the_papers_hamnet_has_its_dilations_momentum_and_corners() -> None:
+    """Check against the published code: a multi-grid of 1, 2, 4 at output stride 8, momentum 3e-4, corners aligned."""
+    config = load_config("hamnet_resnet101_pascal_context")
+    with torch.device("meta"):
+        segmenter = build_segmenter(config)
+    network = segmenter.encoder.get_submodule("network")
+    dilations = {
+        stage: [block.get_submodule("conv2").dilation for block in network.get_submodule(stage).children()][:3]  # type: ignore[union-attr]
+        for stage in ("layer2", "layer3", "layer4")
+    }
+    assert dilations["layer4"] == [(2, 2), (8, 8), (16, 16)]
+    assert dilations["layer3"] == [(1, 1), (2, 2), (2, 2)]
+    assert dilations["layer2"] == [(1, 1), (1, 1), (1, 1)]
+    momenta = {module.momentum for module in segmenter.modules() if isinstance(module, nn.BatchNorm2d)}
+    assert momenta == {3e-4}
+    logits = torch.randn(1, 2, 3, 3)
+    corners = segmenter.resize_logits(logits, 9, 9)[..., [0, 0, -1, -1], [0, -1, 0, -1]]
+    torch.testing.assert_close(corners, logits[..., [0, 0, -1, -1], [0, -1, 0, -1]])
