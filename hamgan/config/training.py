@@ -75,6 +75,9 @@ class TrainConfig:
     mode_seeking: float = 0.0
     """Weight in G's loss of the mode-seeking term (Mao et al. 2019), against images of a class that are all alike; G's
     labels are then drawn in pairs."""
+    top_k: float = 1.0
+    """Share of the generated images, those that D likes best, that G learns from (Sinha et al. 2020; from 1 down to 0.5
+    or 0.75); of every backward pass, over all processes."""
     augment: list[Transformation] = field(default_factory=list)
     """Augmentation of real and generated images in front of D: color, translation and cutout are DiffAugment (Zhao et
     al. 2020), flip mirrors half of the images, shift moves them by up to 4 pixels."""

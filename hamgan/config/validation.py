@@ -133,6 +133,7 @@ def _validate_train(train: TrainConfig) -> None:
     _below_one("train", train, "ema_decay", "beta1", "beta2", "lecam_decay")
     _not_negative("train", train, "orthogonal_regularisation", "r1_gamma", "r2_gamma", "lecam", "mode_seeking")
     _not_negative("train", train, "ema_start_kimg")
+    _require(0 < train.top_k <= 1, f"train.top_k is {train.top_k}; allowed: above 0 to 1")
     _require(
         train.mode_seeking == 0 or train.loss != "relativistic",
         "train.mode_seeking draws labels in pairs; train.loss: relativistic takes those of the real images",

@@ -107,12 +107,13 @@ def count_saved_bytes(config: Config, accelerator: Accelerator) -> int:
         weights = {parameter.untyped_storage()._cdata for parameter in parameters}
         with accelerator.autocast():
             with torch.no_grad():
-                fake, nearby = draw_images(generator, shown.latents, shown.fake_labels, None, shown.nearby)
+                generated = draw_images(generator, shown.latents, shown.fake_labels, None, shown.nearby)
             with _saved_by_autograd() as of_discriminator:
-                discriminator_objective(discriminator, fake, nearby, shown, config.train, torch.zeros(2))
+                sliced = discriminator.slicing is not None
+                discriminator_objective(discriminator, generated, shown, config.train, torch.zeros(2), sliced)
             with _saved_by_autograd() as of_generator:
-                fake, nearby = draw_images(generator, made.latents, made.labels, None, made.nearby)
-                generator_objective(discriminator, fake, nearby, made, config.train)
+                generated = draw_images(generator, made.latents, made.labels, None, made.nearby)
+                generator_objective(discriminator, generated, made, config.train)
     sizes = [
         sum(tensor.untyped_storage().nbytes() for number, tensor in kept.items() if number not in weights)
         for kept in (of_discriminator, of_generator)

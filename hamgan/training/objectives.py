@@ -13,17 +13,19 @@ from hamgan.networks import Bases
 from hamgan.networks.context import select_bases
 from hamgan.training.augment import augment
 from hamgan.training.inputs import DiscriminatorBatch, GeneratorBatch
-from hamgan.training.losses import discriminator_loss, generator_loss
+from hamgan.training.losses import discriminator_loss, generator_loss, top_k_weights
 from hamgan.training.regularisers import gradient_penalty, lecam, mode_seeking
 from hamgan.training.variants import consistency_variants, join_variants
 
-Forward = Callable[[Tensor, Tensor, Bases | None], Tensor]
+Forward = Callable[..., Tensor]
 """G, D or a wrapper of one: latents [B, z] or images [B, 3, R, R], labels [B] and bases -> images or logits [B]."""
+Generated = tuple[Tensor, Tensor | None]
+"""What `draw_images` returns."""
 
 
 def draw_images(
     generator: Forward, latents: Tensor, labels: Tensor, bases: Bases | None, nearby: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
+) -> Generated:
     """Draw images [B, 3, R, R] by G or a wrapper of it, and those of latents nearby [B, z] where there are any.
 
     In one forward, as DDP allows one per backward: both halves share the moments of batch norm, and the labels and
@@ -56,17 +58,18 @@ def has_double_backward(train: TrainConfig) -> bool:
 
 def discriminator_objective(
     discriminator: Forward,
-    fake: Tensor,
-    nearby: Tensor | None,
+    generated: Generated,
     batch: DiscriminatorBatch,
     train: TrainConfig,
     logit_averages: Tensor,
+    sliced: bool,
 ) -> Objective:
-    """Return the objective of D on generated images [B, 3, R, R] and the real ones of the batch.
+    """Return the objective of D on what G draws from a batch, and the real images of it.
 
-    ``nearby``: images from ``batch.nearby``. ``logit_averages``: LeCam's averages of the logits, real and fake [2]. The
+    ``logit_averages``: LeCam's averages of the logits, real and fake [2]. ``sliced``: D ends in a `SlicingLayer`. The
     metrics ``logits_real`` and ``logits_fake`` are the means of the logits.
     """
+    fake, nearby = generated
     # One concatenated forward: DDP allows one per backward, and batches twice as large are faster.
     images = augment(torch.cat([fake.to(batch.images.dtype), batch.images]), batch.augmentation)
     labels = torch.cat([batch.fake_labels, batch.labels])
@@ -75,12 +78,17 @@ def discriminator_objective(
     images.requires_grad_(double_backward)
     # Only the plain form of attention has second derivatives.
     with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
-        judged = discriminator(*join_variants(images, labels, batch.bases, variants))
+        judged = discriminator(*join_variants(images, labels, batch.bases, variants), *[True] * sliced)
+    directions = judged[1, : len(images)] if sliced else None
+    judged = judged[0] if sliced else judged
     logits, *of_variants = judged.split([len(images), *(len(variant.images) for variant in variants)])
     logits_fake, logits_real = logits.split([len(fake), len(batch.images)])
     adversarial = discriminator_loss(train.loss, logits_real, logits_fake)
     means = {"logits_real": logits_real.detach().mean(), "logits_fake": logits_fake.detach().mean()}
     objective = Objective(adversarial, {"d_loss": adversarial} | means)
+    if directions is not None:
+        direction_fake, direction_real = directions.split([len(fake), len(batch.images)])
+        objective.add("direction_loss", 1.0, discriminator_loss("wasserstein", direction_real, direction_fake))
     if double_backward:
         _add_gradient_penalties(objective, logits_fake, logits_real, images, train)
     if train.lecam:
@@ -103,16 +111,18 @@ def _add_gradient_penalties(
 
 
 def generator_objective(
-    discriminator: Forward, fake: Tensor, nearby: Tensor | None, batch: GeneratorBatch, train: TrainConfig
+    discriminator: Forward, generated: Generated, batch: GeneratorBatch, train: TrainConfig
 ) -> Objective:
-    """Return the objective of G on generated images [B, 3, R, R]; ``nearby``: those from ``batch.nearby``."""
+    """Return the objective of G on what it draws from a batch."""
+    fake, nearby = generated
     images, labels = fake, batch.labels
     if batch.images is not None and batch.image_labels is not None:
         images = torch.cat([fake, batch.images.to(fake.dtype)])
         labels = torch.cat([labels, batch.image_labels])
     logits = discriminator(augment(images, batch.augmentation), labels, batch.bases)
     logits_fake, logits_real = logits[: len(fake)], logits[len(fake) :]
-    adversarial = generator_loss(train.loss, logits_fake, logits_real if len(logits_real) else None)
+    weights = top_k_weights(logits_fake, train.top_k) if train.top_k < 1 else None
+    adversarial = generator_loss(train.loss, logits_fake, logits_real if len(logits_real) else None, weights)
     objective = Objective(adversarial, {"g_loss": adversarial})
     if train.mode_seeking:
         objective.add("mode_seeking", train.mode_seeking, mode_seeking(fake, batch.latents))

@@ -116,17 +116,20 @@ class GanStep:
         if report:
             self._record_gradient_norm("d_gradient_norm", self.discriminator)
         self._discriminator_stepper.step()
+        if self.discriminator.slicing is not None:
+            self.discriminator.slicing.normalise()
 
     def _discriminator_loss(self, batch: DiscriminatorBatch, report: bool) -> tuple[Tensor, Tensor]:
         """Return the loss, and the means of D's logits: real, fake [2]."""
         drawn = batch.latents, batch.fake_labels, batch.generator_bases, batch.nearby
         with torch.no_grad(), self._measured("g", self.generator, report):
-            fake, nearby = draw_images(self.generator, *drawn)
+            generated = draw_images(self.generator, *drawn)
         if report:
-            self.metrics.add(spread_real=_spread(batch.images), spread_fake=_spread(fake))
+            self.metrics.add(spread_real=_spread(batch.images), spread_fake=_spread(generated[0]))
+        sliced = self.discriminator.slicing is not None
         with self._measured("d", self.discriminator, report):
             objective = discriminator_objective(
-                self._discriminator, fake, nearby, batch, self.config, self.logit_averages
+                self._discriminator, generated, batch, self.config, self.logit_averages, sliced
             )
         self.metrics.add(**objective.metrics)
         return objective.loss, torch.stack([objective.metrics["logits_real"], objective.metrics["logits_fake"]])
@@ -154,9 +157,9 @@ class GanStep:
 
     def _generator_loss(self, batch: GeneratorBatch) -> Tensor:
         drawn = batch.latents, batch.labels, batch.generator_bases, batch.nearby
-        fake, nearby = draw_images(self._generator, *drawn)
+        generated = draw_images(self._generator, *drawn)
         # D itself, not its distributed wrapper: its gradients are not wanted, so nothing has to be reduced.
-        objective = generator_objective(self.discriminator, fake, nearby, batch, self.config)
+        objective = generator_objective(self.discriminator, generated, batch, self.config)
         self.metrics.add(**objective.metrics)
         return objective.loss
 
