@@ -15,8 +15,8 @@ class DataConfig:
     """Choose the training images."""
 
     source: str = "photos"
-    """photos (scikit-image's photographs), a prepared store, a folder of class folders, archives, shards, cifar10,
-    cifar100 or hf:NAME."""
+    """photos (crops of scikit-image's photographs), fashion (articles of a shop), a prepared store, a folder of class
+    folders, archives, shards, cifar10, cifar100 or hf:NAME."""
     split: str = "train"
     """Split of the source to train on."""
     num_classes: int | None = None
