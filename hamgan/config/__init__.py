@@ -36,8 +36,8 @@ from hamgan.config.schema import (
     EvalConfig,
     LogConfig,
     MonitorConfig,
-    TrainConfig,
 )
+from hamgan.config.training import ConsistencyConfig, TrainConfig, Transformation
 from hamgan.config.validation import RESOLUTIONS, check_metrics, latent_chunks, validate
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "BatchNormStatistics",
     "CheckpointConfig",
     "Config",
+    "ConsistencyConfig",
     "Context",
     "DataConfig",
     "DiscriminatorConfig",
@@ -60,6 +61,7 @@ __all__ = [
     "NormConfig",
     "SpectralNormConfig",
     "TrainConfig",
+    "Transformation",
     "check_keys",
     "check_metrics",
     "config_from_dict",
