@@ -82,6 +82,8 @@ def used_command(words: list[str]) -> tuple[list[str], list[str]] | None:
         name, rest = script_command(words[script]), words[script + 1 :]
     else:
         return None
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        return [f"{name} {rest[0]}"], rest[1:]
     if rest and rest[0] in SUBCOMMANDS.get(name, ()):
         return [name, rest[0]], rest[1:]
     return [name], rest

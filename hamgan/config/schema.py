@@ -20,6 +20,10 @@ class DataConfig:
     folders, archives, shards, cifar10, cifar100 or hf:NAME."""
     split: str = "train"
     """Split of the source to train on."""
+    selection: str | None = None
+    """Index of `hamgan prepare select`: train on the images that it names alone."""
+    selected: str | None = None
+    """What the selection holds, for the protocols of evaluations; null reads it at the start of training."""
     num_classes: int | None = None
     """Number of classes; null reads it from the source at the start of training."""
     flip: bool = False

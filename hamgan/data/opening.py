@@ -4,11 +4,13 @@ import logging
 import re
 from pathlib import Path
 
+from hamgan.config import DataConfig
 from hamgan.data.fashion import FashionSource
 from hamgan.data.finding.locations import is_remote, say_namesake
 from hamgan.data.finding.tables import CIFAR, is_table
 from hamgan.data.photos import PhotoSource
 from hamgan.data.pictures import PictureSource
+from hamgan.data.selection import SelectedSource
 from hamgan.data.source import SPLITS, ImageSource
 from hamgan.data.store import StoreSource
 from hamgan.errors import DataError, did_you_mean
@@ -17,6 +19,12 @@ log = logging.getLogger(__name__)
 
 EMBEDDED: dict[str, type[PhotoSource] | type[FashionSource]] = {"photos": PhotoSource, "fashion": FashionSource}
 """Data sets that come with the package or with scikit-image."""
+
+
+def open_training(data: DataConfig, resolution: int) -> ImageSource:
+    """Open the training images of a configuration: its source, or the selection of it that is named."""
+    source = open_source(data.source, data.split, resolution)
+    return SelectedSource(source, data.selection) if data.selection else source
 
 
 def open_source(source: str, split: str, resolution: int, *, as_reference: bool = False) -> ImageSource:
