@@ -16,10 +16,14 @@ class DataConfig:
     """Choose the training images."""
 
     source: str = "photos"
-    """photos (scikit-image's photographs), a prepared store, a folder of class folders, archives, shards, cifar10,
-    cifar100 or hf:NAME."""
+    """photos (crops of scikit-image's photographs), fashion (articles of a shop), a prepared store, a folder of class
+    folders, archives, shards, cifar10, cifar100 or hf:NAME."""
     split: str = "train"
     """Split of the source to train on."""
+    selection: str | None = None
+    """Index of `hamgan prepare select`: train on the images that it names alone."""
+    selected: str | None = None
+    """What the selection holds, for the protocols of evaluations; null reads it at the start of training."""
     num_classes: int | None = None
     """Number of classes; null reads it from the source at the start of training."""
     flip: bool = False
