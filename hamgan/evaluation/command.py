@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,12 @@ def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
 
     run = {"reference": run_reference, "sweep": run_sweep, "neighbours": run_neighbours}
     with joined_processes(), FailureWatch():
+        named = {name for name in ("metrics", "seed") if name in options}
         take_values_of_run(options)
-        run.get(options.command, run_evaluate)(options)
+        if options.command is None:
+            run_evaluate(options, named)
+        else:
+            run[options.command](options)
 
 
 def _check_samples(path: Path) -> None:
@@ -86,34 +90,55 @@ def _make_resources(options: argparse.Namespace, protocol: Protocol) -> "Resourc
     return Resources(extractor, options.batch_size, not options.quiet, options.cache, options.memory_gib)
 
 
-def run_evaluate(options: argparse.Namespace) -> None:
-    """Evaluate, print the numbers and append the row to results.jsonl."""
+def run_evaluate(options: argparse.Namespace, named: Collection[str]) -> None:
+    """Evaluate, print the numbers and append the row to results.jsonl.
+
+    ``named``: which of ``metrics`` and ``seed`` the command line gives. Without, a number of another family stands
+    beside FID where its weights are here, and a checkpoint that was chosen by FID is measured with other seeds.
+    """
     from hamgan.distributed.group import Processes
+    from hamgan.evaluation.contamination import add_metric_beside_fid, avoid_chosen_samples
     from hamgan.evaluation.evaluator import evaluate_parts
-    from hamgan.evaluation.inputs.samples import is_generator
+    from hamgan.evaluation.inputs.samples import is_generator, load_samples
 
     if options.checkpoint is None:
         raise ConfigError("--checkpoint is missing: a run, a checkpoint, a generator, an image folder or an .npz")
-    protocol = _make_protocol(options)
-    results, table = options.results, options.class_table
-    for option, file in (("--results", results), ("--class-table", table)):
-        if file:
-            _check_file(file, option)
-    for option, file in (("--class-table", table), ("--confusion", options.confusion)):
-        if file and "per_class" not in protocol.metrics:
-            raise ConfigError(f"{option} needs per_class among --metrics; they are {', '.join(protocol.metrics)}")
-    confusion = _check_ending(options.confusion, ".png", "--confusion") if options.confusion else None
+    protocol, say = _make_protocol(options), print if Processes.current().is_main else _say_nothing
+    confusion = _check_outputs(options, protocol)
+    if "metrics" not in named:
+        protocol = add_metric_beside_fid(protocol, say)
     # All weights are found before anything is measured.
-    parts = [(part, _make_resources(options, part)) for part in protocol.by_extractor()]
-    row = evaluate_parts(options.checkpoint, options.reference, parts, preset=options.preset, strict=options.strict)
+    resources = {part.features: _make_resources(options, part) for part in protocol.by_extractor()}
+    first = next(iter(resources.values()))
+    samples = load_samples(options.checkpoint, protocol, first.extractor.device, first.batch_size)
+    if "seed" not in named:
+        protocol = avoid_chosen_samples(protocol, samples, say)
+    parts = [(part, resources[part.features]) for part in protocol.by_extractor()]
+    row = evaluate_parts(samples, options.reference, parts, preset=options.preset, strict=options.strict)
     if not Processes.current().is_main:
         return
     print_row(row)
-    _write_class_files(row, table, confusion)
+    _write_class_files(row, options.class_table, confusion)
+    results = options.results
     if results is None and Path(options.checkpoint).is_dir() and is_generator(Path(options.checkpoint)):
         results = Path(options.checkpoint) / "results.jsonl"
     if results:
         print(f"row appended to {append_row(row, results)}")
+
+
+def _say_nothing(_line: str) -> None:
+    """Take a line on the processes that print none."""
+
+
+def _check_outputs(options: argparse.Namespace, protocol: Protocol) -> Path | None:
+    """Raise ConfigError for files that could not be written; return that of the confusions."""
+    for option, file in (("--results", options.results), ("--class-table", options.class_table)):
+        if file:
+            _check_file(file, option)
+    for option, file in (("--class-table", options.class_table), ("--confusion", options.confusion)):
+        if file and "per_class" not in protocol.metrics:
+            raise ConfigError(f"{option} needs per_class among --metrics; they are {', '.join(protocol.metrics)}")
+    return _check_ending(options.confusion, ".png", "--confusion") if options.confusion else None
 
 
 def _write_class_files(row: Row, table: str | None, confusion: Path | None) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from hamgan.distributed.group import from_main, world_size
 from hamgan.errors import ConfigError
 from hamgan.evaluation.cache import cache_folder
+from hamgan.evaluation.contamination import choice_of, flattering, lonely, uses_in_training
 from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.inputs.references import open_reference_images
@@ -95,15 +96,19 @@ def evaluate_parts(
     ``protocols`` of the row holds, by number, the lines of those that another extractor was used for.
     """
     row: Row = {}
+    families: set[str] = set()
     for protocol, resources in parts:
         found = evaluate_protocol(samples, reference, protocol, resources, preset=preset, strict=strict)
+        families.add(resources.extractor.architecture.family.name)
         if not row:
             row = found | {"protocols": {}}
             continue
         row["protocols"] |= {number.key: found["protocol"] for number in numbers_of(found)}
         row |= {key: value for key, value in found.items() if key not in row}
-        row["warnings"] = [*row["warnings"], *(text for text in found["warnings"] if text not in row["warnings"])]
+        for told in ("warnings", "notes"):
+            row[told] = [*row[told], *(text for text in found[told] if text not in row[told])]
         row["seconds"] = round(row["seconds"] + found["seconds"], 2)
+    row["notes"] += lonely(families, parts[0][0])
     return row
 
 
@@ -136,7 +141,9 @@ def evaluate_protocol(
     start, extractor = time.perf_counter(), resources.extractor
     loaded = load_samples(samples, protocol, extractor.device, resources.batch_size)
     if protocol.repeats > 1 and isinstance(loaded, Images):
-        raise ConfigError(f"repeats is {protocol.repeats}, but {samples} is a fixed set of images, not a generator")
+        raise ConfigError(
+            f"repeats is {protocol.repeats}, but {loaded.describe()['source']} is a fixed set of images, no generator"
+        )
     names = getattr(loaded, "class_names", None)
     counts = class_histogram(reference, protocol.split, names) if protocol.labels == "training" else None
     images = make_images(loaded, protocol, class_counts=counts)
@@ -166,7 +173,10 @@ def evaluate_protocol(
         raise ConfigError(f"{', '.join(undefined)} came out as no finite number; the images or weights are damaged")
     row = {extractor.key(name): value for name, value in numbers.items()}
     row |= _describe(found, real, protocol, extractor)
+    uses = uses_in_training(loaded)
+    row |= {"extractor_saw": extractor.architecture.family.saw, "training_saw": uses, "chosen": choice_of(loaded)}
     row |= {"preset": str(preset) if preset else None, "warnings": warnings}
+    row["notes"] = flattering(extractor.architecture.family, uses)
     row |= {"seconds": round(time.perf_counter() - start, 2), "protocol": protocol_line(row)}
     return from_main(row)
 

@@ -189,7 +189,20 @@ def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
         count = f"{row['reference_count']:,} images" if row.get("reference_count") else "unknown count"
         split = f" {row['reference_split']}" if row.get("reference_split") else ""
         parts.append(f"against {row['reference']}{split} ({count}, hash {row['reference_hash']})")
-    parts.append(f"{row['extractor']} {row['precision']}, {row['resizer']}")
+    parts.append(f"{row['extractor']} {row['precision']}, {row['resizer']}, trained on {row['extractor_saw']}")
     if row.get("is_splits"):
         parts.append(f"IS in {row['is_splits']} split{'s' if row['is_splits'] != 1 else ''}")
+    parts.append(_describe_training(row.get("training_saw")))
+    if row.get("chosen"):
+        from hamgan.checkpoint import describe_choice  # which imports torch
+
+        parts.append(describe_choice(row["chosen"]))
     return "; ".join(parts)
+
+
+def _describe_training(uses: Sequence[dict[str, str]] | None) -> str:
+    """Word which pretrained networks training used, None: unknown."""
+    if uses is None:
+        return "what made the samples saw is not known"
+    told = [f"the {use['role']} used {use['network']} ({use['saw']})" for use in uses]
+    return ", ".join(told) or "training used no pretrained network"

@@ -110,6 +110,8 @@ def print_row(row: Row) -> None:
     for key, line in row.get("protocols", {}).items():
         print(f"protocol of {NAMES.get(key, key)}: {line}")
     print(f"{row['seconds']:.1f} s, {row['images_per_second']:.1f} images/s on {row['device']}")
+    for note in row.get("notes", []):
+        print(f"note: {note}")
     for warning in row["warnings"]:
         print(f"warning: {warning}")
 
