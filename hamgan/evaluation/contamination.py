@@ -69,13 +69,13 @@ def add_metric_beside_fid(protocol: Protocol, say: Callable[[str], object]) -> P
     return replace(protocol, metrics=[*protocol.metrics, beside])
 
 
-def avoid_chosen_samples(protocol: Protocol, samples: Samples, say: Callable[[str], object]) -> Protocol:
-    """Take other seeds than those by which a generator's checkpoint was chosen, and say so."""
-    choice = choice_of(samples)
-    if choice is None or protocol.seed != Protocol.seed:
+def avoid_chosen_samples(protocol: Protocol, samples: Iterable[Samples], say: Callable[[str], object]) -> Protocol:
+    """Take other seeds than those by which the checkpoints of generators were chosen, and say so."""
+    choices = [choice for choice in map(choice_of, samples) if choice]
+    if not choices or protocol.seed != Protocol.seed:
         return protocol
-    seed = independent_seed(choice, protocol.num_samples)
-    say(f"seed {seed}, for other samples than those of the choice: {describe_choice(choice)}")
+    seed = max(independent_seed(choice, protocol.num_samples) for choice in choices)
+    say(f"seed {seed}, for other samples than those of the choice: {'; '.join(map(describe_choice, choices))}")
     return replace(protocol, seed=seed)
 
 

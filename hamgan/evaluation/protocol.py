@@ -58,6 +58,8 @@ class Protocol:
     """Sample i has the generator seed `seed * num_samples + i`."""
     repeats: int = 1
     """Evaluations with seeds `seed`, `seed` + 1, ...; the row has their mean and spread."""
+    resamples: int = 0
+    """Random halvings of the samples for the standard error of every number but the Inception Score; 0 makes none."""
     truncation: float = 1.0
     """Latents beyond it are drawn again; 1 does not truncate."""
     labels: LabelDistribution = "uniform"
@@ -103,6 +105,8 @@ class Protocol:
         for name in POSITIVE:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.resamples < 0:
+            raise ConfigError(f"resamples is {self.resamples}; allowed: 0 and above")
         if self.num_samples < 2:
             raise ConfigError("num_samples is 1; a covariance needs two at least")
 

@@ -12,6 +12,7 @@ from support.published_weights import take_for_published, write_random_weights
 from support.small_runs import run_small
 
 from hamgan.checkpoint import list_checkpoints, read_evaluations, was_chosen_by
+from hamgan.checkpoint.choice import find_choice
 from hamgan.evaluation import evaluate
 from hamgan.evaluation.command import main
 from hamgan.sampling import load_generator
@@ -44,6 +45,9 @@ def test_only_the_lowest_of_several_was_chosen_and_never_the_last(chosen: Path) 
     for kimg, choice in ((0.008, False), (0.016, True), (0.024, False)):
         (row,) = read_evaluations(run, kimg, ema=True, batch_norm="ema")
         assert (row["chosen"] is not None, was_chosen_by(row)) == (choice, choice)
+    rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    assert find_choice(rows[:2], 0.016) is None  # the last one so far: nothing was left aside
+    assert find_choice([rows[1], rows[2] | {"seed": 1}], 0.016) is None  # of other samples: no comparison
     (row,) = load_generator(chosen, "cpu").evaluations
     assert row["chosen"] == {"by": FID, "network": "efficientnet-lite0", "among": 3, "samples": [0, 6]}
     assert row["protocol"].endswith(f"; checkpoint chosen among 3 for its {FID}")

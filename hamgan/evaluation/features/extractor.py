@@ -208,7 +208,7 @@ class FeatureExtractor:
         return features, logits[0] if logits else features.new_empty(len(features), 0)
 
 
-SPREADS = ("_seeds_std", "_std", "_residual", "_real")
+SPREADS = ("_seeds_std", "_standard_error", "_std", "_residual", "_real")
 """Endings of numbers that stand beside another."""
 
 
