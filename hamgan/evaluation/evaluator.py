@@ -284,7 +284,7 @@ def _describe(
     row |= {"seed": protocol.seed if described["kind"] == "generator" else None, "repeats": protocol.repeats}
     if real:
         row |= {"reference": real.description.get("source"), "reference_count": real.count}
-        told = ("split", "hash", "preparation", "subset", "left_out")
+        told = ("split", "hash", "preparation", "subset", "left_out", "origin")
         row |= {f"reference_{key}": real.description.get(key) for key in told}
     row |= {key: described[key] for key in ("extractor", "extractor_weights", "resizer", "precision")}
     device = extractor.device
