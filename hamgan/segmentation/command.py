@@ -16,6 +16,7 @@ from hamgan.segmentation.options import (
     evaluation_settings,
     whole_numbers,
 )
+from hamgan.segmentation.weights_command import run_convert, run_cost, run_export
 
 FIRST = (
     "name",
@@ -186,5 +187,8 @@ COMMANDS: dict[str, tuple[Callable[[Arguments, str], None], str]] = {
     "evaluate": (run_evaluate, "measure mIoU, mAcc and aAcc, with their protocol"),
     "predict": (run_predict, "label pictures"),
     "inspect": (run_inspect, "check a data set, and draw what training would see"),
+    "convert": (run_convert, "turn segmenters of the official code or MMSegmentation into files of ours"),
+    "export": (run_export, "write an ONNX model of any image size"),
+    "cost": (run_cost, "count parameters and multiplications"),
     "demo": (run_demo, "train on a satellite picture in minutes, and look"),
 }

@@ -1,6 +1,7 @@
 """Check that every preset of a segmenter builds, with the published number of parameters."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,12 @@ def test_a_preset_is_found_by_its_name_and_draws_logits(path: Path) -> None:
 
 def test_every_row_has_its_preset_and_every_preset_its_row() -> None:
     assert {path.stem for path in PRESETS} == {*RECORDED, "land", "mosaic"} == set(preset_names("segmentation"))
+
+
+def test_the_table_of_the_documentation_holds_these_numbers() -> None:
+    text = (ROOT / "docs/segmentation.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| ([\d,]+) \|", text, re.MULTILINE))
+    assert rows == {name: f"{count:,}" for name, count in RECORDED.items()}
 
 
 def test_presets_of_the_two_tasks_do_not_mix() -> None:
