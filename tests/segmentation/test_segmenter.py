@@ -200,7 +200,7 @@ def test_the_papers_hamnet_has_its_dilations_momentum_and_corners() -> None:
         segmenter = build_segmenter(config)
     network = segmenter.encoder.get_submodule("network")
     dilations = {
-        stage: [block.get_submodule("conv2").dilation for block in network.get_submodule(stage).children()][:3]  # type: ignore[union-attr]
+        stage: [block.get_submodule("conv2").dilation for block in network.get_submodule(stage).children()][:3]
         for stage in ("layer2", "layer3", "layer4")
     }
     assert dilations["layer4"] == [(2, 2), (8, 8), (16, 16)]
