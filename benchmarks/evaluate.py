@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.evaluators import Evaluator, Numbers, load_evaluators, measure_evaluator, save_random_inception
+from benchmarks.evaluators import Evaluator, Numbers, load_evaluators, measure_evaluator
+from benchmarks.random_weights import save_random_inception
 from benchmarks.report import Report, Table, time_table
 from benchmarks.timing import Timings, Work, time_in_turn
 from hamgan.data import open_source

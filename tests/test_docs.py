@@ -89,6 +89,8 @@ def used_command(words: list[str]) -> tuple[list[str], list[str]] | None:
         name, rest = script_command(words[script]), words[script + 1 :]
     else:
         return None
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        return [f"{name} {rest[0]}"], rest[1:]
     if rest and rest[0] in SUBCOMMANDS.get(name, ()):
         return [name, rest[0]], rest[1:]
     return [name], rest
@@ -147,7 +149,7 @@ def test_options_and_commands_in_the_text_exist(document: Path) -> None:
     known = OTHER_PROGRAMS.union(*(options_of(name) for name in COMMANDS))
     for name, more in SUBCOMMANDS.items():
         known = known.union(*(options_of(name, sub) for sub in more))
-    known = known.union(*(options_of("benchmarks", name) for name in ("train", "evaluate", "gpu")))
+    known = known.union(*(options_of("benchmarks", name) for name in ("train", "evaluate", "recipe", "gpu")))
     for code in inline_code(document):
         for option in re.findall(r"(?<!\S)--[a-zA-Z][\w.-]*", code):
             assert option in known, f"{document.name}: `{code}`"

@@ -38,8 +38,8 @@ from hamgan.config.schema import (
     EvalConfig,
     LogConfig,
     MonitorConfig,
-    TrainConfig,
 )
+from hamgan.config.training import ConsistencyConfig, TrainConfig, Transformation
 from hamgan.config.validation import RESOLUTIONS, check_metrics, latent_chunks, validate
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "CheckpointConfig",
     "Config",
     "ConfigReader",
+    "ConsistencyConfig",
     "Context",
     "DataConfig",
     "DiscriminatorConfig",
@@ -64,6 +65,7 @@ __all__ = [
     "RunConfig",
     "SpectralNormConfig",
     "TrainConfig",
+    "Transformation",
     "check_keys",
     "check_metrics",
     "config_from_dict",

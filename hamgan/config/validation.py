@@ -7,7 +7,8 @@ from hamgan.config.ranges import below_one as _below_one
 from hamgan.config.ranges import not_negative as _not_negative
 from hamgan.config.ranges import positive as _positive
 from hamgan.config.ranges import require as _require
-from hamgan.config.schema import METRICS, Config, MonitorConfig, TrainConfig
+from hamgan.config.schema import METRICS, Config, MonitorConfig
+from hamgan.config.training import TrainConfig
 from hamgan.errors import did_you_mean
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
@@ -113,9 +114,16 @@ def _validate_train(train: TrainConfig) -> None:
     _below_one("train", train, "ema_decay", "beta1", "beta2", "lecam_decay")
     _not_negative("train", train, "orthogonal_regularisation", "r1_gamma", "r2_gamma", "lecam", "mode_seeking")
     _not_negative("train", train, "ema_start_kimg")
+    _require(0 < train.top_k <= 1, f"train.top_k is {train.top_k}; allowed: above 0 to 1")
     _require(
         train.mode_seeking == 0 or train.loss != "relativistic",
         "train.mode_seeking draws labels in pairs; train.loss: relativistic takes those of the real images",
+    )
+    _not_negative("train.consistency", train.consistency, "real", "fake", "latent", "spread")
+    _positive("train.consistency", train.consistency, "sigma")
+    _require(
+        bool(train.consistency.transform) or not (train.consistency.real or train.consistency.fake),
+        "train.consistency.transform is empty, so a copy would equal its image; name flip, shift or another",
     )
 
 

@@ -9,7 +9,7 @@ from typing import cast
 from hamgan.checkpoint import CheckpointManager, Progress, checkpoint_name
 from hamgan.checkpoint.warm_start import initialise_from, parse_class_mapping
 from hamgan.config import Config, validate
-from hamgan.data import check_source, open_source
+from hamgan.data import check_source, open_training
 from hamgan.distributed.failure_watch import FailureWatch
 from hamgan.distributed.group import rank, world_size
 from hamgan.networks import build_networks
@@ -56,7 +56,7 @@ class Training(Run[Config, GanStep, Batches]):
             self._set_up(config, override)
 
     def _set_up(self, config: Config, override: Sequence[str]) -> None:
-        self.source = open_source(config.data.source, config.data.split, config.resolution)
+        self.source = open_training(config.data, config.resolution)
         check_source(self.source)
         check_same_everywhere("training data with", describe_data(self.source))
         self.config = config = with_classes(config, self.source)

@@ -122,11 +122,14 @@ def divide_batch(batch_size: int, accumulation: int, processes: int) -> tuple[in
 
 
 def with_classes(config: Config, source: ImageSource) -> Config:
-    """Return the configuration with the number of classes of its data; ConfigError when it names another number."""
+    """Return the configuration with its data's number of classes and selection; ConfigError when it names others."""
     count = len(source.class_names)
     if config.data.num_classes not in (None, count):
         raise ConfigError(f"data.num_classes is {config.data.num_classes}, but {source.name} has {count} classes")
-    return replace(config, data=replace(config.data, num_classes=count))
+    selected = source.describe().get("selection")
+    if config.data.selected not in (None, selected):
+        raise ConfigError(f"data.selected is {config.data.selected!r}, but {source.name} is {selected or 'whole'}")
+    return replace(config, data=replace(config.data, num_classes=count, selected=selected))
 
 
 def keep_class_order(source: ImageSource, run: Path) -> None:
@@ -169,6 +172,7 @@ def describe_run(config: Config, source: ImageSource, step: GanStep) -> list[str
         f"data      {source.name}/{source.split}: {len(source):,} images at {config.resolution} px, "
         f"{len(histogram):,} classes",
         "classes   " + f"\n{'':10}".join(histogram_lines(source.class_names, histogram)),
+        *([f"selection {config.data.selected}"] if config.data.selected else []),
         *([f"left out  {left_out}"] if (left_out := source.describe().get("left_out")) else []),
         f"networks  G {count_parameters(step.generator):,} and D {count_parameters(step.discriminator):,} parameters",
         f"batch     {train.batch_size} images = {processes} process(es) x {train.accumulation} accumulation x "

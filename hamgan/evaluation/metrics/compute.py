@@ -95,6 +95,9 @@ def average_repeats(each: list[dict[str, Any]]) -> dict[str, Any]:
     for name, value in each[0].items():
         if isinstance(value, float) and all(isinstance(numbers[name], float) for numbers in each):
             values = torch.tensor([numbers[name] for numbers in each], dtype=torch.float64)
+            if name.endswith("_standard_error"):  # of the mean
+                merged[name] = float(values.square().mean().sqrt() / len(each) ** 0.5)
+                continue
             merged[name] = float(values.mean())
             if not name.endswith(("_std", "_residual", "_real")):
                 merged[f"{name}_seeds_std"] = float(values.std(correction=1))
