@@ -32,7 +32,7 @@ SUBCOMMANDS = {
     "prepare": ("inspect", "merge"),
     "segment": tuple(SEGMENT_COMMANDS),
 }
-CONFIGURED = {"train", "cost", "demo"}
+CONFIGURED = {"train", "cost", "demo", "inspect"}
 """Commands that take all keys of a configuration, and list them after ``--help all``."""
 OTHER_PROGRAMS = {"--max-restarts", "--multi_gpu", "--num_processes", "--cpu", "--long", "--lowest"}
 """Options of `accelerate launch` and of the tests that the text mentions."""
