@@ -37,7 +37,7 @@ from hamgan.config.schema import (
     LogConfig,
     MonitorConfig,
 )
-from hamgan.config.training import ConsistencyConfig, TrainConfig, Transformation
+from hamgan.config.training import SCHEDULES, ConsistencyConfig, FiniteDifferencesConfig, TrainConfig, Transformation
 from hamgan.config.validation import RESOLUTIONS, check_metrics, latent_chunks, validate
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "METRICS",
     "OWN_EXTRACTORS",
     "RESOLUTIONS",
+    "SCHEDULES",
     "BatchNormStatistics",
     "CheckpointConfig",
     "Config",
@@ -53,6 +54,7 @@ __all__ = [
     "DataConfig",
     "DiscriminatorConfig",
     "EvalConfig",
+    "FiniteDifferencesConfig",
     "GeneratorConfig",
     "HamburgerConfig",
     "Init",

@@ -17,7 +17,7 @@ from hamgan.checkpoint import (
     load_checkpoint,
 )
 from hamgan.checkpoint.warm_start import initialise_from, parse_class_mapping
-from hamgan.config import Config, save_config, validate
+from hamgan.config import Config, TrainConfig, save_config, validate
 from hamgan.data import check_source, open_source
 from hamgan.distributed.failure_watch import FailureWatch
 from hamgan.distributed.group import from_main, rank, world_size
@@ -41,13 +41,13 @@ from hamgan.training.run_folder import (
     record_environment,
     record_overrides,
 )
+from hamgan.training.schedules import scheduled_values, settings_at
 from hamgan.training.setup import (
     check_same_everywhere,
     crosses,
     describe_data,
     describe_run,
     keep_class_order,
-    learning_rate_factor,
     make_accelerator,
     micro_batch,
     with_classes,
@@ -181,7 +181,8 @@ class Training:
         train, step, progress = self.config.train, self.step, self.progress
         before, after = progress.images, progress.images + self._images_per_step
         report = crosses(before, after, self.config.log.every_kimg) or after >= self._total
-        step.scale_learning_rates(self._lr_factor(before))
+        settings = settings_at(train, before, progress.lr_factor)
+        step.follow(settings)
         for index in range(train.discriminator_steps):
             shown = batches.for_discriminator(before, index)
             step.discriminator_step(shown, report)
@@ -190,7 +191,7 @@ class Training:
         step.update_average(after)
         self.log.count_step(after - before)
         if report:
-            self._log_row(self._lr_factor(before))
+            self._log_row(settings)
         seconds = time.perf_counter() - started
         progress.seconds += seconds
         if step.compiled and self.log.steps_made == 1:
@@ -201,22 +202,17 @@ class Training:
         """Return the real images that D sees per step of G."""
         return self.config.train.batch_size * self.config.train.discriminator_steps
 
-    def _lr_factor(self, images: int) -> float:
-        return learning_rate_factor(self.config.train, images) * self.progress.lr_factor
-
     def _passed(self, kimg: float) -> bool:
         """Return whether the step just made passed a multiple of an interval."""
         return crosses(self.progress.images - self._images_per_step, self.progress.images, kimg)
 
-    def _log_row(self, lr_factor: float) -> None:
-        train = self.config.train
+    def _log_row(self, settings: TrainConfig) -> None:
         means = self.step.take_metrics()
         metrics = read_metrics(means, self.step.generator, self.step.discriminator)
         if self.accelerator.scaler is not None:  # it skips steps whose gradients have overflowed, as it should
             norms = [name for name in means if "gradient" in name and not math.isfinite(cast(float, metrics[name]))]
             metrics = {name: value for name, value in metrics.items() if name not in norms}
-        rates = {"g_lr": train.generator_lr * lr_factor, "d_lr": train.discriminator_lr * lr_factor}
-        row: Metrics = {**metrics, **rates}
+        row: Metrics = {**metrics, **scheduled_values(self.config.train, settings)}
         alarm = self.monitor.check_row(row)
         if alarm is None or not alarm.broken:
             self.log.row({**row, **self.log.speed()})
