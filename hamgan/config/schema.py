@@ -16,10 +16,14 @@ class DataConfig:
     """Choose the training images."""
 
     source: str = "photos"
-    """photos (scikit-image's photographs), a prepared store, a folder of class folders, archives, shards, cifar10,
-    cifar100 or hf:NAME."""
+    """photos (crops of scikit-image's photographs), fashion (articles of a shop), a prepared store, a folder of class
+    folders, archives, shards, cifar10, cifar100 or hf:NAME."""
     split: str = "train"
     """Split of the source to train on."""
+    selection: str | None = None
+    """Index of `hamgan prepare select`: train on the images that it names alone."""
+    selected: str | None = None
+    """What the selection holds, for the protocols of evaluations; null reads it at the start of training."""
     num_classes: int | None = None
     """Number of classes; null reads it from the source at the start of training."""
     flip: bool = False
@@ -57,7 +61,7 @@ class CheckpointConfig:
     keep_last: int = 2
     """Newest checkpoints that are kept."""
     keep_best: int = 2
-    """Checkpoints with the lowest FID that are kept as well."""
+    """Checkpoints with the best score (lowest FID, highest mIoU) that are kept as well."""
     milestone_kimg: float = 0.0
     """Checkpoints at multiples of this are kept for good; 0 keeps none."""
     on_full_disk: Literal["stop", "continue"] = "stop"
@@ -182,3 +186,8 @@ class Config:
     def folder(self) -> Path:
         """Return the run folder."""
         return Path(self.run_dir) if self.run_dir else Path("runs") / self.name
+
+    @property
+    def images_per_step(self) -> int:
+        """Return the real images that D sees per step of G."""
+        return self.train.batch_size * self.train.discriminator_steps

@@ -147,6 +147,7 @@ def evaluate_protocol(
         raise ConfigError(f"preset {preset}: {other_split}")
     warnings = _too_few_images(len(images), real, extractor, protocol) + ([other_split] if other_split else [])
     warnings += _few_a_split(len(images), extractor, protocol)
+    warnings += _selection(images.describe().get("selected"), extractor, protocol)
     if strict and warnings:
         raise ConfigError("; ".join(warnings))
     train = _measure_training_images(reference, real, images, protocol, resources)
@@ -279,6 +280,16 @@ def _few_a_split(count: int, extractor: FeatureExtractor, protocol: Protocol) ->
     return [f"Inception Score: no split of {each:,} samples scores above {each:,}; compare at the same counts"]
 
 
+def _selection(selected: str | None, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
+    """Warn of numbers that flatter a generator of selected images: they miss what was left out, or chose it."""
+    if not selected:
+        return []
+    own = [f"the training images were selected by {extractor.name}, which measures them"]
+    both = {"prc", "density_coverage"} & set(protocol.metrics)
+    recall = ["trained on a selection, which costs diversity: add prc or density_coverage to the metrics"]
+    return (own if f"by {extractor.name}:" in selected else []) + ([] if both else recall)
+
+
 def _other_split(real: FeatureStatistics | None, protocol: Protocol) -> str:
     """Say that a reference file holds another split than the protocol's; an empty string where it does not."""
     measured = real.description.get("split") if real else None
@@ -301,7 +312,7 @@ def _describe(
         "samples_hash": described["hash"],
         "resolution": described["resolution"],
     }
-    of_generator = ("kimg", "ema", "batch_norm", "truncation", "labels", "sample_precision")
+    of_generator = ("kimg", "ema", "batch_norm", "truncation", "labels", "sample_precision", "selected")
     row |= {key: described.get(key) for key in of_generator}
     row |= {"samples_left_out": described.get("left_out")}
     row |= {"seed": protocol.seed if described["kind"] == "generator" else None, "repeats": protocol.repeats}

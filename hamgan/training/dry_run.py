@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hamgan.checkpoint import latest_checkpoint, read_state
 from hamgan.config import Config, validate
-from hamgan.data import check_source, open_source
+from hamgan.data import check_source, open_training
 from hamgan.distributed.group import rank, world_size
 from hamgan.machine import free_memory
 from hamgan.networks import build_networks
@@ -41,7 +41,7 @@ def dry_run(config: Config) -> None:
     """
     validate(config)
     accelerator = make_accelerator(config)
-    source = open_source(config.data.source, config.data.split, config.resolution)
+    source = open_training(config.data, config.resolution)
     check_source(source)
     config = with_classes(config, source)
     changed = check_same_run(config.folder, config)

@@ -20,6 +20,7 @@ from hamgan.networks import Bases, Discriminator, Generator
 PURPOSES = {"d_latent": 1, "g_latent": 2, "d_generator": 3, "g_generator": 4, "d_bases": 5, "g_bases": 6, "flip": 7}
 PURPOSES |= {"d_augment": 8, "g_augment": 9}  # 10 was in use once
 PURPOSES |= {"d_nearby": 11, "g_nearby": 12, "d_transform": 13, "r1": 14, "r2": 15}
+PURPOSES |= {"segmenter": 32}
 
 
 @dataclass(frozen=True)
