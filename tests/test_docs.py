@@ -23,10 +23,17 @@ from benchmarks.command import main as benchmarks_main
 from hamgan.cli import COMMANDS
 from hamgan.config import load_config
 from hamgan.networks import build_networks, count_parameters
+from hamgan.segmentation.command import COMMANDS as SEGMENT_COMMANDS
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 LINKING = [*DOCUMENTS, ROOT / "CHANGELOG.md"]
-SUBCOMMANDS = {"evaluate": ("reference", "sweep", "neighbours"), "prepare": ("inspect", "merge")}
+SUBCOMMANDS = {
+    "evaluate": ("reference", "sweep", "neighbours"),
+    "prepare": ("inspect", "merge"),
+    "segment": tuple(SEGMENT_COMMANDS),
+}
+CONFIGURED = {"train", "cost", "demo"}
+"""Commands that take all keys of a configuration, and list them after ``--help all``."""
 OTHER_PROGRAMS = {"--max-restarts", "--multi_gpu", "--num_processes", "--cpu", "--long", "--lowest"}
 """Options of `accelerate launch` and of the tests that the text mentions."""
 PLACEHOLDERS = {"my.yaml"}
@@ -59,7 +66,7 @@ def options_of(command: str, *more: str) -> frozenset[str]:
         if command == "benchmarks":
             benchmarks_main([*more, "--help"])
         else:
-            everything = ["all"] if command == "train" else []
+            everything = ["all"] if CONFIGURED & {command, *more} else []
             importlib.import_module(COMMANDS[command][0]).main([*more, "--help", *everything], f"hamgan {command}")
     return frozenset(re.findall(r"--[a-zA-Z][\w.-]*", printed.getvalue())) | {"--help"}
 
@@ -102,7 +109,8 @@ def check_line(words: list[str]) -> None:
     assert not unknown, f"`{line}`: {' '.join(command)} has no {', '.join(sorted(unknown))}"
     for option, value in pairwise(rest):
         if option == "--config" and value not in PLACEHOLDERS:
-            assert (ROOT / value).is_file() or (ROOT / f"configs/{value}.yaml").is_file(), f"`{line}`: no {value}"
+            folder = "configs/segmentation" if command[0] == "segment" else "configs"
+            assert (ROOT / value).is_file() or (ROOT / folder / f"{value}.yaml").is_file(), f"`{line}`: no {value}"
 
 
 def test_readme_is_short() -> None:

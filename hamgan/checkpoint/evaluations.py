@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,12 @@ def read_evaluations(run: Path, kimg: float, *, ema: bool, batch_norm: str) -> l
     ``ema``: of the average of G; ``batch_norm``: the statistics that stand in the file. Lines that cannot be read,
     such as one that is being written, are passed over: weights are worth more than their figures.
     """
+    wanted = kimg, ema, batch_norm
+    return select_evaluations(run, lambda row: (row.get("kimg"), row.get("ema"), row.get("batch_norm")) == wanted)
+
+
+def select_evaluations(run: Path, wanted: Callable[[Evaluation], bool]) -> list[Evaluation]:
+    """Read the rows of RUN/results.jsonl that are wanted: one per protocol, newer numbers over older."""
     try:
         lines = (run / "results.jsonl").read_text(errors="replace").splitlines()
     except OSError:
@@ -26,8 +32,7 @@ def read_evaluations(run: Path, kimg: float, *, ema: bool, batch_norm: str) -> l
     for line in lines:
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
-            about = is_evaluation(row) and (row.get("kimg"), row.get("ema"), row.get("batch_norm"))
-            if about == (kimg, ema, batch_norm):
+            if is_evaluation(row) and wanted(row):
                 # Without the table of all classes, which may have thousands of lines.
                 numbers = {key: value for key, value in row.items() if not key.startswith("class_table")}
                 found[row["protocol"]] = found.get(row["protocol"], {}) | numbers

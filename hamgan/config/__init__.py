@@ -14,6 +14,7 @@ from hamgan.config.networks import (
 )
 from hamgan.config.presets import preset_names, preset_path
 from hamgan.config.reading import (
+    ConfigReader,
     check_keys,
     config_from_dict,
     config_parser,
@@ -25,6 +26,7 @@ from hamgan.config.reading import (
     parse_config,
     save_config,
 )
+from hamgan.config.runs import RunConfig
 from hamgan.config.schema import (
     FEATURES,
     METRICS,
@@ -48,6 +50,7 @@ __all__ = [
     "BatchNormStatistics",
     "CheckpointConfig",
     "Config",
+    "ConfigReader",
     "ConsistencyConfig",
     "Context",
     "DataConfig",
@@ -59,6 +62,7 @@ __all__ = [
     "LogConfig",
     "MonitorConfig",
     "NormConfig",
+    "RunConfig",
     "SpectralNormConfig",
     "TrainConfig",
     "Transformation",

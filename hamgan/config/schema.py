@@ -61,7 +61,7 @@ class CheckpointConfig:
     keep_last: int = 2
     """Newest checkpoints that are kept."""
     keep_best: int = 2
-    """Checkpoints with the lowest FID that are kept as well."""
+    """Checkpoints with the best score (lowest FID, highest mIoU) that are kept as well."""
     milestone_kimg: float = 0.0
     """Checkpoints at multiples of this are kept for good; 0 keeps none."""
     on_full_disk: Literal["stop", "continue"] = "stop"
@@ -186,3 +186,8 @@ class Config:
     def folder(self) -> Path:
         """Return the run folder."""
         return Path(self.run_dir) if self.run_dir else Path("runs") / self.name
+
+    @property
+    def images_per_step(self) -> int:
+        """Return the real images that D sees per step of G."""
+        return self.train.batch_size * self.train.discriminator_steps
