@@ -10,7 +10,7 @@ from hamgan.data import image_order
 from hamgan.distributed.cores import core_count
 from hamgan.errors import DataError
 from hamgan.progress import ProgressBar
-from hamgan.sampling.sheets import check_parents
+from hamgan.sampling.outputs import check_parents
 from hamgan.segmentation.augment import augment, random_at
 from hamgan.segmentation.data.opening import open_source
 from hamgan.segmentation.data.source import IGNORED, SegmentationSource
