@@ -115,7 +115,7 @@ ARCHITECTURES = {
         "clip-vit-b-32",
         512,
         224,
-        ("pillow", "tensorflow"),
+        ("pillow", "antialiased", "bicubic", "tensorflow"),
         lambda file: ClipImageEncoder("clip-vit-b-32", file),
         published_clip("clip-vit-b-32", "HAMGAN_CLIP_B32_WEIGHTS"),
         CAPTIONED,
