@@ -16,7 +16,7 @@ from hamgan.checkpoint.generator import (
     record_evaluations,
     save_generator,
 )
-from hamgan.checkpoint.manager import CheckpointManager
+from hamgan.checkpoint.manager import CheckpointManager, RunCheckpoints
 from hamgan.checkpoint.progress import Progress, checkpoint_name, read_state
 from hamgan.checkpoint.rotation import latest_checkpoint, list_checkpoints
 from hamgan.checkpoint.state import load_checkpoint, save_checkpoint
@@ -27,6 +27,7 @@ __all__ = [
     "Choice",
     "Evaluation",
     "Progress",
+    "RunCheckpoints",
     "checkpoint_name",
     "describe_choice",
     "generator_from_state",

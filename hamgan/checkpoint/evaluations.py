@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,37 @@ def read_evaluations(run: Path, kimg: float, *, ema: bool, batch_norm: str) -> l
     such as one that is being written, are passed over: weights are worth more than their figures. Where the run's
     other evaluations show that the checkpoint was chosen by its FID, every row says so as ``chosen``.
     """
+    rows = _read_rows(run, lambda row: (row.get("ema"), row.get("batch_norm")) == (ema, batch_norm))
+    choice = find_choice(rows, kimg)
+    return [_mark(row, choice) for row in _merge(row for row in rows if row.get("kimg") == kimg)]
+
+
+def select_evaluations(run: Path, wanted: Callable[[Evaluation], bool]) -> list[Evaluation]:
+    """Read the rows of RUN/results.jsonl that are wanted: one per protocol, newer numbers over older."""
+    return _merge(_read_rows(run, wanted))
+
+
+def _read_rows(run: Path, wanted: Callable[[Evaluation], bool]) -> list[Evaluation]:
     try:
         lines = (run / "results.jsonl").read_text(errors="replace").splitlines()
     except OSError:
         return []
-    found: dict[str, Evaluation] = {}
     rows = []
     for line in lines:
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
-            if is_evaluation(row) and (row.get("ema"), row.get("batch_norm")) == (ema, batch_norm):
+            if is_evaluation(row) and wanted(row):
                 rows.append(row)
-    choice = find_choice(rows, kimg)
+    return rows
+
+
+def _merge(rows: Iterable[Evaluation]) -> list[Evaluation]:
+    """Return one row per protocol, without the tables of all classes, which may have thousands of lines."""
+    found: dict[str, Evaluation] = {}
     for row in rows:
-        if row.get("kimg") == kimg:
-            # Without the table of all classes, which may have thousands of lines.
-            numbers = {key: value for key, value in row.items() if not key.startswith("class_table")}
-            found[row["protocol"]] = found.get(row["protocol"], {}) | numbers
-    return [_mark(row, choice) for row in found.values()]
+        numbers = {key: value for key, value in row.items() if not key.startswith("class_table")}
+        found[row["protocol"]] = found.get(row["protocol"], {}) | numbers
+    return list(found.values())
 
 
 def _mark(row: Evaluation, choice: Choice | None) -> Evaluation:

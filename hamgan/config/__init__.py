@@ -14,6 +14,7 @@ from hamgan.config.networks import (
 )
 from hamgan.config.presets import preset_names, preset_path
 from hamgan.config.reading import (
+    ConfigReader,
     check_keys,
     config_from_dict,
     config_parser,
@@ -25,6 +26,7 @@ from hamgan.config.reading import (
     parse_config,
     save_config,
 )
+from hamgan.config.runs import RunConfig
 from hamgan.config.schema import (
     FEATURES,
     METRICS,
@@ -36,8 +38,8 @@ from hamgan.config.schema import (
     EvalConfig,
     LogConfig,
     MonitorConfig,
-    TrainConfig,
 )
+from hamgan.config.training import ConsistencyConfig, TrainConfig, Transformation
 from hamgan.config.validation import RESOLUTIONS, check_metrics, latent_chunks, validate
 
 __all__ = [
@@ -48,6 +50,8 @@ __all__ = [
     "BatchNormStatistics",
     "CheckpointConfig",
     "Config",
+    "ConfigReader",
+    "ConsistencyConfig",
     "Context",
     "DataConfig",
     "DiscriminatorConfig",
@@ -58,8 +62,10 @@ __all__ = [
     "LogConfig",
     "MonitorConfig",
     "NormConfig",
+    "RunConfig",
     "SpectralNormConfig",
     "TrainConfig",
+    "Transformation",
     "check_keys",
     "check_metrics",
     "config_from_dict",

@@ -1,11 +1,15 @@
 """Check values that must fit together."""
 
-import math
 from collections.abc import Sequence
 
 from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig, HamburgerConfig
-from hamgan.config.schema import METRICS, Config, MonitorConfig, TrainConfig
-from hamgan.errors import ConfigError, did_you_mean
+from hamgan.config.ranges import below_one as _below_one
+from hamgan.config.ranges import not_negative as _not_negative
+from hamgan.config.ranges import positive as _positive
+from hamgan.config.ranges import require as _require
+from hamgan.config.schema import METRICS, Config, MonitorConfig
+from hamgan.config.training import TrainConfig
+from hamgan.errors import did_you_mean
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
 
@@ -47,29 +51,6 @@ def _validate_evaluation(config: Config) -> None:
     )
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _positive(section: str, values: object, *names: str) -> None:
-    for name in names:
-        value = getattr(values, name)
-        _require(0 < value < math.inf, f"{section}.{name} is {value}; it must be positive and finite")
-
-
-def _not_negative(section: str, values: object, *names: str) -> None:
-    for name in names:
-        value = getattr(values, name)
-        _require(0 <= value < math.inf, f"{section}.{name} is {value}; allowed: 0 and above")
-
-
-def _below_one(section: str, values: object, *names: str) -> None:
-    for name in names:
-        value = getattr(values, name)
-        _require(0 <= value < 1, f"{section}.{name} is {value}; allowed: 0 to below 1")
-
-
 def latent_chunks(resolution: int) -> int:
     """Return the chunks of a hierarchical z: one for the first linear layer and one per generator block."""
     return resolution.bit_length() - 2  # 32 px: 3 blocks + 1, 128 px: 5 blocks + 1
@@ -104,10 +85,11 @@ def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConf
             size in allowed, f"{section}.context_resolutions has {size}; feature maps of this network are {allowed} px"
         )
     if network.context == "hamburger":
-        _validate_hamburger(f"{section}.hamburger", network.hamburger)
+        validate_hamburger(f"{section}.hamburger", network.hamburger)
 
 
-def _validate_hamburger(section: str, ham: HamburgerConfig) -> None:
+def validate_hamburger(section: str, ham: HamburgerConfig) -> None:
+    """Raise ConfigError for the first value of a Hamburger that is out of range; ``section`` names it."""
     _positive(section, ham, "rank", "heads", "steps", "cheese_factor")
     for name in ("latent_dim", "cheese_dim"):
         if getattr(ham, name) is not None:
@@ -132,9 +114,16 @@ def _validate_train(train: TrainConfig) -> None:
     _below_one("train", train, "ema_decay", "beta1", "beta2", "lecam_decay")
     _not_negative("train", train, "orthogonal_regularisation", "r1_gamma", "r2_gamma", "lecam", "mode_seeking")
     _not_negative("train", train, "ema_start_kimg")
+    _require(0 < train.top_k <= 1, f"train.top_k is {train.top_k}; allowed: above 0 to 1")
     _require(
         train.mode_seeking == 0 or train.loss != "relativistic",
         "train.mode_seeking draws labels in pairs; train.loss: relativistic takes those of the real images",
+    )
+    _not_negative("train.consistency", train.consistency, "real", "fake", "latent", "spread")
+    _positive("train.consistency", train.consistency, "sigma")
+    _require(
+        bool(train.consistency.transform) or not (train.consistency.real or train.consistency.fake),
+        "train.consistency.transform is empty, so a copy would equal its image; name flip, shift or another",
     )
 
 

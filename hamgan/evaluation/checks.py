@@ -39,6 +39,16 @@ def warnings_about(
     return warnings + _few_a_split(count, extractor, protocol)
 
 
+def warnings_about_selection(selected: str | None, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
+    """Warn of numbers that flatter a generator of selected images: they miss what was left out, or chose it."""
+    if not selected:
+        return []
+    own = [f"the training images were selected by {extractor.name}, which measures them"]
+    both = {"prc", "density_coverage"} & set(protocol.metrics)
+    recall = ["trained on a selection, which costs diversity: add prc or density_coverage to the metrics"]
+    return (own if f"by {extractor.name}:" in selected else []) + ([] if both else recall)
+
+
 def splits_of_score(protocol: Protocol, count: int) -> int | None:
     """Return the parts over which the Inception Score of that many samples is averaged; None where it is not wanted."""
     return min(protocol.is_splits, count) if "is" in protocol.metrics else None

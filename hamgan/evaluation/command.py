@@ -267,7 +267,7 @@ def _check_ending(path: str, suffix: str, option: str = "--output") -> Path:
 
 def _check_file(path: str, option: str) -> None:
     """Raise ConfigError for an output that cannot be a file, before anything is measured."""
-    from hamgan.sampling.sheets import check_parents
+    from hamgan.sampling.outputs import check_parents
 
     check_parents(Path(path), option)
     if Path(path).is_dir():

@@ -12,7 +12,13 @@ import torch
 from hamgan.distributed.group import from_main, world_size
 from hamgan.errors import ConfigError
 from hamgan.evaluation.cache import cache_folder
-from hamgan.evaluation.checks import check_classes, check_memory, splits_of_score, warnings_about
+from hamgan.evaluation.checks import (
+    check_classes,
+    check_memory,
+    splits_of_score,
+    warnings_about,
+    warnings_about_selection,
+)
 from hamgan.evaluation.contamination import choice_of, flattering, lonely, uses_in_training
 from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
 from hamgan.evaluation.inputs.images import Images
@@ -174,6 +180,8 @@ class Evaluation:
         check_memory(len(images), protocol, resources)
         self.real = _measure_reference(reference, images, protocol, resources)
         self.warnings = warnings_about(len(images), self.real, resources.extractor, protocol, preset)
+        selected = images.describe().get("selected")
+        self.warnings += warnings_about_selection(selected, resources.extractor, protocol)
         if strict and self.warnings:
             raise ConfigError("; ".join(self.warnings))
         self.train = _measure_training_images(reference, self.real, images, protocol, resources)
@@ -278,7 +286,7 @@ def _describe(
         "samples_hash": described["hash"],
         "resolution": described["resolution"],
     }
-    of_generator = ("kimg", "ema", "batch_norm", "truncation", "labels", "sample_precision")
+    of_generator = ("kimg", "ema", "batch_norm", "truncation", "labels", "sample_precision", "selected")
     row |= {key: described.get(key) for key in of_generator}
     row |= {"samples_left_out": described.get("left_out")}
     row |= {"seed": protocol.seed if described["kind"] == "generator" else None, "repeats": protocol.repeats}

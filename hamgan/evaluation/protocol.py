@@ -189,6 +189,8 @@ def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
         parts[0] += f" ({seeds}, {row['labels']} labels, truncation {truncation}, {average}"
         drawn = f", drawn in {row['sample_precision']}" if row.get("sample_precision") else ""
         parts[0] += f", {row['batch_norm'] or 'unknown'} BN statistics{position}{drawn})"
+    if row.get("selected"):
+        parts.append(f"trained on {row['selected']}")
     if row.get("reference"):
         count = f"{row['reference_count']:,} images" if row.get("reference_count") else "unknown count"
         split = f" {row['reference_split']}" if row.get("reference_split") else ""

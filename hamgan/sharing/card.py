@@ -7,6 +7,7 @@ import yaml
 
 from hamgan.checkpoint import describe_choice, was_chosen_by
 from hamgan.config import Config, GeneratorConfig, config_to_dict
+from hamgan.data.opening import EMBEDDED
 from hamgan.evaluation.report import numbers_of
 from hamgan.networks import count_parameters
 from hamgan.sampling import LoadedGenerator
@@ -79,8 +80,8 @@ def _describe_conversion(generator: LoadedGenerator) -> dict[str, str]:
 def _describe_training(generator: LoadedGenerator, config: Config) -> dict[str, str]:
     train = config.train
     facts = {"data": f"{config.data.source} ({config.data.split} split)"}
-    if config.data.source == "photos":
-        facts["data"] += ", crops of the photographs that scikit-image ships"
+    if config.data.source in EMBEDDED:
+        facts["data"] += f", {EMBEDDED[config.data.source].origin}"
     if generator.kimg is not None:
         facts["images seen by the discriminator"] = f"{generator.kimg * 1000:,.0f}"
     facts["batch"] = f"{train.batch_size} images, {train.discriminator_steps} discriminator step(s) per generator step"

@@ -18,6 +18,8 @@ from hamgan.networks import Bases, Discriminator, Generator
 # One stream per purpose; the numbers are part of a run's identity and must not change.
 PURPOSES = {"d_latent": 1, "g_latent": 2, "d_generator": 3, "g_generator": 4, "d_bases": 5, "g_bases": 6, "flip": 7}
 PURPOSES |= {"d_augment": 8, "g_augment": 9}  # 10 was in use once
+PURPOSES |= {"segmenter": 32}
+PURPOSES |= {"d_nearby": 11, "g_nearby": 12, "d_transform": 13}
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,7 @@ def test_null_on_the_command_line_gets_a_sentence() -> None:
         ("train.lecam_decay=2", "lecam_decay is 2.0; allowed: 0 to below 1"),
         ("train.mode_seeking=-1", "mode_seeking is -1.0; allowed: 0 and above"),
         ("train.mode_seeking=1 train.loss=relativistic", "mode_seeking draws labels in pairs"),
+        ("train.top_k=0", "top_k is 0.0; allowed: above 0 to 1"),
         ("train.threads=0", "threads is 0; it must be positive"),
         ("log.sample_classes=0", "sample_classes is 0; it must be positive"),
         ("data.num_classes=0", "num_classes is 0; it must be positive"),
