@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ def run(options: argparse.Namespace) -> Report:
 
     if options.images < 101:
         raise ConfigError(f"--images is {options.images}; KID's subsets need 101 or more")
+    needed = ("open_clip", "timm", "cleanfid", "prdc", "pytorch_fid")
+    if missing := [name for name in needed if not find_spec(name)]:
+        files = "-r requirements-dev.txt -r requirements-segmentation.txt"
+        raise ConfigError(f"not installed: {', '.join(missing)}; `pip install {files}`")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for split in ("val", "train"):

@@ -296,9 +296,7 @@ def _describe(
         row |= {f"reference_{key}": real.description.get(key) for key in told}
     row |= {key: described[key] for key in ("extractor", "extractor_weights", "resizer", "precision")}
     device = extractor.device
-    counts = {"prc": ("precision and recall", protocol.neighbours)}
-    counts["density_coverage"] = "density and coverage", protocol.coverage_neighbours
-    row["neighbours"] = [f"{what} by {k} neighbours" for name, (what, k) in counts.items() if name in protocol.metrics]
+    row["settings"] = _describe_settings(protocol)
     return row | {
         "is_splits": splits_of_score(protocol, found.count or 0),
         "processes": world_size(),
@@ -307,3 +305,14 @@ def _describe(
         "hamgan": hamgan_version(),
         "torch": torch.__version__,
     }
+
+
+def _describe_settings(protocol: Protocol) -> list[str]:
+    """Word the choices of single metrics."""
+    size = f"{protocol.kid_subsets} subsets of {protocol.kid_subset_size:,} at most"
+    settings = {
+        "kid": f"KID by the {protocol.kid_kernel} kernel over {size}",
+        "prc": f"precision and recall by {protocol.neighbours} neighbours in these features",
+        "density_coverage": f"density and coverage by {protocol.coverage_neighbours} neighbours in these features",
+    }
+    return [words for name, words in settings.items() if name in protocol.metrics]
