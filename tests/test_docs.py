@@ -28,7 +28,7 @@ from hamgan.segmentation.command import COMMANDS as SEGMENT_COMMANDS
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 LINKING = [*DOCUMENTS, ROOT / "CHANGELOG.md"]
 SUBCOMMANDS = {
-    "evaluate": ("reference", "sweep", "neighbours"),
+    "evaluate": ("reference", "sweep", "compare", "neighbours"),
     "prepare": ("inspect", "merge"),
     "segment": tuple(SEGMENT_COMMANDS),
 }
