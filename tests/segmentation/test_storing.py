@@ -92,7 +92,8 @@ from hamgan.segmentation import build_segmenter, load_encoder_weights, load_segm
 found = load_segmenter("owner/segmenter", "cpu")
 print(found)
 segmenter = build_segmenter(found.config)
-print(load_encoder_weights(segmenter, "hf:owner/van"))
+for name in ("hf:owner/van", "hf:owner/both"):
+    print(load_encoder_weights(segmenter, name))
 for fetch in (lambda: load_segmenter("owner/van"), lambda: load_encoder_weights(segmenter, "hf:owner/none")):
     try:
         fetch()
@@ -109,6 +110,11 @@ def test_segmenters_and_encoders_weights_come_from_a_hub(tmp_path: Path) -> None
             "segmenter.safetensors": (tmp_path / "segmenter.safetensors").read_bytes(),
         }
         hub.files["owner/van"] = {"pytorch_model.bin": (tmp_path / "pytorch_model.bin").read_bytes()}
+        save_file(recorded_weights("van"), tmp_path / "model.safetensors")
+        hub.files["owner/both"] = {
+            "model.safetensors": (tmp_path / "model.safetensors").read_bytes(),
+            "pytorch_model.bin": b"damaged",
+        }
         names = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
         # A process of its own, as huggingface_hub reads the hub's address once, when it is imported.
         run = subprocess.run(
@@ -124,6 +130,7 @@ def test_segmenters_and_encoders_weights_come_from_a_hub(tmp_path: Path) -> None
         "<LoadedSegmenter mosaic: 7 classes, 130,086 parameters, at 2.5 kimg, cpu>",
         f"weights from hf:owner/van: {count} tensors loaded, 4 unused (van.layernorm.weight, van.layernorm.bias, "
         "classifier.weight, ...)",
+        f"weights from hf:owner/both: {count} tensors loaded",
         "there is no checkpoint at owner/van, and the hub gives none: "
         f"{hub.address}/owner/van has no segmenter.safetensors",
         "there is no checkpoint at owner/none, and the hub gives none: "
