@@ -201,7 +201,7 @@ COMMANDS: dict[str, tuple[Callable[[Arguments, str], None], str]] = {
     "predict": (run_predict, "label pictures"),
     "inspect": (run_inspect, "check a data set, and draw what training would see"),
     "convert": (run_convert, "turn segmenters of the official code or MMSegmentation into files of ours"),
-    "export": (run_export, "write an ONNX model of any image size"),
+    "export": (run_export, "pass a segmenter on: ONNX of any image size, a folder or repository of a hub"),
     "cost": (run_cost, "count parameters and multiplications"),
     "report": (run_report, "write a run as one HTML page"),
     "demo": (run_demo, "train on a satellite picture in minutes, and look"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.local_hub import local_hub
+from support.local_hub import TOKEN, local_hub
 from support.paths import ROOT
 from support.segmenters import in_transformers_names, miniature_config, recorded_weights
 from support.small_runs import environment
@@ -21,7 +21,13 @@ from hamgan.segmentation.storing import load_segmenter_file
 
 NAMES = [f"class {index}" for index in range(7)]
 PALETTE = [[index, 0, 255 - index] for index in range(7)]
-EVALUATION = {"protocol": "8 images", "miou": 0.5}
+EVALUATION = {
+    "protocol": "8 images of /home/me/photos/val",
+    "data": {"source": "/home/me/photos"},
+    "miou": 0.5,
+    "macc": 0.6,
+    "aacc": 0.7,
+}
 
 
 def trained() -> tuple[Segmenter, SegmenterHeader]:
@@ -106,9 +112,6 @@ def test_segmenters_and_encoders_weights_come_from_a_hub(tmp_path: Path) -> None
     save_segmenter(tmp_path / "segmenter.safetensors", *trained())
     torch.save(in_transformers_names(recorded_weights("van")), tmp_path / "pytorch_model.bin")
     with local_hub() as hub:
-        hub.files["owner/segmenter"] = {
-            "segmenter.safetensors": (tmp_path / "segmenter.safetensors").read_bytes(),
-        }
         hub.files["owner/van"] = {"pytorch_model.bin": (tmp_path / "pytorch_model.bin").read_bytes()}
         save_file(recorded_weights("van"), tmp_path / "model.safetensors")
         hub.files["owner/both"] = {
@@ -116,6 +119,15 @@ def test_segmenters_and_encoders_weights_come_from_a_hub(tmp_path: Path) -> None
             "pytorch_model.bin": b"damaged",
         }
         names = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
+        export = ["scripts/segment.py", "export", "--checkpoint", str(tmp_path), "--push", "owner/segmenter"]
+        subprocess.run(
+            [sys.executable, *export, "--license", "mit"],
+            env=environment() | names | {"HF_TOKEN": TOKEN},
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )
+        card = hub.files["owner/segmenter"]["README.md"].decode()
         # A process of its own, as huggingface_hub reads the hub's address once, when it is imported.
         run = subprocess.run(
             [sys.executable, "-c", FETCH],
@@ -125,6 +137,13 @@ def test_segmenters_and_encoders_weights_come_from_a_hub(tmp_path: Path) -> None
             text=True,
             check=True,
         )
+    assert "license: mit" in card
+    assert 'hamgan.load_segmenter("owner/segmenter")' in card
+    assert "Classes: class 0; class 1;" in card
+    assert "mIoU 50.00" in card
+    assert "Protocol: 8 images of photos/val." in card
+    published = hub.files["owner/segmenter"]
+    assert not any(b"/home/me" in content for content in published.values())
     count = len(recorded_weights("van"))
     assert run.stdout.splitlines() == [
         "<LoadedSegmenter mosaic: 7 classes, 130,086 parameters, at 2.5 kimg, cpu>",
