@@ -48,8 +48,9 @@ def random_dinov2(depth: int = 1) -> dinov2.VisionTransformer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         network = dinov2.VisionTransformer(dinov2.WIDTH, depth, dinov2.HEADS)
-        for parameter in network.parameters():
-            nn.init.normal_(parameter, std=0.02)
+        for name, parameter in network.named_parameters():
+            is_gain = name.endswith("gamma") or ("norm" in name and name.endswith("weight"))
+            nn.init.normal_(parameter, mean=float(is_gain), std=0.1 if is_gain else 0.05)
     return network.requires_grad_(False)
 
 

@@ -4,6 +4,7 @@ A number flatters where its network was trained on the data and labels of a netw
 the choice of the checkpoint used. So every protocol names these, and a number of another family stands beside FID.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import cast
@@ -28,8 +29,12 @@ def uses_in_training(samples: Samples) -> list[Use] | None:
     """List the pretrained networks that a generator's training used; None where that is not recorded."""
     if not isinstance(samples, LoadedGenerator) or samples.header.get("converted_from"):
         return None
-    choice = choice_of(samples)
-    return [_use("choice of the checkpoint", choice["network"])] if choice else []
+    uses = []
+    if selected := re.search(r" by ([\w-]+):", samples.config.data.selected or ""):
+        uses.append(_use("selection of the images", selected[1]))
+    if choice := choice_of(samples):
+        uses.append(_use("choice of the checkpoint", choice["network"]))
+    return uses
 
 
 def choice_of(samples: Samples) -> Choice | None:
@@ -40,7 +45,7 @@ def choice_of(samples: Samples) -> Choice | None:
 
 
 def _use(role: str, network: str) -> Use:
-    family = next((item.family for item in ARCHITECTURES.values() if item.label == network), None)
+    family = next((item.family for name, item in ARCHITECTURES.items() if network in (name, item.label)), None)
     family = family or Family("unknown networks", "unknown data")
     return {"role": role, "network": network, "family": family.name, "saw": family.saw}
 

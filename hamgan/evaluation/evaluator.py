@@ -199,20 +199,20 @@ class Evaluation:
     def compute(self, found: FeatureStatistics) -> dict[str, Any]:
         """Return the numbers of the protocol, without the extractor's name; all processes must call this."""
         # Machines may differ in the last digits of a decomposition.
-        return from_main(compute_numbers(found, self.real, self.train, self.protocol))
+        return from_main(compute_numbers(found, self.real, self.train, self.protocol, self.resources.extractor.device))
 
     def half_differences(self, found: FeatureStatistics, stream: int = 0) -> list[dict[str, float]]:
         """Return what `standard_errors` needs, as often as the protocol resamples; see `halves`."""
         metrics = [name for name in self.protocol.metrics if name in RESAMPLED]
         if not (metrics and self.protocol.resamples):
             return []
-        protocol = replace(self.protocol, metrics=metrics)
+        protocol, device = replace(self.protocol, metrics=metrics), self.resources.extractor.device
 
         def compute(half: FeatureStatistics) -> dict[str, float]:
-            numbers = from_main(compute_numbers(half, self.real, None, protocol))
+            numbers = from_main(compute_numbers(half, self.real, None, protocol, device))
             return {name: value for name, value in numbers.items() if not name.endswith("_std")}
 
-        return half_differences(found, self.protocol.resamples, compute, self.resources.extractor.device, stream)
+        return half_differences(found, self.protocol.resamples, compute, device, stream)
 
     def make_row(self, found: FeatureStatistics, each: list[dict[str, Any]]) -> Row:
         """Return the row of the numbers of all seeds, with the protocol."""
@@ -296,6 +296,7 @@ def _describe(
         row |= {f"reference_{key}": real.description.get(key) for key in told}
     row |= {key: described[key] for key in ("extractor", "extractor_weights", "resizer", "precision")}
     device = extractor.device
+    row["settings"] = _describe_settings(protocol)
     return row | {
         "is_splits": splits_of_score(protocol, found.count or 0),
         "processes": world_size(),
@@ -304,3 +305,14 @@ def _describe(
         "hamgan": hamgan_version(),
         "torch": torch.__version__,
     }
+
+
+def _describe_settings(protocol: Protocol) -> list[str]:
+    """Word the choices of single metrics."""
+    size = f"{protocol.kid_subsets} subsets of {protocol.kid_subset_size:,} at most"
+    settings = {
+        "kid": f"KID by the {protocol.kid_kernel} kernel over {size}",
+        "prc": f"precision and recall by {protocol.neighbours} neighbours in these features",
+        "density_coverage": f"density and coverage by {protocol.coverage_neighbours} neighbours in these features",
+    }
+    return [words for name, words in settings.items() if name in protocol.metrics]

@@ -199,6 +199,7 @@ def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
     parts.append(f"{row['extractor']} {row['precision']}, {row['resizer']}, trained on {row['extractor_saw']}")
     if row.get("is_splits"):
         parts.append(f"IS in {row['is_splits']} split{'s' if row['is_splits'] != 1 else ''}")
+    parts += row.get("settings", [])
     parts.append(_describe_training(row.get("training_saw")))
     if row.get("chosen"):
         from hamgan.checkpoint import describe_choice  # which imports torch

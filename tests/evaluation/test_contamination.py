@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from support.evaluations import FID, OPTIONS
+from support.paths import ROOT
 from support.photo_crops import crop_photographs, save_flat
 from support.published_weights import take_for_published, write_random_weights
 from support.small_runs import run_small
@@ -15,6 +16,8 @@ from hamgan.checkpoint import list_checkpoints, read_evaluations, was_chosen_by
 from hamgan.checkpoint.choice import find_choice
 from hamgan.evaluation import evaluate
 from hamgan.evaluation.command import main
+from hamgan.evaluation.features.extractor import ARCHITECTURES
+from hamgan.evaluation.features.resizing import RESIZING
 from hamgan.sampling import load_generator
 from hamgan.sharing.card import model_card
 
@@ -111,3 +114,10 @@ def test_a_number_of_another_family_stands_beside_fid_or_its_lack_is_said(
     assert "note: " not in printed
     main([*arguments, "--metrics", "fid"])
     assert told in capsys.readouterr().out
+
+
+def test_the_page_has_the_part_of_the_line_that_every_extractor_gives() -> None:
+    page = (ROOT / "docs/evaluation.md").read_text()
+    for architecture in ARCHITECTURES.values():
+        resizer = RESIZING[architecture.resizers[0]][1].format(architecture.size)
+        assert f"| {architecture.label} fp32, {resizer}, trained on {architecture.family.saw} |" in page

@@ -42,7 +42,7 @@ class Family(NamedTuple):
 
 CLASSIFIERS = Family("ImageNet classifiers", "ImageNet-1k with labels")
 SELF_SUPERVISED = Family(
-    "DINOv2", "142 million pictures of the web, chosen by their likeness to ImageNet-22k and others; no labels"
+    "DINOv2", "142 million pictures of the web, chosen by their likeness to ImageNet-22k and others, without labels"
 )
 CAPTIONED = Family("CLIP", "400 million captioned pictures of the web")
 
@@ -115,7 +115,7 @@ ARCHITECTURES = {
         "clip-vit-b-32",
         512,
         224,
-        ("pillow", "tensorflow"),
+        ("pillow", "antialiased", "bicubic", "tensorflow"),
         lambda file: ClipImageEncoder("clip-vit-b-32", file),
         published_clip("clip-vit-b-32", "HAMGAN_CLIP_B32_WEIGHTS"),
         CAPTIONED,
