@@ -59,22 +59,15 @@ def push_to_hub(
 
 def model_card(segmenter: LoadedSegmenter, header: SegmenterHeader, name: str, license: str | None) -> str:
     """Return the card of a repository: YAML for the hub, what the network is, how to use it, figures with protocol."""
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCard
 
     config, title = header.config, name.rpartition("/")[2]
-    data = ModelCardData(
-        license=license or "unknown",
-        library_name="hamgan",
-        pipeline_tag=TASK,
-        tags=["semantic-segmentation", "hamburger", "matrix-decomposition"],
-        model_name=title,
-    )
     seen = "not recorded" if header.kimg is None else f"{1000 * header.kimg:,.0f}"
     names = segmenter.class_names[:MOST_NAMES]
     more = f" and {segmenter.network.classes - len(names)} more" if segmenter.network.classes > len(names) else ""
     figures = [_figures(row) for row in header.evaluations] or ["None: no evaluation of these weights is recorded."]
     text = f"""---
-{data.to_yaml()}
+{_metadata(title, license)}
 ---
 
 # {title}
@@ -107,6 +100,19 @@ Data: {config.data.source}. Images seen: {seen}.
 {license or "Not stated. Ask whoever published these weights, and mind the terms of the training data."}
 """
     return str(ModelCard(text)) + "\n"  # reads the YAML as the hub will
+
+
+def _metadata(title: str, license: str | None) -> str:
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        license=license or "unknown",
+        library_name="hamgan",
+        pipeline_tag=TASK,
+        tags=["semantic-segmentation", "hamburger", "matrix-decomposition"],
+        model_name=title,
+    )
+    return str(data.to_yaml())
 
 
 def _figures(row: dict[str, Any]) -> str:
