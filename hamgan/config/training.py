@@ -119,6 +119,9 @@ class TrainConfig:
     """Decay per G step of the average of G's weights and buffers; 0 keeps none."""
     ema_start_kimg: float = 0.0
     """Until then the average is a copy of G."""
+    power_averages: list[float] = field(default_factory=list)
+    """Lengths of further averages of G, such as 0.05,0.1, of which `hamgan average` makes one of any length afterwards
+    (EDM2, Karras et al. 2024); lengths are shares of the time trained."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """auto: what `accelerate launch` says (no: fp32); without it bf16 on a GPU that has it and on a CPU with AMX, fp32
     elsewhere. Losses, logits and decompositions stay in
