@@ -34,7 +34,8 @@ class FiniteDifferencesConfig:
     """Estimate R1 and R2 from one more forward of D, so that nothing is differentiated twice.
 
     The squared difference of D's logits of an image and of the image with noise, by the variance of the noise, is
-    |grad D|^2 on average over the noise (Lin et al. 2025, APT, equation 3; its weight lacks the variance).
+    |grad D|^2 on average over the noise where D is smooth over such distances (Lin et al. 2025, APT; its weight lacks
+    the variance). Where it is not, the estimate is larger: docs/recipes.md has measurements.
     """
 
     enabled: bool = False
