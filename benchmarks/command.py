@@ -19,6 +19,7 @@ SUBCOMMANDS = {
     "block": "measure the context block: Hamburger, its straightforward form, hamburger-pytorch, self-attention",
     "sample": "measure drawing images from a generator",
     "evaluate": "measure features and metrics beside the packages that others use",
+    "equality": "compare every metric with the package that people quote, on one and two processes",
     "data": "measure feeding batches from a store and preparing JPEGs beside the usual ways",
     "recipe": "compare recipes: train variants at equal time or images with several seeds, and measure them",
     "gpu": "try a GPU: parity, speed, profile, training, evaluation, each within some minutes",
@@ -41,6 +42,9 @@ The same images and weights file for torch-fidelity, torchmetrics and pytorch-fi
 photographs against train crops, at 128 px. Without Inception weights (and without a network to fetch them) random ones
 in the same file format stand in: times and agreement do not depend on the values, the FID then means nothing outside
 the table.""",
+    "equality": """
+Real images and random weights in the published formats, features and numbers by this package and by the others, each
+with its version. --docs writes the table into docs/benchmarks.md.""",
     "data": """
 The loader is measured on warm stores of a hundredth, a tenth and all of --images images; preparation on JPEGs as
 ImageNet has them, against PIL + torchvision. h5py takes part where it is installed. One thread.""",
@@ -163,6 +167,9 @@ def _add_other_options(commands: dict[str, argparse.ArgumentParser]) -> None:
     add("--images", type=positive, default=64, help="images a side for the table of numbers (default: 64)")
     add("--batch", type=positive, default=16, help="images per forward (default: 16)")
     add("--compile", action="store_true", help="measure the compiled extractor as well")
+    add = commands["equality"].add_argument
+    add("--images", type=positive, default=256, help="images a side (default: 256)")
+    add("--docs", type=Path, metavar="FILE", help="page to write the table into, such as docs/benchmarks.md")
     add = commands["data"].add_argument
     add("--images", type=positive, default=100_000, help="images of the largest store (default: 100,000)")
     add("--folder", type=Path, help="disk for the stores (default: the system's temporary folder)")

@@ -6,9 +6,7 @@ load a local file, and keeps a second copy of the configuration beside the one i
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from hamgan.errors import CheckpointError, ConfigError, one_line
 
@@ -66,35 +64,38 @@ def require_hub(what: str) -> None:
         raise ConfigError(f"{what}: pip install huggingface_hub") from error
 
 
-def _http_client() -> Any:
-    """Return the library by which huggingface_hub connects: it lets that one's errors through."""
-    return import_module("huggingface_hub.utils").httpx
+def _is_of_http_client(error: Exception) -> bool:
+    """Return whether an error comes from a library by which some version of huggingface_hub connects."""
+    return type(error).__module__.partition(".")[0] in ("requests", "httpx", "httpx2")
 
 
 @contextmanager
 def _as_sentences(name: str, what: str, revision: str | None = None, files: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
-    except (_http_client().HTTPError, OSError, ValueError) as error:
-        raise CheckpointError(f"{what}: {_explain(error, name, revision, files)}") from error
+    except Exception as error:
+        if isinstance(error, OSError | ValueError) or _is_of_http_client(error):
+            raise CheckpointError(f"{what}: {_explain(error, name, revision, files)}") from error
+        raise
 
 
 def _explain(error: Exception, name: str, revision: str | None, files: Sequence[str]) -> str:
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{name}"
-    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    response = getattr(error, "response", None)  # which an old version's error has without an answer, too
+    status = None if response is None else response.status_code
     if isinstance(error, errors.GatedRepoError):
         return f"{page} is gated; ask for access on that page, then {LOG_IN}"
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"no repository is at {page}, or it is private: then {LOG_IN}"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{page} has no revision {revision}"
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        return f"{page} has no {' or '.join(files)}"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return f"{constants.ENDPOINT} cannot be reached, and no earlier download of {name} is here"
-    if isinstance(error, (errors.OfflineModeIsEnabled, _http_client().TransportError)):
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"{page} has no {' or '.join(files)}"
+    if isinstance(error, errors.OfflineModeIsEnabled) or _is_of_http_client(error):
         return f"{constants.ENDPOINT} cannot be reached"
     if isinstance(error, errors.HFValidationError):
         return f"{name!r} is not the name of a repository, such as owner/name"

@@ -5,6 +5,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from hamgan.checkpoint import describe_choice, was_chosen_by
 from hamgan.config import Config, GeneratorConfig, config_to_dict
 from hamgan.data.opening import EMBEDDED
 from hamgan.evaluation.report import numbers_of
@@ -25,7 +26,9 @@ def model_card(generator: LoadedGenerator, name: str, licence: str | None = None
     """Return the card of a repository ``owner/name``: YAML for the hub, figures with their protocol, how to draw."""
     from huggingface_hub import ModelCard
 
-    evaluations = [public_evaluation(row) for row in generator.evaluations]
+    # The number that a checkpoint was chosen by is the lowest of several draws: it is not quoted.
+    evaluations = [public_evaluation(row) for row in generator.evaluations if not was_chosen_by(row)]
+    chosen = next((row["chosen"] for row in generator.evaluations if row.get("chosen")), None)
     config, names = public_config(generator.config), generator.class_names
     converted = _describe_conversion(generator)
     stored = config_to_dict(config)
@@ -46,6 +49,7 @@ def model_card(generator: LoadedGenerator, name: str, licence: str | None = None
         "class_names": generator.titles if names else [],
         "most_names": MOST_NAMES,
         "training": converted or _describe_training(generator, config),
+        "chosen": describe_choice(chosen) if chosen else None,
         "evaluations": [row | {"numbers": numbers_of(row)} for row in evaluations],
         "generator_file": GENERATOR_FILE,
         "config": yaml.safe_dump(stored, sort_keys=False).strip(),

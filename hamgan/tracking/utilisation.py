@@ -57,7 +57,7 @@ def count_arithmetic(config: Config, accelerator: Accelerator) -> Arithmetic:
 def peak_tflops(device_name: str) -> tuple[float, float, float] | None:
     """Return the entry of ``PEAK_TFLOPS`` for a name such as ``NVIDIA H100 80GB HBM3``, None where there is none."""
     words = device_name.replace("-", " ").split()
-    # Word by word: an L4 is no L40. The same number means another chip with D (China) or in a laptop.
-    if {"D", "Laptop", "Mobile", "Max"} & set(words):
+    # Word by word: an L4 is no L40. The same number means another chip with D (China) or in a laptop, and MIG a part.
+    if {"D", "Laptop", "Mobile", "Max", "MIG"} & set(words):
         return None
     return next((peaks for name, peaks in PEAK_TFLOPS.items() if set(name.split()) <= set(words)), None)

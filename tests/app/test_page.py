@@ -320,7 +320,9 @@ def test_nothing_is_left_on_disk_and_nobody_else_is_asked(
         app.ask("walk", *WALK)
         app.ask("blend", *BLEND)
         assert b"fonts.googleapis" not in app.get("/")
-    assert [path for path in temporary.rglob("*") if path.is_file()] == []
+    # torch 2.8 keeps a module of its own there, which it removes only where a process ends by itself.
+    left = [path for path in temporary.rglob("*") if path.is_file() and not path.match("_remote_module_*.py")]
+    assert left == []
     asked = [line for line in app.log.read_text().splitlines() if line.startswith("ASKED")]
     assert [line for line in asked if "127.0.0.1" not in line] == []
     assert asked  # the look-up of the address to listen on: the hook is there

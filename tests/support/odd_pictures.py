@@ -17,6 +17,12 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
+def _qoi(image: Image.Image) -> bytes:
+    """Encode as QOI, every pixel in full: Pillow 11.0 reads the kind and does not write it."""
+    pixels = b"".join(b"\xfe" + bytes(pixel) for pixel in np.asarray(image).reshape(-1, 3))
+    return b"qoif" + struct.pack(">IIBB", *image.size, 3, 0) + pixels + bytes(7) + b"\x01"
+
+
 def adobe_rgb() -> bytes:
     """Write a colour profile of Adobe RGB (1998): its primaries, adapted to D50, and its gamma of 563/256."""
 
@@ -123,7 +129,7 @@ KINDS: dict[str, tuple[str, Callable[[Image.Image], bytes]]] = {
     "avif": (".avif", lambda image: encode(image, "AVIF")),
     "tga": (".tga", lambda image: encode(image, "TGA")),
     "icon": (".ico", lambda image: encode(image, "ICO", sizes=[image.size])),
-    "qoi": (".qoi", lambda image: encode(image, "QOI")),
+    "qoi": (".qoi", _qoi),
     "pcx": (".pcx", lambda image: encode(image, "PCX")),
     "sgi": (".sgi", lambda image: encode(image, "SGI")),
     "dds": (".dds", lambda image: encode(image, "DDS")),

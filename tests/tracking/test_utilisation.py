@@ -39,7 +39,16 @@ def test_gpus_are_known_by_their_names(name: str, half: float) -> None:
     assert peaks[0] > peaks[1] >= peaks[2]
 
 
-@pytest.mark.parametrize("name", ["NVIDIA L40", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 D", "X"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA L40",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+        "X",
+    ],
+)
 def test_other_chips_have_no_peak(name: str) -> None:
     assert peak_tflops(name) is None
 
