@@ -142,7 +142,7 @@ class GanStep:
 
     def _update_logit_averages(self, means: Tensor) -> None:
         means = self.accelerator.reduce(means, reduction="mean")
-        # The first means start the averages, as in the source: at 0 there are none yet.
+        # The first means start the averages: at 0 there are none yet. The source copies them for 1,000 steps.
         weight = torch.where(self.logit_averages.any(), 1.0 - self.config.lecam_decay, 1.0)
         self.logit_averages.lerp_(means.to(self.logit_averages.dtype), weight.to(self.logit_averages.dtype))
 
