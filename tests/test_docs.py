@@ -32,7 +32,7 @@ SUBCOMMANDS = {
     "prepare": ("inspect", "merge"),
     "segment": tuple(SEGMENT_COMMANDS),
 }
-CONFIGURED = {"train", "cost", "demo"}
+CONFIGURED = {"train", "cost", "demo", "inspect"}
 """Commands that take all keys of a configuration, and list them after ``--help all``."""
 OTHER_PROGRAMS = {"--max-restarts", "--multi_gpu", "--num_processes", "--cpu", "--long", "--lowest"}
 """Options of `accelerate launch` and of the tests that the text mentions."""
@@ -188,7 +188,8 @@ def test_readme_lists_all_configurations_with_their_parameters() -> None:
     assert set(rows) == {path.stem for path in (ROOT / "configs").glob("*.yaml")}
     for name, counts in rows.items():
         config = load_config(ROOT / f"configs/{name}.yaml")
-        config.data.num_classes = config.data.num_classes or 12  # the embedded photographs
+        embedded = {"photos": 12, "fashion": 9}
+        config.data.num_classes = config.data.num_classes or embedded[config.data.source]
         with torch.device("meta"):
             networks = build_networks(config)
         assert counts == " / ".join(f"{count_parameters(network):,}" for network in networks), name

@@ -39,7 +39,7 @@ from hamgan.config.schema import (
     LogConfig,
     MonitorConfig,
 )
-from hamgan.config.training import ConsistencyConfig, TrainConfig, Transformation
+from hamgan.config.training import SCHEDULES, ConsistencyConfig, FiniteDifferencesConfig, TrainConfig, Transformation
 from hamgan.config.validation import RESOLUTIONS, check_metrics, latent_chunks, validate
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "METRICS",
     "OWN_EXTRACTORS",
     "RESOLUTIONS",
+    "SCHEDULES",
     "BatchNormStatistics",
     "CheckpointConfig",
     "Config",
@@ -56,6 +57,7 @@ __all__ = [
     "DataConfig",
     "DiscriminatorConfig",
     "EvalConfig",
+    "FiniteDifferencesConfig",
     "GeneratorConfig",
     "HamburgerConfig",
     "Init",

@@ -228,6 +228,8 @@ class CrossReplicaBatchNorm2d(nn.BatchNorm2d):
         if not self.training or world_size() == 1:
             return super().forward(x)
         mean, var, momentum = self.running_mean, self.running_var, self.momentum
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
         assert mean is not None
         assert var is not None
         assert momentum is not None

@@ -16,14 +16,14 @@ from hamgan.config import preset_names
 from hamgan.errors import ConfigError, ConversionError
 from hamgan.files import sha256
 from hamgan.segmentation.config import SegmentationConfig, load_config
-from hamgan.segmentation.names import UNUSED, encoder_name, is_segmenter, segmenter_name
+from hamgan.segmentation.names import CLASSIFIERS, UNUSED, encoder_name, is_segmenter, segmenter_name
 from hamgan.segmentation.resnet import TimmEncoder
 from hamgan.segmentation.segmenter import Segmenter, build_segmenter
 from hamgan.segmentation.storing import SEGMENTER_FORMAT, Palette, SegmenterHeader, save_segmenter
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """Files of an encoder's weights in a repository of a hub, the first one that is there."""
-ENTRIES = ("state_dict", "model", "state_dict_ema")
+ENTRIES = ("state_dict", "model", "state_dict_ema", "net")
 """Entries of a trainer's file that may hold the weights."""
 
 
@@ -89,7 +89,7 @@ def convert_segmenter(
     foreign = read_foreign(path)
     if not is_segmenter(foreign.tensors):
         raise ConversionError(
-            f"{path} holds no segmenter (decode_head. ...); weights of an encoder alone are named by encoder.weights"
+            f"{path} holds no segmenter ({CLASSIFIERS[0]}weight, ...); weights of an encoder go to encoder.weights"
         )
     config = config or _recognise(foreign.tensors, path)
     config.data.num_classes = _classes(foreign.tensors)
@@ -176,13 +176,15 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Wei
 
 def _segmenter_tensors(tensors: Mapping[str, Tensor], config: SegmentationConfig) -> dict[str, Tensor]:
     prefix = "encoder.network." if config.encoder.kind == "timm" else "encoder."
-    return {segmenter_name(name, prefix): value for name, value in tensors.items()}
+    found = {segmenter_name(name, prefix): value for name, value in tensors.items()}
+    # Factors of the Hamburger v2+ are vectors of one value there.
+    return {name: value[0] if name.endswith((".gate", ".shortcut")) else value for name, value in found.items()}
 
 
 def _classes(tensors: Mapping[str, Tensor]) -> int:
-    name = next((name for name in tensors if name.endswith("decode_head.conv_seg.weight")), None)
+    name = next((name for name in tensors if segmenter_name(name) == "head.classifier.weight"), None)
     if name is None:
-        raise ConversionError("the weights have no decode_head.conv_seg.weight, which tells the number of classes")
+        raise ConversionError(f"the weights have no {CLASSIFIERS[0]}weight, which tells the number of classes")
     return len(tensors[name])
 
 

@@ -26,6 +26,8 @@ _OPENMMLAB = (
 )
 _STEM = {"stem.0": "conv1.0", "stem.1": "conv1.1", "stem.3": "conv1.3", "stem.4": "conv1.4", "stem.6": "conv1.6"}
 _STEM |= {"stem.7": "bn1"}
+_SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+"""Parts of the ResNet in the official HamNet, which has them in a row."""
 _HEADS = (
     (r"^decode_head\.(hamburger\.)?ham_in\.conv\.", "head.hamburger.lower_bread."),
     (r"^decode_head\.(hamburger\.)?ham_out\.conv\.", "head.hamburger.upper_bread."),
@@ -38,7 +40,18 @@ _HEADS = (
     (r"^auxiliary_head\.convs\.0\.conv\.", "auxiliary.conv.conv."),
     (r"^auxiliary_head\.convs\.0\.(gn|bn)\.", "auxiliary.conv.norm."),
     (r"^auxiliary_head\.conv_seg\.", "auxiliary.classifier."),
+    # The official HamNet of PASCAL VOC.
+    (r"^(squeeze|align)\.conv\.", r"head.\1.conv."),
+    (r"^(squeeze|align)\.bn\.", r"head.\1.norm."),
+    (r"^hamburger\.(lower|upper)_bread\.(0\.)?(weight|bias)$", r"head.hamburger.\1_bread.\3"),
+    (r"^hamburger\.(cheese\.bn|upper_bread\.1)\.", "head.hamburger.norm."),
+    (r"^hamburger\.cheese\.conv\.", "head.hamburger.cheese."),
+    (r"^hamburger\.coef_shortcut$", "head.hamburger.shortcut"),
+    (r"^hamburger\.coef_ham$", "head.hamburger.gate"),
+    (r"^fc\.1\.", "head.classifier."),
 )
+CLASSIFIERS = ("decode_head.conv_seg.", "fc.1.")
+"""Beginnings of the names of a whole segmenter's classifier."""
 UNUSED = re.compile(r"(head|head\.fc|classifier|fc|(van\.)?layernorm)\.(weight|bias)|.*\.num_batches_tracked")
 """Tensors that a segmenter has no use for: classifiers, a norm that Transformers never calls, counters of batches."""
 
@@ -53,12 +66,15 @@ def encoder_name(name: str) -> str:
         return _from_transformers(int(found[1]) + 1, found[2])
     for pattern, ours in _OPENMMLAB:
         name = re.sub(pattern, ours, name)
+    first, _, rest = name.partition(".")
+    if first in _SEQUENTIAL:
+        return f"{_SEQUENTIAL[first]}.{rest}"
     module, _, tensor = name.rpartition(".")
     return f"{_STEM[module]}.{tensor}" if module in _STEM else name
 
 
 def segmenter_name(name: str, encoder_prefix: str = "encoder.") -> str:
-    """Return our segmenter's name of a tensor of MMSegmentation's, or the official code's; of no other, the same.
+    """Return our segmenter's name of a tensor of MMSegmentation's, or an official code's; of no other, the same.
 
     ``encoder_prefix`` is what stands in front of the encoder's own names in ours.
     """
@@ -71,8 +87,8 @@ def segmenter_name(name: str, encoder_prefix: str = "encoder.") -> str:
 
 
 def is_segmenter(names: Iterable[str]) -> bool:
-    """Tell whether tensors are those of a whole segmenter of MMSegmentation or the official code."""
-    return any(name.removeprefix("module.").startswith("decode_head.") for name in names)
+    """Tell whether tensors are those of a whole segmenter of MMSegmentation or an official code."""
+    return any(name.removeprefix("module.").startswith(CLASSIFIERS) for name in names)
 
 
 def _from_transformers(stage: int, rest: str) -> str:

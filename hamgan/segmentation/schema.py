@@ -80,7 +80,8 @@ class DataConfig:
     """Choose the images and their label maps."""
 
     source: str = "mosaic"
-    """land (satellite picture and land cover), mosaic (textures with exact labels), a folder or hf:NAME."""
+    """land or land17 (satellite picture with 8 or 17 classes of land cover), mosaic (textures with exact labels) or a
+    folder."""
     layout: Literal["auto", "folders", "ade20k", "pascal_context", "pascal_context_59", "voc", "cityscapes"] = "auto"
     """Arrangement of a folder's files; auto recognises it."""
     classes: str | None = None

@@ -10,7 +10,7 @@ PANELS = {
     "losses": r"([gd]_|auxiliary_)?loss",
     "logits of D": r"logits_(real|fake)",
     "gradient norms": r"([gd]_)?gradient_norm",
-    "penalties": r"r1|r2|mode_seeking",
+    "penalties": r"r1|r2|cr_real|cr_fake|zcr|latent_spread|direction_loss|mode_seeking",
     "spread of images": r"spread_(real|fake)|diversity",
     "gates of the context blocks": r"[gd]_gate_\d+",
     "reconstruction errors of the Hamburgers": r"[gd]_reconstruction_\d+",
@@ -19,6 +19,7 @@ PANELS = {
     "speed": r"images_per_second",
     "FLOP/s": r"tflops_per_second|mfu",
     "learning rates": r"([gd]_)?lr",
+    "schedules": r"beta2|r[12]_gamma|top_k|augment_probability",
     "memory": r"memory_gib",
 }
 """Title of a panel -> pattern of the numbers that it shows, in the order in which people look at them."""
@@ -40,6 +41,7 @@ NOTES = {
     "other metrics": "Precision, recall and accuracy rise; KID and distances fall.",
     "speed": "Level. Dips are evaluations, checkpoints, or a neighbour on the machine.",
     "learning rates": "As the schedule has them.",
+    "schedules": "Move as they were told to.",
     "memory": "Level after the first steps.",
 }
 """Sentences on what a healthy run shows in a panel, by the panel's title."""

@@ -16,11 +16,22 @@ CUTOUT = 0.5  # side of the grey square, as a share of the image
 SHIFT = 4  # largest shift in pixels, whatever the size of the image
 SIZES: dict[str, int] = {"color": 3, "translation": 2, "cutout": 2, "flip": 1, "shift": 2}
 """Uniform numbers per image that each transformation takes."""
+NEUTRAL = {"color": 0.5, "translation": 0.5, "cutout": 2.0, "flip": 1.0, "shift": 0.5}
+"""Numbers that leave an image as it is."""
 
 
-def draw_augmentation(policy: Sequence[str], batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw uniform parameters in [0, 1) per image: [B, n] by the name of the transformation, n as in `SIZES`."""
-    return {name: torch.rand(batch, SIZES[name], generator=generator) for name in policy}
+def draw_augmentation(
+    policy: Sequence[str], batch: int, generator: torch.Generator, probability: float = 1.0
+) -> dict[str, Tensor]:
+    """Draw uniform parameters in [0, 1) per image: [B, n] by the name of the transformation, n as in `SIZES`.
+
+    Each image gets each transformation with a probability; where it does not, its parameters are those in `NEUTRAL`.
+    """
+    parameters = {name: torch.rand(batch, SIZES[name], generator=generator) for name in policy}
+    if probability < 1:
+        for name, values in parameters.items():
+            values[torch.rand(batch, generator=generator) >= probability] = NEUTRAL[name]
+    return parameters
 
 
 def augment(images: Tensor, parameters: dict[str, Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ from typing import cast
 
 from hamgan.checkpoint import CheckpointManager, Progress, checkpoint_name
 from hamgan.checkpoint.warm_start import initialise_from, parse_class_mapping
-from hamgan.config import Config, validate
+from hamgan.config import Config, TrainConfig, validate
 from hamgan.data import check_source, open_training
 from hamgan.distributed.failure_watch import FailureWatch
 from hamgan.distributed.group import rank, world_size
@@ -23,12 +23,12 @@ from hamgan.training.noise import Noise
 from hamgan.training.preview import Preview, evaluation_metrics
 from hamgan.training.run import Run
 from hamgan.training.run_folder import check_same_run, describe_length
+from hamgan.training.schedules import scheduled_values, settings_at
 from hamgan.training.setup import (
     check_same_everywhere,
     describe_data,
     describe_run,
     keep_class_order,
-    learning_rate_factor,
     make_accelerator,
     micro_batch,
     with_classes,
@@ -104,7 +104,8 @@ class Training(Run[Config, GanStep, Batches]):
         train, step, progress = self.config.train, self.step, self.progress
         before, after = progress.images, progress.images + self.config.images_per_step
         report = self.reports_next()
-        step.scale_learning_rates(self._lr_factor(before))
+        settings = settings_at(train, before, progress.lr_factor)
+        step.follow(settings)
         for index in range(train.discriminator_steps):
             shown = batches.for_discriminator(before, index)
             step.discriminator_step(shown, report)
@@ -113,24 +114,19 @@ class Training(Run[Config, GanStep, Batches]):
         step.update_average(after)
         self.log.count_step(after - before)
         if report:
-            self._log_row(self._lr_factor(before))
+            self._log_row(settings)
         seconds = time.perf_counter() - started
         progress.seconds += seconds
         if step.compiled and self.log.steps_made == 1:
             self.log.print_line(f"compiled  the first step took {duration(seconds)}, compiling included")
 
-    def _lr_factor(self, images: int) -> float:
-        return learning_rate_factor(self.config.train, images) * self.progress.lr_factor
-
-    def _log_row(self, lr_factor: float) -> None:
-        train = self.config.train
+    def _log_row(self, settings: TrainConfig) -> None:
         means = self.step.take_metrics()
         metrics = read_metrics(means, self.step.generator, self.step.discriminator)
         if self.accelerator.scaler is not None:  # it skips steps whose gradients have overflowed, as it should
             norms = [name for name in means if "gradient" in name and not math.isfinite(cast(float, metrics[name]))]
             metrics = {name: value for name, value in metrics.items() if name not in norms}
-        rates = {"g_lr": train.generator_lr * lr_factor, "d_lr": train.discriminator_lr * lr_factor}
-        row: Metrics = {**metrics, **rates}
+        row: Metrics = {**metrics, **scheduled_values(self.config.train, settings)}
         alarm = self.monitor.check_row(row)
         if alarm is None or not alarm.broken:
             self.log.row({**row, **self.log.speed()})

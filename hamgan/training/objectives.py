@@ -15,7 +15,7 @@ from hamgan.training.augment import augment
 from hamgan.training.inputs import DiscriminatorBatch, GeneratorBatch
 from hamgan.training.losses import discriminator_loss, generator_loss, top_k_weights
 from hamgan.training.regularisers import gradient_penalty, lecam, mode_seeking
-from hamgan.training.variants import consistency_variants, join_variants
+from hamgan.training.variants import consistency_variants, join_variants, penalty_variants
 
 Forward = Callable[..., Tensor]
 """G, D or a wrapper of one: latents [B, z] or images [B, 3, R, R], labels [B] and bases -> images or logits [B]."""
@@ -53,7 +53,7 @@ class Objective:
 
 def has_double_backward(train: TrainConfig) -> bool:
     """Return whether D's loss holds gradients of D, which have to be differentiated again."""
-    return train.r1_gamma > 0 or train.r2_gamma > 0
+    return (train.r1_gamma > 0 or train.r2_gamma > 0) and not train.finite_differences.enabled
 
 
 def discriminator_objective(
@@ -71,11 +71,12 @@ def discriminator_objective(
     """
     fake, nearby = generated
     # One concatenated forward: DDP allows one per backward, and batches twice as large are faster.
-    images = augment(torch.cat([fake.to(batch.images.dtype), batch.images]), batch.augmentation)
-    labels = torch.cat([batch.fake_labels, batch.labels])
-    variants = consistency_variants(train.consistency, images, nearby, batch)
+    plain = torch.cat([fake.to(batch.images.dtype), batch.images])
     double_backward = has_double_backward(train)
-    images.requires_grad_(double_backward)
+    plain.requires_grad_(double_backward)
+    images = augment(plain, batch.augmentation)
+    labels = torch.cat([batch.fake_labels, batch.labels])
+    variants = consistency_variants(train.consistency, images, nearby, batch) + penalty_variants(train, plain, batch)
     # Only the plain form of attention has second derivatives.
     with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
         judged = discriminator(*join_variants(images, labels, batch.bases, variants), *[True] * sliced)
@@ -90,7 +91,7 @@ def discriminator_objective(
         direction_fake, direction_real = directions.split([len(fake), len(batch.images)])
         objective.add("direction_loss", 1.0, discriminator_loss("wasserstein", direction_real, direction_fake))
     if double_backward:
-        _add_gradient_penalties(objective, logits_fake, logits_real, images, train)
+        _add_gradient_penalties(objective, logits_fake, logits_real, plain, train)
     if train.lecam:
         objective.loss = objective.loss + train.lecam * lecam(logits_real, logits_fake, *logit_averages)
     for variant, of_variant in zip(variants, of_variants, strict=True):

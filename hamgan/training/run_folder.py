@@ -16,7 +16,7 @@ from hamgan.config.reading import GAN
 from hamgan.distributed.group import from_main, rank
 from hamgan.errors import ConfigError
 from hamgan.machine import describe_machine, package_versions
-from hamgan.training.setup import learning_rate_factor
+from hamgan.training.schedules import follows_length, scheduled_values, settings_at
 
 # A run may be resumed with other values of these; all else would make it a different run.
 RESUMABLE: tuple[str, ...] = ("name", "run_dir", "train.total_kimg", "train.threads", "train.compile")
@@ -48,8 +48,8 @@ def check_same_run(
             )
         return {}
     stored, new = flat_config(reader.load_stored(stored_path)), flat_config(config)
-    # Where learning rates fall, the length decides those of every step: allowed, but recorded.
-    constant = isinstance(config, Config) and config.train.lr_schedule == "constant"
+    # Where a schedule follows it, the length decides the values of every step: allowed, but recorded.
+    constant = isinstance(config, Config) and not follows_length(config.train)
     recorded: set[str] = set() if constant else {LENGTH}
     changed = [key for key in new if stored[key] != new[key] and (key in recorded or not key.startswith(RESUMABLE))]
     differences = {key: (stored[key], new[key]) for key in changed}
@@ -77,14 +77,15 @@ def _another_folder(folder: Path, config: RunConfig) -> str:
 
 
 def describe_length(differences: Differences, config: Config, images: int) -> list[str]:
-    """Say what another length than the run was started with means for learning rates that fall."""
-    if LENGTH not in differences or config.train.lr_schedule == "constant":
+    """Say what another length than the run was started with means for values that move until its end."""
+    if LENGTH not in differences or not follows_length(config.train):
         return []
     before = replace(config.train, total_kimg=float(str(differences[LENGTH][0])))
-    first, then = (learning_rate_factor(train, images) for train in (before, config.train))
+    first, then = (scheduled_values(train, settings_at(train, images)) for train in (before, config.train))
+    moves = [f"{key} goes from {first[key]:.3g} to {then[key]:.3g}" for key in first if first[key] != then[key]]
     return [
-        f"length    {config.train.total_kimg:g} kimg, was {before.total_kimg:g}: the learning rates fall to 0 at the "
-        f"new end, so at {images / 1000:g} kimg they go from {first:.3g} to {then:.3g} of their first values"
+        f"length    {config.train.total_kimg:g} kimg, was {before.total_kimg:g}: schedules end at the new end, so at "
+        f"{images / 1000:g} kimg {', '.join(moves) or 'nothing changes yet'}"
     ]
 
 

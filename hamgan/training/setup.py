@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from hamgan.checkpoint import read_class_names
-from hamgan.config import Config, TrainConfig
+from hamgan.config import Config
 from hamgan.data import ImageSource, class_histogram
 from hamgan.data.finding.names import fold
 from hamgan.data.histogram import histogram_lines
@@ -101,7 +101,12 @@ def micro_batch(config: Config, processes: int) -> int:
     """Return the images per backward pass over all processes; ConfigError unless everything divides."""
     train, parts = config.train, config.train.accumulation * processes
     batch, where = divide_batch(train.batch_size, train.accumulation, processes)
-    share = train.batch_size // parts
+    share, stride = train.batch_size // parts, train.finite_differences.stride
+    if train.finite_differences.enabled and share % stride:
+        raise ConfigError(
+            f"train.finite_differences.stride {stride} does not divide the {share} images of each of {where}; take "
+            f"another stride, or train.batch_size {parts * max(share // stride, 1) * stride}"
+        )
     if train.mode_seeking and share % 2:
         raise ConfigError(
             f"train.mode_seeking compares pairs, and train.batch_size {train.batch_size} gives {share} images to each "
@@ -149,11 +154,6 @@ def keep_class_order(source: ImageSource, run: Path) -> None:
         )
     source.labels = np.asarray([numbers[fold(name)] for name in found], np.int64)[source.labels]
     source.class_names = recorded
-
-
-def learning_rate_factor(train: TrainConfig, images: int) -> float:
-    """Return what the learning rates are multiplied by after a number of images."""
-    return 1.0 if train.lr_schedule == "constant" else max(0.0, 1.0 - images / (train.total_kimg * 1000))
 
 
 def crosses(before: int, after: int, kimg: float) -> bool:

@@ -91,14 +91,15 @@ class GanStep:
         """Return the network to sample from: the average of G, or G itself where none is kept."""
         return self.generator if self.average is None else self.average
 
-    def scale_learning_rates(self, factor: float) -> None:
-        """Set both learning rates to a multiple of the configured ones."""
+    def follow(self, settings: TrainConfig) -> None:
+        """Take over the settings that hold from now on: learning rates, beta2, weights of losses and penalties."""
+        self.config = settings
         for optimizer, lr in (
-            (self.generator_optimizer, self.config.generator_lr),
-            (self.discriminator_optimizer, self.config.discriminator_lr),
+            (self.generator_optimizer, settings.generator_lr),
+            (self.discriminator_optimizer, settings.discriminator_lr),
         ):
             for group in optimizer.param_groups:
-                group["lr"] = lr * factor
+                group["lr"], group["betas"] = lr, (float(settings.beta1), float(settings.beta2))
 
     def discriminator_step(self, batches: Sequence[DiscriminatorBatch], report: bool = False) -> None:
         """Make one step of D over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""
@@ -136,7 +137,9 @@ class GanStep:
 
     def _update_logit_averages(self, means: Tensor) -> None:
         means = self.accelerator.reduce(means, reduction="mean")
-        self.logit_averages.lerp_(means.to(self.logit_averages.dtype), 1.0 - self.config.lecam_decay)
+        # The first means start the averages, as in the source: at 0 there are none yet.
+        weight = torch.where(self.logit_averages.any(), 1.0 - self.config.lecam_decay, 1.0)
+        self.logit_averages.lerp_(means.to(self.logit_averages.dtype), weight.to(self.logit_averages.dtype))
 
     def generator_step(self, batches: Sequence[GeneratorBatch], report: bool = False) -> None:
         """Make one step of G over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hamgan.config import ConsistencyConfig
+from hamgan.config import ConsistencyConfig, TrainConfig
 from hamgan.networks import Bases
 from hamgan.networks.context import select_bases
 from hamgan.training.augment import augment
@@ -28,10 +28,12 @@ class Variant:
     """Rows of their images in the batch, V of them."""
     weight: float
     """Weight of the term in D's loss."""
+    scale: float = 1.0
+    """What squared differences are multiplied by in the term."""
 
     def term(self, logits: Tensor, logits_of_variants: Tensor) -> Tensor:
-        """Return the mean squared difference of the logits of the batch [2B] and of the variants [V]."""
-        return (logits_of_variants - logits[self.rows]).square().mean()
+        """Return the scaled mean squared difference of the logits of the batch [2B] and of the variants [V]."""
+        return self.scale * (logits_of_variants - logits[self.rows]).square().mean()
 
 
 def consistency_variants(
@@ -53,6 +55,23 @@ def consistency_variants(
         variants.append(
             Variant("zcr", augment(nearby, select_parameters(batch.augmentation, fake)), fake, config.latent)
         )
+    return variants
+
+
+def penalty_variants(train: TrainConfig, images: Tensor, batch: DiscriminatorBatch) -> list[Variant]:
+    """Return images with noise, whose terms estimate ``|grad D|^2 / 2``: R1 on real, R2 on generated images.
+
+    Lin et al. 2025 (APT), equation 3; see `FiniteDifferencesConfig`. Shapes: images [2B, 3, R, R], generated and then
+    real, before their augmentation; noisy ones get the same.
+    """
+    half, differences = len(images) // 2, train.finite_differences
+    variants = []
+    for name, start, gamma in (("r1", half, train.r1_gamma), ("r2", 0, train.r2_gamma)):
+        if gamma and name in batch.image_noise:
+            rows = slice(start, start + half, differences.stride)
+            noisy = images[rows] + differences.sigma * batch.image_noise[name].to(images.dtype)
+            noisy = augment(noisy, select_parameters(batch.augmentation, rows))
+            variants.append(Variant(name, noisy, rows, gamma, scale=0.5 / differences.sigma**2))
     return variants
 
 

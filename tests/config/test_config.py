@@ -72,7 +72,7 @@ def test_every_field_is_documented_in_the_help() -> None:
         ("train.lr", "train.generator_lr` or `train.discriminator_lr"),
         ("train.g_lr", "train.generator_lr"),
         ("discriminator_learning_rate", "train.discriminator_lr"),
-        ("kimg", "train.total_kimg` or `train.ema_start_kimg` or `log.every_kimg"),
+        ("kimg", "train.total_kimg` or `train.lr_warmup_kimg` or `train.ema_start_kimg"),
         ("mirror", "data.flip"),
         ("wandb", "log.tracker"),
         ("image_size", "resolution"),

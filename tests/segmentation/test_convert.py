@@ -1,6 +1,7 @@
 """Check that weights of other projects load whole, give the recorded numbers, and that misfits are told."""
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +128,36 @@ def test_the_preset_of_a_published_segmenter_is_recognised(preset: str, tmp_path
     assert header.config == config
     assert report.unused == report.new == []
     assert all(torch.equal(found.state_dict()[name], value) for name, value in segmenter.state_dict().items())
+
+
+@pytest.mark.parametrize("version", ["v1", "v2", "v2+"])
+def test_the_official_hamnet_of_voc_converts_whole(version: str, tmp_path: Path) -> None:
+    """Rename a network as the official code for PASCAL VOC has it (network.py, hamburger/burger.py), and convert it."""
+    config = load_config("hamnet_resnet101_pascal_context", ["data.num_classes=21", "encoder.name=resnet50s"])
+    config.head.hamburger.version = version  # type: ignore[assignment]
+    segmenter = build_segmenter(config)
+    parts = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    upper, norm = ("upper_bread.0", "upper_bread.1") if version == "v1" else ("upper_bread", "cheese.bn")
+    renames = {
+        "head.hamburger.lower_bread": "hamburger.lower_bread.0",
+        "head.hamburger.upper_bread": f"hamburger.{upper}",
+    }
+    renames |= {"head.hamburger.norm": f"hamburger.{norm}", "head.hamburger.cheese": "hamburger.cheese.conv"}
+    renames |= {"head.hamburger.shortcut": "hamburger.coef_shortcut", "head.hamburger.gate": "hamburger.coef_ham"}
+    renames |= {"head.classifier": "fc.1", "head.squeeze.norm": "squeeze.bn", "head.align.norm": "align.bn"}
+    state = {}
+    for name, value in segmenter.state_dict().items():
+        for ours, number in parts.items():
+            name = re.sub(rf"^encoder\.network\.{ours}\.", f"backbone.{number}.", name)
+        for ours, theirs in renames.items():
+            name = re.sub(rf"^{re.escape(ours)}(?=\.|$)", theirs, name)
+        state[name.removeprefix("head.")] = value[None] if "coef_" in name else value
+    torch.save({"net": state, "step": 60_000, "best_mIoU": 0.8}, tmp_path / "best.pth")
+    found, header, report = convert_segmenter(tmp_path / "best.pth", config)
+    assert (len(report.loaded), report.new, report.unused) == (len(state), [], [])
+    assert header.config.data.num_classes == 21
+    original = segmenter.state_dict()
+    assert all(torch.equal(value, original[name]) for name, value in found.state_dict().items())
 
 
 def test_weights_that_are_missing_or_not_named_are_told() -> None:

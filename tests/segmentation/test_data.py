@@ -10,6 +10,7 @@ import torch
 import yaml
 from PIL import Image
 from scipy.io import savemat
+from support.lands import needs_land
 
 from hamgan.errors import DataError
 from hamgan.segmentation.data import known, land
@@ -53,6 +54,7 @@ def open_folder(root: Path, split: str = "train", **options: Any) -> FolderSourc
     return source
 
 
+@needs_land
 def test_held_out_blocks_are_a_fifth_and_touch_none_of_their_own() -> None:
     blocks = {(row, column) for row in range(11) for column in range(30) if is_held_out(row, column)}
     assert len(blocks) == 66
@@ -63,6 +65,7 @@ def test_held_out_blocks_are_a_fifth_and_touch_none_of_their_own() -> None:
     assert len(keys[0] | keys[1]) == 330 - 82, "blocks of the sea alone are not trained on"
 
 
+@needs_land
 def test_land_shares_are_those_of_the_whole_earth_and_both_label_sets_agree() -> None:
     merged, detailed = LandSource("val"), LandSource("val", detailed=True)
     numbers = {value: number for number, (values, _) in enumerate(land.MERGED.values()) for value in values}
@@ -78,6 +81,7 @@ def test_land_shares_are_those_of_the_whole_earth_and_both_label_sets_agree() ->
     assert counts.min() > 0
 
 
+@needs_land
 def test_land_lies_where_it_should() -> None:
     """Look at the Sahara, the Amazon and the Pacific by their coordinates, in picture and labels."""
     picture, labels = land._read_earth()

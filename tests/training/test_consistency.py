@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from support.photo_batches import photo_batch
 from support.small_runs import forget_accelerator, small_config
 from torch import Tensor
 
 from hamgan.config import load_config
-from hamgan.data import open_source
 from hamgan.errors import ConfigError
 from hamgan.networks import build_networks
 from hamgan.training.augment import augment
@@ -39,10 +38,8 @@ def draw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Dra
         step = GanStep(*networks, config.train, Accelerator(cpu=True))
         step.discriminator.eval()
         inputs = Inputs(config, Noise(0, torch.device("cpu"), BATCH), *networks)
-        source = open_source("photos", "train", 32)
-        images = torch.from_numpy(source.read(np.arange(BATCH))).permute(0, 3, 1, 2).float() / 127.5 - 1
-        labels = torch.from_numpy(source.labels[:BATCH])
-        return step, inputs.for_discriminator(8, images, labels), inputs.for_generator(8, images, labels)
+        real = photo_batch(BATCH)
+        return step, inputs.for_discriminator(8, *real), inputs.for_generator(8, *real)
 
     yield make
     forget_accelerator()

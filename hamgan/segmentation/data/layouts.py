@@ -63,7 +63,7 @@ def list_pairs(root: Path, split: str, data: DataConfig) -> Listing:
 def recognise(root: Path) -> str:
     """Return the layout of a folder."""
     if not root.is_dir():
-        raise DataError(f"there is no folder {root}; data.source is land, land17, mosaic, a folder or hf:NAME")
+        raise DataError(f"there is no folder {root}; data.source is land, land17, mosaic or a folder")
     if (root / "leftImg8bit").is_dir():
         return "cityscapes"
     if (root / "images/training").is_dir() and (root / "objectInfo150.txt").is_file():
