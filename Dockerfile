@@ -1,6 +1,6 @@
 # An image to train, sample and evaluate in. On a CPU:
 #   docker build -t hamgan .
-#   docker run --rm -it -v "$PWD/runs:/work/runs" hamgan train --config photos
+#   docker run --rm -it -v "$PWD/runs:/work/runs" hamgan train --config fashion
 # On NVIDIA GPUs (the container toolkit of NVIDIA has to be installed), with the CUDA libraries that torch brings:
 #   docker build -t hamgan:cuda --build-arg TORCH=cuda .
 #   docker run --rm -it --gpus all --ipc=host -v "$PWD/runs:/work/runs" hamgan:cuda train --config photos128

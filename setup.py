@@ -6,6 +6,9 @@ All else stands in ``pyproject.toml``, which can either find packages or list th
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["hamgan", "hamgan.*"]), "hamgan.configs", "hamgan.configs.accelerate"],
+    packages=[
+        *find_packages(include=["hamgan", "hamgan.*"]),
+        *("hamgan.configs", "hamgan.configs.accelerate", "hamgan.configs.segmentation"),
+    ],
     package_dir={"hamgan.configs": "configs"},
 )

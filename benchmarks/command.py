@@ -13,12 +13,15 @@ from hamgan.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     import torch
 
+VARIANTS = Path(__file__).parent / "recipe" / "variants.yaml"
 SUBCOMMANDS = {
     "train": "measure the training step: fast, plain and compiled form, where its time goes, time to finish a run",
     "block": "measure the context block: Hamburger, its straightforward form, hamburger-pytorch, self-attention",
     "sample": "measure drawing images from a generator",
     "evaluate": "measure features and metrics beside the packages that others use",
+    "equality": "compare every metric with the package that people quote, on one and two processes",
     "data": "measure feeding batches from a store and preparing JPEGs beside the usual ways",
+    "recipe": "compare recipes: train variants at equal time or images with several seeds, and measure them",
     "gpu": "try a GPU: parity, speed, profile, training, evaluation, each within some minutes",
 }
 DETAILS = {
@@ -39,9 +42,18 @@ The same images and weights file for torch-fidelity, torchmetrics and pytorch-fi
 photographs against train crops, at 128 px. Without Inception weights (and without a network to fetch them) random ones
 in the same file format stand in: times and agreement do not depend on the values, the FID then means nothing outside
 the table.""",
+    "equality": """
+Real images and random weights in the published formats, features and numbers by this package and by the others, each
+with its version. --docs writes the table into docs/benchmarks.md.""",
     "data": """
 The loader is measured on warm stores of a hundredth, a tenth and all of --images images; preparation on JPEGs as
 ImageNet has them, against PIL + torchvision. h5py takes part where it is installed. One thread.""",
+    "recipe": """
+Each VARIANT is a name in benchmarks/recipe/variants.yaml, or in a file of the same form: the keys in which it differs
+from --config. The first one is what the others are compared with. Steps are timed in turn, so that equal time means
+equal work on a machine with other work as well. Runs, tables (recipe.md, recipe.json) and a picture of all variants
+side by side (recipe.png) go to --output. The same command goes on where it was stopped, also with more seeds and more
+variants.""",
     "gpu": """
 parity: values and gradients in fp32, TF32, bf16 and fp16 against float64 on the CPU; an error beyond its bound is exit
 code 1. speed: batches in eager, compiled and plain form, with memory and waits. profile: kernels by kind. train: the
@@ -69,6 +81,13 @@ def positives(text: str) -> list[int]:
     return list(dict.fromkeys(positive(part) for part in text.split(",")))
 
 
+def seeds(text: str) -> list[int]:
+    """Read whole numbers of 0 or more with commas between; each counts once."""
+    if not all(part.isdecimal() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} are not whole numbers with commas between")
+    return list(dict.fromkeys(int(part) for part in text.split(",")))
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all subcommands."""
     parser = _Parser(prog="python -m benchmarks", description="Measure speed and memory.")
@@ -94,6 +113,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train_options(commands["train"])
     _add_other_options(commands)
     _add_gpu_options(commands["gpu"])
+    _add_recipe_options(commands["recipe"])
     return parser
 
 
@@ -109,6 +129,20 @@ def _add_gpu_options(parser: argparse.ArgumentParser) -> None:
     add("--samples", type=positive, default=5000, help="images a side of evaluate (default: 5000)")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the configurations")
     add("--docs", type=Path, default=Path("docs/gpu.md"), metavar="FILE", help="page of report (default: docs/gpu.md)")
+
+
+def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("variants", nargs="+", metavar="VARIANT", help="what to compare, the first one with all others")
+    add("--config", default="photos", help="configuration of all variants, name or YAML file (default: photos)")
+    add("--variants-file", type=Path, default=VARIANTS, metavar="FILE", help="YAML file of other variants")
+    add("--seeds", type=seeds, default=[0, 1, 2], help="with commas between (default: 0,1,2)")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, help="time of each training, without evaluation and sheets")
+    length.add_argument("--kimg", type=float, help="thousands of images that the first variant sees")
+    add("--equal", choices=("time", "images"), default="time", help="what all variants get alike (default: time)")
+    add("--output", type=Path, default=Path("recipe"), metavar="FOLDER", help="place of all results (default: recipe)")
+    add("--docs", type=Path, metavar="FILE", help="page to put the table into, below `## Measured`")
 
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:
@@ -133,6 +167,9 @@ def _add_other_options(commands: dict[str, argparse.ArgumentParser]) -> None:
     add("--images", type=positive, default=64, help="images a side for the table of numbers (default: 64)")
     add("--batch", type=positive, default=16, help="images per forward (default: 16)")
     add("--compile", action="store_true", help="measure the compiled extractor as well")
+    add = commands["equality"].add_argument
+    add("--images", type=positive, default=256, help="images a side (default: 256)")
+    add("--docs", type=Path, metavar="FILE", help="page to write the table into, such as docs/benchmarks.md")
     add = commands["data"].add_argument
     add("--images", type=positive, default=100_000, help="images of the largest store (default: 100,000)")
     add("--folder", type=Path, help="disk for the stores (default: the system's temporary folder)")

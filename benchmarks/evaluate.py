@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.evaluators import Evaluator, Numbers, load_evaluators, measure_evaluator, save_random_inception
+from benchmarks.evaluators import Evaluator, Numbers, load_evaluators, measure_evaluator
+from benchmarks.random_weights import save_random_inception
 from benchmarks.report import Report, Table, time_table
 from benchmarks.timing import Timings, Work, time_in_turn
 from hamgan.data import open_source
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> Report:
         folder = Path(temporary)
         weights, kind = _find_weights(options.weights, folder)
         evaluators = load_evaluators(weights, options.batch, device=options.device, compiled=options.compile)
-        sets = {split: _save_crops(split, options.images, folder / split) for split in ("val", "train")}
+        sets = {split: save_crops(split, options.images, folder / split) for split in ("val", "train")}
         numbers = [measure_evaluator(evaluator, sets["train"], sets["val"]) for evaluator in evaluators]
         speed = _measure_extraction(evaluators, options.batch, options.rounds, options.device)
         pipeline = _measure_pipeline(evaluators[0], folder, options)
@@ -68,7 +69,8 @@ def _find_weights(given: Path | None, folder: Path) -> tuple[Path, str]:
         return save_random_inception(folder / "random.pth"), "random"
 
 
-def _save_crops(split: str, count: int, folder: Path) -> Path:
+def save_crops(split: str, count: int, folder: Path) -> Path:
+    """Save crops of the photographs, spread over the split, as a flat folder of PNGs at 128 px."""
     source = open_source("photos", split, RESOLUTION)
     folder.mkdir()
     for index, image in enumerate(source.read(_spread(len(source), count))):

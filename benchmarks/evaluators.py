@@ -163,32 +163,3 @@ def _pytorch_fid(weights: Path, batch_size: int, device: torch.device) -> Evalua
 def _read_batches(folder: Path, batch_size: int) -> list[Tensor]:
     images = FolderImages(folder)
     return [images.read(range(i, min(i + batch_size, len(images)))) for i in range(0, len(images), batch_size)]
-
-
-class _RandomInception(FeatureExtractorInceptionV3):  # type: ignore[misc, unused-ignore]  # untyped
-    """Keep the weights of the constructor."""
-
-    def load_state_dict(self, *_arguments: object, **_options: object) -> None:
-        """Load nothing."""
-
-
-def save_random_inception(file: Path) -> Path:
-    """Save random weights in the format of torch-fidelity's Inception file, for a machine that cannot download it.
-
-    Batch norms are not neutral, so that folding them is put to the test; times do not depend on the values.
-    """
-    empty = file.with_name("empty.pth")
-    torch.save({}, empty)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = _RandomInception("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(empty))
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                for value, low, high in ((module.running_mean, -0.1, 0.1), (module.running_var, 0.05, 0.2)):
-                    assert value is not None
-                    nn.init.uniform_(value, low, high)
-                nn.init.uniform_(module.weight, 0.7, 1.3)
-                nn.init.normal_(module.bias, 0, 0.1)
-    torch.save(network.state_dict(), file)
-    empty.unlink()
-    return file

@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from benchmarks.plain import PlainStep, plain_form
 from hamgan.config import Config, load_config
 from hamgan.networks import build_networks
+from hamgan.training.inputs import DiscriminatorBatch, GeneratorBatch, Inputs
 from hamgan.training.noise import Noise
 from hamgan.training.setup import make_accelerator
-from hamgan.training.step import DiscriminatorBatch, GanStep, GeneratorBatch
+from hamgan.training.step import GanStep
 
 Form = Literal["fast", "plain", "compiled"]
 CLASSES = 1000
@@ -67,26 +68,14 @@ def draw_batches(
     config: Config, step: GanStep, batch: int, counter: int = 0, dtype: torch.dtype = torch.float32
 ) -> tuple[DiscriminatorBatch, GeneratorBatch]:
     """Draw what D and G see in one step: uniform noise for images, everything else as training draws it."""
-    device, classes, latent_dim = step.accelerator.device, step.generator.num_classes, config.generator.latent_dim
+    device = step.accelerator.device
     noise = Noise(config.seed, device, batch)
+    inputs = Inputs(config, noise, step.generator, step.discriminator)
     random = noise.generator("flip", counter, device)
     shape = (batch, 3, config.resolution, config.resolution)
     images = torch.rand(shape, generator=random, device=device, dtype=dtype) * 2 - 1
-    labels = torch.randint(classes, (batch,), generator=random, device=device)
-    latents, fake_labels = noise.latents("d_latent", counter, latent_dim, classes)
-    discriminator_batch = DiscriminatorBatch(
-        images,
-        labels,
-        latents.to(dtype),
-        fake_labels,
-        generator_bases=noise.bases("d_generator", counter, step.generator),
-        bases=noise.bases("d_bases", counter, step.discriminator, copies=2),
-    )
-    latents, fake_labels = noise.latents("g_latent", counter, latent_dim, classes)
-    generator_batch = GeneratorBatch(
-        latents.to(dtype),
-        fake_labels,
-        generator_bases=noise.bases("g_generator", counter, step.generator),
-        bases=noise.bases("g_bases", counter, step.discriminator),
-    )
-    return discriminator_batch, generator_batch
+    labels = torch.randint(step.generator.num_classes, (batch,), generator=random, device=device)
+    shown, made = inputs.for_discriminator(counter, images, labels), inputs.for_generator(counter, images, labels)
+    for drawn in (shown, made):
+        drawn.latents = drawn.latents.to(dtype)
+    return shown, made

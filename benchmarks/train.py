@@ -21,8 +21,6 @@ def run(options: argparse.Namespace) -> Report:
     """Measure every batch size; the first form is the one whose spectral norm is measured."""
     forms = check_forms(options.forms)
     config = read_config(options.config, options.set)
-    if config.train.loss == "relativistic":
-        raise ConfigError("train.loss: relativistic pairs images, which this benchmark does not draw; take another")
     accelerator = benchmark_accelerator(config, options.device)
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hamgan.hamburger import Hamburger
     from hamgan.networks import Discriminator, Generator, build_networks
     from hamgan.sampling import LoadedGenerator, load_generator
+    from hamgan.segmentation import load_segmenter
     from hamgan.sharing import push_to_hub, save_pretrained
     from hamgan.training.loop import train
 
@@ -28,6 +29,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "load_config": "config",
     "load_generator": "sampling",
+    "load_segmenter": "segmentation",
     "push_to_hub": "sharing",
     "save_pretrained": "sharing",
     "train": "training.loop",
@@ -44,6 +46,7 @@ __all__ = [
     "evaluate",
     "load_config",
     "load_generator",
+    "load_segmenter",
     "push_to_hub",
     "save_pretrained",
     "train",
@@ -54,7 +57,7 @@ def __getattr__(name: str) -> Any:
     # On first use: `--help` and configuration errors should not wait seconds for torch.
     if name in _HOMES:
         return getattr(import_module(f"hamgan.{_HOMES[name]}"), name)
-    if name in ("convert", "config", "evaluation", "hamburger", "networks", "sampling"):
+    if name in ("convert", "config", "evaluation", "hamburger", "networks", "sampling", "segmentation"):
         return import_module(f"hamgan.{name}")
     if name == "__version__":
         return import_module("hamgan.machine").hamgan_version()

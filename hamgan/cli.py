@@ -35,10 +35,12 @@ COMMANDS = {
     "sample": ("hamgan.sampling.command", "draw images: sheets, folders, arrays, films"),
     "evaluate": ("hamgan.evaluation.command", "compute FID, Inception Score and others, with their protocol"),
     "prepare": ("hamgan.data.preparation.command", "make a store of training images"),
+    "prepare select": ("hamgan.evaluation.selection", "keep the images that a class has many of"),
     "export": ("hamgan.sharing.command", "pass a generator on: ONNX, torch.export, a folder or hub repository"),
     "convert": ("hamgan.convert.command", "convert weights of BigGAN-PyTorch or the official HamGAN"),
     "invert": ("hamgan.inversion.command", "find the latent and class nearest to a picture"),
     "report": ("hamgan.tracking.html.command", "write a run as one HTML page"),
+    "segment": ("hamgan.segmentation.command", "train, evaluate and use segmenters: HamNet and Light-Ham"),
     "app": ("hamgan.app.command", "serve a page to play with a generator"),
     "doctor": ("hamgan.doctor", "describe this machine, to paste into an issue"),
 }
@@ -57,10 +59,13 @@ def run_command(name: str) -> None:
 
 def _dispatch(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
-        lines = "\n".join(f"  {name:10}{text}" for name, (_, text) in COMMANDS.items())
-        print(f"usage: hamgan COMMAND [--help]\n\nTrain, sample and evaluate Hamburger GANs.\n\n{lines}")
+        lines = "\n".join(f"  {name:16}{text}" for name, (_, text) in COMMANDS.items())
+        about = "Train, sample and evaluate Hamburger GANs; segment images."
+        print(f"usage: hamgan COMMAND [--help]\n\n{about}\n\n{lines}")
         return
     name, *rest = arguments
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        name, rest = f"{name} {rest[0]}", rest[1:]
     if name == "--version":
         print(f"hamgan {hamgan_version()}")
         return

@@ -1,4 +1,4 @@
-"""Run the demo: train on the embedded photographs, measure beside the untrained generator, and draw a sheet."""
+"""Run the demo: train on photographs in the package, measure beside the untrained generator, and draw a sheet."""
 
 import sys
 import time
@@ -33,15 +33,17 @@ class Figures:
     fid_untrained: float
     class_accuracy: float
     class_accuracy_real: float
+    diversity: list[str]
+    """Least diverse classes, each with its diversity."""
     classes: int
 
 
 def demo(config: Config) -> Figures:
-    """Train, evaluate on held-out crops, draw ``demo.png`` in the run folder and print where to look."""
+    """Train, evaluate on held-out images, draw ``demo.png`` in the run folder and print where to look."""
     start = time.perf_counter()
     train(config)
     trained = time.perf_counter()
-    print(f"\nEvaluating {config.eval.num_samples:,} generated images against as many held-out crops ...", flush=True)
+    print(f"\nEvaluating {config.eval.num_samples:,} generated images against held-out photographs ...", flush=True)
     generator = load_generator(config.folder)
     figures = _measure(generator, config)
     evaluated = time.perf_counter()
@@ -70,6 +72,7 @@ def _measure(generator: LoadedGenerator, config: Config) -> Figures:
         fid_untrained=_evaluate(before, config, extractor, ["fid"])[fid],
         class_accuracy=trained[extractor.key("class_accuracy")],
         class_accuracy_real=trained[extractor.key("class_accuracy_real")],
+        diversity=trained[extractor.key("least_diverse_classes")],
         classes=generator.num_classes,
     )
 
@@ -83,7 +86,7 @@ def _evaluate(
         metrics,
         config.eval.features,
         num_samples=config.eval.num_samples,
-        reference_samples=config.eval.num_samples,
+        reference_samples=config.eval.reference_samples,
         batch_size=config.eval.batch_size,
         extractor=extractor,
         progress=sys.stderr.isatty(),
@@ -108,19 +111,21 @@ def _summary(figures: Figures, config: Config, training: float, evaluation: floa
     return f"""
 training {duration(training)}, evaluation {duration(evaluation)}
 
-FID ({features} features, {count:,} samples a side, held-out crops; not comparable with Inception FIDs)
+FID ({features} features, {count:,} samples, held-out photographs; not comparable with Inception FIDs)
   untrained generator  {figures.fid_untrained:9.2f}
   trained generator    {figures.fid:9.2f}   ({ratio:.2f} of the untrained)
-class recognised by a nearest-class-mean classifier on the same features, fitted on real training crops
-  real held-out crops  {figures.class_accuracy_real:8.1%}
+class recognised by a nearest-class-mean classifier on the same features, fitted on training photographs
+  held-out photographs {figures.class_accuracy_real:8.1%}
   generated images     {figures.class_accuracy:8.1%}   (chance {1 / figures.classes:.1%})
+diversity within a class, of that of real images, on the same features
+  least diverse classes  {", ".join(figures.diversity[:3])}
 
 Look at
   {sheet_path}   real and generated images of every class
   {config.folder / "samples"}/   how they came about
 Go on with
   .venv/bin/hamgan sample --checkpoint {config.folder} --classes 0-3 --seeds 0-15 --output grid.png
-  .venv/bin/hamgan report {config.folder} --preset configs/photos.yaml     # one page about the run
+  .venv/bin/hamgan report {config.folder} --preset configs/fashion.yaml     # one page about the run
   .venv/bin/pip install -q -r requirements-sharing.txt \\
     && .venv/bin/hamgan app --checkpoint {config.folder}     # a page to play with the generator
 """

@@ -18,7 +18,7 @@ PACKAGES: tuple[str, ...] = (
     "pillow",
     "scikit-image",
 )
-PACKAGES += ("safetensors", "jsonargparse", "wandb", "tensorboard", "huggingface_hub", "gradio", "onnxruntime")
+PACKAGES += ("safetensors", "jsonargparse", "wandb", "tensorboard", "huggingface_hub", "gradio", "onnxruntime", "timm")
 BROWSERS = ("google-chrome", "chromium", "chromium-browser", "chrome", "firefox")
 WIDTH = 14
 

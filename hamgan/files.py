@@ -142,6 +142,9 @@ LMDB = (
 )
 
 
+STATISTICS_PICKLE = "a pickle of statistics, as EDM2 writes them; it is a reference: `hamgan evaluate --reference FILE`"
+
+
 def _describe_pickle(start: bytes) -> str:
     if b"torch_utils" in start or b"dnnlib" in start:
         return (
@@ -149,8 +152,5 @@ def _describe_pickle(start: bytes) -> str:
             "repository and measure their folder: `hamgan evaluate --checkpoint FOLDER`"
         )
     if b"\x02mu" in start or b"\x02\0\0\0mu" in start:
-        return (
-            'a pickle of statistics, as EDM2 writes them; if you trust it, write them as .npz: python -c "import '
-            "pickle, numpy; s = pickle.load(open('FILE.pkl', 'rb')); numpy.savez('FILE.npz', **s['fid'])\""
-        )
+        return STATISTICS_PICKLE
     return "a pickle, which may run code and is not opened"

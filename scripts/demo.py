@@ -1,4 +1,4 @@
-"""Train configs/photos.yaml, evaluate it against held-out crops and draw a sheet; overrides as in train.py."""
+"""Train configs/fashion.yaml, evaluate it against held-out images and draw a sheet; overrides as in train.py."""
 
 import sys
 
@@ -8,7 +8,7 @@ from hamgan.cli import run
 def main() -> None:
     from hamgan.config import parse_config
 
-    config, _ = parse_config(["--config", "configs/photos.yaml", *sys.argv[1:]])
+    config, _ = parse_config(["--config", "configs/fashion.yaml", *sys.argv[1:]])
     from hamgan.demo import demo
 
     demo(config)

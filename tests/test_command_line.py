@@ -37,7 +37,11 @@ train.total_kimg train.batch_size train.accumulation train.discriminator_steps t
 train.discriminator_lr train.lr_schedule train.beta1 train.beta2 train.adam_eps train.adam_eps_placement
 train.orthogonal_regularisation train.r1_gamma train.r2_gamma train.lecam train.lecam_decay train.mode_seeking
 train.augment train.ema_decay train.ema_start_kimg train.precision train.tf32 train.compile train.threads
-train.init_from
+train.lr_warmup_kimg train.beta2_schedule train.gamma_schedule train.augment_probability train.augment_schedule
+train.finite_differences.enabled train.finite_differences.sigma train.finite_differences.stride
+train.top_k_schedule train.init_from train.top_k discriminator.last_layer
+train.consistency.real train.consistency.fake train.consistency.latent train.consistency.spread train.consistency.sigma
+train.consistency.transform
 log.every_kimg log.samples_every_kimg log.sample_classes log.samples_per_class log.tracker log.project log.artifact
 checkpoint.every_kimg checkpoint.keep_last checkpoint.keep_best checkpoint.milestone_kimg
 eval.every_kimg eval.metrics eval.num_samples eval.reference eval.features eval.batch_size eval.batch_norm

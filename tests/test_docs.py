@@ -23,10 +23,17 @@ from benchmarks.command import main as benchmarks_main
 from hamgan.cli import COMMANDS
 from hamgan.config import load_config
 from hamgan.networks import build_networks, count_parameters
+from hamgan.segmentation.command import COMMANDS as SEGMENT_COMMANDS
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 LINKING = [*DOCUMENTS, ROOT / "CHANGELOG.md"]
-SUBCOMMANDS = {"evaluate": ("reference", "sweep", "neighbours"), "prepare": ("inspect", "merge")}
+SUBCOMMANDS = {
+    "evaluate": ("reference", "sweep", "compare", "neighbours"),
+    "prepare": ("inspect", "merge"),
+    "segment": tuple(SEGMENT_COMMANDS),
+}
+CONFIGURED = {"train", "cost", "demo", "inspect"}
+"""Commands that take all keys of a configuration, and list them after ``--help all``."""
 OTHER_PROGRAMS = {"--max-restarts", "--multi_gpu", "--num_processes", "--cpu", "--long", "--lowest"}
 """Options of `accelerate launch` and of the tests that the text mentions."""
 PLACEHOLDERS = {"my.yaml"}
@@ -59,7 +66,7 @@ def options_of(command: str, *more: str) -> frozenset[str]:
         if command == "benchmarks":
             benchmarks_main([*more, "--help"])
         else:
-            everything = ["all"] if command == "train" else []
+            everything = ["all"] if CONFIGURED & {command, *more} else []
             importlib.import_module(COMMANDS[command][0]).main([*more, "--help", *everything], f"hamgan {command}")
     return frozenset(re.findall(r"--[a-zA-Z][\w.-]*", printed.getvalue())) | {"--help"}
 
@@ -82,6 +89,8 @@ def used_command(words: list[str]) -> tuple[list[str], list[str]] | None:
         name, rest = script_command(words[script]), words[script + 1 :]
     else:
         return None
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        return [f"{name} {rest[0]}"], rest[1:]
     if rest and rest[0] in SUBCOMMANDS.get(name, ()):
         return [name, rest[0]], rest[1:]
     return [name], rest
@@ -100,7 +109,8 @@ def check_line(words: list[str]) -> None:
     assert not unknown, f"`{line}`: {' '.join(command)} has no {', '.join(sorted(unknown))}"
     for option, value in pairwise(rest):
         if option == "--config" and value not in PLACEHOLDERS:
-            assert (ROOT / value).is_file() or (ROOT / f"configs/{value}.yaml").is_file(), f"`{line}`: no {value}"
+            folder = "configs/segmentation" if command[0] == "segment" else "configs"
+            assert (ROOT / value).is_file() or (ROOT / folder / f"{value}.yaml").is_file(), f"`{line}`: no {value}"
 
 
 def test_readme_is_short() -> None:
@@ -139,7 +149,7 @@ def test_options_and_commands_in_the_text_exist(document: Path) -> None:
     known = OTHER_PROGRAMS.union(*(options_of(name) for name in COMMANDS))
     for name, more in SUBCOMMANDS.items():
         known = known.union(*(options_of(name, sub) for sub in more))
-    known = known.union(*(options_of("benchmarks", name) for name in ("train", "evaluate", "gpu")))
+    known = known.union(*(options_of("benchmarks", name) for name in ("train", "evaluate", "recipe", "gpu")))
     for code in inline_code(document):
         for option in re.findall(r"(?<!\S)--[a-zA-Z][\w.-]*", code):
             assert option in known, f"{document.name}: `{code}`"
@@ -178,7 +188,8 @@ def test_readme_lists_all_configurations_with_their_parameters() -> None:
     assert set(rows) == {path.stem for path in (ROOT / "configs").glob("*.yaml")}
     for name, counts in rows.items():
         config = load_config(ROOT / f"configs/{name}.yaml")
-        config.data.num_classes = config.data.num_classes or 12  # the embedded photographs
+        embedded = {"photos": 12, "fashion": 9}
+        config.data.num_classes = config.data.num_classes or embedded[config.data.source]
         with torch.device("meta"):
             networks = build_networks(config)
         assert counts == " / ".join(f"{count_parameters(network):,}" for network in networks), name

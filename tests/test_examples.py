@@ -58,7 +58,7 @@ def test_notebooks_are_committed_without_outputs(notebook: Path) -> None:
 
 @pytest.mark.slow
 def test_sample_draws_from_a_run(tmp_path: Path) -> None:
-    run = run_small(tmp_path / "trained", "train.total_kimg=0.008")
+    run = run_small(tmp_path / "trained", "data.source=fashion", "train.total_kimg=0.008")
     execute(ROOT / "examples/sample.ipynb", tmp_path, HAMGAN_RUN=str(run))
 
 

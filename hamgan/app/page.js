@@ -22,16 +22,18 @@
     history.replaceState(null, "", "#" + encodeURIComponent(JSON.stringify([tab, ...values])));
     return values;
   };
-  // The middle of a picture, as small as the generator needs it, as a data: address; "" where none is chosen.
-  window.readPicture = async (side) => {
+  // A picture or its square middle, its shorter side as small as is needed, as a data: address; "" where none is chosen.
+  window.readPicture = async (side, middle) => {
     const file = document.querySelector("#picture input").files[0];
     if (!file) return "";
     const picture = await createImageBitmap(file).catch(() => null);
     if (!picture) return "data:,";
-    const smaller = Math.min(picture.width, picture.height), size = Math.min(smaller, side);
-    const canvas = Object.assign(document.createElement("canvas"), {width: size, height: size});
+    const smaller = Math.min(picture.width, picture.height), scale = Math.min(1, side / smaller);
+    const width = middle ? smaller : picture.width, height = middle ? smaller : picture.height;
+    const canvas = Object.assign(document.createElement("canvas"), {
+      width: Math.round(width * scale), height: Math.round(height * scale)});
     canvas.getContext("2d").drawImage(
-      picture, (picture.width - smaller) / 2, (picture.height - smaller) / 2, smaller, smaller, 0, 0, size, size);
+      picture, (picture.width - width) / 2, (picture.height - height) / 2, width, height, 0, 0, canvas.width, canvas.height);
     return canvas.toDataURL("image/jpeg", 0.95);
   };
 }

@@ -99,7 +99,7 @@ def _build_tab(
             button = gr.Button(verb, variant="primary", size="md", min_width=80)
             seeds = [widget for widget in inputs if isinstance(widget, gr.Textbox)]
             other_seeds = gr.Button("Other seeds", size="md", min_width=80, visible=bool(seeds))
-    outputs = _build_results()
+    outputs = build_results()
 
     def answer(*values: Any) -> tuple[str, gr.Gallery, list[str]]:
         start = time.perf_counter()
@@ -132,7 +132,14 @@ def _build_tab(
     tab.select(**draws)
 
 
-def _build_results() -> list[Any]:
+def build_picture(text: str) -> gr.Textbox:
+    """Place a field for a file of the visitor's own, with a text below it; return what holds its ``data:`` address."""
+    field = '<label>Picture <input type="file" accept="image/*" aria-label="Picture"></label>'
+    gr.HTML(f"{field}<p>{text}</p>", elem_id="picture")
+    return gr.Textbox(visible=False)
+
+
+def build_results() -> list[Any]:
     """Place what every tab shows: a line, the pictures, files to download."""
     with gr.Column(scale=3, min_width=280, elem_classes="results"):
         line = gr.Markdown(elem_classes="status")
@@ -151,14 +158,11 @@ def _build_results() -> list[Any]:
 def _build_search(generator: LoadedGenerator) -> None:
     """Place a field for a picture, and find the latent and the class whose image is nearest to it."""
     with gr.Column(min_width=280, elem_classes="controls"):
-        gr.HTML(
-            '<label>Picture <input type="file" accept="image/*" aria-label="Picture"></label><p>Its middle is compared '
-            "with generated images; the nearest one is found in some seconds.</p>",
-            elem_id="picture",
+        address = build_picture(
+            "Its middle is compared with generated images; the nearest one is found in some seconds."
         )
-        address = gr.Textbox(visible=False)
         button = gr.Button("Find", variant="primary", size="md", min_width=80)
-    outputs = _build_results()
+    outputs = build_results()
 
     def answer(text: str) -> tuple[str, gr.Gallery, list[str]]:
         start = time.perf_counter()
@@ -170,19 +174,19 @@ def _build_search(generator: LoadedGenerator) -> None:
         name = generator.titles[found.label]
         titles = ["the picture", f"the nearest image, {name}", f"the nearest of {SAMPLES} seeds, {name}"]
         rows = torch.stack([target[0], found.image, found.baseline])
-        sheet = _new_file(generator, "find.png")
+        sheet = new_file(generator.config.name, "find.png")
         draw_sheet([rows], [""], columns=["picture", "found", f"seed {found.baseline_seed}"]).save(sheet)
         gallery = gr.Gallery(list(zip(to_pil(rows), titles, strict=True)), columns=3)
         return f"{name}, in {time.perf_counter() - start:.1f} s", gallery, [str(sheet)]
 
-    read = f"async () => [await readPicture({PICTURE_SIDE})]"
+    read = f"async () => [await readPicture({PICTURE_SIDE}, true)]"
     settings: dict[str, Any] = {"concurrency_id": "draw", "api_visibility": "private", "js": read}
     button.click(answer, address, outputs, show_progress_on=outputs[0], **settings)
 
 
-def _new_file(generator: LoadedGenerator, ending: str) -> Path:
+def new_file(run: str, ending: str) -> Path:
     """Return a path in a new folder that Gradio serves from and empties, named by the run."""
-    stem = re.sub(r"\W+", "-", generator.config.name).strip("-")[:40] or "hamgan"
+    stem = re.sub(r"\W+", "-", run).strip("-")[:40] or "hamgan"
     return Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder())) / f"{stem}-{ending}"
 
 
@@ -193,7 +197,7 @@ def draw_plan(generator: LoadedGenerator, plan: Plan, kind: str, enlargement: in
     images = torch.cat([batch for _, batch in draw(generator, plan.images)])
     rows, planned = list(images.split(len(plan.rows[0]))), plan.rows
     pictures: list[Any] = []
-    sheet = _new_file(generator, f"{kind}.png")
+    sheet = new_file(generator.config.name, f"{kind}.png")
     film = sheet.with_suffix(".gif")
     if kind == "walk":
         frames = torch.cat([images, images[1:-1].flip(0)]).permute(0, 2, 3, 1).numpy()

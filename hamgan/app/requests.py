@@ -5,10 +5,13 @@ function raises ConfigError, a sentence for the visitor.
 """
 
 import base64
+import io
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from hamgan.data.decoding.decode import Preparation, decode
@@ -23,6 +26,8 @@ MOST_PIXELS = 2**24
 """Pixels of a sheet, or of all frames of a film: 64 images of 512 x 512."""
 MOST_BYTES = 400_000
 """Bytes of a picture that is to be found; the page sends it in the size that is needed."""
+LONGEST_SIDE = 2048
+"""Pixels of the longer side of a picture that is to be labelled."""
 LONGEST_TEXT = 200
 """Characters of a class or of seeds."""
 
@@ -107,13 +112,33 @@ def _check_length(text: str, what: str) -> str:
 
 def read_picture(generator: LoadedGenerator, address: str | None) -> Tensor:
     """Return the picture in a ``data:`` address, as the page makes it of a file: uint8 [1, 3, R, R]."""
+    content = _picture_bytes(address)
+    try:
+        pixels = decode(content, Preparation(generator.config.resolution))
+    except (ValueError, PictureError) as error:
+        raise ConfigError(f"the picture {error if isinstance(error, PictureError) else 'is damaged'}") from error
+    return torch.tensor(pixels).permute(2, 0, 1)[None]
+
+
+def read_whole_picture(address: str | None) -> np.ndarray:
+    """Return the picture in a ``data:`` address as the page makes it of a file: uint8 [H, W, 3]."""
+    try:
+        image = Image.open(io.BytesIO(_picture_bytes(address)))
+        if max(image.size) > LONGEST_SIDE:
+            raise ConfigError(f"the picture has {image.width} x {image.height} pixels; at most {LONGEST_SIDE} a side")
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ConfigError("the picture is damaged") from error
+
+
+def _picture_bytes(address: str | None) -> bytes:
+    """Return the file inside a ``data:`` address that the page has made."""
     head, _, body = (address or "").partition(",")
     if not address:
         raise ConfigError("choose a picture first")
     if not head.startswith("data:image/") or not head.endswith(";base64") or len(body) > MOST_BYTES:
         raise ConfigError("this is not a picture that the page has read")
     try:
-        pixels = decode(base64.b64decode(body, validate=True), Preparation(generator.config.resolution))
-    except (ValueError, PictureError) as error:
-        raise ConfigError(f"the picture {error if isinstance(error, PictureError) else 'is damaged'}") from error
-    return torch.tensor(pixels).permute(2, 0, 1)[None]
+        return base64.b64decode(body, validate=True)
+    except ValueError as error:
+        raise ConfigError("the picture is damaged") from error

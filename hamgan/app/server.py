@@ -9,8 +9,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hamgan.checkpoint.tensors import read_metadata
 from hamgan.errors import ConfigError
 from hamgan.sampling import LoadedGenerator, default_device, load_generator
+from hamgan.sampling.hub import GENERATOR_FILE, download
+from hamgan.segmentation import LoadedSegmenter, load_segmenter
+from hamgan.segmentation.storing import SEGMENTER_FILE, SEGMENTER_FORMAT
 
 if TYPE_CHECKING:
     import gradio
@@ -47,7 +51,7 @@ class RouteFilter:
 
 
 def serve(checkpoint: str, host: str = "127.0.0.1", port: int = 7860) -> None:
-    """Load a generator and show its page until Ctrl-C; port 0 takes any free one.
+    """Load a generator or a segmenter and show its page until Ctrl-C; port 0 takes any free one.
 
     Raises ConfigError where Gradio is missing and for an address that cannot be listened on, CheckpointError for a
     checkpoint that cannot be loaded.
@@ -55,11 +59,23 @@ def serve(checkpoint: str, host: str = "127.0.0.1", port: int = 7860) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise ConfigError("the page needs Gradio: pip install -r requirements-sharing.txt")
     port = check_address(host, port)
-    generator = load_generator(checkpoint, default_device())
+    loaded = load(checkpoint)
     with tempfile.TemporaryDirectory() as folder:
-        page = launch(generator, host, port, Path(folder))
+        page = launch(loaded, host, port, Path(folder))
         print(f"open {str(page.local_url).rstrip('/')} in a browser; Ctrl-C ends the page", flush=True)
         threading.Event().wait()  # Gradio's own waiting takes Ctrl-C for a reason to end with a line of its own
+
+
+def load(checkpoint: str) -> LoadedGenerator | LoadedSegmenter:
+    """Load what a run, a file or a repository of a hub holds; CheckpointError for what cannot be loaded."""
+    place = Path(checkpoint)
+    if not place.exists():
+        place = download(checkpoint, files=(GENERATOR_FILE, SEGMENTER_FILE))
+    if (place / SEGMENTER_FILE).is_file() or (
+        place.is_file() and read_metadata(place).get("format") == SEGMENTER_FORMAT
+    ):
+        return load_segmenter(checkpoint, default_device())
+    return load_generator(checkpoint, default_device())
 
 
 def check_address(host: str, port: int) -> int:
@@ -74,15 +90,16 @@ def check_address(host: str, port: int) -> int:
         raise ConfigError(f"cannot listen on {host}, port {port}: {reason}; choose another --port or --host") from error
 
 
-def launch(generator: LoadedGenerator, host: str, port: int, folder: Path) -> "gradio.Blocks":
+def launch(loaded: LoadedGenerator | LoadedSegmenter, host: str, port: int, folder: Path) -> "gradio.Blocks":
     """Start the server of a page in threads of its own; ``folder`` is the only one that files are served from."""
     # Gradio reads both when it is imported or builds a page.
     os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"}
     from starlette.middleware import Middleware
 
     from hamgan.app.page import STYLE, build_page
+    from hamgan.app.segmenter_page import build_segmenter_page
 
-    page = build_page(generator)
+    page = build_segmenter_page(loaded) if isinstance(loaded, LoadedSegmenter) else build_page(loaded)
     page.launch(
         server_name=f"[{host}]" if ":" in host else host,
         server_port=port,

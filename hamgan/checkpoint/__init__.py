@@ -4,6 +4,7 @@ A checkpoint is a folder ``checkpoints/NAME`` named by its thousands of images. 
 networks, the average of G, both optimisers) and ``state.json`` (counters and the sha256 of the former).
 """
 
+from hamgan.checkpoint.choice import Choice, describe_choice, independent_seed, was_chosen_by
 from hamgan.checkpoint.evaluations import Evaluation, largest_first, read_evaluations
 from hamgan.checkpoint.generator import (
     GENERATOR_FORMAT,
@@ -15,7 +16,7 @@ from hamgan.checkpoint.generator import (
     record_evaluations,
     save_generator,
 )
-from hamgan.checkpoint.manager import CheckpointManager
+from hamgan.checkpoint.manager import CheckpointManager, RunCheckpoints
 from hamgan.checkpoint.progress import Progress, checkpoint_name, read_state
 from hamgan.checkpoint.rotation import latest_checkpoint, list_checkpoints
 from hamgan.checkpoint.state import load_checkpoint, save_checkpoint
@@ -23,11 +24,15 @@ from hamgan.checkpoint.state import load_checkpoint, save_checkpoint
 __all__ = [
     "GENERATOR_FORMAT",
     "CheckpointManager",
+    "Choice",
     "Evaluation",
     "Progress",
+    "RunCheckpoints",
     "checkpoint_name",
+    "describe_choice",
     "generator_from_state",
     "generator_metadata",
+    "independent_seed",
     "largest_first",
     "latest_checkpoint",
     "list_checkpoints",
@@ -40,4 +45,5 @@ __all__ = [
     "record_evaluations",
     "save_checkpoint",
     "save_generator",
+    "was_chosen_by",
 ]

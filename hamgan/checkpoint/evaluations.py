@@ -2,10 +2,11 @@
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from hamgan.checkpoint.choice import Choice, describe_choice, find_choice, was_chosen_by
 from hamgan.config import Config
 
 Evaluation = dict[str, Any]
@@ -16,32 +17,61 @@ def read_evaluations(run: Path, kimg: float, *, ema: bool, batch_norm: str) -> l
     """Read the rows of RUN/results.jsonl about the weights at ``kimg``: one per protocol, newer numbers over older.
 
     ``ema``: of the average of G; ``batch_norm``: the statistics that stand in the file. Lines that cannot be read,
-    such as one that is being written, are passed over: weights are worth more than their figures.
+    such as one that is being written, are passed over: weights are worth more than their figures. Where the run's
+    other evaluations show that the checkpoint was chosen by its FID, every row says so as ``chosen``.
     """
+    rows = _read_rows(run, lambda row: (row.get("ema"), row.get("batch_norm")) == (ema, batch_norm))
+    choice = find_choice(rows, kimg)
+    return [_mark(row, choice) for row in _merge(row for row in rows if row.get("kimg") == kimg)]
+
+
+def select_evaluations(run: Path, wanted: Callable[[Evaluation], bool]) -> list[Evaluation]:
+    """Read the rows of RUN/results.jsonl that are wanted: one per protocol, newer numbers over older."""
+    return _merge(_read_rows(run, wanted))
+
+
+def _read_rows(run: Path, wanted: Callable[[Evaluation], bool]) -> list[Evaluation]:
     try:
         lines = (run / "results.jsonl").read_text(errors="replace").splitlines()
     except OSError:
         return []
-    found: dict[str, Evaluation] = {}
+    rows = []
     for line in lines:
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
-            about = is_evaluation(row) and (row.get("kimg"), row.get("ema"), row.get("batch_norm"))
-            if about == (kimg, ema, batch_norm):
-                # Without the table of all classes, which may have thousands of lines.
-                numbers = {key: value for key, value in row.items() if not key.startswith("class_table")}
-                found[row["protocol"]] = found.get(row["protocol"], {}) | numbers
+            if is_evaluation(row) and wanted(row):
+                rows.append(row)
+    return rows
+
+
+def _merge(rows: Iterable[Evaluation]) -> list[Evaluation]:
+    """Return one row per protocol, without the tables of all classes, which may have thousands of lines."""
+    found: dict[str, Evaluation] = {}
+    for row in rows:
+        numbers = {key: value for key, value in row.items() if not key.startswith("class_table")}
+        found[row["protocol"]] = found.get(row["protocol"], {}) | numbers
     return list(found.values())
 
 
-def largest_first(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """Order evaluations so that the one to quote comes first: not truncated, of most images on both sides."""
+def _mark(row: Evaluation, choice: Choice | None) -> Evaluation:
+    """Say in a row, and in its protocol, by what its checkpoint was chosen."""
+    if choice is None or row.get("chosen"):
+        return row
+    return row | {"chosen": choice, "protocol": f"{row['protocol']}; {describe_choice(choice)}"}
 
-    def weight(row: Evaluation) -> tuple[bool, float]:
+
+def largest_first(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """Order evaluations so that the one to quote comes first: not truncated, of most images on both sides.
+
+    Numbers that a checkpoint was chosen by come last.
+    """
+
+    def weight(row: Evaluation) -> tuple[bool, bool, float]:
         counts = [row.get("num_samples"), row.get("reference_count")]
         numbers = [count for count in counts if isinstance(count, (int, float))]
         truncation = row.get("truncation")
-        return not (isinstance(truncation, (int, float)) and truncation < 1), min(numbers, default=0)
+        truncated = isinstance(truncation, (int, float)) and truncation < 1
+        return not was_chosen_by(row), not truncated, min(numbers, default=0)
 
     return sorted(evaluations, key=weight, reverse=True)
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from hamgan.checkpoint.evaluations import evaluations_of_run, is_evaluation
-from hamgan.checkpoint.tensors import read_metadata, read_tensors, save_tensors, to_host
+from hamgan.checkpoint.tensors import load_checked, read_metadata, read_tensors, write_file
 from hamgan.config import Config, config_from_dict, config_to_dict, validate
 from hamgan.errors import CheckpointError, one_line
-from hamgan.files import temporary_name
 from hamgan.networks import Generator
 from hamgan.networks.spectral_norm import SpectralWeight
 
@@ -34,15 +33,7 @@ def save_generator(
     Raises CheckpointError when the disk does not take it; an older file is untouched then.
     """
     metadata = generator_metadata(config, class_names=class_names, kimg=kimg, extra=extra)
-    tensors = to_host(generator.state_dict() if isinstance(generator, Generator) else generator)
-    temporary = temporary_name(path)
-    try:
-        save_tensors(tensors, temporary, metadata)
-        temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"could not write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(path, generator.state_dict() if isinstance(generator, Generator) else generator, metadata)
 
 
 def generator_metadata(
@@ -130,14 +121,7 @@ def generator_from_state(config: Config, tensors: dict[str, Tensor], path: Path,
     layers = [module for module in generator.modules() if isinstance(module, SpectralWeight)]
     for layer in layers if folded else ():
         layer.take_as_folded()
-    # Before any memory is taken: a damaged header may ask for more than there is.
-    expected = {name: value.shape for name, value in generator.state_dict().items()}
-    found = {name: value.shape for name, value in tensors.items()}
-    wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
-    if wrong:
-        examples = [f"{name} {list(found.get(name, ()))} for {list(expected.get(name, ()))}" for name in wrong[:3]]
-        raise CheckpointError(f"{len(wrong)} weights in {path} do not fit its configuration: {', '.join(examples)}")
-    generator.to_empty(device="cpu").load_state_dict(tensors)
+    load_checked(generator, tensors, path)
     for layer in layers:  # the one buffer that no file holds
         layer.get_buffer("sigma").fill_(1.0)
     return generator.eval().requires_grad_(False)

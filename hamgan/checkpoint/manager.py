@@ -1,7 +1,9 @@
 """Write a run's state to disk in the background, and let all processes know when the disk does not take it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,35 +13,42 @@ from hamgan.checkpoint.generator import load_generator_file, save_generator
 from hamgan.checkpoint.progress import Progress
 from hamgan.checkpoint.rotation import rotate
 from hamgan.checkpoint.state import Snapshot, TrainingState, take_snapshot
-from hamgan.config import Config
+from hamgan.config import Config, RunConfig
 from hamgan.distributed.group import from_main
 from hamgan.errors import CheckpointError, Collapse
 from hamgan.networks import Generator
 
 
-class CheckpointManager:
-    """Write the checkpoints of a run and its generator.safetensors; all processes call every method.
+class RunCheckpoints(ABC):
+    """Write the checkpoints of a run and a file of its weights; all processes call every method.
 
     The main process writes, in a background thread: training waits for a copy in memory and not for the disk.
-    ``warn`` takes the sentence of a failure after which the run goes on, ``written`` the images seen by a
-    generator.safetensors that a checkpoint has just brought.
+    ``warn`` takes the sentence of a failure after which the run goes on, ``written`` the images seen by a file of
+    weights that a checkpoint has just brought.
     """
 
     def __init__(
         self,
-        config: Config,
-        class_names: list[str],
+        config: RunConfig,
         step: TrainingState,
         progress: Progress,
         warn: Callable[[str], None],
         written: Callable[[int], None] = lambda images: None,
     ) -> None:
-        self.config, self.class_names, self.step = config, class_names, step
-        self.progress, self.warn, self.written = progress, warn, written
+        self.step, self.progress, self.warn, self.written = step, progress, warn, written
+        self._folder, self._settings, self._images_per_step = config.folder, config.checkpoint, config.images_per_step
         self._saved: tuple[int, int] | None = None
         """Stream and images of the last checkpoint."""
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
+
+    @abstractmethod
+    def write_weights(self, weights: Mapping[str, Tensor], images: int) -> None:
+        """Write the file of weights that is passed on, of this number of images."""
+
+    @abstractmethod
+    def weights_kimg(self) -> float | None:
+        """Return where in the run the file of weights stands; CheckpointError where it cannot be read."""
 
     def save(self) -> None:
         """Start to write a checkpoint, unless this step has been saved already; wait for the one before.
@@ -59,21 +68,14 @@ class CheckpointManager:
             self._writing = self._thread.submit(self._write, take_snapshot(self.step, self.progress))
 
     def _write(self, snapshot: Snapshot) -> None:
-        checkpoints, progress = self.config.folder / "checkpoints", snapshot.state["progress"]
-        images_per_step = self.config.train.batch_size * self.config.train.discriminator_steps
+        checkpoints, progress = self._folder / "checkpoints", Progress(**snapshot.state["progress"])
         snapshot.write(checkpoints)
         try:
-            rotate(checkpoints, self.config.checkpoint, progress["fid"], images_per_step, newest=snapshot.name)
+            rotate(checkpoints, self._settings, progress.ranking, self._images_per_step, newest=snapshot.name)
         except OSError as error:
             raise CheckpointError(f"could not delete old checkpoints: {error}") from error
-        self._write_generator(snapshot.generator_tensors(), progress["images"])
-        self.written(progress["images"])
-
-    def _write_generator(self, generator: Generator | Mapping[str, Tensor], images: int) -> None:
-        kimg = images / 1000
-        evaluations = evaluations_of_run(self.config, kimg)
-        path, names = self.config.folder / "generator.safetensors", self.class_names
-        save_generator(path, generator, self.config, class_names=names, kimg=kimg, extra={"evaluations": evaluations})
+        self.write_weights(snapshot.weights(), progress.images)
+        self.written(progress.images)
 
     @property
     def failed(self) -> bool:
@@ -94,23 +96,60 @@ class CheckpointManager:
         except CheckpointError as error:
             problem = str(error)
         problem = from_main(problem)
-        if problem and (strict or self.config.checkpoint.on_full_disk == "stop"):
+        if problem and (strict or self._settings.on_full_disk == "stop"):
             raise CheckpointError(problem)
         if problem:
             self.warn(f"warning: {problem}; the run goes on and tries again at the next checkpoint")
 
-    def renew_generator(self) -> None:
-        """Write generator.safetensors from the weights as they are, unless it holds those of this position.
+    def renew_weights(self) -> None:
+        """Write the file of weights from those of now, unless it holds those of this position.
 
         It does not after a kill between a checkpoint and this file, nor after a return to an older checkpoint.
         """
         try:
-            kimg = load_generator_file(self.config.folder / "generator.safetensors")[2].get("kimg")
+            kimg = self.weights_kimg()
         except CheckpointError:
             kimg = None
         if kimg != self.progress.images / 1000:
-            self._write_generator(self.step.sampler, self.progress.images)
+            self.write_weights(self.step.sampler.state_dict(), self.progress.images)
 
     def close(self) -> None:
         """End the writing thread, after what it is writing."""
         self._thread.shutdown()
+
+
+class GanState(TrainingState, Protocol):
+    """Describe a GAN in training."""
+
+    @property
+    def sampler(self) -> Generator:
+        """Return the generator that is passed on: its average, where one is kept."""
+
+
+class CheckpointManager(RunCheckpoints):
+    """Write the checkpoints of a GAN's run and its generator.safetensors."""
+
+    step: GanState
+
+    def __init__(
+        self,
+        config: Config,
+        class_names: list[str],
+        step: GanState,
+        progress: Progress,
+        warn: Callable[[str], None],
+        written: Callable[[int], None] = lambda images: None,
+    ) -> None:
+        super().__init__(config, step, progress, warn, written)
+        self.config, self.class_names = config, class_names
+        self._path = config.folder / "generator.safetensors"
+
+    def write_weights(self, weights: Mapping[str, Tensor], images: int) -> None:
+        """Write the generator, with what has been measured of it."""
+        kimg = images / 1000
+        extra = {"evaluations": evaluations_of_run(self.config, kimg)}
+        save_generator(self._path, weights, self.config, class_names=self.class_names, kimg=kimg, extra=extra)
+
+    def weights_kimg(self) -> float | None:
+        """Return where in the run the generator stands."""
+        return load_generator_file(self._path)[2].get("kimg")

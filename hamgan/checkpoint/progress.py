@@ -51,7 +51,9 @@ class Progress:
     evaluation_seconds: float = 0.0
     """Time spent on evaluations, over all restarts."""
     fid: dict[str, float] = field(default_factory=dict)
-    """FID by checkpoint name, for keeping the best."""
+    """FID by checkpoint name, for keeping the best: the lowest."""
+    miou: dict[str, float] = field(default_factory=dict)
+    """mIoU of a segmenter by checkpoint name, for keeping the best: the highest."""
     monitor: MonitorMemory = field(default_factory=MonitorMemory)
     """Memory of the monitor: the usual values of earlier rows."""
     rollbacks: list[Rollback] = field(default_factory=list)
@@ -60,6 +62,11 @@ class Progress:
     def restore(self, saved: "Progress") -> None:
         """Stand where another one stands."""
         vars(self).update(vars(saved))
+
+    @property
+    def ranking(self) -> dict[str, float]:
+        """Return a number for every checkpoint that was evaluated; the best has the lowest: its FID, or -mIoU."""
+        return self.fid or {name: -score for name, score in self.miou.items()}
 
     @property
     def evaluation_share(self) -> float:

@@ -14,7 +14,6 @@ from hamgan.checkpoint.progress import Progress, checkpoint_name, read_state, st
 from hamgan.checkpoint.tensors import read_tensors, save_tensors, to_host
 from hamgan.errors import CheckpointError, one_line
 from hamgan.files import fsync, sha256, temporary_name, write_atomically
-from hamgan.networks import Generator
 
 
 class TrainingState(Protocol):
@@ -24,15 +23,15 @@ class TrainingState(Protocol):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Return the networks by name."""
+        """Return the networks by name: first the one that is passed on, or whose ``average`` is."""
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimisers by the names of their networks."""
 
     @property
-    def sampler(self) -> Generator:
-        """Return the network that generator.safetensors holds."""
+    def sampler(self) -> nn.Module:
+        """Return the network whose weights are passed on: an average, where one is kept."""
 
     def extra_state(self) -> dict[str, Tensor]:
         """Return the tensors besides those of networks and optimisers."""
@@ -46,18 +45,21 @@ class TrainingState(Protocol):
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
     named = network.named_parameters()
-    return {f"{name}.{key}": value for name, p in named for key, value in optimizer.state.get(p, {}).items()}
+    states = ((f"{name}.{key}", value) for name, p in named for key, value in optimizer.state.get(p, {}).items())
+    return {name: value for name, value in states if isinstance(value, Tensor)}  # SGD has None before its first step
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Restore the state of any optimiser: tensors of a parameter's shape, and counts of its steps."""
     for name, parameter in network.named_parameters():
         state = {}
-        for key in ("exp_avg", "exp_avg_sq"):
-            if f"{name}.{key}" in tensors:
+        for key, value in select_tensors(tensors, name).items():
+            if key == "step":
+                state[key] = value.to(parameter.device)
+            elif "." not in key:  # else it is that of a parameter further inside
                 # In the parameter's memory layout: the fused kernel walks all of them side by side.
-                state[key] = torch.empty_like(parameter).copy_(tensors[f"{name}.{key}"]).detach()
+                state[key] = torch.empty_like(parameter).copy_(value).detach()
         if state:
-            state["step"] = tensors[f"{name}.step"].to(parameter.device)
             optimizer.state[parameter] = state
 
 
@@ -97,10 +99,12 @@ class Snapshot:
     tensors: dict[str, Tensor]
     state: dict[str, Any]
     """Counters and the scaler, as plain JSON values."""
+    passed_on: str = "generator"
+    """Name of the network whose weights are passed on where no average is kept."""
 
-    def generator_tensors(self) -> dict[str, Tensor]:
-        """Return the weights of the network to sample from: the average of G, or G itself where none is kept."""
-        return select_tensors(self.tensors, "average") or select_tensors(self.tensors, "generator")
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights that are passed on: the average, or the network itself where none is kept."""
+        return select_tensors(self.tensors, "average") or select_tensors(self.tensors, self.passed_on)
 
     def write(self, folder: Path) -> Path:
         """Write ``folder/NAME`` under a temporary name, sync it to disk and rename it; CheckpointError."""
@@ -131,7 +135,8 @@ def take_snapshot(step: TrainingState, progress: Progress) -> Snapshot:
     # Through JSON: what is written later must not change with the original.
     state = {"progress": vars(progress), "scaler": scaler.state_dict() if scaler is not None else None}
     tensors = to_host(state_tensors(step), copy=True)
-    return Snapshot(checkpoint_name(progress.images), tensors, json.loads(json.dumps(state)))
+    passed_on = next(iter(step.networks))
+    return Snapshot(checkpoint_name(progress.images), tensors, json.loads(json.dumps(state)), passed_on)
 
 
 def save_checkpoint(folder: Path, step: TrainingState, progress: Progress) -> Path:

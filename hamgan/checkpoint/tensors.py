@@ -5,10 +5,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hamgan.errors import CheckpointError, one_line
-from hamgan.files import fsync, recognise_file, share_as_usual
+from hamgan.files import fsync, recognise_file, share_as_usual, temporary_name
 
 
 def to_host(tensors: Mapping[str, Tensor], copy: bool = False) -> dict[str, Tensor]:
@@ -30,6 +30,35 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
         raise OSError(one_line(error)) from error
     share_as_usual(path)
     fsync(path)
+
+
+def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors and metadata as one safetensors file, whole or not at all.
+
+    Raises CheckpointError when the disk does not take it; an older file is untouched then.
+    """
+    temporary = temporary_name(path)
+    try:
+        save_tensors(to_host(tensors), temporary, metadata)
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"could not write {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checked(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Fill a network that was built on the meta device; CheckpointError where names or shapes do not fit it.
+
+    They are compared before any memory is taken: a damaged header may ask for more than there is.
+    """
+    expected = {name: value.shape for name, value in network.state_dict().items()}
+    found = {name: value.shape for name, value in tensors.items()}
+    wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    if wrong:
+        examples = [f"{name} {list(found.get(name, ()))} for {list(expected.get(name, ()))}" for name in wrong[:3]]
+        raise CheckpointError(f"{len(wrong)} weights in {path} do not fit its configuration: {', '.join(examples)}")
+    network.to_empty(device="cpu").load_state_dict(tensors)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from hamgan.config.networks import (
 )
 from hamgan.config.presets import preset_names, preset_path
 from hamgan.config.reading import (
+    ConfigReader,
     check_keys,
     config_from_dict,
     config_parser,
@@ -25,6 +26,7 @@ from hamgan.config.reading import (
     parse_config,
     save_config,
 )
+from hamgan.config.runs import RunConfig
 from hamgan.config.schema import (
     FEATURES,
     METRICS,
@@ -36,8 +38,8 @@ from hamgan.config.schema import (
     EvalConfig,
     LogConfig,
     MonitorConfig,
-    TrainConfig,
 )
+from hamgan.config.training import SCHEDULES, ConsistencyConfig, FiniteDifferencesConfig, TrainConfig, Transformation
 from hamgan.config.validation import RESOLUTIONS, check_metrics, latent_chunks, validate
 
 __all__ = [
@@ -45,21 +47,27 @@ __all__ = [
     "METRICS",
     "OWN_EXTRACTORS",
     "RESOLUTIONS",
+    "SCHEDULES",
     "BatchNormStatistics",
     "CheckpointConfig",
     "Config",
+    "ConfigReader",
+    "ConsistencyConfig",
     "Context",
     "DataConfig",
     "DiscriminatorConfig",
     "EvalConfig",
+    "FiniteDifferencesConfig",
     "GeneratorConfig",
     "HamburgerConfig",
     "Init",
     "LogConfig",
     "MonitorConfig",
     "NormConfig",
+    "RunConfig",
     "SpectralNormConfig",
     "TrainConfig",
+    "Transformation",
     "check_keys",
     "check_metrics",
     "config_from_dict",

@@ -2,12 +2,12 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
-from hamgan.config.reading import flat_config, known_keys
-from hamgan.config.schema import Config
+from hamgan.config.reading import GAN, ConfigReader, flat_config
 from hamgan.config.suggestions import unknown_key
 from hamgan.errors import ConfigError
 
@@ -23,7 +23,7 @@ FIRST = (
     "eval.every_kimg",
     "log.tracker",
 )
-"""Keys that people change first."""
+"""Keys of the GAN's configuration that people change first."""
 
 
 def asked_topic(arguments: list[str]) -> str | None:
@@ -36,16 +36,17 @@ def asked_topic(arguments: list[str]) -> str | None:
     return None
 
 
-def help_text(parser: ArgumentParser, topic: str) -> str:
+def help_text(parser: ArgumentParser, topic: str, reader: ConfigReader[Any] = GAN, first: Sequence[str] = FIRST) -> str:
     """Return the help on a topic: "" the options that people change first, ``all``, a section (``train.``) or a key.
 
-    Raises ConfigError for a topic that is neither, with the nearest.
+    ``reader`` is that of the parser's configuration. Raises ConfigError for a topic that is neither, with the nearest.
     """
-    known, keys = known_keys(), list(flat_config(Config()))
+    config = reader.kind()
+    known, keys = reader.known_keys(), list(flat_config(config))
     own = [action.dest for action in parser._actions if action.dest not in known]
     if topic == "":
-        groups = {"options": own, "keys of the configuration that people change first": list(FIRST)}
-        return _format(parser, groups, _describe_sections(parser.prog, keys))
+        groups = {"options": own, "keys of the configuration that people change first": list(first)}
+        return _format(parser, groups, _describe_sections(parser.prog, config, keys))
     if topic == "all":
         sections = [name for name in known if name not in keys]
         inside = {f"{name}.": [key for key in keys if key.rpartition(".")[0] == name] for name in sections}
@@ -57,9 +58,9 @@ def help_text(parser: ArgumentParser, topic: str) -> str:
     return _format(parser, {topic: chosen})
 
 
-def _describe_sections(prog: str, keys: list[str]) -> str:
+def _describe_sections(prog: str, config: object, keys: list[str]) -> str:
     lines = []
-    for name, section in vars(Config()).items():
+    for name, section in vars(config).items():
         if hasattr(section, "__dataclass_fields__"):
             count = sum(key.startswith(f"{name}.") for key in keys)
             lines.append(f"  {name + '.':16}{count:3} keys  {(section.__doc__ or '').splitlines()[0]}")

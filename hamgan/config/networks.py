@@ -119,5 +119,8 @@ class DiscriminatorConfig:
     """Used where `context` is hamburger."""
     spectral_norm: SpectralNormConfig = field(default_factory=SpectralNormConfig)
     """Spectral normalisation."""
+    last_layer: Literal["projection", "san"] = "projection"
+    """Last layer: projection (Miyato & Koyama 2018), or san, whose direction and scale learn by losses of their own
+    (Takida et al. 2024)."""
     init: Init = "orthogonal"
     """Initial weights: orthogonal (BigGAN), Glorot uniform (SAGAN, HamGAN) or N(0, 0.02)."""

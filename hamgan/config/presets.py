@@ -7,29 +7,32 @@ from pathlib import Path
 from hamgan.errors import ConfigError, did_you_mean
 
 
-def preset_folder() -> Path:
-    """Return the folder of the presets: inside the installed package, or beside it in a checkout."""
+def preset_folder(section: str = "") -> Path:
+    """Return the folder of the presets: inside the installed package, or beside it in a checkout.
+
+    ``section`` is the folder in it that holds those of another task than the GAN's.
+    """
     package = Path(str(resources.files("hamgan")))
     installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
+    return (installed if installed.is_dir() else package.parent / "configs") / section
 
 
-def preset_names() -> list[str]:
+def preset_names(section: str = "") -> list[str]:
     """Return the names of all presets, without ``.yaml``."""
-    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+    return sorted(path.stem for path in preset_folder(section).glob("*.yaml"))
 
 
-def preset_path(name: str) -> Path:
+def preset_path(name: str, section: str = "") -> Path:
     """Return the file of a preset, named with or without ``.yaml``; ConfigError names the nearest and lists all."""
-    stem, names = name.removesuffix(".yaml"), preset_names()
+    stem, names = name.removesuffix(".yaml"), preset_names(section)
     if stem not in names:
         raise ConfigError(f"no preset is called `{stem}`; there are {', '.join(names)}{did_you_mean(stem, names)}")
-    return preset_folder() / f"{stem}.yaml"
+    return preset_folder(section) / f"{stem}.yaml"
 
 
-def find_config(given: str) -> Path:
+def find_config(given: str, section: str = "") -> Path:
     """Return the file at a path, or the preset of this name where there is no such file; raises ConfigError."""
-    path, names = Path(given), preset_names()
+    path, names = Path(given), preset_names(section)
     if path.is_file():
         return path
     if (path / "config.yaml").is_file():
@@ -37,17 +40,17 @@ def find_config(given: str) -> Path:
     if not given:
         raise ConfigError(f"--config needs a file or the name of a preset: {', '.join(names)}")
     if path.name == given and (not path.suffix or given.removesuffix(".yaml") in names):
-        return preset_path(given)
+        return preset_path(given, section)
     neighbours = sorted(str(item) for item in path.parent.glob("*.yaml"))
     near = did_you_mean(given, neighbours) or did_you_mean(path.stem, names) or "."
     raise ConfigError(f"no configuration file at {path}{near} Presets are {', '.join(names)}")
 
 
-def suggest_config(stray: str) -> str:
+def suggest_config(stray: str, section: str = "") -> str:
     """Say what a word that is no option may have been meant to be: the configuration, or a run to resume."""
     path = Path(stray)
     if (path / "config.yaml").is_file():
         return f"`{stray}` stands without an option; to resume that run: --config {path / 'config.yaml'}"
-    names = [stray] if path.is_file() else difflib.get_close_matches(path.stem, preset_names(), n=1)
+    names = [stray] if path.is_file() else difflib.get_close_matches(path.stem, preset_names(section), n=1)
     hint = f"; did you mean --config {names[0]}?" if names else ""
     return f"`{stray}` stands without an option{hint}"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig
+from hamgan.config.training import TrainConfig
 
 BatchNormStatistics = Literal["running", "standing", "ema"]
 """running: those of G itself; standing: made anew from many batches; ema: averages of the running ones."""
@@ -15,83 +16,20 @@ class DataConfig:
     """Choose the training images."""
 
     source: str = "photos"
-    """photos (scikit-image's photographs), a prepared store, a folder of class folders, archives, shards, cifar10,
-    cifar100 or hf:NAME."""
+    """photos (crops of scikit-image's photographs), fashion (articles of a shop), a prepared store, a folder of class
+    folders, archives, shards, cifar10, cifar100 or hf:NAME."""
     split: str = "train"
     """Split of the source to train on."""
+    selection: str | None = None
+    """Index of `hamgan prepare select`: train on the images that it names alone."""
+    selected: str | None = None
+    """What the selection holds, for the protocols of evaluations; null reads it at the start of training."""
     num_classes: int | None = None
     """Number of classes; null reads it from the source at the start of training."""
     flip: bool = False
     """Mirror half of the training images left to right."""
     prefetch: int = 3
     """Batches prepared ahead by the background thread."""
-
-
-@dataclass
-class TrainConfig:
-    """Choose losses, optimisers and precision."""
-
-    total_kimg: float = 100_000.0
-    """Length of the run, in thousands of real images seen by D."""
-    init_from: str | None = None
-    """Start a new run from a run, a checkpoint or a generator file: all that fits is loaded, the rest stays new."""
-    init_classes: str = "auto"
-    """Class tables with `init_from`: auto (copy when the counts agree, else draw anew), redraw, or a JSON file of new
-    class -> source class."""
-    batch_size: int = 256
-    """Images per optimiser step, over all processes and accumulation steps."""
-    accumulation: int = 1
-    """Backward passes per optimiser step; each sees batch_size / accumulation images over all processes."""
-    discriminator_steps: int = 1
-    """Optimiser steps of D per step of G."""
-    loss: Literal["hinge", "non_saturating", "wasserstein", "relativistic"] = "hinge"
-    """Adversarial loss."""
-    generator_lr: float = 1e-4
-    """Learning rate of G."""
-    discriminator_lr: float = 4e-4
-    """Learning rate of D."""
-    lr_schedule: Literal["constant", "linear"] = "constant"
-    """Learning rates over the run: constant (all references) or falling linearly to 0 at `total_kimg`."""
-    beta1: float = 0.0
-    """Adam's decay of the first moment."""
-    beta2: float = 0.999
-    """Adam's decay of the second moment."""
-    adam_eps: float = 1e-6
-    """Adam's epsilon (BigGAN 1e-6; official HamGAN 1e-8)."""
-    adam_eps_placement: Literal["torch", "tensorflow"] = "torch"
-    """Add epsilon after (torch) or before (TensorFlow) the bias correction of the second moment."""
-    orthogonal_regularisation: float = 0.0
-    """Strength of BigGAN's off-diagonal orthogonal regularisation of G."""
-    r1_gamma: float = 0.0
-    """Weight of the R1 penalty: gamma / 2 * |grad D(real)|^2 (Mescheder et al. 2018)."""
-    r2_gamma: float = 0.0
-    """Weight of the R2 penalty: gamma / 2 * |grad D(fake)|^2."""
-    lecam: float = 0.0
-    """Weight of the LeCam regularisation (Tseng et al. 2021); needs `lecam_decay` averages of D's logits."""
-    lecam_decay: float = 0.99
-    """Decay of LeCam's averages, per D step."""
-    mode_seeking: float = 0.0
-    """Weight in G's loss of the mode-seeking term (Mao et al. 2019), against images of a class that are all alike; G's
-    labels are then drawn in pairs."""
-    augment: list[Literal["color", "translation", "cutout"]] = field(default_factory=list)
-    """DiffAugment (Zhao et al. 2020) on real and generated images in front of D."""
-    ema_decay: float = 0.9999
-    """Decay per G step of the average of G's weights and buffers; 0 keeps none."""
-    ema_start_kimg: float = 0.0
-    """Until then the average is a copy of G."""
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """auto: what `accelerate launch` says (no: fp32); without it bf16 on a GPU that has it and on a CPU with AMX, fp32
-    elsewhere. Losses, logits and decompositions stay in
-    fp32."""
-    tf32: bool = False
-    """Allow TF32 in fp32 convolutions and matrix products of training steps on NVIDIA GPUs; sheets and evaluations are
-    always fp32. With bf16 that leaves the products of decompositions: their reconstruction moves by 4e-4 of its norm
-    (computed on a CPU with rounded inputs), and is no further from what it reconstructs."""
-    compile: bool | Literal["auto"] = False
-    """Compile both networks by torch.compile; the generator only, together with R1 or R2. auto: on GPUs, where this
-    version of torch was found to compile rightly."""
-    threads: int | None = None
-    """CPU threads of a step, per process; null takes one for networks as small as the demo's, else every core."""
 
 
 @dataclass
@@ -123,7 +61,7 @@ class CheckpointConfig:
     keep_last: int = 2
     """Newest checkpoints that are kept."""
     keep_best: int = 2
-    """Checkpoints with the lowest FID that are kept as well."""
+    """Checkpoints with the best score (lowest FID, highest mIoU) that are kept as well."""
     milestone_kimg: float = 0.0
     """Checkpoints at multiples of this are kept for good; 0 keeps none."""
     on_full_disk: Literal["stop", "continue"] = "stop"
@@ -248,3 +186,8 @@ class Config:
     def folder(self) -> Path:
         """Return the run folder."""
         return Path(self.run_dir) if self.run_dir else Path("runs") / self.name
+
+    @property
+    def images_per_step(self) -> int:
+        """Return the real images that D sees per step of G."""
+        return self.train.batch_size * self.train.discriminator_steps

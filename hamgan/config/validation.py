@@ -4,8 +4,14 @@ import math
 from collections.abc import Sequence
 
 from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig, HamburgerConfig
-from hamgan.config.schema import METRICS, Config, MonitorConfig, TrainConfig
-from hamgan.errors import ConfigError, did_you_mean
+from hamgan.config.ranges import below_one as _below_one
+from hamgan.config.ranges import not_negative as _not_negative
+from hamgan.config.ranges import positive as _positive
+from hamgan.config.ranges import require as _require
+from hamgan.config.schedules import parse_schedule
+from hamgan.config.schema import METRICS, Config, MonitorConfig
+from hamgan.config.training import SCHEDULES, TrainConfig
+from hamgan.errors import did_you_mean
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
 
@@ -47,29 +53,6 @@ def _validate_evaluation(config: Config) -> None:
     )
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _positive(section: str, values: object, *names: str) -> None:
-    for name in names:
-        value = getattr(values, name)
-        _require(0 < value < math.inf, f"{section}.{name} is {value}; it must be positive and finite")
-
-
-def _not_negative(section: str, values: object, *names: str) -> None:
-    for name in names:
-        value = getattr(values, name)
-        _require(0 <= value < math.inf, f"{section}.{name} is {value}; allowed: 0 and above")
-
-
-def _below_one(section: str, values: object, *names: str) -> None:
-    for name in names:
-        value = getattr(values, name)
-        _require(0 <= value < 1, f"{section}.{name} is {value}; allowed: 0 to below 1")
-
-
 def latent_chunks(resolution: int) -> int:
     """Return the chunks of a hierarchical z: one for the first linear layer and one per generator block."""
     return resolution.bit_length() - 2  # 32 px: 3 blocks + 1, 128 px: 5 blocks + 1
@@ -104,10 +87,11 @@ def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConf
             size in allowed, f"{section}.context_resolutions has {size}; feature maps of this network are {allowed} px"
         )
     if network.context == "hamburger":
-        _validate_hamburger(f"{section}.hamburger", network.hamburger)
+        validate_hamburger(f"{section}.hamburger", network.hamburger)
 
 
-def _validate_hamburger(section: str, ham: HamburgerConfig) -> None:
+def validate_hamburger(section: str, ham: HamburgerConfig) -> None:
+    """Raise ConfigError for the first value of a Hamburger that is out of range; ``section`` names it."""
     _positive(section, ham, "rank", "heads", "steps", "cheese_factor")
     for name in ("latent_dim", "cheese_dim"):
         if getattr(ham, name) is not None:
@@ -130,12 +114,53 @@ def _validate_train(train: TrainConfig) -> None:
         f"train.batch_size {train.batch_size} does not divide into train.accumulation {train.accumulation} parts",
     )
     _below_one("train", train, "ema_decay", "beta1", "beta2", "lecam_decay")
+    _validate_schedules(train)
     _not_negative("train", train, "orthogonal_regularisation", "r1_gamma", "r2_gamma", "lecam", "mode_seeking")
     _not_negative("train", train, "ema_start_kimg")
+    _not_negative("train", train, "lr_warmup_kimg")
+    _require(0 < train.top_k <= 1, f"train.top_k is {train.top_k}; allowed: above 0 to 1")
+    _require(
+        0 <= train.augment_probability <= 1,
+        f"train.augment_probability is {train.augment_probability}; allowed: 0 to 1",
+    )
     _require(
         train.mode_seeking == 0 or train.loss != "relativistic",
         "train.mode_seeking draws labels in pairs; train.loss: relativistic takes those of the real images",
     )
+    _positive("train.finite_differences", train.finite_differences, "sigma", "stride")
+    _require(
+        not train.finite_differences.enabled or train.r1_gamma > 0 or train.r2_gamma > 0,
+        "train.finite_differences estimates R1 and R2; give train.r1_gamma or train.r2_gamma",
+    )
+    _not_negative("train.consistency", train.consistency, "real", "fake", "latent", "spread")
+    _positive("train.consistency", train.consistency, "sigma")
+    _require(
+        bool(train.consistency.transform) or not (train.consistency.real or train.consistency.fake),
+        "train.consistency.transform is empty, so a copy would equal its image; name flip, shift or another",
+    )
+
+
+def _validate_schedules(train: TrainConfig) -> None:
+    """Raise ConfigError for a schedule that cannot be read, leads out of what is allowed, or moves nothing."""
+    schedules = {name: parse_schedule(getattr(train, name), f"train.{name}") for name in SCHEDULES}
+    for name, (least, most) in {
+        "lr_schedule": (0.0, math.inf),
+        "gamma_schedule": (0.0, math.inf),
+        "beta2_schedule": (0.0, 1.0 - 1e-9),
+        "top_k_schedule": (1e-9, 1.0),
+        "augment_schedule": (0.0, 1.0),
+    }.items():
+        target = schedules[name].target
+        _require(
+            schedules[name].is_constant or least <= target <= most,
+            f"train.{name} leads to {target:g}; allowed are the values that {' and '.join(SCHEDULES[name])} can have",
+        )
+    for name, moves in (
+        ("gamma_schedule", train.r1_gamma > 0 or train.r2_gamma > 0),
+        ("augment_schedule", bool(train.augment)),
+    ):
+        needed = {"gamma_schedule": "r1_gamma or r2_gamma", "augment_schedule": "augment"}[name]
+        _require(schedules[name].is_constant or moves, f"train.{name} moves nothing without train.{needed}")
 
 
 def _validate_monitor(monitor: MonitorConfig) -> None:

@@ -1,6 +1,5 @@
 """Read foreign weight files without running any code in them."""
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +7,12 @@ import torch
 from torch import Tensor
 
 from hamgan.checkpoint import GENERATOR_FORMAT
+from hamgan.checkpoint.pickles import PICKLES, first_line, read_pickle
 from hamgan.checkpoint.tensors import read_tensors
 from hamgan.convert.biggan import convert_biggan, recognise_biggan
 from hamgan.convert.mapping import Conversion
 from hamgan.convert.official import convert_hamgan_tf, split_networks
 from hamgan.errors import ConversionError
-
-PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -43,24 +41,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ConversionError(
-            f"{path} is not a plain file of tensors; what else it asks to load is not run. If you trust it, write its "
-            "state_dict as .safetensors first"
-        ) from error
-    except Exception as error:  # the unpickler raises nearly anything for damaged bytes
-        raise ConversionError(f"{path} is damaged or no PyTorch file: {_first_line(error)}") from error
-    if not isinstance(content, dict) or not content:
-        raise ConversionError(f"{path} holds no state dict but a {type(content).__name__}")
+    content = read_pickle(path)
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
+        if name not in tensors:
             raise ConversionError(
                 f"{path} is no state dict: its entry {name!r} is a {type(value).__name__}, not a tensor; convert the "
                 "networks' own files (G.pth, G_ema.pth, D.pth)"
             )
-    return content
+    return tensors
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
@@ -68,7 +57,7 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
     except Exception as error:  # NumPy and zipfile raise nearly anything for damaged bytes
-        raise ConversionError(f"{path} is damaged or holds more than plain arrays: {_first_line(error)}") from error
+        raise ConversionError(f"{path} is damaged or holds more than plain arrays: {first_line(error)}") from error
 
 
 def _read_tensorflow(prefix: Path) -> dict[str, Tensor]:
@@ -86,13 +75,7 @@ def _read_tensorflow(prefix: Path) -> dict[str, Tensor]:
         names = reader.get_variable_to_shape_map()
         return {name: torch.from_numpy(np.array(reader.get_tensor(name))) for name in names}
     except (tensorflow.errors.OpError, RuntimeError, ValueError, TypeError) as error:
-        raise ConversionError(f"{prefix} is a damaged TensorFlow checkpoint: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    """Return the cause in short, or the kind of the error where it is a bare number or key."""
-    line = (str(error).strip().splitlines() or [""])[0][:200]
-    return line if " " in line else type(error).__name__
+        raise ConversionError(f"{prefix} is a damaged TensorFlow checkpoint: {first_line(error)}") from error
 
 
 def convert_file(path: Path) -> tuple[str, list[Conversion]]:

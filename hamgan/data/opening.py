@@ -4,39 +4,51 @@ import logging
 import re
 from pathlib import Path
 
+from hamgan.config import DataConfig
+from hamgan.data.fashion import FashionSource
 from hamgan.data.finding.locations import is_remote, say_namesake
 from hamgan.data.finding.tables import CIFAR, is_table
 from hamgan.data.photos import PhotoSource
 from hamgan.data.pictures import PictureSource
+from hamgan.data.selection import SelectedSource
 from hamgan.data.source import SPLITS, ImageSource
 from hamgan.data.store import StoreSource
 from hamgan.errors import DataError, did_you_mean
 
 log = logging.getLogger(__name__)
 
+EMBEDDED: dict[str, type[PhotoSource] | type[FashionSource]] = {"photos": PhotoSource, "fashion": FashionSource}
+"""Data sets that come with the package or with scikit-image."""
+
+
+def open_training(data: DataConfig, resolution: int) -> ImageSource:
+    """Open the training images of a configuration: its source, or the selection of it that is named."""
+    source = open_source(data.source, data.split, resolution)
+    return SelectedSource(source, data.selection) if data.selection else source
+
 
 def open_source(source: str, split: str, resolution: int, *, as_reference: bool = False) -> ImageSource:
     """Open a training or reference set at one resolution (pixels).
 
-    source: ``photos``, a prepared store, or pictures that are decoded on every read: a folder of class folders (also
-    with ``train/`` and ``val/`` above them), tar and zip files, WebDataset shards (``shards-{000..099}.tar``, also at
-    https:// or s3:// addresses), HDF5 files, ``cifar10``, ``cifar100``, ``hf:NAME``. as_reference: a folder or file
-    without splits is taken whole, and empty class folders do no harm. Raises DataError (a sentence) for an unknown
-    name, a missing folder, split or resolution.
+    source: ``photos``, ``fashion``, a prepared store, or pictures that are decoded on every read: a folder of class
+    folders (also with ``train/`` and ``val/`` above them), tar and zip files, WebDataset shards
+    (``shards-{000..099}.tar``, also at https:// or s3:// addresses), HDF5 files, ``cifar10``, ``cifar100``,
+    ``hf:NAME``. as_reference: a folder or file without splits is taken whole, and empty class folders do no harm.
+    Raises DataError (a sentence) for an unknown name, a missing folder, split or resolution.
     """
     if split not in SPLITS:
         raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
-    if source == "photos":
+    if source in EMBEDDED:
         for note in say_namesake(source):
             log.warning("data: %s", note)
-        return PhotoSource(split, resolution)
+        return EMBEDDED[source](split, resolution)
     path = Path(source).expanduser()
     if (path / "manifest.json").is_file() or (path / "work" / "plan.json").is_file():
         return StoreSource(path, split, resolution)
     if path.exists() or is_table(source) or is_remote(source) or re.search(r"[*?\[{]", source):
         return PictureSource(source, split, resolution, as_reference=as_reference)
-    hint = did_you_mean(source, ["photos", *CIFAR])
+    hint = did_you_mean(source, [*EMBEDDED, *CIFAR])
     raise DataError(
         f"no data source `{source}`: it is neither a known name nor an existing path"
-        f"{hint or '; give `photos`, a prepared store or a folder of class folders'}"
+        f"{hint or '; give `photos`, `fashion`, a prepared store or a folder of class folders'}"
     )

@@ -107,6 +107,8 @@ class PhotoSource:
     resolution. Memory: about 100 MB at 128 px.
     """
 
+    origin = "crops of the photographs that scikit-image ships"
+
     def __init__(self, split: str, resolution: int) -> None:
         if resolution not in RESOLUTIONS:
             raise DataError(

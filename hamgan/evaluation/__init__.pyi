@@ -1,4 +1,4 @@
-from .evaluator import check_reference as check_reference
+from .checks import check_reference as check_reference
 from .evaluator import evaluate as evaluate
 from .features.extractor import FeatureExtractor as FeatureExtractor
 from .features.extractor import load_extractor as load_extractor

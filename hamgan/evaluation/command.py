@@ -1,8 +1,9 @@
-"""Run `hamgan evaluate` and its commands `reference`, `sweep` and `neighbours`."""
+"""Run `hamgan evaluate` and its commands `reference`, `sweep`, `compare` and `neighbours`."""
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,12 @@ def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
 
     run = {"reference": run_reference, "sweep": run_sweep, "neighbours": run_neighbours}
     with joined_processes(), FailureWatch():
+        named = {name for name in ("metrics", "seed") if name in options}
         take_values_of_run(options)
-        run.get(options.command, run_evaluate)(options)
+        if options.command in (None, "compare"):
+            (run_compare if options.command else run_evaluate)(options, named)
+        else:
+            run[options.command](options)
 
 
 def _check_samples(path: Path) -> None:
@@ -57,7 +62,9 @@ def take_values_of_run(options: argparse.Namespace) -> None:
     own = dataclasses.asdict(config.eval)
     of_training = options.command == "neighbours"  # which are looked for among the training images
     own["reference"] = config.data.source if of_training else own["reference"] or config.data.source
-    names = {None: FIELDS, "sweep": set(FIELDS) - {"metrics"}, "neighbours": {"features"}}[options.command]
+    names = {None: FIELDS, "sweep": set(FIELDS) - {"metrics"}, "neighbours": {"features"}, "compare": FIELDS}[
+        options.command
+    ]
     if getattr(options, "preset", None):
         names = set()
     if "ema" in options:  # other weights than those that the run's evaluations measure
@@ -86,34 +93,66 @@ def _make_resources(options: argparse.Namespace, protocol: Protocol) -> "Resourc
     return Resources(extractor, options.batch_size, not options.quiet, options.cache, options.memory_gib)
 
 
-def run_evaluate(options: argparse.Namespace) -> None:
-    """Evaluate, print the numbers and append the row to results.jsonl."""
+def run_evaluate(options: argparse.Namespace, named: Collection[str]) -> None:
+    """Evaluate, print the numbers and append the row to results.jsonl.
+
+    ``named``: which of ``metrics`` and ``seed`` the command line gives. Without, a number of another family stands
+    beside FID where its weights are here, and a checkpoint that was chosen by FID is measured with other seeds.
+    """
     from hamgan.distributed.group import Processes
+    from hamgan.evaluation.contamination import avoid_chosen_samples
     from hamgan.evaluation.evaluator import evaluate_parts
-    from hamgan.evaluation.inputs.samples import is_generator
+    from hamgan.evaluation.inputs.samples import is_generator, load_samples
 
     if options.checkpoint is None:
         raise ConfigError("--checkpoint is missing: a run, a checkpoint, a generator, an image folder or an .npz")
-    protocol = _make_protocol(options)
-    results, table = options.results, options.class_table
-    for option, file in (("--results", results), ("--class-table", table)):
-        if file:
-            _check_file(file, option)
-    for option, file in (("--class-table", table), ("--confusion", options.confusion)):
-        if file and "per_class" not in protocol.metrics:
-            raise ConfigError(f"{option} needs per_class among --metrics; they are {', '.join(protocol.metrics)}")
-    confusion = _check_ending(options.confusion, ".png", "--confusion") if options.confusion else None
-    # All weights are found before anything is measured.
-    parts = [(part, _make_resources(options, part)) for part in protocol.by_extractor()]
-    row = evaluate_parts(options.checkpoint, options.reference, parts, preset=options.preset, strict=options.strict)
+    protocol, say = _make_protocol(options), print if Processes.current().is_main else _say_nothing
+    confusion = _check_outputs(options, protocol)
+    protocol, resources = _load_extractors(options, protocol, named, say)
+    first = next(iter(resources.values()))
+    samples = load_samples(options.checkpoint, protocol, first.extractor.device, first.batch_size)
+    if "seed" not in named:
+        protocol = avoid_chosen_samples(protocol, [samples], say)
+    parts = [(part, resources[part.features]) for part in protocol.by_extractor()]
+    row = evaluate_parts(samples, options.reference, parts, preset=options.preset, strict=options.strict)
     if not Processes.current().is_main:
         return
     print_row(row)
-    _write_class_files(row, table, confusion)
+    _write_class_files(row, options.class_table, confusion)
+    results = options.results
     if results is None and Path(options.checkpoint).is_dir() and is_generator(Path(options.checkpoint)):
         results = Path(options.checkpoint) / "results.jsonl"
     if results:
         print(f"row appended to {append_row(row, results)}")
+
+
+def _load_extractors(
+    options: argparse.Namespace, protocol: Protocol, named: Collection[str], say: Callable[[str], object]
+) -> "tuple[Protocol, dict[str, Resources]]":
+    """Load every extractor, so that missing weights are named before anything is measured.
+
+    Returns the protocol, with a number beside FID where ``metrics`` is not among ``named``, and resources by extractor.
+    """
+    from hamgan.evaluation.contamination import add_metric_beside_fid
+
+    if "metrics" not in named:
+        protocol = add_metric_beside_fid(protocol, say)
+    return protocol, {part.features: _make_resources(options, part) for part in protocol.by_extractor()}
+
+
+def _say_nothing(_line: str) -> None:
+    """Take a line on the processes that print none."""
+
+
+def _check_outputs(options: argparse.Namespace, protocol: Protocol) -> Path | None:
+    """Raise ConfigError for files that could not be written; return that of the confusions."""
+    for option, file in (("--results", options.results), ("--class-table", options.class_table)):
+        if file:
+            _check_file(file, option)
+    for option, file in (("--class-table", options.class_table), ("--confusion", options.confusion)):
+        if file and "per_class" not in protocol.metrics:
+            raise ConfigError(f"{option} needs per_class among --metrics; they are {', '.join(protocol.metrics)}")
+    return _check_ending(options.confusion, ".png", "--confusion") if options.confusion else None
 
 
 def _write_class_files(row: Row, table: str | None, confusion: Path | None) -> None:
@@ -165,6 +204,32 @@ def run_sweep(options: argparse.Namespace) -> None:
         print(f"curve {picture}, table {table}")
 
 
+def run_compare(options: argparse.Namespace, named: Collection[str]) -> None:
+    """Compare A with B: a line per number, the picture and the table; see `compare`."""
+    from hamgan.distributed.group import Processes
+    from hamgan.evaluation.contamination import avoid_chosen_samples
+    from hamgan.evaluation.studies.comparison import compare, describe_difference, equal_sides, save_comparison
+
+    output = _check_ending(options.output, ".png")
+    _check_samples(Path(options.other))
+    say = print if Processes.current().is_main else _say_nothing
+    protocol, resources = _load_extractors(options, _make_protocol(options), named, say)
+    first, places = next(iter(resources.values())), (options.checkpoint, options.other)
+    sides, protocol = equal_sides(places, protocol, first.extractor.device, first.batch_size)
+    if "seed" not in named:
+        protocol = avoid_chosen_samples(protocol, sides, say)
+    parts = [(part, resources[part.features]) for part in protocol.by_extractor()]
+    differences, rows = compare(sides, options.reference, parts)
+    if Processes.current().is_main:
+        for one in differences:
+            print(describe_difference(one))
+        for side, row in zip(itertools.cycle("AB"), rows, strict=False):
+            print(f"protocol of {side}: {row['protocol']}")
+        print("this tells these two apart, not two methods: runs of one method with other seeds differ as well")
+        picture, table = save_comparison(differences, rows, output)
+        print(f"picture {picture}, table {table}")
+
+
 def run_neighbours(options: argparse.Namespace) -> None:
     """Draw the sheet of nearest real images and print the distances."""
     from hamgan.distributed.group import Processes
@@ -202,7 +267,7 @@ def _check_ending(path: str, suffix: str, option: str = "--output") -> Path:
 
 def _check_file(path: str, option: str) -> None:
     """Raise ConfigError for an output that cannot be a file, before anything is measured."""
-    from hamgan.sampling.sheets import check_parents
+    from hamgan.sampling.outputs import check_parents
 
     check_parents(Path(path), option)
     if Path(path).is_dir():

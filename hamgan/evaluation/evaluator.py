@@ -2,28 +2,34 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hamgan.distributed.group import from_main, world_size
 from hamgan.errors import ConfigError
 from hamgan.evaluation.cache import cache_folder
+from hamgan.evaluation.checks import (
+    check_classes,
+    check_memory,
+    splits_of_score,
+    warnings_about,
+    warnings_about_selection,
+)
+from hamgan.evaluation.contamination import choice_of, flattering, lonely, uses_in_training
 from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
 from hamgan.evaluation.inputs.images import Images
-from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.inputs.samples import Samples, load_samples, make_images
 from hamgan.evaluation.metrics.compute import average_repeats, compute_numbers
+from hamgan.evaluation.metrics.standard_error import RESAMPLED, half_differences, standard_errors
 from hamgan.evaluation.protocol import NEED_FEATURES, NEED_REFERENCE_FEATURES, Protocol, make_protocol, protocol_line
 from hamgan.evaluation.reference import (
     Reference,
     check_comparable,
     class_histogram,
-    is_statistics_file,
-    load_reference,
     reference_statistics,
 )
 from hamgan.evaluation.report import Row, numbers_of
@@ -95,15 +101,19 @@ def evaluate_parts(
     ``protocols`` of the row holds, by number, the lines of those that another extractor was used for.
     """
     row: Row = {}
+    families: set[str] = set()
     for protocol, resources in parts:
         found = evaluate_protocol(samples, reference, protocol, resources, preset=preset, strict=strict)
+        families.add(resources.extractor.architecture.family.name)
         if not row:
             row = found | {"protocols": {}}
             continue
         row["protocols"] |= {number.key: found["protocol"] for number in numbers_of(found)}
         row |= {key: value for key, value in found.items() if key not in row}
-        row["warnings"] = [*row["warnings"], *(text for text in found["warnings"] if text not in row["warnings"])]
+        for told in ("warnings", "notes"):
+            row[told] = [*row[told], *(text for text in found[told] if text not in row[told])]
         row["seconds"] = round(row["seconds"] + found["seconds"], 2)
+    row["notes"] += lonely(families, parts[0][0])
     return row
 
 
@@ -133,46 +143,89 @@ def evaluate_protocol(
     strict: bool = False,
 ) -> Row:
     """Do what `evaluate` says with a protocol and an extractor that are ready; ``preset`` is the protocol's name."""
-    start, extractor = time.perf_counter(), resources.extractor
-    loaded = load_samples(samples, protocol, extractor.device, resources.batch_size)
-    if protocol.repeats > 1 and isinstance(loaded, Images):
-        raise ConfigError(f"repeats is {protocol.repeats}, but {samples} is a fixed set of images, not a generator")
-    names = getattr(loaded, "class_names", None)
-    counts = class_histogram(reference, protocol.split, names) if protocol.labels == "training" else None
-    images = make_images(loaded, protocol, class_counts=counts)
-    _check_memory(images, protocol, resources)
-    real = _measure_reference(reference, images, protocol, resources)
-    other_split = _other_split(real, protocol)
-    if preset and other_split:  # a preset is a published protocol: against another split its name would be a lie
-        raise ConfigError(f"preset {preset}: {other_split}")
-    warnings = _too_few_images(len(images), real, extractor, protocol) + ([other_split] if other_split else [])
-    warnings += _few_a_split(len(images), extractor, protocol)
-    if strict and warnings:
-        raise ConfigError("; ".join(warnings))
-    train = _measure_training_images(reference, real, images, protocol, resources)
+    evaluation = Evaluation(samples, reference, protocol, resources, preset=preset, strict=strict)
     each = []
     for repeat in range(protocol.repeats):
-        images = make_images(loaded, protocol, repeat, counts)
-        found = resources.measure(
+        found = evaluation.measure(repeat)
+        errors = standard_errors(evaluation.half_differences(found))
+        each.append(evaluation.compute(found) | {f"{name}_standard_error": value for name, value in errors.items()})
+    return evaluation.make_row(found, each)
+
+
+class Evaluation:
+    """Hold samples, and a reference that is measured, for numbers of one extractor.
+
+    Raises ConfigError for sides and choices that do not fit. ``warnings`` has what makes numbers incomparable.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        reference: Reference | None,
+        protocol: Protocol,
+        resources: Resources,
+        *,
+        preset: str | Path | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.start = time.perf_counter()
+        self.protocol, self.resources, self.preset = protocol, resources, preset
+        self.loaded = loaded = load_samples(samples, protocol, resources.extractor.device, resources.batch_size)
+        if protocol.repeats > 1 and isinstance(loaded, Images):
+            source = loaded.describe()["source"]
+            raise ConfigError(f"repeats is {protocol.repeats}, but {source} is a fixed set of images, not a generator")
+        names = getattr(loaded, "class_names", None)
+        self.counts = class_histogram(reference, protocol.split, names) if protocol.labels == "training" else None
+        images = make_images(loaded, protocol, class_counts=self.counts)
+        check_memory(len(images), protocol, resources)
+        self.real = _measure_reference(reference, images, protocol, resources)
+        self.warnings = warnings_about(len(images), self.real, resources.extractor, protocol, preset)
+        selected = images.describe().get("selected")
+        self.warnings += warnings_about_selection(selected, resources.extractor, protocol)
+        if strict and self.warnings:
+            raise ConfigError("; ".join(self.warnings))
+        self.train = _measure_training_images(reference, self.real, images, protocol, resources)
+
+    def measure(self, repeat: int = 0) -> FeatureStatistics:
+        """Extract the features of the samples, a generator's of one of its seeds."""
+        images, metrics = make_images(self.loaded, self.protocol, repeat, self.counts), set(self.protocol.metrics)
+        return self.resources.measure(
             images,
             "samples",
-            is_splits=_is_splits(protocol, len(images)),
-            keep_features=bool(NEED_FEATURES & set(protocol.metrics)),
+            is_splits=splits_of_score(self.protocol, len(images)),
+            keep_features=bool(NEED_FEATURES & metrics or (self.protocol.resamples and set(RESAMPLED) & metrics)),
         )
+
+    def compute(self, found: FeatureStatistics) -> dict[str, Any]:
+        """Return the numbers of the protocol, without the extractor's name; all processes must call this."""
         # Machines may differ in the last digits of a decomposition.
-        each.append(from_main(compute_numbers(found, real, train, protocol)))
-    numbers = average_repeats(each)
-    if undefined := [name for name, value in numbers.items() if isinstance(value, float) and not isfinite(value)]:
-        raise ConfigError(f"{', '.join(undefined)} came out as no finite number; the images or weights are damaged")
-    row = {extractor.key(name): value for name, value in numbers.items()}
-    row |= _describe(found, real, protocol, extractor)
-    row |= {"preset": str(preset) if preset else None, "warnings": warnings}
-    row |= {"seconds": round(time.perf_counter() - start, 2), "protocol": protocol_line(row)}
-    return from_main(row)
+        return from_main(compute_numbers(found, self.real, self.train, self.protocol, self.resources.extractor.device))
 
+    def half_differences(self, found: FeatureStatistics, stream: int = 0) -> list[dict[str, float]]:
+        """Return what `standard_errors` needs, as often as the protocol resamples; see `halves`."""
+        metrics = [name for name in self.protocol.metrics if name in RESAMPLED]
+        if not (metrics and self.protocol.resamples):
+            return []
+        protocol, device = replace(self.protocol, metrics=metrics), self.resources.extractor.device
 
-def _is_splits(protocol: Protocol, count: int) -> int | None:
-    return min(protocol.is_splits, count) if "is" in protocol.metrics else None
+        def compute(half: FeatureStatistics) -> dict[str, float]:
+            numbers = from_main(compute_numbers(half, self.real, None, protocol, device))
+            return {name: value for name, value in numbers.items() if not name.endswith("_std")}
+
+        return half_differences(found, self.protocol.resamples, compute, device, stream)
+
+    def make_row(self, found: FeatureStatistics, each: list[dict[str, Any]]) -> Row:
+        """Return the row of the numbers of all seeds, with the protocol."""
+        extractor, numbers = self.resources.extractor, average_repeats(each)
+        if undefined := [name for name, value in numbers.items() if isinstance(value, float) and not isfinite(value)]:
+            raise ConfigError(f"{', '.join(undefined)} came out as no finite number; the images or weights are damaged")
+        row = {extractor.key(name): value for name, value in numbers.items()}
+        row |= _describe(found, self.real, self.protocol, extractor)
+        family, uses = extractor.architecture.family, uses_in_training(self.loaded)
+        row |= {"extractor_saw": family.saw, "training_saw": uses, "chosen": choice_of(self.loaded)}
+        row |= {"preset": str(self.preset) if self.preset else None, "warnings": self.warnings}
+        row |= {"notes": flattering(family, uses), "seconds": round(time.perf_counter() - self.start, 2)}
+        return from_main(row | {"protocol": protocol_line(row)})
 
 
 def _resolution(images: Images) -> int:
@@ -215,78 +268,10 @@ def _measure_training_images(
         return None
     assert reference is not None
     assert real is not None
-    _check_classes(reference, real.labels, real.description.get("split"))
+    check_classes(reference, real.labels, real.description.get("split"))
     count = max(TRAIN_IMAGES, TRAIN_IMAGES_PER_CLASS * len(real.class_names or ()))
     return reference_statistics(
         reference, resources, split="train", resolution=_resolution(images), keep_features=True, max_count=count
-    )
-
-
-def _check_classes(reference: Reference, labels: Tensor | None, split: str | None) -> None:
-    is_data_set = isinstance(reference, (str, Path)) and not is_statistics_file(reference)
-    if labels is None or split in (None, "train") or not is_data_set:
-        raise ConfigError(
-            f"class_accuracy needs a data set with classes and two splits, train and the reference; {reference} is "
-            "none: add a val split, or leave class_accuracy out of the metrics"
-        )
-
-
-def check_reference(reference: str | Path, metrics: Sequence[str], resolution: int, split: str = "val") -> None:
-    """Raise ConfigError for a reference against which an evaluation could not compute its metrics, before any work."""
-    if is_statistics_file(reference):
-        labels, found = None, load_reference(reference).description.get("split")
-    elif set(metrics) <= {"is"}:
-        return
-    else:
-        images = open_reference_images(reference, split, resolution)
-        labels, found = images.labels, images.describe().get("split")
-        if len(images) < 2:
-            raise ConfigError(f"{reference} has one image for the reference; a covariance needs two at least")
-    if "class_accuracy" in metrics:
-        _check_classes(reference, labels, found)
-
-
-def _check_memory(images: Images, protocol: Protocol, resources: Resources) -> None:
-    needing = NEED_FEATURES & set(protocol.metrics)
-    needed = 2 * len(images) * resources.extractor.dimension * 4 / 2**30
-    if needing and needed > resources.memory_gib:
-        raise ConfigError(
-            f"{', '.join(sorted(needing))} keep all features: about {needed:.1f} GiB a process for {len(images):,} "
-            f"samples a side, allowed are {resources.memory_gib:g} (--memory-gib); FID and IS need none of it"
-        )
-
-
-def _too_few_images(
-    count: int, real: FeatureStatistics | None, extractor: FeatureExtractor, protocol: Protocol
-) -> list[str]:
-    """Word the warnings about sides with fewer images than a covariance has dimensions."""
-    if real is None or not {"fid", "fid_inf"} & set(protocol.metrics):
-        return []
-    return [
-        f"{side}: {number:,} images for the covariance of {extractor.dimension} features; the FID is far "
-        f"above that of {10 * extractor.dimension:,} and must only be compared at the same counts"
-        for side, number in (("samples", count), ("reference", real.count))
-        if number is not None and number <= extractor.dimension
-    ]
-
-
-def _few_a_split(count: int, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
-    """Warn of an Inception Score whose splits are smaller than the classifier has classes."""
-    splits = _is_splits(protocol, count)
-    if splits is None or count // splits >= extractor.classes:
-        return []
-    each = count // splits
-    return [f"Inception Score: no split of {each:,} samples scores above {each:,}; compare at the same counts"]
-
-
-def _other_split(real: FeatureStatistics | None, protocol: Protocol) -> str:
-    """Say that a reference file holds another split than the protocol's; an empty string where it does not."""
-    measured = real.description.get("split") if real else None
-    if measured in (None, protocol.split):
-        return ""
-    return (
-        f"the reference file holds the {measured} split, the protocol says {protocol.split}; give --split "
-        f"{measured} or another file"
     )
 
 
@@ -301,21 +286,33 @@ def _describe(
         "samples_hash": described["hash"],
         "resolution": described["resolution"],
     }
-    of_generator = ("kimg", "ema", "batch_norm", "truncation", "labels", "sample_precision")
+    of_generator = ("kimg", "ema", "batch_norm", "truncation", "labels", "sample_precision", "selected")
     row |= {key: described.get(key) for key in of_generator}
     row |= {"samples_left_out": described.get("left_out")}
     row |= {"seed": protocol.seed if described["kind"] == "generator" else None, "repeats": protocol.repeats}
     if real:
         row |= {"reference": real.description.get("source"), "reference_count": real.count}
-        told = ("split", "hash", "preparation", "subset", "left_out")
+        told = ("split", "hash", "preparation", "subset", "left_out", "origin")
         row |= {f"reference_{key}": real.description.get(key) for key in told}
     row |= {key: described[key] for key in ("extractor", "extractor_weights", "resizer", "precision")}
     device = extractor.device
+    row["settings"] = _describe_settings(protocol)
     return row | {
-        "is_splits": _is_splits(protocol, found.count or 0),
+        "is_splits": splits_of_score(protocol, found.count or 0),
         "processes": world_size(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "images_per_second": round(found.images_per_second or 0.0, 2),
         "hamgan": hamgan_version(),
         "torch": torch.__version__,
     }
+
+
+def _describe_settings(protocol: Protocol) -> list[str]:
+    """Word the choices of single metrics."""
+    size = f"{protocol.kid_subsets} subsets of {protocol.kid_subset_size:,} at most"
+    settings = {
+        "kid": f"KID by the {protocol.kid_kernel} kernel over {size}",
+        "prc": f"precision and recall by {protocol.neighbours} neighbours in these features",
+        "density_coverage": f"density and coverage by {protocol.coverage_neighbours} neighbours in these features",
+    }
+    return [words for name, words in settings.items() if name in protocol.metrics]

@@ -1,4 +1,4 @@
-"""Define the options of `hamgan evaluate` and of its commands `reference`, `sweep` and `neighbours`."""
+"""Define the options of `hamgan evaluate` and of its commands `reference`, `sweep`, `compare` and `neighbours`."""
 
 import argparse
 import dataclasses
@@ -63,12 +63,10 @@ def evaluate_parser(prog: str = "hamgan evaluate") -> tuple[Parser, dict[str, Pa
     _add_inputs(parser, required=False)  # argparse would require them of the other commands too
     _add_protocol(parser, set(FIELDS) - {"metrics"})
     add = parser.add_argument
-    metrics = f"comma-separated (default: fid,is): {', '.join(METRICS)}"
-    add("--metrics", type=_split, default=argparse.SUPPRESS, metavar="NAMES", help=metrics)
+    _add_metrics(parser)
     add("--preset", help=f"{', '.join(PRESETS)} or a YAML file of these options")
     add("--strict", action="store_true", help="warnings are errors")
     _add_cache(parser)
-    add("--memory-gib", type=float, default=8.0, help="memory for gathered features per process (default: 8)")
     add("--results", metavar="FILE", help="JSON-lines file for the row; a run has its results.jsonl")
     add("--class-table", metavar="FILE", help="CSV file for the figures of all classes (per_class)")
     confusion = "picture of which classes are taken for which (per_class), .png; the table stands beside it"
@@ -102,6 +100,20 @@ def _add_sweep_options(parser: Parser) -> None:
     _add_cache(parser)
 
 
+def _add_compare_options(parser: Parser) -> None:
+    what = "run, checkpoint, generator, image folder or .npz"
+    parser.add_argument("checkpoint", metavar="A", help=what)
+    parser.add_argument("other", metavar="B", help="the same, to be compared with A")
+    parser.add_argument("--reference", help="prepared store, photos, image folder, reference file or .npz")
+    _add_resources(parser)
+    fields = OF_EXTRACTOR | OF_SAMPLES | {"split", "reference_samples", "truncation", "repeats", "resamples"}
+    _add_protocol(parser, fields, repeats=3, resamples=20)
+    _add_metrics(parser)
+    add = parser.add_argument
+    add("--output", required=True, metavar="FILE", help="picture to write, .png; the table stands beside it")
+    _add_cache(parser)
+
+
 def _add_neighbours_options(parser: Parser) -> None:
     _add_inputs(parser)
     fields = OF_EXTRACTOR | OF_SAMPLES | {"split", "reference_samples", "truncation"}
@@ -115,6 +127,7 @@ def _add_neighbours_options(parser: Parser) -> None:
 COMMANDS = {
     "reference": ("compute the statistics of a reference once and keep them in a file", _add_reference_options),
     "sweep": ("draw FID and IS over truncation, as a curve (PNG) and a table (CSV)", _add_sweep_options),
+    "compare": ("tell which of two is better and how sure that is: --help names A and B", _add_compare_options),
     "neighbours": ("draw the nearest real images of generated ones, as a sheet", _add_neighbours_options),
 }
 
@@ -139,8 +152,15 @@ def _add_resources(parser: Parser) -> None:
 def _add_cache(parser: Parser) -> None:
     help_text = "keep the features of references there (default: $XDG_CACHE_HOME/hamgan/features, else ~/.cache/...)"
     parser.add_argument("--cache", type=Path, default=cache_folder(), metavar="FOLDER", help=help_text)
+    memory = "memory for gathered features per process (default: 8)"
+    parser.add_argument("--memory-gib", type=float, default=8.0, help=memory)
     help_text = "neither look for features of earlier evaluations nor keep those of this one"
     parser.add_argument("--no-cache", dest="cache", action="store_const", const=None, help=help_text)
+
+
+def _add_metrics(parser: Parser) -> None:
+    metrics = f"comma-separated (default: fid,is): {', '.join(METRICS)}"
+    parser.add_argument("--metrics", type=_split, default=argparse.SUPPRESS, metavar="NAMES", help=metrics)
 
 
 def _add_protocol(parser: Parser, names: Collection[str], **defaults: str | int) -> None:

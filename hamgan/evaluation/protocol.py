@@ -58,6 +58,8 @@ class Protocol:
     """Sample i has the generator seed `seed * num_samples + i`."""
     repeats: int = 1
     """Evaluations with seeds `seed`, `seed` + 1, ...; the row has their mean and spread."""
+    resamples: int = 0
+    """Random halvings of the samples for the standard error of every number but the Inception Score; 0 makes none."""
     truncation: float = 1.0
     """Latents beyond it are drawn again; 1 does not truncate."""
     labels: LabelDistribution = "uniform"
@@ -103,6 +105,8 @@ class Protocol:
         for name in POSITIVE:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.resamples < 0:
+            raise ConfigError(f"resamples is {self.resamples}; allowed: 0 and above")
         if self.num_samples < 2:
             raise ConfigError("num_samples is 1; a covariance needs two at least")
 
@@ -185,11 +189,28 @@ def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
         parts[0] += f" ({seeds}, {row['labels']} labels, truncation {truncation}, {average}"
         drawn = f", drawn in {row['sample_precision']}" if row.get("sample_precision") else ""
         parts[0] += f", {row['batch_norm'] or 'unknown'} BN statistics{position}{drawn})"
+    if row.get("selected"):
+        parts.append(f"trained on {row['selected']}")
     if row.get("reference"):
         count = f"{row['reference_count']:,} images" if row.get("reference_count") else "unknown count"
         split = f" {row['reference_split']}" if row.get("reference_split") else ""
-        parts.append(f"against {row['reference']}{split} ({count}, hash {row['reference_hash']})")
-    parts.append(f"{row['extractor']} {row['precision']}, {row['resizer']}")
+        origin = f", {row['reference_origin']}" if row.get("reference_origin") else ""
+        parts.append(f"against {row['reference']}{split} ({count}, hash {row['reference_hash']}{origin})")
+    parts.append(f"{row['extractor']} {row['precision']}, {row['resizer']}, trained on {row['extractor_saw']}")
     if row.get("is_splits"):
         parts.append(f"IS in {row['is_splits']} split{'s' if row['is_splits'] != 1 else ''}")
+    parts += row.get("settings", [])
+    parts.append(_describe_training(row.get("training_saw")))
+    if row.get("chosen"):
+        from hamgan.checkpoint import describe_choice  # which imports torch
+
+        parts.append(describe_choice(row["chosen"]))
     return "; ".join(parts)
+
+
+def _describe_training(uses: Sequence[dict[str, str]] | None) -> str:
+    """Word which pretrained networks training used, None: unknown."""
+    if uses is None:
+        return "what made the samples saw is not known"
+    told = [f"the {use['role']} used {use['network']} ({use['saw']})" for use in uses]
+    return ", ".join(told) or "training used no pretrained network"

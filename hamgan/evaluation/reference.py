@@ -1,10 +1,11 @@
 """Measure references once, keep their statistics in a file, and check that samples may be compared with them."""
 
 import contextlib
-import hashlib
 import json
 import logging
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from hamgan.checkpoint.tensors import save_tensors
 from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError, one_line
 from hamgan.evaluation.cache import drop_oldest, name_file
-from hamgan.evaluation.inputs.images import IMAGE_ARRAYS, Images, Subset
+from hamgan.evaluation.features.extractor import ARCHITECTURES
+from hamgan.evaluation.features.resizing import RESIZING
+from hamgan.evaluation.inputs.images import IMAGE_ARRAYS, ArrayImages, Images, Subset
 from hamgan.evaluation.inputs.references import open_reference_images
+from hamgan.evaluation.published_statistics import load_published
 from hamgan.evaluation.statistics import FeatureStatistics, Resources
-from hamgan.files import recognise_file, temporary_name
+from hamgan.files import STATISTICS_PICKLE, recognise_file, temporary_name
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +32,7 @@ Reference = str | Path | FeatureStatistics
 """Anything that samples can be measured against: a place, the name of a data set, or statistics in memory."""
 FORMAT = "hamgan-reference-1"
 COMPARED = ("extractor", "extractor_weights", "resizer", "precision", "resolution")
-STATISTICS_FILES = (".safetensors", ".npz")
+STATISTICS_FILES = (".safetensors", ".npz", ".pkl")
 STATISTICS = {"mu", "sigma"}
 IMAGE_NAMES = {images for images, _ in IMAGE_ARRAYS}
 
@@ -75,20 +79,21 @@ def _npz_names(file: Path) -> set[str]:
         return set()
 
 
-def load_reference(file: str | Path) -> FeatureStatistics:
-    """Read a file of `save_reference`, or an ``.npz`` of statistics or features.
+def load_reference(file: str | Path, extractor: str | None = None) -> FeatureStatistics:
+    """Read a file of `save_reference`, or one that others publish: see `load_published`.
 
-    These hold ``mu`` and ``sigma`` (ADM, EDM, pytorch-fid, clean-fid), or ``reps``, all features (dgm-eval).
-
-    Raises ConfigError naming the file and what it lacks.
+    ``extractor``: whose statistics are wanted, where a file holds those of several. Raises ConfigError naming the file
+    and what it lacks.
     """
     file = Path(file)
     if not file.is_file():
         raise ConfigError(f"there is no reference file at {file}")
     try:
-        statistics = _load_npz(file) if file.suffix == ".npz" else _load_safetensors(file)
+        own = file.suffix == ".safetensors"
+        statistics = _load_safetensors(file) if own else load_published(file, extractor)
     except ConfigError:
-        if known := recognise_file(file):
+        known = recognise_file(file)
+        if known and known != STATISTICS_PICKLE:
             raise ConfigError(f"{file} is {known}") from None
         raise
     if statistics.mean.ndim != 1 or statistics.covariance.shape != (len(statistics.mean), len(statistics.mean)):
@@ -128,34 +133,6 @@ def _load_safetensors(file: Path) -> FeatureStatistics:
         raise ConfigError(f"{file} is damaged: {one_line(error)}") from error
 
 
-def _load_npz(file: Path) -> FeatureStatistics:
-    try:
-        with np.load(file) as content:
-            if "reps" in content and not set(content.files) >= STATISTICS:
-                return _from_features(torch.from_numpy(content["reps"]), file)
-            if missing := STATISTICS - set(content.files):
-                raise ConfigError(f"{file} has no {' and '.join(sorted(missing))}; it has {', '.join(content.files)}")
-            mean, covariance = (torch.from_numpy(content[name]).double() for name in ("mu", "sigma"))
-    except ConfigError:
-        raise
-    except Exception as error:  # NumPy and zipfile raise nearly anything for damaged bytes
-        raise ConfigError(f"{file} cannot be read as an .npz file: {one_line(error)}") from error
-    digest = hashlib.sha256(mean.numpy().tobytes() + covariance.numpy().tobytes()).hexdigest()[:16]
-    # Such files say neither how many images nor which extractor: only the length of the mean can be checked.
-    return FeatureStatistics(
-        None, mean, covariance, {"kind": "npz", "source": str(file), "hash": digest, "preparation": "not stated"}
-    )
-
-
-def _from_features(features: Tensor, file: Path) -> FeatureStatistics:
-    if features.ndim != 2 or len(features) < 2:
-        raise ConfigError(f"{file}: reps {list(features.shape)} are not the features of two images or more")
-    digest = hashlib.sha256(features.numpy().tobytes()).hexdigest()[:16]
-    description = {"kind": "npz", "source": str(file), "hash": digest, "preparation": "not stated"}
-    rows = features.double()
-    return FeatureStatistics(len(rows), rows.mean(0), torch.cov(rows.mT), description, features=features.float())
-
-
 def check_comparable(samples: dict[str, Any], reference: FeatureStatistics, dimension: int) -> None:
     """Raise ConfigError that says which of extractor, weights, resizer, precision and resolution differ."""
     if len(reference.mean) != dimension:
@@ -166,10 +143,29 @@ def check_comparable(samples: dict[str, Any], reference: FeatureStatistics, dime
     differences = [
         f"{key.replace('_', ' ')} {reference.description[key]} (reference) and {samples[key]} (samples)"
         for key in COMPARED
-        if key in samples and key in reference.description and reference.description[key] != samples[key]
+        if key in samples and key in reference.description and not _agree(reference.description[key], samples[key])
     ]
     if differences:
-        raise ConfigError(f"reference and samples cannot be compared: {'; '.join(differences)}")
+        origin = reference.description.get("origin")
+        whose = f" ({origin})" if origin else ""
+        told = "; ".join(differences) + _hint(reference, samples)
+        raise ConfigError(f"reference{whose} and samples cannot be compared: {told}")
+
+
+def _agree(reference: object, samples: object) -> bool:
+    """Return whether values are equal, or hashes of which one is known by its first digits."""
+    short, long = sorted((str(reference), str(samples)), key=len)
+    return short == long or (re.fullmatch("[0-9a-f]{8,}", short) is not None and long.startswith(short))
+
+
+def _hint(reference: FeatureStatistics, samples: dict[str, Any]) -> str:
+    """Name the options that measure the samples as the reference was made, where there are such."""
+    words, label = str(reference.description.get("resizer")), samples["extractor"]
+    name = next(name for name, architecture in ARCHITECTURES.items() if architecture.label == label)
+    for resizer in ARCHITECTURES[name].resizers:
+        if words != samples["resizer"] and words == RESIZING[resizer][1].format(ARCHITECTURES[name].size):
+            return f"; --features {name} --resizer {resizer} resizes as the reference was"
+    return ""
 
 
 def reference_statistics(
@@ -188,13 +184,14 @@ def reference_statistics(
     if isinstance(reference, FeatureStatistics):
         return reference
     if is_statistics_file(reference):
-        statistics = load_reference(reference)
+        statistics = load_reference(reference, resources.extractor.name)
         if statistics.features is not None or not keep_features:
             return statistics
-        if not _npz_names(Path(reference)) & IMAGE_NAMES:  # ADM's files hold both
+        if not _npz_names(Path(reference)) & IMAGE_NAMES:
             raise ConfigError(
                 f"{reference} holds no features, which KID, precision and recall need; make it with --keep-features"
             )
+        return _with_features_of_images(statistics, Path(reference), resources)
     images = open_reference_images(reference, split, resolution)
     if max_count is not None and max_count < len(images):
         images = Subset(images, max_count)
@@ -205,6 +202,18 @@ def reference_statistics(
     if file and Processes.current().is_main:
         _keep(statistics, file)
     return statistics
+
+
+def _with_features_of_images(statistics: FeatureStatistics, file: Path, resources: Resources) -> FeatureStatistics:
+    """Measure the images that ADM's files hold beside the statistics of all, for what needs features: not for FID."""
+    found = resources.measure(ArrayImages(file), "reference", keep_features=True)
+    subset = f"{found.count:,} images of the file for all but FID"
+    return replace(
+        statistics,
+        features=found.features,
+        labels=found.labels,
+        description=statistics.description | {"subset": subset},
+    )
 
 
 def _read_kept(file: Path, keep_features: bool) -> FeatureStatistics | None:

@@ -33,6 +33,9 @@ NAMES = {
     "class_leakage_real": "Real images taken for another class",
 }
 """Numbers by the beginning of their key, in the order in which people look at them."""
+HIGHER_IS_BETTER = {"inception_score", "precision", "recall", "density", "coverage", "class_accuracy"}
+LOWER_IS_BETTER = {"fid", "sfid", "fd_dinov2", "clip_fid", "cmmd", "fid_inf", "kid", "mind", "class_distance"}
+LOWER_IS_BETTER |= {"class_leakage"}
 _SUFFIX = re.compile(f"(_({'|'.join(name.replace('-', '_') for name in FEATURES)}))?(_[0-9a-f]{{8}})?(_tf32)?")
 """Ending of a number that is not the usual one: its extractor, the hash of one's own weights, TF32."""
 EXTREMES = {
@@ -59,12 +62,15 @@ class Number(NamedTuple):
     value: float
     spread: float | None
     """Standard deviation over subsets or splits."""
+    standard_error: float | None
+    """Standard deviation over other samples of as many images, estimated."""
     seeds_spread: float | None
     """Standard deviation over the seeds of repeated evaluations."""
     seeds: int
 
     def __str__(self) -> str:
         text = f"{self.value:.5g}" + (f" ± {self.spread:.2g}" if self.spread is not None else "")
+        text += f" (standard error {self.standard_error:.2g})" if self.standard_error is not None else ""
         return text + (f" (± {self.seeds_spread:.2g} over {self.seeds} seeds)" if self.seeds_spread is not None else "")
 
 
@@ -72,12 +78,15 @@ def numbers_of(row: Row) -> list[Number]:
     """Return the measured numbers of a row, in the order of `NAMES`."""
     numbers: dict[str, list[Number]] = {name: [] for name in NAMES}
     for key, value in row.items():
-        name, suffix = _split_key(key)
+        name, suffix = split_key(key)
         if name is None or not isinstance(value, float):
             continue
         extractor = f" ({row['extractor']})" if suffix else ""
-        spread, over_seeds = row.get(f"{name}_std{suffix}"), row.get(f"{name}_seeds_std{suffix}")
-        numbers[name].append(Number(key, NAMES[name] + extractor, value, spread, over_seeds, row.get("repeats", 1)))
+        spread, error, over_seeds = (
+            row.get(f"{name}_{what}{suffix}") for what in ("std", "standard_error", "seeds_std")
+        )
+        title, seeds = NAMES[name] + extractor, row.get("repeats", 1)
+        numbers[name].append(Number(key, title, value, spread, error, over_seeds, seeds))
     return [number for name in NAMES for number in numbers[name]]
 
 
@@ -86,7 +95,7 @@ def describe_numbers(row: Row) -> list[str]:
     return [f"{number.title}: {number}" for number in numbers_of(row)]
 
 
-def _split_key(key: str) -> tuple[str | None, str]:
+def split_key(key: str) -> tuple[str | None, str]:
     """Split ``fid_efficientnet_lite0`` into ``fid`` and the rest; (None, "") for a key that is no number."""
     for name in sorted(NAMES, key=len, reverse=True):
         suffix = key[len(name) :]
@@ -110,6 +119,8 @@ def print_row(row: Row) -> None:
     for key, line in row.get("protocols", {}).items():
         print(f"protocol of {NAMES.get(key, key)}: {line}")
     print(f"{row['seconds']:.1f} s, {row['images_per_second']:.1f} images/s on {row['device']}")
+    for note in row.get("notes", []):
+        print(f"note: {note}")
     for warning in row["warnings"]:
         print(f"warning: {warning}")
 

@@ -152,7 +152,8 @@ def _tell_duration(bar: ProgressBar, seconds: float, images: int) -> None:
     """Say how long the rest of a pass will take, from its second batch (the first one warms up), where it is long."""
     left = seconds / images * ((bar.total or 0) - bar.n)
     if left > LONG:
-        bar.write(f"{bar.desc}: {bar.total:,} images take about {left / 60:,.0f} minutes", file=sys.stderr)
+        minutes = max(2, round(left / 60))
+        bar.write(f"{bar.desc}: {bar.total:,} images take about {minutes:,} minutes", file=sys.stderr)
 
 
 def _read_batches(images: Images, share: range, batch_size: int, digest: "SetDigest") -> Iterator[tuple[int, Tensor]]:

@@ -89,7 +89,7 @@ def check_files(images: Sequence[Path], out: Path, force: bool = False) -> None:
 
     With ``force`` outputs may be there.
     """
-    from hamgan.sampling.sheets import check_output
+    from hamgan.sampling.outputs import check_output
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--output {out} must end in .png: it is a sheet")

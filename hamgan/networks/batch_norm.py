@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from hamgan.config import NormConfig, SpectralNormConfig
 from hamgan.distributed.group import mean_over_processes_, stack_processes, world_size
+from hamgan.errors import ConfigError
 from hamgan.hamburger.precision import without_autocast
 from hamgan.networks.spectral_norm import SpectralLinear, Weights
 
@@ -85,6 +86,25 @@ class _AffineNormOnGpu(torch.autograd.Function):
         return grad, grad_gain, grad_bias, *[None] * 6
 
 
+def _normalise_across(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, eps: float, biased: bool
+) -> Tensor:
+    """Normalise x by the moments of all processes, which every one must call, and move the running ones."""
+    count = x.numel() // x.shape[1] * world_size()
+    values = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    with torch.no_grad():
+        # A twentieth of the time of torch.var_mean on a channels-last map on a CPU.
+        mean, var = (moment.double() for moment in torch.batch_norm_update_stats(values, None, None, 0.0))
+        # One all-reduce carries both moments; every process holds as many images. In float64, for the variance is a
+        # difference of squares: in float32 a mean of 1000 standard deviations would leave nothing of it.
+        mean, square = mean_over_processes_(torch.stack([mean, var + mean * mean])).unbind()
+        mean, var = mean.to(values.dtype), (square - mean * mean).clamp_min(0.0).to(values.dtype)
+        running_mean.lerp_(mean, momentum)
+        running_var.lerp_(var if biased else var * (count / (count - 1)), momentum)
+    y: Tensor = _NormaliseAcross.apply(values, mean, var, eps)
+    return y.to(x.dtype)
+
+
 def _rows(x: Tensor) -> Tensor:
     """Turn [B, C, H, W] into [B*H*W, C], a view of a channels-last map."""
     return x.permute(0, 2, 3, 1).flatten(0, 2)
@@ -112,7 +132,7 @@ class BatchNorm(nn.Module):
         if not self.training:
             return F.batch_norm(x, mean, var, eps=self.eps)
         if self._across:
-            return self._normalise_across(x)
+            return _normalise_across(x, mean, var, self.momentum, self.eps, self.biased)
         if not self.biased:
             return F.batch_norm(x, mean, var, training=True, momentum=self.momentum, eps=self.eps)
         batch_mean, batch_var = torch.zeros_like(mean), torch.zeros_like(var)
@@ -128,20 +148,6 @@ class BatchNorm(nn.Module):
     def _update(self, mean: Tensor, var: Tensor) -> None:
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(var, self.momentum)
-
-    def _normalise_across(self, x: Tensor) -> Tensor:
-        count = x.numel() // x.shape[1] * world_size()
-        values = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        with torch.no_grad():
-            # A twentieth of the time of torch.var_mean on a channels-last map on a CPU.
-            mean, var = (moment.double() for moment in torch.batch_norm_update_stats(values, None, None, 0.0))
-            # One all-reduce carries both moments; every process holds as many images. In float64, for the variance is a
-            # difference of squares: in float32 a mean of 1000 standard deviations would leave nothing of it.
-            mean, square = mean_over_processes_(torch.stack([mean, var + mean * mean])).unbind()
-            mean, var = mean.to(values.dtype), (square - mean * mean).clamp_min(0.0).to(values.dtype)
-            self._update(mean, var if self.biased else var * (count / (count - 1)))
-        y: Tensor = _NormaliseAcross.apply(values, mean, var, self.eps)
-        return y.to(x.dtype)
 
     def affine(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
         """Return normalise(x) * gain + bias. Shapes: gain and bias [B, C] or [C]."""
@@ -210,6 +216,46 @@ class SharedConditionBatchNorm(BatchNorm):
 
     def forward(self, x: Tensor, condition: Tensor, weights: Weights | None = None) -> Tensor:
         return self.affine(x, *self.gain_and_bias(condition, weights))
+
+
+class CrossReplicaBatchNorm2d(nn.BatchNorm2d):
+    """Normalise as `torch.nn.BatchNorm2d` does, in training by the moments of all processes.
+
+    Unlike `torch.nn.SyncBatchNorm` it takes maps on CPUs too.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or world_size() == 1:
+            return super().forward(x)
+        mean, var, momentum = self.running_mean, self.running_var, self.momentum
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        assert mean is not None
+        assert var is not None
+        assert momentum is not None
+        gain, bias = _per_channel(self.weight), _per_channel(self.bias)
+        if x.is_cuda:
+            y: Tensor = _AffineNormOnGpu.apply(x, gain, bias, mean, var, momentum, self.eps, False, True)
+            return y
+        normalised = _normalise_across(x, mean, var, momentum, self.eps, biased=False)
+        return torch.addcmul(bias.to(x.dtype), normalised, gain.to(x.dtype))
+
+
+def convert_cross_replica(network: nn.Module) -> None:
+    """Replace every `torch.nn.BatchNorm2d` inside a network, which keeps its tensors and their names.
+
+    Raises ConfigError where a network normalises by another module of the batch's moments, which would stay apart.
+    """
+    for name, child in network.named_children():
+        if type(child) is nn.BatchNorm2d:
+            layer = CrossReplicaBatchNorm2d(child.num_features, child.eps, child.momentum)
+            layer.__dict__.update(child.__dict__)
+            setattr(network, name, layer)
+        elif isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, CrossReplicaBatchNorm2d):
+            kind = type(child).__name__
+            raise ConfigError(f"layers of the kind {kind} do not average over processes; train on one process")
+        else:
+            convert_cross_replica(child)
 
 
 def class_rows(table: Tensor, labels: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Build the global-context block of a network: a Hamburger or self-attention."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hamgan.config import DiscriminatorConfig, GeneratorConfig
 from hamgan.errors import ConfigError
@@ -40,4 +41,17 @@ def draw_bases(contexts: nn.ModuleDict, batch: int, device: torch.device, genera
         size: block.draw_bases(batch, int(size), int(size), device, generator)
         for size, block in contexts.items()
         if isinstance(block, Hamburger)
+    }
+
+
+def select_bases(bases: Bases, rows: Sequence[slice], batch: int) -> Bases:
+    """Return the bases of some images after each other, of bases for ``batch`` images; images may occur repeatedly."""
+
+    def select(values: Tensor) -> Tensor:
+        of_image = values.unflatten(0, (batch, -1))
+        return torch.cat([of_image[part] for part in rows]).flatten(0, 1)
+
+    return {
+        size: (select(values[0]), select(values[1])) if isinstance(values, tuple) else select(values)
+        for size, values in bases.items()
     }

@@ -10,6 +10,7 @@ from hamgan.config import DiscriminatorConfig
 from hamgan.networks.blocks import DiscriminatorBlock
 from hamgan.networks.context import Bases, context_block, draw_bases
 from hamgan.networks.initialise import initialise
+from hamgan.networks.slicing import SlicingLayer
 from hamgan.networks.spectral_norm import SpectralConv2d, SpectralEmbedding, SpectralLinear, effective_weights
 
 DISCRIMINATOR_WIDTHS = {
@@ -44,15 +45,18 @@ class Discriminator(nn.Module):
             inputs, size = outputs, size // 2 if down else size
             if config.context != "none" and down and size in config.context_resolutions:
                 self.contexts[str(size)] = context_block(config, outputs, size)
-        self.linear = SpectralLinear(inputs, 1, config.spectral_norm)
-        self.class_embedding = SpectralEmbedding(num_classes, inputs, config.spectral_norm)
+        self.slicing = SlicingLayer(num_classes, inputs) if config.last_layer == "san" else None
+        if self.slicing is None:
+            self.linear = SpectralLinear(inputs, 1, config.spectral_norm)
+            self.class_embedding = SpectralEmbedding(num_classes, inputs, config.spectral_norm)
         initialise(self, config.init)
 
     def draw_bases(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Bases:
         """Draw random initial bases for every Hamburger, as `forward` takes them."""
         return draw_bases(self.contexts, batch, device, generator)
 
-    def forward(self, images: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor, bases: Bases | None = None, apart: bool = False) -> Tensor:
+        """Return logits [B]; ``apart``: those of a `SlicingLayer`, [2, B], which D's own step needs."""
         weights = effective_weights(self)
         x = images.contiguous(memory_format=self.memory_format)
         for block in self.blocks:
@@ -64,6 +68,9 @@ class Discriminator(nn.Module):
         # Sum, not mean (both references); logits and losses in float32 under autocast.
         with torch.autocast(x.device.type, enabled=False):
             features = F.relu(x if x.dtype == torch.float64 else x.float()).sum(dim=(2, 3))
+            if self.slicing is not None:
+                sliced: Tensor = self.slicing(features, labels, apart)
+                return sliced
             projection = (self.class_embedding(labels, weights) * features).sum(dim=1)
             logits: Tensor = self.linear(features, weights).squeeze(1) + projection
         return logits

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.errors import ConfigError, refuse_renamed
+from hamgan.sampling.outputs import check_output
 from hamgan.sampling.places import check_place
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan sample") -> None:
     refuse_renamed(arguments, {"--out": "--output"})
     options = sample_parser(prog).parse_args(arguments)
     check_place(options.checkpoint)
+    check_output(options.output, options.force)
 
     from hamgan.distributed.failure_watch import FailureWatch
     from hamgan.distributed.group import joined_processes
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan sample") -> None:
 def _sample(options: argparse.Namespace, joined: str | None) -> None:
     """Draw the share of this process, on the device ``joined`` where there are several."""
     from hamgan.distributed.group import Processes
-    from hamgan.sampling.classes import describe_classes
+    from hamgan.sampling.classes import describe_classes, parse_classes
     from hamgan.sampling.generator import default_device
     from hamgan.sampling.loading import load_generator
     from hamgan.sampling.writing import Output, check_request, describe_written, write_plan
@@ -69,7 +71,8 @@ def _sample(options: argparse.Namespace, joined: str | None) -> None:
     standing = options.batch_norm == "standing"
     stored = None if standing else options.batch_norm
     generator = load_generator(options.checkpoint, device, average=not options.no_ema, batch_norm=stored)
-    plan = _plan(options, generator)
+    classes = parse_classes(options.classes, generator) if options.classes else list(range(generator.num_classes))
+    plan = _plan(options, generator, classes)
     output = Output(options.output, options.scale, options.fps, options.sheets, options.force)
     check_request(plan, output, generator.config.resolution)
     if standing:
@@ -77,16 +80,14 @@ def _sample(options: argparse.Namespace, joined: str | None) -> None:
     write_plan(generator, plan, output, options.batch_size)
     if Processes.current().is_main:
         if options.classes:
-            taken = describe_classes((image.label for image in plan.images), generator.titles)
-            print(f"classes: {taken}")
+            print(f"classes: {describe_classes(classes, generator.titles)}")
         print(describe_written(plan, output, generator.config.resolution))
 
 
-def _plan(options: argparse.Namespace, generator: "LoadedGenerator") -> "Plan":
-    from hamgan.sampling.classes import parse_classes, parse_numbers
+def _plan(options: argparse.Namespace, generator: "LoadedGenerator", classes: list[int]) -> "Plan":
+    from hamgan.sampling.classes import parse_numbers
     from hamgan.sampling.plan import plan_interpolation, plan_samples
 
-    classes = parse_classes(options.classes, generator) if options.classes else list(range(generator.num_classes))
     count = options.per_class * len(classes) if options.per_class and options.per_class > 0 else 8
     seeds = parse_numbers(options.seeds, "seed range") if options.seeds is not None else list(range(count))
     try:

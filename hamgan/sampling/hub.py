@@ -1,11 +1,11 @@
-"""Fetch a generator from a repository of a Hugging Face hub, or publish one, with a sentence for what goes wrong.
+"""Fetch a network from a repository of a Hugging Face hub, or publish one, with a sentence for what goes wrong.
 
 `huggingface_hub` does the work. Its ModelHubMixin is left alone: it would be a base class that must be installed to
 load a local file, and keeps a second copy of the configuration beside the one in the weights' header.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hamgan.errors import CheckpointError, ConfigError, one_line
@@ -14,16 +14,22 @@ GENERATOR_FILE = "generator.safetensors"
 LOG_IN = "log in (hf auth login, or a token in $HF_TOKEN)"
 
 
-def download(name: str, revision: str | None = None, token: str | None = None) -> Path:
-    """Fetch the generator file of the repository ``owner/name``, from the hub or the cache of earlier downloads.
+def download(
+    name: str, revision: str | None = None, token: str | None = None, files: Sequence[str] = (GENERATOR_FILE,)
+) -> Path:
+    """Fetch a file of the repository ``owner/name``, from the hub or the cache of earlier downloads.
 
-    CheckpointError says what is wrong: no such repository, a gated one, no network, not a HamGAN repository.
+    It is the first of ``files`` that the repository has. CheckpointError says what is wrong: no such repository, a
+    gated one, no network, none of these files.
     """
     require_hub(f"there is no checkpoint at {name}; to load it from a hub")
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import errors, hf_hub_download
 
-    with _as_sentences(name, f"there is no checkpoint at {name}, and the hub gives none", revision):
-        return Path(hf_hub_download(name, GENERATOR_FILE, revision=revision, token=token))
+    with _as_sentences(name, f"there is no checkpoint at {name}, and the hub gives none", revision, files):
+        for file in files[:-1]:
+            with suppress(errors.EntryNotFoundError):
+                return Path(hf_hub_download(name, file, revision=revision, token=token))
+        return Path(hf_hub_download(name, files[-1], revision=revision, token=token))
 
 
 def upload(folder: Path, name: str, *, private: bool | None, token: str | None, message: str) -> str:
@@ -64,16 +70,16 @@ def _is_of_http_client(error: Exception) -> bool:
 
 
 @contextmanager
-def _as_sentences(name: str, what: str, revision: str | None = None) -> Iterator[None]:
+def _as_sentences(name: str, what: str, revision: str | None = None, files: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         if isinstance(error, OSError | ValueError) or _is_of_http_client(error):
-            raise CheckpointError(f"{what}: {_explain(error, name, revision)}") from error
+            raise CheckpointError(f"{what}: {_explain(error, name, revision, files)}") from error
         raise
 
 
-def _explain(error: Exception, name: str, revision: str | None) -> str:
+def _explain(error: Exception, name: str, revision: str | None, files: Sequence[str]) -> str:
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{name}"
@@ -88,7 +94,7 @@ def _explain(error: Exception, name: str, revision: str | None) -> str:
     if isinstance(error, errors.LocalEntryNotFoundError):
         return f"{constants.ENDPOINT} cannot be reached, and no earlier download of {name} is here"
     if isinstance(error, errors.EntryNotFoundError):
-        return f"{page} is not a HamGAN repository: it has no {GENERATOR_FILE}"
+        return f"{page} has no {' or '.join(files)}"
     if isinstance(error, errors.OfflineModeIsEnabled) or _is_of_http_client(error):
         return f"{constants.ENDPOINT} cannot be reached"
     if isinstance(error, errors.HFValidationError):

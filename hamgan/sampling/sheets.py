@@ -1,20 +1,15 @@
-"""Draw labelled sheets of images, and check the paths that images are written to."""
+"""Draw labelled sheets of images."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-
-from hamgan.errors import ConfigError
 
 VISIBLE = 96
 """Pixels that the side of an image has at least on a sheet: people see little in 32."""
 LINE = 18
 """Height of a line of headings in pixels."""
 FONT = ImageFont.load_default(12)
-OUTPUTS = (".png", ".gif", ".mp4", ".npz")
-OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avi", ".mov", ".webm", ".npy", ".zip")
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
@@ -102,32 +97,3 @@ def _column_starts(groups: Sequence[tuple[str, int]], size: int, gap: int) -> li
         starts += [position + index * (size + gap) for index in range(count)]
         position = starts[-1] + size + max(6 * gap, 12)
     return starts
-
-
-def check_parents(path: Path, option: str = "--output") -> None:
-    """Raise ConfigError where an output path leads through a file."""
-    for above in path.parents:
-        if above.is_file():
-            raise ConfigError(f"{path}: {above} is a file, not a folder; choose another {option}")
-
-
-def check_output(path: Path, force: bool = False) -> None:
-    """Raise ConfigError when an output path is of another format, or taken by what may not be replaced.
-
-    With ``force`` files may be replaced, and folders that hold nothing but .png files.
-    """
-    kind = path.suffix.lower()
-    if kind in OTHER_FORMATS:
-        raise ConfigError(
-            f"{path}: sheets are written as .png, films as .gif or .mp4, arrays as .npz; "
-            "a name without an ending is a folder of .png files"
-        )
-    check_parents(path)
-    empty_folder = path.is_dir() and kind not in OUTPUTS and not any(path.iterdir())
-    if not path.exists() or empty_folder:
-        return
-    if not force:
-        raise ConfigError(f"{path} exists already; choose another --output, or add --force to replace it")
-    others = [item.name for item in path.iterdir() if item.suffix != ".png"] if path.is_dir() else []
-    if others:
-        raise ConfigError(f"{path} is a folder with {others[0]} in it; --force replaces folders of .png files alone")

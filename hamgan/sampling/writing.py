@@ -20,7 +20,7 @@ from hamgan.progress import ProgressBar
 from hamgan.sampling.animation import check_film, tiles_across, write_film
 from hamgan.sampling.generator import LoadedGenerator
 from hamgan.sampling.plan import Plan, draw
-from hamgan.sampling.sheets import check_output, draw_sheet, sheet_size, visible_scale
+from hamgan.sampling.sheets import draw_sheet, sheet_size, visible_scale
 
 FILMS = (".gif", ".mp4")
 LARGEST_SHEET = 178_000_000
@@ -57,7 +57,6 @@ class Output:
 def check_request(plan: Plan, output: Output, resolution: int) -> None:
     """Raise ConfigError for whatever would fail after the images are drawn."""
     path = output.path
-    check_output(path, output.force)
     if output.scale is not None and output.scale < 1:
         raise ConfigError(f"scale is {output.scale}; it must be 1 or more")
     if not plan.images:

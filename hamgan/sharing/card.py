@@ -5,7 +5,9 @@ from typing import Any
 import jinja2
 import yaml
 
+from hamgan.checkpoint import describe_choice, was_chosen_by
 from hamgan.config import Config, GeneratorConfig, config_to_dict
+from hamgan.data.opening import EMBEDDED
 from hamgan.evaluation.report import numbers_of
 from hamgan.networks import count_parameters
 from hamgan.sampling import LoadedGenerator
@@ -24,7 +26,9 @@ def model_card(generator: LoadedGenerator, name: str, licence: str | None = None
     """Return the card of a repository ``owner/name``: YAML for the hub, figures with their protocol, how to draw."""
     from huggingface_hub import ModelCard
 
-    evaluations = [public_evaluation(row) for row in generator.evaluations]
+    # The number that a checkpoint was chosen by is the lowest of several draws: it is not quoted.
+    evaluations = [public_evaluation(row) for row in generator.evaluations if not was_chosen_by(row)]
+    chosen = next((row["chosen"] for row in generator.evaluations if row.get("chosen")), None)
     config, names = public_config(generator.config), generator.class_names
     converted = _describe_conversion(generator)
     stored = config_to_dict(config)
@@ -45,6 +49,7 @@ def model_card(generator: LoadedGenerator, name: str, licence: str | None = None
         "class_names": generator.titles if names else [],
         "most_names": MOST_NAMES,
         "training": converted or _describe_training(generator, config),
+        "chosen": describe_choice(chosen) if chosen else None,
         "evaluations": [row | {"numbers": numbers_of(row)} for row in evaluations],
         "generator_file": GENERATOR_FILE,
         "config": yaml.safe_dump(stored, sort_keys=False).strip(),
@@ -75,8 +80,8 @@ def _describe_conversion(generator: LoadedGenerator) -> dict[str, str]:
 def _describe_training(generator: LoadedGenerator, config: Config) -> dict[str, str]:
     train = config.train
     facts = {"data": f"{config.data.source} ({config.data.split} split)"}
-    if config.data.source == "photos":
-        facts["data"] += ", crops of the photographs that scikit-image ships"
+    if config.data.source in EMBEDDED:
+        facts["data"] += f", {EMBEDDED[config.data.source].origin}"
     if generator.kimg is not None:
         facts["images seen by the discriminator"] = f"{generator.kimg * 1000:,.0f}"
     facts["batch"] = f"{train.batch_size} images, {train.discriminator_steps} discriminator step(s) per generator step"

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Pass a trained generator on: as ONNX, as a program of torch.export, as a folder or repository of a hub.
 
-  hamgan export --checkpoint runs/photos --output generator.onnx
-  hamgan export --checkpoint runs/photos --output generator.pt2
-  hamgan export --checkpoint runs/photos --output a_new_folder --license cc-by-4.0
-  hamgan export --checkpoint runs/photos --push owner/name
+  hamgan export --checkpoint runs/fashion --output generator.onnx
+  hamgan export --checkpoint runs/fashion --output generator.pt2
+  hamgan export --checkpoint runs/fashion --output a_new_folder --license cc-by-4.0
+  hamgan export --checkpoint runs/fashion --push owner/name
 """
 
 

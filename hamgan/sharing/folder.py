@@ -14,7 +14,7 @@ from hamgan.sampling import LoadedGenerator
 from hamgan.sampling.hub import GENERATOR_FILE, check_login, require_hub, upload
 from hamgan.sampling.sheets import draw_sheet
 from hamgan.sharing.card import SHEET_COLUMNS, SHEET_FILE, SHEET_ROWS, model_card
-from hamgan.sharing.formats import check_new
+from hamgan.sharing.onnx import check_new
 from hamgan.sharing.public import public_header
 
 

@@ -5,27 +5,21 @@ Both formats take ``z`` float32 [B, latent_dim] and ``labels`` int64 [B], any B,
 with them.
 """
 
-import contextlib
 import copy
-import importlib
 import io
 import json
-import logging
-import re
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hamgan.checkpoint import generator_metadata
-from hamgan.errors import CheckpointError, ConfigError, one_line
-from hamgan.files import write_atomically
+from hamgan.errors import CheckpointError
 from hamgan.networks import Generator
 from hamgan.networks.inference import InferenceGenerator
 from hamgan.sampling import LoadedGenerator, truncated_latent
+from hamgan.sharing.onnx import check_new, onnx_forward, onnx_model, quiet, require_onnx, write_model
 from hamgan.sharing.public import public_header
 
 ONNX_TOLERANCE, PROGRAM_TOLERANCE = 1e-4, 1e-5
@@ -43,30 +37,16 @@ def export_onnx(generator: LoadedGenerator, path: Path) -> float:
     CheckpointError where the images are further than 1e-4 from PyTorch's or the disk does not take the file.
     """
     check_new(path)
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ConfigError(f"ONNX needs the package {package}: pip install -r requirements-sharing.txt") from error
+    require_onnx()
     network = _on_cpu(generator)
-    with _quiet(), torch.no_grad():
+    with torch.no_grad():
         form = InferenceGenerator(network)
         form(*_inputs(network, 1))  # Hamburgers draw their initial bases once; from here on these are constants
-        try:
-            exported: Any = torch.onnx.export(
-                form,
-                _inputs(network, 2),
-                dynamo=True,
-                dynamic_shapes=_ANY_BATCH,
-                output_names=["images"],
-                verbose=False,
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise ConfigError(f"this generator cannot be written as ONNX: {_missing_operator(error)}") from error
-    exported.model.metadata_props.update(generator_metadata(**public_header(generator)))
-    data: bytes = exported.model_proto.SerializeToString()
-    difference = _check(_onnx_forward(data), network, ONNX_TOLERANCE, path)
-    _write(path, data)
+    metadata = generator_metadata(**public_header(generator))
+    data = onnx_model(form, _inputs(network, 2), _ANY_BATCH, "images", metadata)
+    run = onnx_forward(data, "images")
+    difference = _check(lambda z, labels: run(z=z, labels=labels), network, ONNX_TOLERANCE, path)
+    write_model(path, data)
     return difference
 
 
@@ -80,24 +60,18 @@ def export_program(generator: LoadedGenerator, path: Path) -> float:
     network = _on_cpu(generator)
     form = InferenceGenerator(network)
     buffer = io.BytesIO()
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         form(*_inputs(network, 1))
         program = torch.export.export(form, _inputs(network, 2), dynamic_shapes=_ANY_BATCH)
         metadata = json.dumps(generator_metadata(**public_header(generator)))
         torch.export.save(program, buffer, extra_files={METADATA_FILE: metadata})
         loaded = torch.export.load(io.BytesIO(buffer.getvalue())).module()
     difference = _check(loaded, network, PROGRAM_TOLERANCE, path)
-    _write(path, buffer.getvalue())
+    write_model(path, buffer.getvalue())
     return difference
 
 
 _ANY_BATCH = {name: {0: torch.export.Dim("batch", min=1)} for name in ("z", "labels")}
-
-
-def check_new(path: Path) -> None:
-    """Raise ConfigError for a path that is taken, but for an empty folder: nothing is ever overwritten."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{path} exists already; choose another name, or remove it first")
 
 
 def _on_cpu(generator: LoadedGenerator) -> Generator:
@@ -109,17 +83,6 @@ def _inputs(network: Generator, count: int) -> tuple[Tensor, Tensor]:
     return z, torch.arange(count) % network.num_classes
 
 
-def _onnx_forward(data: bytes) -> Forward:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-
-    def forward(z: Tensor, labels: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(["images"], {"z": z.numpy(), "labels": labels.numpy()})[0])
-
-    return forward
-
-
 def _check(forward: Forward, network: Generator, tolerance: float, path: Path) -> float:
     """Return the largest distance of the images from those drawn here; CheckpointError beyond the tolerance."""
     drawn, largest = InferenceGenerator(network), 0.0
@@ -129,29 +92,3 @@ def _check(forward: Forward, network: Generator, tolerance: float, path: Path) -
     if not largest <= tolerance:  # also for a number that is none
         raise CheckpointError(f"{path} is not written: its images are {largest:.2g} from PyTorch's, over {tolerance:g}")
     return largest
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
-    except OSError as error:
-        raise CheckpointError(f"could not write {path}: {error}") from error
-
-
-def _missing_operator(error: Exception) -> str:
-    found = re.search(r"No ONNX function found for .*?op='([\w.]+)'", str(error))
-    return f"ONNX has no operator for {found[1]}" if found else one_line(error)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what exporters write about their own inside."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

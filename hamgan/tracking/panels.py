@@ -4,11 +4,13 @@ import re
 
 PANELS = {
     "FID": r"fid.*",
+    "mIoU": r"miou.*",
+    "pixel accuracy": r"(aacc|macc|accuracy).*",
     "Inception Score": r"inception_score.*",
-    "losses": r"[gd]_loss",
+    "losses": r"([gd]_|auxiliary_)?loss",
     "logits of D": r"logits_(real|fake)",
-    "gradient norms": r"[gd]_gradient_norm",
-    "penalties": r"r1|r2|mode_seeking",
+    "gradient norms": r"([gd]_)?gradient_norm",
+    "penalties": r"r1|r2|cr_real|cr_fake|zcr|latent_spread|direction_loss|mode_seeking",
     "spread of images": r"spread_(real|fake)|diversity",
     "gates of the context blocks": r"[gd]_gate_\d+",
     "reconstruction errors of the Hamburgers": r"[gd]_reconstruction_\d+",
@@ -16,16 +18,19 @@ PANELS = {
     "other metrics": r"(kid|precision|recall|class_accuracy|class_distance|class_diversity|class_leakage).*",
     "speed": r"images_per_second",
     "FLOP/s": r"tflops_per_second|mfu",
-    "learning rates": r"[gd]_lr",
+    "learning rates": r"([gd]_)?lr",
+    "schedules": r"beta2|r[12]_gamma|top_k|augment_probability",
     "memory": r"memory_gib",
 }
 """Title of a panel -> pattern of the numbers that it shows, in the order in which people look at them."""
 
 NOTES = {
     "FID": "Falls steeply at first, then ever more slowly. A lasting rise is the end of what this run learns.",
+    "mIoU": "Rises fast, then ever more slowly, by small jumps up and down; highest where the learning rate is lowest.",
+    "pixel accuracy": "Rises with the mIoU. It says little of rare classes.",
     "Inception Score": "Rises, and levels off where FID does.",
-    "losses": "Jitter about a level, or drift slowly: a balance of two players, which tells neither quality nor the "
-    "end. A D loss that goes to 0 means that D has won.",
+    "losses": "A GAN's jitter about a level, or drift slowly: a balance of two players, which tells neither quality "
+    "nor the end; a D loss that goes to 0 means that D has won. A segmenter's falls.",
     "logits of D": "Real above generated, at a distance that grows slowly. A sudden leap is a collapse.",
     "gradient norms": "Of one order of magnitude throughout; single spikes are harmless.",
     "penalties": "Change slowly, without leaps.",
@@ -36,6 +41,7 @@ NOTES = {
     "other metrics": "Precision, recall and accuracy rise; KID and distances fall.",
     "speed": "Level. Dips are evaluations, checkpoints, or a neighbour on the machine.",
     "learning rates": "As the schedule has them.",
+    "schedules": "Move as they were told to.",
     "memory": "Level after the first steps.",
 }
 """Sentences on what a healthy run shows in a panel, by the panel's title."""

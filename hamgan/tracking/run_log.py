@@ -15,33 +15,46 @@ from accelerate import Accelerator
 from PIL import Image
 
 from hamgan.checkpoint import Progress, checkpoint_name
-from hamgan.config import Config
+from hamgan.config import RunConfig
 from hamgan.errors import CheckpointError
 from hamgan.files import temporary_name, write_atomically
 from hamgan.progress import ProgressBar, duration
 from hamgan.tracking.trackers import SECONDS_TO_FINISH, Tracker, numbers_in
-from hamgan.tracking.utilisation import Arithmetic, count_arithmetic
+from hamgan.tracking.utilisation import Arithmetic
+
+LOSSES = {"D": "d_loss", "G": "g_loss", "loss": "loss"}
+"""What a progress bar shows: its name there, and the number's."""
+SHOWN = ("d_loss", "g_loss", "logits_real", "logits_fake", "loss", "accuracy")
+"""Numbers of a row that a line on the screen shows."""
+SCORES = ("fid", "inception_score", "miou", "macc", "aacc")
+"""Beginnings of the names of scores, which a line shows as well."""
 
 
 class RunLog:
     """Keep rows and sheets of a run, where its ``progress`` stands; the main process alone writes.
 
+    ``weights`` names the file in the run folder that is passed on, ``arithmetic`` what the speed of a run is worth.
     Rows of a resumed run that lie beyond its checkpoint are dropped first: they are about to be made again.
     """
 
-    def __init__(self, config: Config, accelerator: Accelerator, progress: Progress) -> None:
-        self.config, self.folder, self.progress = config, config.folder, progress
+    def __init__(
+        self,
+        config: RunConfig,
+        accelerator: Accelerator,
+        progress: Progress,
+        weights: str = "generator.safetensors",
+        arithmetic: Arithmetic | None = None,
+    ) -> None:
+        self.config, self.folder, self.progress, self.weights = config, config.folder, progress, weights
         self.main = accelerator.is_main_process
         self._started, self._images_made = time.perf_counter(), 0
         self.steps_made = 0
         self._tracker: Tracker | None = None
         self._bar: ProgressBar | None = None
         self._unwritten: list[str] = []
-        self._arithmetic: Arithmetic | None = None
+        self._arithmetic = arithmetic
         if not self.main:
             return
-        if accelerator.device.type != "cpu":
-            self._arithmetic = count_arithmetic(config, accelerator)
         (self.folder / "samples").mkdir(parents=True, exist_ok=True)
         self.drop_later_rows()
         if sys.stderr.isatty():
@@ -93,7 +106,7 @@ class RunLog:
             self._append_rows()
         numbers = numbers_in(row)
         if self._bar is not None:
-            losses = {name: numbers[key] for name, key in (("D", "d_loss"), ("G", "g_loss")) if key in numbers}
+            losses = {name: numbers[key] for name, key in LOSSES.items() if key in numbers}
             if losses:
                 text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
                 self._bar.set_postfix_str(text, refresh=False)
@@ -135,18 +148,18 @@ class RunLog:
             if self._tracker is not None:
                 self._tracker.evaluations()
 
-    def generator(self, images: int) -> None:
-        """Pass generator.safetensors on where that is wanted and it is the best one so far; called in any thread."""
-        fid = self.progress.fid
-        best = min(fid, key=lambda name: fid[name], default=None)
+    def weights_written(self, images: int) -> None:
+        """Pass the file of weights on where that is wanted and it is the best one so far; called in any thread."""
+        ranking = self.progress.ranking
+        best = min(ranking, key=lambda name: ranking[name], default=None)
         if self._tracker is not None and self.config.log.artifact and best == checkpoint_name(images):
             # A file of its own: the next checkpoint replaces this one, perhaps before it has been sent.
-            copy = temporary_name(self.folder / "best_generator.safetensors")
+            copy = temporary_name(self.folder / f"best_{self.weights}")
             try:
-                shutil.copyfile(self.folder / "generator.safetensors", copy)
-                self._tracker.generator(copy, images)
+                shutil.copyfile(self.folder / self.weights, copy)
+                self._tracker.weights(copy, images)
             except OSError as error:
-                self.print_line(f"warning: the generator is not uploaded: {error}")
+                self.print_line(f"warning: {self.weights} is not uploaded: {error}")
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[None]:
@@ -183,10 +196,11 @@ def keep_rows_until(path: Path, images: int) -> None:
 def _summary(row: Mapping[str, float], total_kimg: float) -> str:
     """Return the line that the screen shows of a row."""
     parts = [f"{row['kimg']:.1f}/{total_kimg:g} kimg"]
-    parts += [f"{key} {row[key]:.3f}" for key in ("d_loss", "g_loss", "logits_real", "logits_fake") if key in row]
+    parts += [f"{key} {row[key]:.3f}" for key in SHOWN if key in row]
+    parts += [f"lr {row['lr']:.3g}"] if "lr" in row else []
     if "images_per_second" in row:
         parts.append(f"{row['images_per_second']:.0f} images/s")
     if "seconds_left" in row:
         parts.append(f"{duration(row['seconds_left'])} left")
-    parts += [f"{key} {value:.4g}" for key, value in row.items() if key.startswith(("fid", "inception_score"))]
+    parts += [f"{key} {value:.4g}" for key, value in row.items() if key.startswith(SCORES)]
     return "  ".join(parts)

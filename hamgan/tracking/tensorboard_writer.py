@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hamgan.config import Config, flat_config
+from hamgan.config import EvalConfig, RunConfig, flat_config
 from hamgan.tracking.panels import panel_of
 
 SECONDS_TO_FLUSH = 15
@@ -20,7 +20,7 @@ class TensorBoardWriter:
     A run that is resumed or goes back writes a new file, which takes the place of the steps that are made again.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self.config, self.folder = config, config.folder / (config.log.project or "hamgan")
 
     @property
@@ -37,14 +37,18 @@ class TensorBoardWriter:
             key: value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
             for key, value in flat_config(self.config).items()
         }
-        settings = self.config.eval
-        metrics = ["d_loss", "g_loss"]
-        if settings.every_kimg > 0 and "fid" in settings.metrics:
-            suffix = "" if settings.features == "inception" else f"_{settings.features.replace('-', '_')}"
-            metrics.append(f"fid{suffix}")
-        for summary in hparams(plain, {f"{panel_of(name)}/{name}": 0.0 for name in metrics}):
+        for summary in hparams(plain, {f"{panel_of(name)}/{name}": 0.0 for name in self._compared()}):
             self._writer._get_file_writer().add_summary(summary)
         return first
+
+    def _compared(self) -> list[str]:
+        """Return the names of the numbers by which runs are compared."""
+        settings = self.config.eval
+        if not isinstance(settings, EvalConfig):
+            return ["loss"] + ["miou"] * (settings.every_kimg > 0)
+        suffix = "" if settings.features == "inception" else f"_{settings.features.replace('-', '_')}"
+        measured = settings.every_kimg > 0 and "fid" in settings.metrics
+        return ["d_loss", "g_loss"] + [f"fid{suffix}"] * measured
 
     def _open(self, purge_step: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -66,7 +70,7 @@ class TensorBoardWriter:
             text = "".join(f"    {key}: {json.dumps(value)}\n" for key, value in row.items())
             self._writer.add_text(f"evaluation/{name}", text, round(1000 * (row.get("kimg") or 0)))
 
-    def generator(self, weights: Path, images: int) -> None:
+    def weights(self, file: Path, images: int) -> None:
         """Do nothing: TensorBoard keeps no files."""
 
     def roll_back(self, images: int) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from hamgan.checkpoint import Progress
 from hamgan.checkpoint.progress import Rollback
-from hamgan.config import Config
+from hamgan.config import RunConfig
 from hamgan.tracking.panels import panel_of
 from hamgan.tracking.tensorboard_writer import TensorBoardWriter
 from hamgan.tracking.wandb_writer import WandbWriter
@@ -42,8 +42,8 @@ class Writer(Protocol):
     def evaluations(self, summary: Mapping[str, Mapping[str, Any]]) -> None:
         """Write evaluations by name, each with its protocol."""
 
-    def generator(self, weights: Path, images: int) -> None:
-        """Keep the file of the best generator."""
+    def weights(self, file: Path, images: int) -> None:
+        """Keep the file of the best weights."""
 
     def roll_back(self, images: int) -> None:
         """Go on from an earlier position."""
@@ -59,7 +59,7 @@ class Tracker:
     the tracker lacks comes first. The first failure is warned about and the tracker left alone from there.
     """
 
-    def __init__(self, config: Config, progress: Progress, warn: Callable[[str], None]) -> None:
+    def __init__(self, config: RunConfig, progress: Progress, warn: Callable[[str], None]) -> None:
         self.config, self.progress, self.warn = config, progress, warn
         self.name = config.log.tracker
         self.writer: Writer = WandbWriter(config, warn) if self.name == "wandb" else TensorBoardWriter(config)
@@ -84,12 +84,12 @@ class Tracker:
         """Pass on the last and the best of the evaluations in results.jsonl."""
         self._submit(lambda: self.writer.evaluations(summarise_evaluations(self.config.folder)))
 
-    def generator(self, weights: Path, images: int) -> None:
-        """Pass on a file of the best generator, and delete it."""
+    def weights(self, file: Path, images: int) -> None:
+        """Pass on a file of the best weights, and delete it."""
 
         def pass_on() -> None:
-            self.writer.generator(weights, images)
-            weights.unlink()
+            self.writer.weights(file, images)
+            file.unlink()
 
         self._submit(pass_on)
 
@@ -208,13 +208,19 @@ def numbers_in(row: Mapping[str, object]) -> dict[str, float]:
 
 
 def summarise_evaluations(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the last and the best (lowest FID) of the rows in results.jsonl that tell the run's position."""
+    """Return the last and the best of the rows in results.jsonl that tell the run's position.
+
+    The best has the lowest FID, or the highest mIoU.
+    """
     path = folder / "results.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
     rows = [row for row in map(json.loads, lines) if row.get("kimg") is not None]
     if not rows:
         return {}
     last = rows[-1]
-    name = next((key for key in last if key.startswith("fid")), None)
+    name = next((key for key in last if key.startswith(("fid", "miou"))), "")
     comparable = [row for row in rows if name in row and row["protocol"] == last["protocol"]]
-    return {"last": last} | ({"best": min(comparable, key=lambda row: float(row[name]))} if comparable else {})
+    if not comparable:
+        return {"last": last}
+    sign = -1 if name.startswith("miou") else 1
+    return {"last": last, "best": min(comparable, key=lambda row: sign * float(row[name]))}

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from hamgan.config import Config, config_to_dict
+from hamgan.config import RunConfig, config_to_dict
 from hamgan.errors import one_line
 from hamgan.files import write_atomically
 
@@ -22,7 +22,7 @@ class WandbWriter:
     ``warn`` takes the reason why wandb cannot be reached; the run is then written to files that ``wandb sync`` sends.
     """
 
-    def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
+    def __init__(self, config: RunConfig, warn: Callable[[str], None]) -> None:
         self.config, self.warn = config, warn
         self._first = 0
 
@@ -87,12 +87,13 @@ class WandbWriter:
         """Write evaluations with their protocol, such as the last and the best one, into the run's summary."""
         self._run.summary.update({f"evaluation/{name}": dict(row) for name, row in summary.items()})
 
-    def generator(self, weights: Path, images: int) -> None:
-        """Upload the generator that is the best so far as the next version of one artifact."""
+    def weights(self, file: Path, images: int) -> None:
+        """Upload the best weights so far, ``.best_NAME.*``, as the next version of one artifact."""
         import wandb
 
-        artifact = wandb.Artifact(f"{self._run.id}-generator", "model", metadata={"kimg": images / 1000})
-        artifact.add_file(str(weights), name="generator.safetensors")  # which takes a copy
+        name = file.name.removeprefix(".best_").split(".")[0]
+        artifact = wandb.Artifact(f"{self._run.id}-{name}", "model", metadata={"kimg": images / 1000})
+        artifact.add_file(str(file), name=f"{name}.safetensors")  # which takes a copy
         self._run.log_artifact(artifact, aliases=["best", f"{images / 1000:g}kimg"])
 
     def roll_back(self, images: int) -> None:

@@ -1,6 +1,8 @@
-"""Augment real and generated images in front of D, differentiably: DiffAugment (Zhao et al. 2020, section 3).
+"""Transform real and generated images in front of D, differentiably.
 
-The random parameters are drawn apart from the transformation, so that they can be drawn for the global batch.
+DiffAugment (Zhao et al. 2020, section 3) has color, translation and cutout; consistency regularisation (Zhang et al.
+2020, section 3.1) has flip and shift. The random parameters are drawn apart from the transformation, so that they can
+be drawn for the global batch.
 """
 
 from collections.abc import Sequence
@@ -11,19 +13,36 @@ from torch import Tensor
 
 TRANSLATION = 0.125  # largest shift, as a share of the image
 CUTOUT = 0.5  # side of the grey square, as a share of the image
+SHIFT = 4  # largest shift in pixels, whatever the size of the image
+SIZES: dict[str, int] = {"color": 3, "translation": 2, "cutout": 2, "flip": 1, "shift": 2}
+"""Uniform numbers per image that each transformation takes."""
+NEUTRAL = {"color": 0.5, "translation": 0.5, "cutout": 2.0, "flip": 1.0, "shift": 0.5}
+"""Numbers that leave an image as it is."""
 
 
-def draw_augmentation(policy: Sequence[str], batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw uniform parameters in [0, 1) per image: color [B, 3], translation [B, 2], cutout [B, 2]."""
-    sizes = {"color": 3, "translation": 2, "cutout": 2}
-    return {name: torch.rand(batch, sizes[name], generator=generator) for name in policy}
+def draw_augmentation(
+    policy: Sequence[str], batch: int, generator: torch.Generator, probability: float = 1.0
+) -> dict[str, Tensor]:
+    """Draw uniform parameters in [0, 1) per image: [B, n] by the name of the transformation, n as in `SIZES`.
+
+    Each image gets each transformation with a probability; where it does not, its parameters are those in `NEUTRAL`.
+    """
+    parameters = {name: torch.rand(batch, SIZES[name], generator=generator) for name in policy}
+    if probability < 1:
+        for name, values in parameters.items():
+            values[torch.rand(batch, generator=generator) >= probability] = NEUTRAL[name]
+    return parameters
 
 
 def augment(images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-    """Apply brightness, saturation and contrast changes, a shift and a cut-out.
+    """Apply the transformations that there are parameters for.
 
     Shapes: images [B, 3, H, W] -> the same; parameters as `draw_augmentation` returns them.
     """
+    if "flip" in parameters:
+        images = torch.where(parameters["flip"][:, :, None, None] < 0.5, images.flip(3), images)
+    if "shift" in parameters:
+        images = _shift(images, parameters["shift"])
     if "color" in parameters:
         images = _color(images, parameters["color"].to(images.dtype))
     if "translation" in parameters:
@@ -43,16 +62,31 @@ def _color(images: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _translate(images: Tensor, uniform: Tensor) -> Tensor:
+    """Move by up to an eighth of the image; what comes from outside is 0."""
     size = images.shape[-1]
-    largest = int(size * TRANSLATION + 0.5)
+    # Indices into a padded copy.
+    rows, columns = _moved_positions(uniform, int(size * TRANSLATION + 0.5), size)
+    padded = F.pad(images, (1, 1, 1, 1))
+    return _gather(padded, (rows + 1).clamp(0, size + 1), (columns + 1).clamp(0, size + 1))
+
+
+def _shift(images: Tensor, uniform: Tensor) -> Tensor:
+    """Move by up to `SHIFT` pixels; what comes from outside is the mirrored border, which is not repeated."""
+    last = images.shape[-1] - 1
+    rows, columns = (last - (last - moved.abs()).abs() for moved in _moved_positions(uniform, SHIFT, last + 1))
+    return _gather(images, rows, columns)
+
+
+def _moved_positions(uniform: Tensor, largest: int, size: int) -> tuple[Tensor, Tensor]:
+    """Return the rows and columns [B, size] that an image's pixels come from; they may lie outside of it."""
     shifts = (uniform * (2 * largest + 1)).floor().long() - largest
-    positions = torch.arange(size, device=images.device)
-    # Index into a padded copy: what comes from outside is 0.
-    rows = (positions + shifts[:, :1] + 1).clamp(0, size + 1)
-    columns = (positions + shifts[:, 1:] + 1).clamp(0, size + 1)
-    padded = F.pad(images, (1, 1, 1, 1)).permute(0, 2, 3, 1)
+    positions = torch.arange(size, device=uniform.device)
+    return positions + shifts[:, :1], positions + shifts[:, 1:]
+
+
+def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     batch = torch.arange(len(images), device=images.device)[:, None, None]
-    return padded[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _cut_out(images: Tensor, uniform: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 
 from hamgan.config import TrainConfig
 from hamgan.errors import ConfigError
+from hamgan.training.objectives import has_double_backward
 
 PROVED = ((2, 8), (2, 15))
 """First and last version of torch whose traced gradients equal eager ones for every parameter, on a CPU."""
@@ -38,6 +39,6 @@ def describe_compilation(train: TrainConfig, device: torch.device) -> str:
     """Return what is compiled, or why nothing is."""
     if not is_compiled(train, device):
         return f"nothing, as {obstacle(device) or 'auto compiles on GPUs only'}" if train.compile else "nothing"
-    if train.r1_gamma or train.r2_gamma:
+    if has_double_backward(train):
         return "G, in the first step, which takes minutes; not D, whose penalty needs second derivatives"
     return "G and D, in the first step, which takes minutes"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from hamgan.checkpoint import Progress
 from hamgan.config import MonitorConfig
+from hamgan.config.runs import MonitorSettings
 from hamgan.tracking.network_metrics import Metrics
 
 # Hinge losses are saturated beyond a margin of 2 between D's logits: below it a margin says nothing.
@@ -31,15 +32,15 @@ class Alarm(NamedTuple):
     """Something is not finite: no going on from here."""
 
 
-class Monitor:
-    """Say when a row, a sheet or a FID of a run is out of line with those before it.
+class RowMonitor:
+    """Say when a row of a run is out of line with those before it: loss or gradient norm many times the usual.
 
     All that it remembers is in ``progress.monitor``, which is saved and restored with the run, so that a resumed run is
     judged as if it had not been interrupted. Nothing in it depends on a clock.
     """
 
-    def __init__(self, config: MonitorConfig, progress: Progress) -> None:
-        self.config, self.progress = config, progress
+    def __init__(self, config: MonitorSettings, progress: Progress) -> None:
+        self.settings, self.progress = config, progress
 
     def check_row(self, row: Metrics) -> Alarm | None:
         """Take in a row of metrics; not finite is an alarm at once, the rest after `patience` rows in a row."""
@@ -48,9 +49,8 @@ class Monitor:
         if broken:
             more = f" and {len(broken) - 3} more are" if len(broken) > 3 else " is" if len(broken) == 1 else " are"
             return Alarm(f"{', '.join(broken[:3])}{more} not finite", broken=True)
-        series = _series(numbers)
-        dead = numbers.get("g_gradient_norm") == 0
-        reasons = ["G gets no gradient: D answers the same to all images"] if dead else []
+        series = self.series(numbers)
+        reasons = self.dead(numbers)
         reasons += [reason for name, value in series.items() if (reason := self._out_of_line(name, value))]
         if not reasons:
             memory["streak"] = 0
@@ -58,10 +58,49 @@ class Monitor:
                 self._remember(name, value)
             return None
         memory["streak"] = memory.get("streak", 0) + 1
-        if memory["streak"] < self.config.patience:
+        if memory["streak"] < self.settings.patience:
             return None
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         return Alarm(f"{reasons[0]}{more}, {memory['streak']} rows in a row")
+
+    def series(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """Return the numbers that have a usual value, by name."""
+        return {name: numbers[name] for name in ("loss", "gradient_norm") if name in numbers}
+
+    def dead(self, numbers: Mapping[str, float]) -> list[str]:
+        """Return what is wrong with a row whatever was before it."""
+        return []
+
+    def leaves_the_usual(self, name: str, value: float, usual: float) -> str | None:
+        """Say in what way a value is unusual, or None."""
+        return f"{name} is {value:.4g}, usual is {usual:.4g}" if value > self.settings.jump * usual else None
+
+    def _out_of_line(self, name: str, value: float) -> str | None:
+        history = self.progress.monitor.get("history", {}).get(name, [])
+        if len(history) < self.settings.window // 2:
+            return None
+        return self.leaves_the_usual(name, value, statistics.median(history))
+
+    def _remember(self, name: str, value: float) -> None:
+        history = self.progress.monitor.setdefault("history", {}).setdefault(name, [])
+        history.append(float(f"{value:.6g}"))
+        del history[: -self.settings.window]
+
+
+class Monitor(RowMonitor):
+    """Say when a row, a sheet or a FID of a GAN's run is out of line with those before it."""
+
+    def __init__(self, config: MonitorConfig, progress: Progress) -> None:
+        super().__init__(config, progress)
+        self.config = config
+
+    def series(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """Return the numbers that have a usual value: gradient norms, D's margin, spread of images, sigma per layer."""
+        return _series(numbers)
+
+    def dead(self, numbers: Mapping[str, float]) -> list[str]:
+        """Return what is wrong where G gets no gradient."""
+        return ["G gets no gradient: D answers the same to all images"] if numbers.get("g_gradient_norm") == 0 else []
 
     def check_sheet(self, diversity: float) -> Alarm | None:
         """Take in the diversity of a sample sheet: how much images of one class differ."""
@@ -79,23 +118,14 @@ class Monitor:
             return None
         return Alarm(f"the FID is {fid:.4g}, more than {self.config.fid_jump:g} times the {best:.4g} it once was")
 
-    def _out_of_line(self, name: str, value: float) -> str | None:
-        """Return in what way a value is unusual for its series, or None."""
-        history = self.progress.monitor.get("history", {}).get(name, [])
-        if len(history) < self.config.window // 2:
-            return None
-        usual = statistics.median(history)
+    def leaves_the_usual(self, name: str, value: float, usual: float) -> str | None:
+        """Say in what way a value is unusual: a spread that has fallen, anything else that has jumped."""
         if name in FALLING:
             fallen = value < self.config.diversity_floor * usual
             return f"{FALLING[name]} is {value:.3g}, usual is {usual:.3g}" if fallen else None
         jump = self.config.sigma_jump if name.startswith("sigma") else self.config.jump
         floor = MARGIN_FLOOR if name == "margin" else 0.0
         return f"{name} is {value:.4g}, usual is {usual:.4g}" if value > jump * max(usual, floor) else None
-
-    def _remember(self, name: str, value: float) -> None:
-        history = self.progress.monitor.setdefault("history", {}).setdefault(name, [])
-        history.append(float(f"{value:.6g}"))
-        del history[: -self.config.window]
 
 
 def _numbers(row: Metrics) -> dict[str, float]:

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hamgan.checkpoint import latest_checkpoint, read_state
 from hamgan.config import Config, validate
-from hamgan.data import check_source, open_source
+from hamgan.data import check_source, open_training
 from hamgan.distributed.group import rank, world_size
 from hamgan.machine import free_memory
 from hamgan.networks import build_networks
@@ -20,10 +20,12 @@ from hamgan.progress import duration
 from hamgan.sampling.sheets import draw_sheet
 from hamgan.training.augment import augment
 from hamgan.training.batches import Batches
+from hamgan.training.inputs import DiscriminatorBatch, Inputs
 from hamgan.training.noise import Noise
+from hamgan.training.objectives import discriminator_objective, draw_images, generator_objective
 from hamgan.training.run_folder import check_same_run, describe_length
 from hamgan.training.setup import describe_run, make_accelerator, micro_batch, with_classes
-from hamgan.training.step import DiscriminatorBatch, GanStep
+from hamgan.training.step import GanStep
 
 SECONDS, STEPS = 10.0, 50
 """Steps are timed for so long, the first one left out, or so many of them."""
@@ -39,7 +41,7 @@ def dry_run(config: Config) -> None:
     """
     validate(config)
     accelerator = make_accelerator(config)
-    source = open_source(config.data.source, config.data.split, config.resolution)
+    source = open_training(config.data, config.resolution)
     check_source(source)
     config = with_classes(config, source)
     changed = check_same_run(config.folder, config)
@@ -97,16 +99,21 @@ def count_saved_bytes(config: Config, accelerator: Accelerator) -> int:
     """
     with torch.random.fork_rng(devices=[]), FakeTensorMode(allow_non_fake_inputs=True):
         generator, discriminator = build_networks(config)
-        z, labels = torch.empty(COUNTED, config.generator.latent_dim), torch.zeros(COUNTED, dtype=torch.int64)
+        inputs = Inputs(config, Noise(config.seed, torch.device("cpu"), COUNTED), generator, discriminator)
+        images = torch.empty(COUNTED, 3, config.resolution, config.resolution)
+        labels = torch.zeros(COUNTED, dtype=torch.int64)
+        shown, made = inputs.for_discriminator(0, images, labels), inputs.for_generator(0, images, labels)
         parameters = [*generator.parameters(), *discriminator.parameters()]
         weights = {parameter.untyped_storage()._cdata for parameter in parameters}
         with accelerator.autocast():
             with torch.no_grad():
-                fake = generator(z, labels)
+                generated = draw_images(generator, shown.latents, shown.fake_labels, None, shown.nearby)
             with _saved_by_autograd() as of_discriminator:
-                discriminator(torch.cat([fake, fake]), torch.cat([labels, labels])).sum()
+                sliced = discriminator.slicing is not None
+                discriminator_objective(discriminator, generated, shown, config.train, torch.zeros(2), sliced)
             with _saved_by_autograd() as of_generator:
-                discriminator(generator(z, labels), labels).sum()
+                generated = draw_images(generator, made.latents, made.labels, None, made.nearby)
+                generator_objective(discriminator, generated, made, config.train)
     sizes = [
         sum(tensor.untyped_storage().nbytes() for number, tensor in kept.items() if number not in weights)
         for kept in (of_discriminator, of_generator)

@@ -1,7 +1,10 @@
 """Compute the adversarial losses of both networks, on plain logits."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from hamgan.distributed.group import stack_processes
 
 
 def discriminator_loss(kind: str, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
@@ -21,12 +24,32 @@ def discriminator_loss(kind: str, logits_real: Tensor, logits_fake: Tensor) -> T
     raise ValueError(f"unknown loss {kind!r}")
 
 
-def generator_loss(kind: str, logits_fake: Tensor, logits_real: Tensor | None = None) -> Tensor:
-    """Return the loss of G, a scalar. Shapes: logits [B]; only the relativistic loss looks at the real ones."""
+def generator_loss(
+    kind: str, logits_fake: Tensor, logits_real: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Return the loss of G, a scalar. Shapes: logits [B]; only the relativistic loss looks at the real ones.
+
+    ``weights`` [B], with a mean of 1, let some images count more than others.
+    """
     if kind in ("hinge", "wasserstein"):
-        return -logits_fake.mean()
-    if kind == "non_saturating":
-        return F.softplus(-logits_fake).mean()
-    if kind == "relativistic" and logits_real is not None:
-        return F.softplus(logits_real - logits_fake).mean()
-    raise ValueError(f"unknown loss {kind!r}, or no real logits for the relativistic one")
+        losses = -logits_fake
+    elif kind == "non_saturating":
+        losses = F.softplus(-logits_fake)
+    elif kind == "relativistic" and logits_real is not None:
+        losses = F.softplus(logits_real - logits_fake)
+    else:
+        raise ValueError(f"unknown loss {kind!r}, or no real logits for the relativistic one")
+    return losses.mean() if weights is None else (weights * losses).mean()
+
+
+@torch.no_grad()
+def top_k_weights(logits: Tensor, share: float) -> Tensor:
+    """Return weights [B] for the loss of G: 0 but for the share of all processes' images that D likes best.
+
+    Sinha et al. 2020 (top-k training), algorithm 1. Shapes: logits [B] of the generated images of this process. The
+    mean weight over all processes is 1, so that the mean of their losses is the mean over the chosen images.
+    """
+    everyone = stack_processes(logits).flatten()
+    count = max(1, round(share * len(everyone)))
+    least = everyone.topk(count).values[-1]
+    return (logits >= least).to(logits.dtype) / (everyone >= least).to(logits.dtype).mean()

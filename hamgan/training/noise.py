@@ -2,8 +2,9 @@
 
 Nothing has to be saved to resume exactly, and every draw is made for the global batch and sliced by rank, so that one
 process and many see the same noise. Latents, labels, flips and augmentations are drawn on the CPU: every machine has
-the same ones. Initial bases are too many for that. The device draws them, so a CPU and a GPU have different ones, and
-beyond some hundred thousand values, which a GPU shares out among its multiprocessors, two models of a GPU as well.
+the same ones. Initial bases and noise on images are too many for that. The device draws them, so a CPU and a GPU have
+different ones, and beyond some hundred thousand values, which a GPU shares out among its multiprocessors, two models of
+a GPU as well.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from hamgan.networks import Bases, Discriminator, Generator
 # One stream per purpose; the numbers are part of a run's identity and must not change.
 PURPOSES = {"d_latent": 1, "g_latent": 2, "d_generator": 3, "g_generator": 4, "d_bases": 5, "g_bases": 6, "flip": 7}
 PURPOSES |= {"d_augment": 8, "g_augment": 9}  # 10 was in use once
+PURPOSES |= {"d_nearby": 11, "g_nearby": 12, "d_transform": 13, "r1": 14, "r2": 15}
+PURPOSES |= {"segmenter": 32}
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,12 @@ class Noise:
             spatial, channel = (torch.cat([self.share(pair[side]) for pair in pairs]) for side in (0, 1))
             return spatial, channel
         return torch.cat([self.share(draw) for draw in draws if isinstance(draw, Tensor)])
+
+    def images(self, purpose: str, counter: int, resolution: int, stride: int) -> Tensor:
+        """Draw noise [b / stride, 3, R, R] from N(0, 1) for every stride-th image of the batch, on the device."""
+        shape = (self.batch // stride, 3, resolution, resolution)
+        generator = self.generator(purpose, counter, self.device)
+        return self.share(torch.randn(shape, generator=generator, device=self.device))
 
     def flips(self, counter: int) -> Tensor:
         """Draw which images of the batch are mirrored, bool [b]."""

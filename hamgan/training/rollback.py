@@ -9,7 +9,7 @@ from hamgan.checkpoint import Progress, list_checkpoints, load_checkpoint, read_
 from hamgan.checkpoint.progress import Rollback, read_progress, state_text
 from hamgan.checkpoint.rotation import remove_after
 from hamgan.checkpoint.state import TrainingState
-from hamgan.config import MonitorConfig
+from hamgan.config.runs import MonitorSettings
 from hamgan.distributed.group import from_main, rank
 from hamgan.errors import CheckpointError, Diverged
 from hamgan.files import write_atomically
@@ -38,7 +38,7 @@ def find_good_checkpoint(folder: Path, progress: Progress, warn: Callable[[str],
 
 
 def choose_checkpoint(
-    settings: MonitorConfig, folder: Path, progress: Progress, reason: str, warn: Callable[[str], None]
+    settings: MonitorSettings, folder: Path, progress: Progress, reason: str, warn: Callable[[str], None]
 ) -> Path:
     """Choose the checkpoint for all processes to go back to; raise Diverged with the reason where there is none."""
     target = from_main(find_good_checkpoint(folder, progress, warn) if rank() == 0 else None)

@@ -9,17 +9,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from hamgan.config import Config, check_keys
-from hamgan.config.reading import flat_config, load_stored_config
+from hamgan.config import Config, ConfigReader, RunConfig, flat_config
+from hamgan.config.reading import GAN
 from hamgan.distributed.group import from_main, rank
 from hamgan.errors import ConfigError
 from hamgan.machine import describe_machine, package_versions
-from hamgan.training.setup import learning_rate_factor
+from hamgan.training.schedules import follows_length, scheduled_values, settings_at
 
 # A run may be resumed with other values of these; all else would make it a different run.
-RESUMABLE: tuple[str, ...] = ("name", "run_dir", "train.total_kimg", "train.threads", "train.compile", "data.prefetch")
+RESUMABLE: tuple[str, ...] = ("name", "run_dir", "train.total_kimg", "train.threads", "train.compile")
+RESUMABLE += ("data.prefetch", "data.threads")
 RESUMABLE += ("log.", "checkpoint.", "eval.", "monitor.")
 LOCK = ".lock"
 LENGTH = "train.total_kimg"
@@ -28,12 +29,14 @@ Differences = dict[str, tuple[object, object]]
 """Key -> the value in the folder and the one now."""
 
 
-def check_same_run(folder: Path, config: Config, override: Sequence[str] = ()) -> Differences:
+def check_same_run(
+    folder: Path, config: RunConfig, override: Sequence[str] = (), reader: ConfigReader[Any] = GAN
+) -> Differences:
     """Raise ConfigError, with a table of the differences, when the folder holds something other than this run.
 
     ``override`` names keys (or sections, such as ``train``) that may differ all the same; return those that do.
     """
-    check_keys(list(override), "--override-resume")
+    reader.check_keys(list(override), "--override-resume")
     stored_path = folder / "config.yaml"
     if not stored_path.is_file():
         # A crash before the first file was in place leaves a temporary one.
@@ -44,9 +47,10 @@ def check_same_run(folder: Path, config: Config, override: Sequence[str] = ()) -
                 f"{_another_folder(folder, config)}"
             )
         return {}
-    stored, new = flat_config(load_stored_config(stored_path)), flat_config(config)
-    # Where learning rates fall, the length decides those of every step: allowed, but recorded.
-    recorded = {LENGTH} if config.train.lr_schedule != "constant" else set()
+    stored, new = flat_config(reader.load_stored(stored_path)), flat_config(config)
+    # Where a schedule follows it, the length decides the values of every step: allowed, but recorded.
+    constant = isinstance(config, Config) and not follows_length(config.train)
+    recorded: set[str] = set() if constant else {LENGTH}
     changed = [key for key in new if stored[key] != new[key] and (key in recorded or not key.startswith(RESUMABLE))]
     differences = {key: (stored[key], new[key]) for key in changed}
     named = {key for key in differences if any(key == name or key.startswith(f"{name}.") for name in override)}
@@ -66,21 +70,22 @@ def _is_ours(name: str) -> bool:
     return name == LOCK or name.endswith(".tmp")
 
 
-def _another_folder(folder: Path, config: Config) -> str:
+def _another_folder(folder: Path, config: RunConfig) -> str:
     """Return the option that names the first folder beside this one that is free, such as ``--name photos-2``."""
     number = next(number for number in itertools.count(2) if not Path(f"{folder}-{number}").exists())
     return f"--run_dir {folder}-{number}" if config.run_dir else f"--name {config.name}-{number}"
 
 
 def describe_length(differences: Differences, config: Config, images: int) -> list[str]:
-    """Say what another length than the run was started with means for learning rates that fall."""
-    if LENGTH not in differences or config.train.lr_schedule == "constant":
+    """Say what another length than the run was started with means for values that move until its end."""
+    if LENGTH not in differences or not follows_length(config.train):
         return []
     before = replace(config.train, total_kimg=float(str(differences[LENGTH][0])))
-    first, then = (learning_rate_factor(train, images) for train in (before, config.train))
+    first, then = (scheduled_values(train, settings_at(train, images)) for train in (before, config.train))
+    moves = [f"{key} goes from {first[key]:.3g} to {then[key]:.3g}" for key in first if first[key] != then[key]]
     return [
-        f"length    {config.train.total_kimg:g} kimg, was {before.total_kimg:g}: the learning rates fall to 0 at the "
-        f"new end, so at {images / 1000:g} kimg they go from {first:.3g} to {then:.3g} of their first values"
+        f"length    {config.train.total_kimg:g} kimg, was {before.total_kimg:g}: schedules end at the new end, so at "
+        f"{images / 1000:g} kimg {', '.join(moves) or 'nothing changes yet'}"
     ]
 
 

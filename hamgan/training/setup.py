@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from hamgan.checkpoint import read_class_names
-from hamgan.config import Config, TrainConfig
+from hamgan.config import Config
 from hamgan.data import ImageSource, class_histogram
 from hamgan.data.finding.names import fold
 from hamgan.data.histogram import histogram_lines
@@ -30,15 +30,20 @@ WORK_FOR_MORE_THREADS = 10_000_000
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Make the Accelerator of a configuration: processes and precision."""
+    """Make the Accelerator of a GAN's configuration: processes and precision."""
     start_processes()
-    precision: str = config.train.precision
+    threads = choose_threads(config, world_size())
+    return start_accelerator(config.train.precision, tf32=config.train.tf32, threads=threads)
+
+
+def start_accelerator(precision: str, *, tf32: bool, threads: int) -> Accelerator:
+    """Make an Accelerator of a precision, and set how many threads a step has; the processes have been started."""
     launched = launched_precision(precision)
     if precision == "auto":
         precision = launched or ("bf16" if has_fast_bf16() else "fp32")
     # Attention's values are wider than its keys: other kernels take that for sure, cuDNN's on some cards only.
     torch.backends.cuda.enable_cudnn_sdp(False)
-    torch.set_num_threads(choose_threads(config, world_size()))
+    torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = True  # the shapes of a run do not change, so that its algorithms are tried once
     accelerator = Accelerator(
         # Without this, Accelerate takes every process that was launched on a machine without GPU for the only one.
@@ -46,7 +51,7 @@ def make_accelerator(config: Config) -> Accelerator:
         mixed_precision="no" if precision == "fp32" else precision,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    set_tf32(config.train.tf32)  # after Accelerate, which allows it where its own configuration asks to compile
+    set_tf32(tf32)  # after Accelerate, which allows it where its own configuration asks to compile
     return accelerator
 
 
@@ -95,27 +100,41 @@ def describe_data(source: ImageSource) -> str:
 def micro_batch(config: Config, processes: int) -> int:
     """Return the images per backward pass over all processes; ConfigError unless everything divides."""
     train, parts = config.train, config.train.accumulation * processes
-    where = f"{processes} process(es) x {train.accumulation} accumulation step(s)"
-    if train.batch_size % parts:
-        below = train.batch_size // parts * parts
+    batch, where = divide_batch(train.batch_size, train.accumulation, processes)
+    share, stride = train.batch_size // parts, train.finite_differences.stride
+    if train.finite_differences.enabled and share % stride:
         raise ConfigError(
-            f"train.batch_size {train.batch_size} does not divide by {where}; take {below or parts} or {below + parts}"
+            f"train.finite_differences.stride {stride} does not divide the {share} images of each of {where}; take "
+            f"another stride, or train.batch_size {parts * max(share // stride, 1) * stride}"
         )
-    share = train.batch_size // parts
     if train.mode_seeking and share % 2:
         raise ConfigError(
             f"train.mode_seeking compares pairs, and train.batch_size {train.batch_size} gives {share} images to each "
             f"of {where}; take {parts * max(share - 1, 2)} or {parts * (share + 1)}"
         )
-    return train.batch_size // train.accumulation
+    return batch
+
+
+def divide_batch(batch_size: int, accumulation: int, processes: int) -> tuple[int, str]:
+    """Return the images per backward pass over all processes, and how a step is divided, in words; ConfigError."""
+    parts, where = accumulation * processes, f"{processes} process(es) x {accumulation} accumulation step(s)"
+    if batch_size % parts:
+        below = batch_size // parts * parts
+        raise ConfigError(
+            f"train.batch_size {batch_size} does not divide by {where}; take {below or parts} or {below + parts}"
+        )
+    return batch_size // accumulation, where
 
 
 def with_classes(config: Config, source: ImageSource) -> Config:
-    """Return the configuration with the number of classes of its data; ConfigError when it names another number."""
+    """Return the configuration with its data's number of classes and selection; ConfigError when it names others."""
     count = len(source.class_names)
     if config.data.num_classes not in (None, count):
         raise ConfigError(f"data.num_classes is {config.data.num_classes}, but {source.name} has {count} classes")
-    return replace(config, data=replace(config.data, num_classes=count))
+    selected = source.describe().get("selection")
+    if config.data.selected not in (None, selected):
+        raise ConfigError(f"data.selected is {config.data.selected!r}, but {source.name} is {selected or 'whole'}")
+    return replace(config, data=replace(config.data, num_classes=count, selected=selected))
 
 
 def keep_class_order(source: ImageSource, run: Path) -> None:
@@ -137,11 +156,6 @@ def keep_class_order(source: ImageSource, run: Path) -> None:
     source.class_names = recorded
 
 
-def learning_rate_factor(train: TrainConfig, images: int) -> float:
-    """Return what the learning rates are multiplied by after a number of images."""
-    return 1.0 if train.lr_schedule == "constant" else max(0.0, 1.0 - images / (train.total_kimg * 1000))
-
-
 def crosses(before: int, after: int, kimg: float) -> bool:
     """Return whether a multiple of an interval lies between two counts of images, the second included; never for 0."""
     images = round(kimg * 1000)
@@ -158,6 +172,7 @@ def describe_run(config: Config, source: ImageSource, step: GanStep) -> list[str
         f"data      {source.name}/{source.split}: {len(source):,} images at {config.resolution} px, "
         f"{len(histogram):,} classes",
         "classes   " + f"\n{'':10}".join(histogram_lines(source.class_names, histogram)),
+        *([f"selection {config.data.selected}"] if config.data.selected else []),
         *([f"left out  {left_out}"] if (left_out := source.describe().get("left_out")) else []),
         f"networks  G {count_parameters(step.generator):,} and D {count_parameters(step.discriminator):,} parameters",
         f"batch     {train.batch_size} images = {processes} process(es) x {train.accumulation} accumulation x "

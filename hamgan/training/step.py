@@ -3,54 +3,31 @@
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from hamgan.config import TrainConfig
 from hamgan.hamburger import Hamburger, measured_reconstruction, reconstruction_error
-from hamgan.networks import Bases, Discriminator, Generator
-from hamgan.training.augment import augment
+from hamgan.networks import Discriminator, Generator
 from hamgan.training.compilation import is_compiled
-from hamgan.training.losses import discriminator_loss, generator_loss
+from hamgan.training.inputs import DiscriminatorBatch, GeneratorBatch
+from hamgan.training.objectives import (
+    discriminator_objective,
+    draw_images,
+    generator_objective,
+    has_double_backward,
+)
 from hamgan.training.optimiser import make_adam
-from hamgan.training.regularisers import add_orthogonal_gradient, gradient_penalty, lecam, mode_seeking
+from hamgan.training.regularisers import add_orthogonal_gradient
+from hamgan.training.sums import MetricSums
+
+__all__ = ["DiscriminatorBatch", "GanStep", "GeneratorBatch"]
 
 T = TypeVar("T")
-
-
-@dataclass
-class DiscriminatorBatch:
-    """Hold the input of one backward pass of D. Shapes: images [B, 3, R, R] in [-1, 1], labels [B], latents [B, z]."""
-
-    images: Tensor
-    labels: Tensor
-    latents: Tensor
-    fake_labels: Tensor
-    generator_bases: Bases | None = None
-    bases: Bases | None = None
-    """Initial bases for D, for the generated images and then the real ones: [2B*S, D, R]."""
-    augmentation: dict[str, Tensor] = field(default_factory=dict)
-    """Parameters of `augment` for the generated images and then the real ones."""
-
-
-@dataclass
-class GeneratorBatch:
-    """Hold the input of one backward pass of G. Shapes: latents [B, z], labels [B] (pairs for `train.mode_seeking`)."""
-
-    latents: Tensor
-    labels: Tensor
-    generator_bases: Bases | None = None
-    bases: Bases | None = None
-    augmentation: dict[str, Tensor] = field(default_factory=dict)
-    images: Tensor | None = None
-    """Real images of the same labels' count, for the relativistic loss only."""
-    image_labels: Tensor | None = None
 
 
 class GanStep:
@@ -69,11 +46,9 @@ class GanStep:
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False) if config.ema_decay else None
         self.generator_optimizer = self._make_optimizer(generator, config.generator_lr)
         self.discriminator_optimizer = self._make_optimizer(discriminator, config.discriminator_lr)
-        self.penalised = config.r1_gamma > 0 or config.r2_gamma > 0
         # LeCam's averages of D's logits: real, fake.
         self.logit_averages = torch.zeros(2, device=accelerator.device)
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.metrics = MetricSums(accelerator)
         self.compiled = is_compiled(config, accelerator.device)
         if self.compiled:
             # In place, so that names of weights stay and both wrappers run the compiled form. Accelerate makes autocast
@@ -81,7 +56,7 @@ class GanStep:
             # gradients in bf16 of what is float32 in the forward, kernels and logits among it.
             # Four graphs: G with and without gradient, D on one batch and on two; shapes as variables cost speed.
             self.generator.compile(dynamic=False)
-            if not self.penalised:  # compiled code has no second derivatives
+            if not has_double_backward(config):  # compiled code has no second derivatives
                 self.discriminator.compile(dynamic=False)
         self._generator = self._prepare(self.generator)
         self._discriminator = self._prepare(self.discriminator)
@@ -116,14 +91,15 @@ class GanStep:
         """Return the network to sample from: the average of G, or G itself where none is kept."""
         return self.generator if self.average is None else self.average
 
-    def scale_learning_rates(self, factor: float) -> None:
-        """Set both learning rates to a multiple of the configured ones."""
+    def follow(self, settings: TrainConfig) -> None:
+        """Take over the settings that hold from now on: learning rates, beta2, weights of losses and penalties."""
+        self.config = settings
         for optimizer, lr in (
-            (self.generator_optimizer, self.config.generator_lr),
-            (self.discriminator_optimizer, self.config.discriminator_lr),
+            (self.generator_optimizer, settings.generator_lr),
+            (self.discriminator_optimizer, settings.discriminator_lr),
         ):
             for group in optimizer.param_groups:
-                group["lr"] = lr * factor
+                group["lr"], group["betas"] = lr, (float(settings.beta1), float(settings.beta2))
 
     def discriminator_step(self, batches: Sequence[DiscriminatorBatch], report: bool = False) -> None:
         """Make one step of D over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""
@@ -141,49 +117,29 @@ class GanStep:
         if report:
             self._record_gradient_norm("d_gradient_norm", self.discriminator)
         self._discriminator_stepper.step()
+        if self.discriminator.slicing is not None:
+            self.discriminator.slicing.normalise()
 
     def _discriminator_loss(self, batch: DiscriminatorBatch, report: bool) -> tuple[Tensor, Tensor]:
         """Return the loss, and the means of D's logits: real, fake [2]."""
+        drawn = batch.latents, batch.fake_labels, batch.generator_bases, batch.nearby
         with torch.no_grad(), self._measured("g", self.generator, report):
-            fake = self.generator(batch.latents, batch.fake_labels, batch.generator_bases)
+            generated = draw_images(self.generator, *drawn)
         if report:
-            self._record(spread_real=_spread(batch.images), spread_fake=_spread(fake))
-        # One concatenated forward: DDP allows one per backward, and batches twice as large are faster.
-        images = augment(torch.cat([fake.to(batch.images.dtype), batch.images]), batch.augmentation)
-        labels = torch.cat([batch.fake_labels, batch.labels])
-        config = self.config
-        images.requires_grad_(self.penalised)
-        # Only the plain form of attention has second derivatives.
-        attention = sdpa_kernel(SDPBackend.MATH) if self.penalised else nullcontext()
-        with attention, self._measured("d", self.discriminator, report):
-            logits = self._discriminator(images, labels, batch.bases)
-        logits_fake, logits_real = logits.split([len(fake), len(batch.images)])
-        loss = adversarial = discriminator_loss(config.loss, logits_real, logits_fake)
-        if self.penalised:
-            # |grad D|^2 per image: the gradient of the summed logits holds each image's own.
-            loss = loss + self._gradient_penalties(logits_fake, logits_real, images)
-        if config.lecam:
-            loss = loss + config.lecam * lecam(logits_real, logits_fake, *self.logit_averages)
-        mean_real, mean_fake = logits_real.detach().mean(), logits_fake.detach().mean()
-        self._record(d_loss=adversarial, logits_real=mean_real, logits_fake=mean_fake)
-        return loss, torch.stack([mean_real, mean_fake])
-
-    def _gradient_penalties(self, logits_fake: Tensor, logits_real: Tensor, images: Tensor) -> Tensor:
-        penalty = torch.zeros((), device=images.device)
-        if self.config.r1_gamma:
-            # The penalty averages over all images given; generated ones have no share in the real logits.
-            r1 = gradient_penalty(logits_real, images) * len(images) / len(logits_real)
-            self._record(r1=r1)
-            penalty = penalty + self.config.r1_gamma * r1
-        if self.config.r2_gamma:
-            r2 = gradient_penalty(logits_fake, images) * len(images) / len(logits_fake)
-            self._record(r2=r2)
-            penalty = penalty + self.config.r2_gamma * r2
-        return penalty
+            self.metrics.add(spread_real=_spread(batch.images), spread_fake=_spread(generated[0]))
+        sliced = self.discriminator.slicing is not None
+        with self._measured("d", self.discriminator, report):
+            objective = discriminator_objective(
+                self._discriminator, generated, batch, self.config, self.logit_averages, sliced
+            )
+        self.metrics.add(**objective.metrics)
+        return objective.loss, torch.stack([objective.metrics["logits_real"], objective.metrics["logits_fake"]])
 
     def _update_logit_averages(self, means: Tensor) -> None:
         means = self.accelerator.reduce(means, reduction="mean")
-        self.logit_averages.lerp_(means.to(self.logit_averages.dtype), 1.0 - self.config.lecam_decay)
+        # The first means start the averages, as in the source: at 0 there are none yet.
+        weight = torch.where(self.logit_averages.any(), 1.0 - self.config.lecam_decay, 1.0)
+        self.logit_averages.lerp_(means.to(self.logit_averages.dtype), weight.to(self.logit_averages.dtype))
 
     def generator_step(self, batches: Sequence[GeneratorBatch], report: bool = False) -> None:
         """Make one step of G over ``len(batches)`` accumulated backward passes; ``report`` records more of it."""
@@ -203,21 +159,12 @@ class GanStep:
         self._generator_stepper.step()
 
     def _generator_loss(self, batch: GeneratorBatch) -> Tensor:
-        fake = self._generator(batch.latents, batch.labels, batch.generator_bases)
-        images, labels = fake, batch.labels
-        if batch.images is not None and batch.image_labels is not None:
-            images = torch.cat([fake, batch.images.to(fake.dtype)])
-            labels = torch.cat([labels, batch.image_labels])
+        drawn = batch.latents, batch.labels, batch.generator_bases, batch.nearby
+        generated = draw_images(self._generator, *drawn)
         # D itself, not its distributed wrapper: its gradients are not wanted, so nothing has to be reduced.
-        logits = self.discriminator(augment(images, batch.augmentation), labels, batch.bases)
-        logits_fake, logits_real = logits[: len(fake)], logits[len(fake) :]
-        loss = generator_loss(self.config.loss, logits_fake, logits_real if len(logits_real) else None)
-        self._record(g_loss=loss)
-        if self.config.mode_seeking:
-            sameness = mode_seeking(fake, batch.latents)
-            self._record(mode_seeking=sameness)
-            loss = loss + self.config.mode_seeking * sameness
-        return loss
+        objective = generator_objective(self.discriminator, generated, batch, self.config)
+        self.metrics.add(**objective.metrics)
+        return objective.loss
 
     @torch.no_grad()
     def update_average(self, images_seen: int) -> None:
@@ -233,44 +180,24 @@ class GanStep:
 
     def take_metrics(self) -> dict[str, Tensor]:
         """Return the means since the last call, over all processes; tensors on the device."""
-        if not self.sums:
-            return {}
-        names = sorted(self.sums)
-        means = torch.stack([self.sums[name] / self.counts[name] for name in names])
-        means = self.accelerator.reduce(means, reduction="mean")
-        self.sums, self.counts = {}, {}
-        return dict(zip(names, means, strict=True))
+        return self.metrics.take()
 
     def extra_state(self) -> dict[str, Tensor]:
         """Return LeCam's averages and the metrics that were not logged yet, for a checkpoint."""
-        tensors = {"logit_averages": self.logit_averages}
-        tensors |= {f"sums.{name}": value for name, value in self.sums.items()}
-        return tensors | {f"counts.{name}": torch.tensor(count) for name, count in self.counts.items()}
+        return {"logit_averages": self.logit_averages} | self.metrics.state()
 
     def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
         """Restore what `extra_state` returned from all tensors of a checkpoint."""
         self.logit_averages.copy_(tensors["logit_averages"])
-        names = [name.removeprefix("sums.") for name in tensors if name.startswith("sums.")]
-        self.sums = {name: tensors[f"sums.{name}"].to(self.accelerator.device) for name in names}
-        self.counts = {name: int(tensors[f"counts.{name}"]) for name in names}
+        self.metrics.load_state(tensors)
 
     def share_sums(self) -> None:
         """Average the pending sums over all processes, for a checkpoint that one of them writes."""
-        if self.sums and self.accelerator.num_processes > 1:
-            names = sorted(self.sums)
-            means = self.accelerator.reduce(torch.stack([self.sums[name] for name in names]), reduction="mean")
-            self.sums = dict(zip(names, means, strict=True))
-
-    def _record(self, **values: Tensor) -> None:
-        """Add to the sums on the device: a host read in every step would stall the GPU's queue."""
-        for name, value in values.items():
-            value = value.detach().float()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
+        self.metrics.share()
 
     def _record_gradient_norm(self, name: str, network: nn.Module) -> None:
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        self._record(**{name: torch.stack(torch._foreach_norm(gradients)).norm()})
+        self.metrics.add(**{name: torch.stack(torch._foreach_norm(gradients)).norm()})
 
     @contextmanager
     def _measured(self, letter: str, network: Generator | Discriminator, report: bool) -> Iterator[None]:
@@ -282,7 +209,7 @@ class GanStep:
             yield
         for size, found in energies.items():
             if found:
-                self._record(**{f"{letter}_reconstruction_{size}": reconstruction_error(found)})
+                self.metrics.add(**{f"{letter}_reconstruction_{size}": reconstruction_error(found)})
 
     def _synchronised(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
         return nullcontext() if last else self.accelerator.no_sync(model)

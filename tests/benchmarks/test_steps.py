@@ -90,7 +90,6 @@ def test_the_report_compares_the_forms_and_tells_the_length_of_the_run(
         ("--batches 8,x", "--batches: 'x' is not a whole number"),
         ("--btches 8", "unrecognized arguments: --btches"),
         ("--set generator.chanels=4", "unknown key `generator.chanels`"),
-        ("--set train.loss=relativistic", "relativistic pairs images"),
         ("--config missing.yaml", "no configuration file at missing.yaml"),
     ],
 )

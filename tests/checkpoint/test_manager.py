@@ -101,13 +101,13 @@ def test_with_strict_the_last_checkpoint_must_be_written(manager: CheckpointMana
 def test_the_generator_file_is_renewed_only_when_it_is_of_another_position(manager: CheckpointManager) -> None:
     path = manager.config.folder / "generator.safetensors"
     path.parent.mkdir()
-    manager.renew_generator()
+    manager.renew_weights()
     first = path.stat().st_ino
-    manager.renew_generator()
+    manager.renew_weights()
     assert path.stat().st_ino == first
     manager.progress.images = 8
-    manager.renew_generator()
+    manager.renew_weights()
     assert load_generator_file(path)[2]["kimg"] == 0.008
     path.write_bytes(b"damaged")
-    manager.renew_generator()
+    manager.renew_weights()
     assert load_generator_file(path)[2]["kimg"] == 0.008

@@ -38,7 +38,7 @@ def test_a_checkpoint_restores_everything(
     assert_same_state(state_tensors(step), tensors)
     prefixes = {name.split(".")[0] for name in tensors}
     assert {"generator", "discriminator", "average", "generator_optimizer", "logit_averages", "sums"} <= prefixes
-    assert other.counts == step.counts == {"g_loss": 1}
+    assert other.metrics.counts == step.metrics.counts == {"g_loss": 1}
 
 
 def test_a_restored_optimiser_takes_the_same_next_step(

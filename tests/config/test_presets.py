@@ -11,6 +11,7 @@ from support.paths import ROOT
 
 from hamgan.config import Config, load_config
 from hamgan.data import open_source
+from hamgan.data.opening import EMBEDDED
 from hamgan.networks import build_networks, count_parameters
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -29,14 +30,14 @@ DISCRIMINATOR_WIDTHS = {32: [4, 4, 4, 4], 64: [1, 2, 4, 8, 16], 128: [1, 2, 4, 8
 
 
 @cache
-def photo_classes() -> int:
-    return len(open_source("photos", "train", 8).class_names)
+def embedded_classes(source: str) -> int:
+    return len(open_source(source, "train", 32).class_names)
 
 
 def loaded(path: Path) -> Config:
     config = load_config(path)
-    if config.data.source == "photos":
-        config.data.num_classes = photo_classes()
+    if config.data.source in EMBEDDED:
+        config.data.num_classes = embedded_classes(config.data.source)
     return config
 
 
@@ -85,11 +86,13 @@ def test_an_experiment_builds_with_its_parameter_counts(path: Path) -> None:
         assert counts == (generator_count(config, classes), discriminator_count(config, classes))
 
 
-def test_the_photographs_have_twelve_classes_and_imagenet_a_thousand() -> None:
+def test_every_experiment_has_the_classes_of_its_data() -> None:
     classes = {path.stem: loaded(path).data.num_classes for path in CONFIGS}
-    assert {name: count for name, count in classes.items() if "imagenet" in name} == dict.fromkeys(PUBLISHED, 1000)
+    imagenet = {name: count for name, count in classes.items() if "imagenet" in name}
+    assert imagenet == dict.fromkeys([*PUBLISHED, "hamgan_fast_imagenet128"], 1000)
     assert classes["photos"] == classes["photos128"] == 12
     assert classes["cifar10"] == 10
+    assert classes["fashion"] == 9
 
 
 def test_the_papers_experiments_differ_in_batch_and_length_only() -> None:

@@ -12,7 +12,8 @@ from support.photo_crops import crop_photographs, save_flat
 from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
 from benchmarks.evaluate import run
-from benchmarks.evaluators import own_extractor, save_random_inception
+from benchmarks.evaluators import own_extractor
+from benchmarks.random_weights import save_random_inception
 from hamgan.evaluation import evaluate, measure
 from hamgan.evaluation.inputs.images import FolderImages
 from hamgan.evaluation.metrics.fid import frechet_distance

@@ -14,7 +14,7 @@ from support.photo_crops import crop_photographs
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from benchmarks.evaluators import save_random_inception
+from benchmarks.random_weights import save_random_inception
 from benchmarks.timing import count_flops
 from hamgan.errors import ConfigError
 from hamgan.evaluation import load_extractor

@@ -1,6 +1,5 @@
 """Check the extractors of sFID, FD-DINOv2, CLIP-FID and CMMD on random weights in the published formats."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,68 +10,35 @@ from safetensors.torch import load_file
 from support.evaluations import OPTIONS
 from support.paths import golden_file
 from support.photo_crops import crop_photographs, save_flat
-from torch import Tensor, nn
+from support.published_weights import take_for_published, write_random_weights
+from torch import Tensor
 from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from benchmarks.evaluators import save_random_inception
 from hamgan.errors import ConfigError
 from hamgan.evaluation import evaluate, load_extractor
 from hamgan.evaluation.features import dinov2
 from hamgan.evaluation.features.extractor import ARCHITECTURES
 from hamgan.evaluation.features.resizing import RESIZING
-from hamgan.evaluation.features.weights import PublishedWeights
 from hamgan.files import sha256
+
+NAMES = ("inception", "inception-spatial", "dinov2-vit-l-14", "clip-vit-b-32", "clip-vit-l-14-336")
 
 
 def crops(count: int, size: int = 64) -> Tensor:
     return torch.from_numpy(crop_photographs(0, -(-count // 6), size)[:count]).permute(0, 3, 1, 2)
 
 
-class ClipFile(nn.Module):
-    """Hold tensors by the names of a CLIP file: a small vision transformer of random weights."""
-
-    def __init__(self, patch: int, grid: int, dimension: int) -> None:
-        super().__init__()
-        self.visual = FeatureExtractorCLIP.__init__.__globals__["VisionTransformer"](
-            patch * grid, patch, 64, 1, 1, dimension
-        )
-        self.text_projection = nn.Parameter(torch.zeros(1, dimension))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Write a file of random weights for each extractor; DINOv2's has one block in place of 24."""
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    inception = save_random_inception(folder / "inception.pth")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dinov2, "DEPTH", 1)
-        network = dinov2.VisionTransformer(dinov2.WIDTH, 1, dinov2.HEADS)
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.02)
-    torch.save(network.state_dict(), folder / "dinov2.pth")
-    files = {"inception": inception, "inception-spatial": inception, "dinov2-vit-l-14": folder / "dinov2.pth"}
-    for name, patch_size, grid, dimension in (("clip-vit-b-32", 32, 7, 512), ("clip-vit-l-14-336", 14, 24, 768)):
-        files[name] = folder / f"{name}.pt"
-        torch.jit.script(ClipFile(patch_size, grid, dimension).half()).save(str(files[name]))
-    return files
+    return write_random_weights(tmp_path_factory.mktemp("weights"), NAMES)
 
 
 @pytest.fixture
 def installed(published: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Take the random files for the published ones."""
-    monkeypatch.setattr(dinov2, "DEPTH", 1)
-    for name, file in published.items():
-        weights = ARCHITECTURES[name].weights
-        assert isinstance(weights, PublishedWeights)
-        monkeypatch.setenv(weights.variable, str(file))
-        random = dataclasses.replace(weights, sha256=sha256(file)[:16])
-        monkeypatch.setitem(ARCHITECTURES, name, dataclasses.replace(ARCHITECTURES[name], weights=random))
+    take_for_published(published, monkeypatch)
     return published
 
 

@@ -99,6 +99,25 @@ def test_a_gradient_penalty_leaves_the_discriminator_eager(tmp_path: Path) -> No
     compare_with_eager(tmp_path, "no", "train.r1_gamma=1", "train.loss=non_saturating", graphs=2)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("_eager_kernels")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(["r1_gamma=1", "finite_differences.enabled=true"], id="finite differences"),
+        pytest.param(["consistency.real=10", "consistency.latent=5", "consistency.spread=0.5"], id="consistency"),
+    ],
+)
+def test_terms_that_need_forwards_only_leave_both_networks_compiled(tmp_path: Path, overrides: list[str]) -> None:
+    compare_with_eager(tmp_path, "no", *(f"train.{override}" for override in overrides))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_eager_kernels")
+def test_a_discriminator_with_a_slicing_layer_is_compiled(tmp_path: Path) -> None:
+    compare_with_eager(tmp_path, "no", "discriminator.last_layer=san", "train.top_k=0.5")
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("precision", ["no", "bf16"])

@@ -104,6 +104,8 @@ def test_a_way_says_which_end_is_which(run: Path, tmp_path: Path, capsys: pytest
     assert min(heading.min() for heading in headings) < 100  # each of the five
     np.testing.assert_array_equal(headings[0], headings[4])
     assert (headings[0] != headings[2]).any()
+    sample(run, tmp_path / "short.png", "--interpolate", "classes", "--classes", "cat", "coffee")
+    assert "classes: cat (index 2), coffee (index 3)\n" in capsys.readouterr().out
     sample(run, tmp_path / "walk.gif", "--classes", "cat,coffee", "--seeds", "4,7", "--frames", 2)
     assert "seed 4 → seed 7 → seed 4; 2 tiles a line: cat, coffee" in capsys.readouterr().out
 

@@ -268,7 +268,7 @@ def test_a_published_generator_is_fetched_by_its_name(
     assert digest == hashlib.sha256(images(generator).numpy().tobytes()).hexdigest()
     expected = [
         "owner/gated is gated; ask for access on that page",
-        "owner/other is not a HamGAN repository: it has no generator.safetensors",
+        "owner/other has no generator.safetensors",
         "no repository is at .*owner/none, or it is private",
         "'a../b' is not the name of a repository",
         "owner/photos has no revision v2",

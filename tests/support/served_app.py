@@ -56,7 +56,7 @@ class Page:
     def body(self, tab: str, *values: Any, visitor: str = "test") -> bytes:
         """Return the request of a tab's button; tabs are told apart by how many values they have."""
         config = json.loads(re.findall(r"window.gradio_config = (.*?);</script>", self.get("/").decode())[0])
-        count = {"classes": 5, "blend": 7, "walk": 6, "find": 1}[tab]
+        count = {"classes": 5, "blend": 7, "walk": 6, "find": 1, "label": 2}[tab]
         number = next(event["id"] for event in config["dependencies"] if len(event["inputs"]) == count)
         return json.dumps({"data": values, "fn_index": number, "session_hash": visitor}).encode()
 

@@ -25,6 +25,7 @@ from hamgan.distributed.group import (
 )
 from hamgan.distributed.stop_signals import StopSignals
 from hamgan.errors import Stopped
+from hamgan.segmentation.losses import cross_entropy
 
 ROWS = torch.arange(10).reshape(5, 2)
 
@@ -121,3 +122,15 @@ def failed_group() -> list[int]:
         inside = world_size()
         raise Stopped("asked to")
     return [inside, world_size()]
+
+
+def valid_loss_gradients() -> torch.Tensor:
+    """Return the gradient of one of two images' logits in the loss that divides by the labelled pixels of both."""
+    start_processes()
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 7, 8, 8, generator=generator)[[rank()]].requires_grad_()
+    labels = torch.randint(0, 7, (2, 8, 8), generator=generator, dtype=torch.uint8)
+    labels[0, :, :5] = 255
+    cross_entropy(logits, labels[[rank()]], 255, "valid").backward()
+    assert logits.grad is not None
+    return logits.grad

@@ -172,7 +172,7 @@ def test_the_best_generator_is_an_artifact_where_that_is_wanted(tmp_path: Path) 
     (log.folder / "generator.safetensors").write_bytes(b"weights")
     log.progress.fid = {"00000001": 9.0, "00000002": 7.0, "00000003": 8.0}
     for images in (1000, 2000, 3000):
-        log.generator(images)
+        log.weights_written(images)
     log.close()
     run = ended_run(tmp_path / "run/wandb")
     assert run.artifacts == [f"{run.id}-generator"]

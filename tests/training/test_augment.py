@@ -20,11 +20,13 @@ def draw(policy: list[str], count: int = 4, seed: int = 0) -> dict[str, Tensor]:
 
 
 def test_parameters_have_their_shapes_and_range() -> None:
-    parameters = draw(["cutout", "color", "translation"], 500)
+    parameters = draw(["cutout", "color", "translation", "flip", "shift"], 500)
     assert {name: tuple(value.shape) for name, value in parameters.items()} == {
         "cutout": (500, 2),
         "color": (500, 3),
         "translation": (500, 2),
+        "flip": (500, 1),
+        "shift": (500, 2),
     }
     for value in parameters.values():
         assert value.min() >= 0
@@ -69,6 +71,23 @@ def test_cutout_blanks_a_square_of_half_the_side_that_may_hang_over_the_edge() -
         expected = torch.ones(32, 32)
         expected[slice(*rows), slice(*columns)] = 0
         assert torch.equal(image, expected.expand(3, 32, 32))
+
+
+def test_flip_mirrors_half_of_the_images() -> None:
+    images = photographs(2)
+    flipped, kept = augment(images, {"flip": torch.tensor([[0.49], [0.5]])})
+    assert torch.equal(flipped, images[0].flip(2))
+    assert torch.equal(kept, images[1])
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_shift_moves_by_up_to_four_pixels_whatever_the_size_and_mirrors_the_border(size: int) -> None:
+    images = torch.arange(9 * 3 * size * size).view(9, 3, size, size).double()
+    steps = (torch.arange(9) + 0.5) / 9
+    result = augment(images, {"shift": torch.stack([steps, steps.flip(0)], dim=1)})
+    for shift, image, moved in zip(range(-4, 5), images.numpy(), result.numpy(), strict=True):
+        padded = np.pad(image, ((0, 0), (4, 4), (4, 4)), mode="reflect")
+        np.testing.assert_array_equal(moved, padded[:, 4 + shift : 4 + size + shift, 4 - shift : 4 + size - shift])
 
 
 def test_an_image_is_changed_by_its_own_parameters_only() -> None:

@@ -72,9 +72,11 @@ def test_the_relativistic_loss_pairs_with_the_images_that_d_has_just_seen(tmp_pa
         if loss == "hinge":
             assert ours.images is None
             assert ours.image_labels is None
+            assert not torch.equal(theirs.fake_labels, theirs.labels)
         else:
             assert ours.images is theirs.images
             assert torch.equal(ours.labels, theirs.labels)
+            assert torch.equal(theirs.fake_labels, theirs.labels)
         assert ours.bases is not None
         bases = ours.bases["16"]
         assert isinstance(bases, Tensor)

@@ -59,9 +59,10 @@ def test_steps_that_do_not_fit_are_not_made(
 
 
 @pytest.mark.parametrize("width", [4, 16])
-def test_the_memory_that_is_told_is_the_memory_of_a_step(width: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["train.consistency.real=10", "train.consistency.latent=5"]], ids=["", "ICR"])
+def test_the_memory_that_is_told_is_the_memory_of_a_step(width: int, more: list[str], tmp_path: Path) -> None:
     channels = [f"generator.channels={width}", "discriminator.channels=16", "data.num_classes=12"]
-    config = small_config(tmp_path, *channels)
+    config = small_config(tmp_path, *channels, *more)
     accelerator = benchmark_accelerator(config, torch.device("cpu"))
     work = make_workload(config, "fast", 16, accelerator)
     work()  # Adam's moments are made in the first step

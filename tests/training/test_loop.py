@@ -209,13 +209,13 @@ class CountReads(TorchDispatchMode):
 def test_a_step_and_its_row_read_no_single_values(tmp_path: Path) -> None:
     training = Training(small_config(tmp_path, "log.every_kimg=0.008", "checkpoint.every_kimg=0"))
     counted = CountReads()
-    make = training._make_step
+    make = training.make_step
 
     def make_counted(batches: Batches) -> None:
         with counted:
             make(batches)
 
-    training._make_step = make_counted  # type: ignore[method-assign]
+    training.make_step = make_counted  # type: ignore[method-assign]
     training.run()
     assert len(rows(training.config.folder)) == 5
     assert counted.reads == 0

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hamgan.config import load_config
 from hamgan.networks import Discriminator, build_networks
 from hamgan.networks.spectral_norm import SpectralWeight
-from hamgan.training.losses import discriminator_loss, generator_loss
+from hamgan.training.losses import discriminator_loss, generator_loss, top_k_weights
 from hamgan.training.regularisers import add_orthogonal_gradient, gradient_penalty, lecam, mode_seeking
 
 REAL, FAKE = np.array([2.0, 0.5, -3.0]), np.array([-2.0, 0.25, 1.5])
@@ -33,6 +33,17 @@ def test_losses_have_the_values_of_their_formulas(kind: str, of_discriminator: f
     real, fake = torch.from_numpy(REAL), torch.from_numpy(FAKE)
     assert discriminator_loss(kind, real, fake).item() == pytest.approx(of_discriminator, abs=1e-12)
     assert generator_loss(kind, fake, real).item() == pytest.approx(of_generator, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["hinge", "non_saturating", "wasserstein", "relativistic"])
+def test_with_top_k_g_learns_from_the_images_that_d_likes_best(kind: str) -> None:
+    fake, real = torch.tensor([0.5, -3.0, 2.0, 0.0], requires_grad=True), torch.tensor([1.0, 0.0, -1.0, 2.0])
+    loss = generator_loss(kind, fake, real, top_k_weights(fake, 0.5))
+    best = torch.tensor([0, 2])  # of 0.5 and 2.0
+    assert loss.item() == pytest.approx(generator_loss(kind, fake[best], real[best]).item(), rel=1e-6)
+    (gradient,) = torch.autograd.grad(loss, fake)
+    assert gradient.ne(0).tolist() == [True, False, True, False]
+    assert top_k_weights(fake, 0.01).tolist() == [0.0, 0.0, 4.0, 0.0]  # one is left at least
 
 
 @pytest.mark.parametrize("kind", ["hinge", "non_saturating", "wasserstein", "relativistic"])

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from support.photo_batches import photo_batch
 from support.small_runs import forget_accelerator, small_config
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from hamgan.config import Config
-from hamgan.data import open_source
 from hamgan.networks import build_networks
-from hamgan.training.augment import draw_augmentation
+from hamgan.training.augment import augment, draw_augmentation
 from hamgan.training.step import DiscriminatorBatch, GanStep, GeneratorBatch
 
 MakeStep = Callable[..., GanStep]
@@ -40,9 +39,7 @@ def make_step(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeStep]:
 
 @pytest.fixture(scope="module")
 def real() -> tuple[Tensor, Tensor]:
-    source = open_source("photos", "train", 32)
-    pixels = torch.from_numpy(source.read(np.arange(BATCH))).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return pixels, torch.from_numpy(source.labels[:BATCH])
+    return photo_batch(BATCH)
 
 
 def discriminator_batch(real: tuple[Tensor, Tensor], policy: tuple[str, ...] = (), seed: int = 0) -> DiscriminatorBatch:
@@ -78,6 +75,7 @@ def without_gradient(network: nn.Module) -> list[str]:
         pytest.param(["train.loss=wasserstein", "train.lecam=0.3"], id="Wasserstein, LeCam"),
         pytest.param(["train.loss=relativistic", "train.r1_gamma=1", "train.r2_gamma=1"], id="relativistic, R1, R2"),
         pytest.param(["train.mode_seeking=0.1"], id="mode seeking"),
+        pytest.param(["discriminator.last_layer=san", "train.top_k=0.5"], id="SAN, top-k"),
         pytest.param(["train.orthogonal_regularisation=1e-4", "generator.context=attention"], id="orthogonal"),
         pytest.param(["generator.hamburger.decomposition=vq", "discriminator.hamburger.decomposition=cd"], id="VQ, CD"),
     ],
@@ -128,12 +126,30 @@ def test_r1_is_taken_on_real_images_alone(make_step: MakeStep, real: tuple[Tenso
     assert (loss - adversarial).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_penalties_are_taken_before_the_augmentation(make_step: MakeStep, real: tuple[Tensor, Tensor]) -> None:
+    """Compare with the gradient that reaches the real images through their augmentation (R3GAN, StyleGAN2-ADA)."""
+    step = make_step("train.r1_gamma=0.8", "discriminator.context=none")
+    batch = discriminator_batch(real, ("color", "cutout"))
+    step.discriminator.eval()
+    loss, _ = step._discriminator_loss(batch, report=False)
+    adversarial = step.take_metrics()["d_loss"]
+    images = real[0].clone().requires_grad_()
+    seen = augment(images, {name: values[BATCH:] for name, values in batch.augmentation.items()})
+    before, after = torch.autograd.grad(step.discriminator(seen, real[1]).sum(), (images, seen))
+    penalties = [0.4 * gradient.square().sum(dim=(1, 2, 3)).mean().item() for gradient in (before, after)]
+    assert (loss - adversarial).item() == pytest.approx(penalties[0], rel=1e-4)
+    assert abs(penalties[0] - penalties[1]) > 0.01 * penalties[0]
+
+
 def test_lecam_averages_follow_the_logits(make_step: MakeStep, real: tuple[Tensor, Tensor]) -> None:
     step = make_step("train.lecam=0.1", "train.lecam_decay=0.75")
-    step.discriminator_step([discriminator_batch(real)])
-    metrics = step.take_metrics()
-    expected = 0.25 * torch.stack([metrics["logits_real"], metrics["logits_fake"]])
-    assert torch.allclose(step.logit_averages, expected)
+    expected = torch.zeros(2)
+    for number in range(3):
+        step.discriminator_step([discriminator_batch(real, seed=number), discriminator_batch(real, seed=number + 9)])
+        metrics = step.take_metrics()
+        means = torch.stack([metrics["logits_real"], metrics["logits_fake"]])
+        expected = means if number == 0 else 0.75 * expected + 0.25 * means
+        assert torch.allclose(step.logit_averages, expected)
     assert expected.abs().min() > 1e-3
 
 
@@ -213,8 +229,9 @@ def test_bf16_gradients_point_where_float32_ones_do(make_step: MakeStep, real: t
         ["train.mode_seeking=0.1", "train.orthogonal_regularisation=1e-4", "train.adam_eps_placement=tensorflow"],
         ["generator.context=attention", "generator.hierarchical=false", "generator.conditioning=per_class"],
         ["generator.hamburger.decomposition=vq", "discriminator.hamburger.decomposition=cd"],
+        ["discriminator.last_layer=san", "train.top_k=0.5", "train.lecam=0.1"],
     ],
-    ids=["default", "penalties", "regularisers", "attention", "VQ and CD"],
+    ids=["default", "penalties", "regularisers", "attention", "VQ and CD", "SAN, top-k"],
 )
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 def test_a_step_reads_no_value_on_the_host(

@@ -19,6 +19,7 @@ DESCRIPTION = """Make a store of images from folders, archives, CIFAR or the Hug
 
   hamgan prepare --source FOLDER|TAR|ZIP|'shards-{000..099}.tar'|hf:NAME|cifar10 --output STORE --resolution 128
 
+hamgan prepare select (see its --help) chooses images of a store to train on.
 Running the same command again after an interruption continues it.
 """
 

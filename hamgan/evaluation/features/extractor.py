@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,21 @@ class Network(Protocol):
     def eval(self) -> "Network": ...
 
 
+class Family(NamedTuple):
+    """Group networks of the same training data and task: what flatters one of them flatters the others."""
+
+    name: str
+    saw: str
+    """What the networks were trained on."""
+
+
+CLASSIFIERS = Family("ImageNet classifiers", "ImageNet-1k with labels")
+SELF_SUPERVISED = Family(
+    "DINOv2", "142 million pictures of the web, chosen by their likeness to ImageNet-22k and others, without labels"
+)
+CAPTIONED = Family("CLIP", "400 million captioned pictures of the web")
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Describe an extractor: its network, the file that belongs to it, and how images reach it."""
@@ -47,8 +62,7 @@ class Architecture:
     load: Callable[[Path], Network]
     weights: PublishedWeights | Path
     """The published file, or one that an installed package holds."""
-    saw: str
-    """What the network was trained on: numbers flatter a generator whose training used the same."""
+    family: Family
     classes: int = 0
     """Length of the logits."""
     cpu_chunk: int = 4
@@ -56,7 +70,6 @@ class Architecture:
     up to twice as long per image; Inception is level from 4 to 16."""
 
 
-_CLIP_SAW = "400 million captioned pictures of the web"
 ARCHITECTURES = {
     "inception": Architecture(
         "inception-v3-compat",
@@ -65,7 +78,7 @@ ARCHITECTURES = {
         ("tensorflow", "clean"),
         inception.load_inception,
         inception.PUBLISHED,
-        "ImageNet-1k with labels",
+        CLASSIFIERS,
         classes=1008,
         cpu_chunk=8,
     ),
@@ -76,7 +89,7 @@ ARCHITECTURES = {
         ("tensorflow", "clean"),
         inception.load_spatial_inception,
         inception.PUBLISHED,
-        "ImageNet-1k with labels",
+        CLASSIFIERS,
         cpu_chunk=8,
     ),
     "efficientnet-lite0": Architecture(
@@ -86,7 +99,7 @@ ARCHITECTURES = {
         ("bilinear", "clean"),
         lambda _: efficientnet.EfficientNetLite0Extractor(efficientnet.NAME, ["1280", "logits"]),
         Path(efficientnet.weights_path()),
-        "ImageNet-1k with labels",
+        CLASSIFIERS,
         classes=1000,
     ),
     "dinov2-vit-l-14": Architecture(
@@ -96,16 +109,16 @@ ARCHITECTURES = {
         ("pillow", "antialiased", "tensorflow"),
         load_dinov2,
         DINOV2_WEIGHTS,
-        "142 million pictures of the web, chosen by their likeness to ImageNet-22k and others; no labels",
+        SELF_SUPERVISED,
     ),
     "clip-vit-b-32": Architecture(
         "clip-vit-b-32",
         512,
         224,
-        ("pillow", "tensorflow"),
+        ("pillow", "antialiased", "bicubic", "tensorflow"),
         lambda file: ClipImageEncoder("clip-vit-b-32", file),
         published_clip("clip-vit-b-32", "HAMGAN_CLIP_B32_WEIGHTS"),
-        _CLIP_SAW,
+        CAPTIONED,
     ),
     "clip-vit-l-14-336": Architecture(
         "clip-vit-l-14-336px",
@@ -114,7 +127,7 @@ ARCHITECTURES = {
         ("bicubic", "pillow", "tensorflow"),
         lambda file: ClipImageEncoder("clip-vit-l-14-336px", file),
         published_clip("clip-vit-l-14-336px", "HAMGAN_CLIP_L336_WEIGHTS"),
-        _CLIP_SAW,
+        CAPTIONED,
     ),
 }
 """Extractors by their names in `--features`."""
@@ -195,7 +208,7 @@ class FeatureExtractor:
         return features, logits[0] if logits else features.new_empty(len(features), 0)
 
 
-SPREADS = ("_seeds_std", "_std", "_residual", "_real")
+SPREADS = ("_seeds_std", "_standard_error", "_std", "_residual", "_real")
 """Endings of numbers that stand beside another."""
 
 

@@ -101,6 +101,7 @@ class GeneratedImages(Images):
             "truncation": self.truncation,
             "labels": self.distribution,
             "sample_precision": getattr(self.generator, "precision", None),
+            "selected": config.data.selected if (config := getattr(self.generator, "config", None)) else None,
         }
 
 

@@ -1,5 +1,6 @@
 """Compute the numbers of a protocol from the statistics of samples and reference."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,13 +20,18 @@ from hamgan.evaluation.statistics import FeatureStatistics
 
 
 def compute_numbers(
-    found: FeatureStatistics, real: FeatureStatistics | None, train: FeatureStatistics | None, protocol: Protocol
+    found: FeatureStatistics,
+    real: FeatureStatistics | None,
+    train: FeatureStatistics | None,
+    protocol: Protocol,
+    device: torch.device | None = None,
 ) -> dict[str, Any]:
     """Return the numbers of the protocol's metrics, without the extractor's name.
 
     ``real`` is the reference (None: metrics that need none), ``train`` the training images that class_accuracy needs.
     The main process alone does what is linear algebra: it cannot be shared out, and the others would only heat the
-    cores. So the others' numbers may lack FID and FID_inf.
+    cores. So the others' numbers may lack FID and FID_inf. An NVIDIA ``device`` computes distances, kernels and the
+    matrix part of FID.
     """
     numbers: dict[str, Any] = {}
     wanted = protocol.metrics
@@ -35,6 +41,8 @@ def compute_numbers(
         return numbers
     if "fid_inf" in wanted and len(found.kept_features) < FEWEST:
         raise ConfigError(f"fid_inf needs {FEWEST} samples at least: it draws a line through parts of them")
+    on_gpu = device is not None and device.type == "cuda"  # Apple's GPUs have no float64
+    found, real = (_move(side, device if on_gpu else torch.device("cpu")) for side in (found, real))
     if Processes.current().is_main:
         if "fid" in wanted:
             # The same images in another order or batch have the same moments but for rounding.
@@ -57,6 +65,12 @@ def compute_numbers(
         numbers["mind"] = monge_distance(found.kept_features, real.kept_features)
     numbers |= _by_neighbours(found, real, protocol)
     return numbers | (class_accuracy(found, real, train) if train else {})
+
+
+def _move(side: FeatureStatistics, device: torch.device | None) -> FeatureStatistics:
+    """Return statistics whose features and moments are on a device; labels stay."""
+    features = None if side.features is None else side.features.to(device)
+    return replace(side, features=features, mean=side.mean.to(device), covariance=side.covariance.to(device))
 
 
 def _images_of(statistics: FeatureStatistics) -> tuple[object, ...]:
@@ -95,6 +109,9 @@ def average_repeats(each: list[dict[str, Any]]) -> dict[str, Any]:
     for name, value in each[0].items():
         if isinstance(value, float) and all(isinstance(numbers[name], float) for numbers in each):
             values = torch.tensor([numbers[name] for numbers in each], dtype=torch.float64)
+            if name.endswith("_standard_error"):  # of the mean
+                merged[name] = float(values.square().mean().sqrt() / len(each) ** 0.5)
+                continue
             merged[name] = float(values.mean())
             if not name.endswith(("_std", "_residual", "_real")):
                 merged[f"{name}_seeds_std"] = float(values.std(correction=1))

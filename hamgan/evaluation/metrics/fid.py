@@ -53,14 +53,14 @@ class Moments:
 def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> float:
     """Return the FID |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½) (Heusel et al. 2017), in float64.
 
-    Shapes: means [D], covariances [D, D]. The eigenvalues of C1 C2 are those of Lᵀ C2 L with C1 = L Lᵀ, which takes a
-    third of the time of `eigvals` on the product and a tenth of `sqrtm`. Never negative, and 0 for equal sides: the
-    difference of the traces leaves rounding behind.
+    Shapes: means [D], covariances [D, D], all on one device. The eigenvalues of C1 C2 are those of Lᵀ C2 L with
+    C1 = L Lᵀ, which takes a third of the time of `eigvals` on the product and a tenth of `sqrtm`. Never negative, and 0
+    for equal sides: the difference of the traces leaves rounding behind.
     """
     if torch.equal(mean_1, mean_2) and torch.equal(covariance_1, covariance_2):
         return 0.0
     mean_1, covariance_1, mean_2, covariance_2 = (
-        tensor.double().cpu() for tensor in (mean_1, covariance_1, mean_2, covariance_2)
+        tensor.double() for tensor in (mean_1, covariance_1, mean_2, covariance_2)
     )
     lower, failed = torch.linalg.cholesky_ex(covariance_1)
     if failed:
@@ -89,7 +89,7 @@ def _trace_of_root_singular(covariance_1: Tensor, covariance_2: Tensor) -> float
 
 def _low_rank_factor(covariance: Tensor) -> Tensor:
     """Return A [D, rank] with A Aᵀ = C, by a Cholesky factorisation that pivots and stops at the numerical rank."""
-    factor, pivots, rank, _ = dpstrf(covariance.numpy(), lower=1)
+    factor, pivots, rank, _ = dpstrf(covariance.cpu().numpy(), lower=1)
     rows = np.empty((len(factor), rank))
     rows[pivots - 1] = np.tril(factor)[:, :rank]
     return torch.from_numpy(rows)

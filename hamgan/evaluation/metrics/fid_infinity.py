@@ -23,7 +23,7 @@ def fid_at_infinity(features: Tensor, mean: Tensor, covariance: Tensor) -> tuple
     """
     order = np.random.RandomState(SHUFFLE_SEED).permutation(len(features))
     counts = np.linspace(min(SMALLEST, len(features) // 2), len(features), POINTS).round().astype(int)
-    sums, start, distances = Moments(features.shape[1]), 0, []
+    sums, start, distances = Moments(features.shape[1], features.device), 0, []
     for count in counts:
         for part in torch.from_numpy(order[start:count]).split(4096):
             sums.update(features[part])

@@ -1,0 +1,145 @@
+"""Compare every metric with the package that people quote, on the same real images and random weights.
+
+Run by ``torchrun`` with a folder that `run` has filled, this file writes our own numbers, on one or two processes.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.random_weights import random_dinov2, save_random_clip, save_random_inception
+from benchmarks.references import Expected, expected_numbers
+from benchmarks.report import Report, Table
+from hamgan.distributed.group import Processes, joined_processes
+from hamgan.errors import ConfigError
+from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
+from hamgan.evaluation.features.clip import ClipImageEncoder
+from hamgan.files import sha256, write_atomically
+
+MEASURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "inception": ("fid,is,kid,prc,density_coverage,mind", {}),
+    "inception kid rbf": ("kid", {"kid_kernel": "rbf"}),
+    "inception clean": ("fid", {"resizer": "clean"}),
+    "inception-spatial": ("fid", {}),
+    "dinov2-vit-l-14": ("fid", {}),
+    "dinov2-vit-l-14 antialiased": ("fid", {"resizer": "antialiased"}),
+    "clip-vit-b-32": ("fid", {}),
+    "clip-vit-l-14-336": ("cmmd", {}),
+}
+"""Passes over the images: the extractor and what tells it from others, metrics, options."""
+KID = {"kid_subsets": 20, "kid_subset_size": 100}
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Measure both sides by us on one and two processes, and by the packages; return the table of differences."""
+    from benchmarks.evaluate import save_crops
+
+    if options.images < 101:
+        raise ConfigError(f"--images is {options.images}; KID's subsets need 101 or more")
+    needed = ("open_clip", "timm", "cleanfid", "prdc", "pytorch_fid")
+    if missing := [name for name in needed if not find_spec(name)]:
+        files = "-r requirements-dev.txt -r requirements-segmentation.txt"
+        raise ConfigError(f"not installed: {', '.join(missing)}; `pip install {files}`")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for split in ("val", "train"):
+            save_crops(split, options.images, folder / split)
+        save_weights(folder)
+        alone, both = (_measure_on_processes(folder, count) for count in (1, 2))
+        expected = expected_numbers(folder, KID)
+    report = make_report(alone, both, expected, options.images)
+    if options.docs:
+        write_into_page(report, options.docs)
+    return report
+
+
+def save_weights(folder: Path) -> None:
+    """Write random weights in the published formats; transformers have few blocks."""
+    save_random_inception(folder / "inception.pth")
+    torch.save(random_dinov2().state_dict(), folder / "dinov2.pth")
+    save_random_clip(folder / "clip-vit-b-32.pt", "clip-vit-b-32", width=256, depth=2)
+    save_random_clip(folder / "clip-vit-l-14-336.pt", "clip-vit-l-14-336")
+
+
+def _measure_on_processes(folder: Path, count: int) -> dict[str, float]:
+    """Start ``count`` processes that measure, and read what they wrote."""
+    output = folder / f"numbers-{count}.json"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    subprocess.run([*launcher, "-m", "benchmarks.equality", str(folder), str(output)], check=True)
+    found: dict[str, float] = json.loads(output.read_text())
+    return found
+
+
+def measure_all(folder: Path) -> dict[str, float]:
+    """Return our numbers by pass and name; every process of torch.distributed takes its share."""
+    found: dict[str, float] = {}
+    extractors: dict[tuple[str, str], FeatureExtractor] = {}
+    for measure, (metrics, options) in MEASURES.items():
+        name, resizer = measure.split()[0], options.get("resizer", "native")
+        if (name, resizer) not in extractors:
+            extractors[name, resizer] = _load(name, resizer, folder)
+        extractor = extractors[name, resizer]
+        row = evaluate(
+            folder / "val", folder / "train", metrics.split(","), name, extractor=extractor, device="cpu",
+            progress=False, cache=folder / "cache", **KID | options,
+        )  # fmt: skip
+        for key in ("fid", "inception_score", "kid", "precision", "recall", "density", "coverage", "mind", "cmmd"):
+            if extractor.key(key) in row:
+                found[f"{measure} {key}"] = row[extractor.key(key)]
+    return found
+
+
+def _load(name: str, resizer: str, folder: Path) -> FeatureExtractor:
+    if name.startswith("inception"):
+        file = folder / "inception.pth"
+        return load_extractor(name, weights=file, weights_sha256=sha256(file), resizer=resizer, device="cpu")
+    if name.startswith("dinov2"):
+        network, file, usual = random_dinov2(), folder / "dinov2.pth", "pillow"
+        return FeatureExtractor(network, name, sha256(file), resizer.replace("native", usual), torch.device("cpu"))
+    file, usual = folder / f"{name}.pt", "pillow" if name == "clip-vit-b-32" else "bicubic"
+    encoder = ClipImageEncoder("clip-vit-l-14-336px" if "336" in name else name, file)
+    return FeatureExtractor(encoder, name, sha256(file), usual, torch.device("cpu"))
+
+
+def make_report(
+    alone: Mapping[str, float], both: Mapping[str, float], expected: Mapping[str, Expected], images: int
+) -> Report:
+    """Return the table: a row per number, with its relative differences from the package and between processes."""
+    rows, figures = [], {}
+    for key, (title, package, value) in expected.items():
+        difference, between = (abs(other - alone[key]) / abs(alone[key] or 1) for other in (value, both[key]))
+        rows.append([title, package, f"{alone[key]:.6g}", f"{value:.6g}", f"{difference:.1e}", f"{between:.1e}"])
+        figures[key] = {"ours": alone[key], "package": value, "difference": difference, "processes": between}
+    worst, apart = (max(figures[key][what] for key in figures) for what in ("difference", "processes"))
+    protocol = f"{images} real images a side (crops of photographs, val against train, 128 px), random weights, CPU."
+    headers = ["number", "equal to", "hamgan", "package", "relative difference", "2 processes against 1"]
+    told = f"largest relative difference from a package {worst:.1e}, between one and two processes {apart:.1e}"
+    verdict = [f"{told.capitalize()}."]
+    return Report("Equality of numbers", protocol, [Table(headers, rows)], verdict, figures)
+
+
+def write_into_page(report: Report, page: Path) -> None:
+    """Put the tables of a report between the marks of its name in a page of docs/; ConfigError where it has none."""
+    begin, end = "<!-- equality -->", "<!-- end of equality -->"
+    text = page.read_text()
+    if begin not in text or end not in text:
+        raise ConfigError(f"{page} has no place for the table: it must hold `{begin}` and `{end}`")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    tables = "\n\n".join(table.markdown() for table in report.tables)
+    content = f"{report.protocol}\n\n{tables}\n\n{' '.join(report.verdict)} {report.machine['summary']}."
+    write_atomically(page, f"{before}{begin}\n\n{content}\n\n{end}{after}")
+
+
+if __name__ == "__main__":
+    with joined_processes():
+        numbers = measure_all(Path(sys.argv[1]))
+        if Processes.current().is_main:
+            Path(sys.argv[2]).write_text(json.dumps(numbers))

@@ -1,0 +1,32 @@
+"""Check the range of a configuration's values."""
+
+import math
+
+from hamgan.errors import ConfigError
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError with the message where the condition does not hold."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def positive(section: str, values: object, *names: str) -> None:
+    """Raise ConfigError for the first of these fields of a section that is not positive and finite."""
+    for name in names:
+        value = getattr(values, name)
+        require(0 < value < math.inf, f"{section}.{name} is {value}; it must be positive and finite")
+
+
+def not_negative(section: str, values: object, *names: str) -> None:
+    """Raise ConfigError for the first of these fields of a section that is negative or not finite."""
+    for name in names:
+        value = getattr(values, name)
+        require(0 <= value < math.inf, f"{section}.{name} is {value}; allowed: 0 and above")
+
+
+def below_one(section: str, values: object, *names: str) -> None:
+    """Raise ConfigError for the first of these fields of a section outside of [0, 1)."""
+    for name in names:
+        value = getattr(values, name)
+        require(0 <= value < 1, f"{section}.{name} is {value}; allowed: 0 to below 1")

@@ -1,0 +1,113 @@
+"""Check, before samples are measured, what would make their numbers impossible or hard to compare."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from hamgan.errors import ConfigError
+from hamgan.evaluation.features.extractor import FeatureExtractor
+from hamgan.evaluation.inputs.references import open_reference_images
+from hamgan.evaluation.protocol import NEED_FEATURES, Protocol
+from hamgan.evaluation.reference import Reference, is_statistics_file, load_reference
+from hamgan.evaluation.statistics import FeatureStatistics, Resources
+
+
+def check_memory(count: int, protocol: Protocol, resources: Resources) -> None:
+    """Raise ConfigError where features of that many samples a side would take more memory than is allowed."""
+    needing = NEED_FEATURES & set(protocol.metrics)
+    needed = 2 * count * resources.extractor.dimension * 4 / 2**30
+    if needing and needed > resources.memory_gib:
+        raise ConfigError(
+            f"{', '.join(sorted(needing))} keep all features: about {needed:.1f} GiB a process for {count:,} "
+            f"samples a side, allowed are {resources.memory_gib:g} (--memory-gib); FID and IS need none of it"
+        )
+
+
+def warnings_about(
+    count: int,
+    real: FeatureStatistics | None,
+    extractor: FeatureExtractor,
+    protocol: Protocol,
+    preset: str | Path | None = None,
+) -> list[str]:
+    """Word what makes numbers of ``count`` samples hard to compare; ConfigError for a preset's name that would lie."""
+    other_split = _other_split(real, protocol)
+    if preset and other_split:  # a preset is a published protocol
+        raise ConfigError(f"preset {preset}: {other_split}")
+    warnings = _too_few_images(count, real, extractor, protocol) + ([other_split] if other_split else [])
+    return warnings + _few_a_split(count, extractor, protocol)
+
+
+def warnings_about_selection(selected: str | None, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
+    """Warn of numbers that flatter a generator of selected images: they miss what was left out, or chose it."""
+    if not selected:
+        return []
+    own = [f"the training images were selected by {extractor.name}, which measures them"]
+    both = {"prc", "density_coverage"} & set(protocol.metrics)
+    recall = ["trained on a selection, which costs diversity: add prc or density_coverage to the metrics"]
+    return (own if f"by {extractor.name}:" in selected else []) + ([] if both else recall)
+
+
+def splits_of_score(protocol: Protocol, count: int) -> int | None:
+    """Return the parts over which the Inception Score of that many samples is averaged; None where it is not wanted."""
+    return min(protocol.is_splits, count) if "is" in protocol.metrics else None
+
+
+def _too_few_images(
+    count: int, real: FeatureStatistics | None, extractor: FeatureExtractor, protocol: Protocol
+) -> list[str]:
+    """Word the warnings about sides with fewer images than a covariance has dimensions."""
+    if real is None or not {"fid", "fid_inf"} & set(protocol.metrics):
+        return []
+    return [
+        f"{side}: {number:,} images for the covariance of {extractor.dimension} features; the FID is far "
+        f"above that of {10 * extractor.dimension:,} and must only be compared at the same counts"
+        for side, number in (("samples", count), ("reference", real.count))
+        if number is not None and number <= extractor.dimension
+    ]
+
+
+def _few_a_split(count: int, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
+    """Warn of an Inception Score whose splits are smaller than the classifier has classes."""
+    splits = splits_of_score(protocol, count)
+    if splits is None or count // splits >= extractor.classes:
+        return []
+    each = count // splits
+    return [f"Inception Score: no split of {each:,} samples scores above {each:,}; compare at the same counts"]
+
+
+def _other_split(real: FeatureStatistics | None, protocol: Protocol) -> str:
+    """Say that a reference file holds another split than the protocol's; an empty string where it does not."""
+    measured = real.description.get("split") if real else None
+    if measured in (None, protocol.split):
+        return ""
+    return (
+        f"the reference file holds the {measured} split, the protocol says {protocol.split}; give --split "
+        f"{measured} or another file"
+    )
+
+
+def check_reference(reference: str | Path, metrics: Sequence[str], resolution: int, split: str = "val") -> None:
+    """Raise ConfigError for a reference against which an evaluation could not compute its metrics, before any work."""
+    if is_statistics_file(reference):
+        labels, found = None, load_reference(reference).description.get("split")
+    elif set(metrics) <= {"is"}:
+        return
+    else:
+        images = open_reference_images(reference, split, resolution)
+        labels, found = images.labels, images.describe().get("split")
+        if len(images) < 2:
+            raise ConfigError(f"{reference} has one image for the reference; a covariance needs two at least")
+    if "class_accuracy" in metrics:
+        check_classes(reference, labels, found)
+
+
+def check_classes(reference: Reference, labels: Tensor | None, split: str | None) -> None:
+    """Raise ConfigError for a reference that cannot fit and test the classifier of class_accuracy."""
+    is_data_set = isinstance(reference, (str, Path)) and not is_statistics_file(reference)
+    if labels is None or split in (None, "train") or not is_data_set:
+        raise ConfigError(
+            f"class_accuracy needs a data set with classes and two splits, train and the reference; {reference} is "
+            "none: add a val split, or leave class_accuracy out of the metrics"
+        )

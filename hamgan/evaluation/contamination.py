@@ -1,0 +1,116 @@
+"""Say what a generator's training saw of the networks and data that measure it (Kynkäänniemi et al. 2023).
+
+A number flatters where its network was trained on the data and labels of a network that D, a selection of the data or
+the choice of the checkpoint used. So every protocol names these, and a number of another family stands beside FID.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import cast
+
+from hamgan.checkpoint import Choice, describe_choice, independent_seed
+from hamgan.config import OWN_EXTRACTORS
+from hamgan.distributed.group import from_main
+from hamgan.errors import ConfigError
+from hamgan.evaluation.features.extractor import ARCHITECTURES, Family
+from hamgan.evaluation.features.weights import PublishedWeights, find_weights
+from hamgan.evaluation.inputs.samples import Samples
+from hamgan.evaluation.protocol import Protocol
+from hamgan.sampling import LoadedGenerator
+
+Use = dict[str, str]
+"""Plain values: ``role`` of a pretrained network in training, its ``network``, ``family`` and what it ``saw``."""
+BESIDE_FID = ("clip_fid", "fd_dinov2")
+"""Numbers that may stand beside FID, the cheaper one first: CLIP's network costs less than Inception."""
+
+
+def uses_in_training(samples: Samples) -> list[Use] | None:
+    """List the pretrained networks that a generator's training used; None where that is not recorded."""
+    if not isinstance(samples, LoadedGenerator) or samples.header.get("converted_from"):
+        return None
+    uses = []
+    if selected := re.search(r" by ([\w-]+):", samples.config.data.selected or ""):
+        uses.append(_use("selection of the images", selected[1]))
+    if choice := choice_of(samples):
+        uses.append(_use("choice of the checkpoint", choice["network"]))
+    return uses
+
+
+def choice_of(samples: Samples) -> Choice | None:
+    """Return by what a generator's checkpoint was chosen, as `find_choice` tells it; None where it was not."""
+    if not isinstance(samples, LoadedGenerator):
+        return None
+    return next((cast(Choice, row["chosen"]) for row in samples.evaluations if row.get("chosen")), None)
+
+
+def _use(role: str, network: str) -> Use:
+    family = next((item.family for name, item in ARCHITECTURES.items() if network in (name, item.label)), None)
+    family = family or Family("unknown networks", "unknown data")
+    return {"role": role, "network": network, "family": family.name, "saw": family.saw}
+
+
+def flattering(family: Family, uses: Sequence[Use] | None) -> list[str]:
+    """Return a sentence per use in training of a network of the family that measures."""
+    return [
+        f"the {use['role']} used {use['network']}, one of the {family.name} as the network that measures here: its "
+        "numbers flatter; trust those of another family"
+        for use in uses or ()
+        if use["family"] == family.name
+    ]
+
+
+def add_metric_beside_fid(protocol: Protocol, say: Callable[[str], object]) -> Protocol:
+    """Put a number of another family beside FID, where its weights are here, and say so; all processes must call this.
+
+    Nothing is downloaded for it.
+    """
+    if "fid" not in protocol.metrics or len(families_of(protocol)) > 1:
+        return protocol
+    beside = from_main(next((name for name in _candidates(protocol) if _is_here(name)), None))
+    if beside is None:
+        return protocol
+    say(f"{beside} beside FID: its network is of another family, and its weights are here")
+    return replace(protocol, metrics=[*protocol.metrics, beside])
+
+
+def avoid_chosen_samples(protocol: Protocol, samples: Iterable[Samples], say: Callable[[str], object]) -> Protocol:
+    """Take other seeds than those by which the checkpoints of generators were chosen, and say so."""
+    choices = [choice for choice in map(choice_of, samples) if choice]
+    if not choices or protocol.seed != Protocol.seed:
+        return protocol
+    seed = max(independent_seed(choice, protocol.num_samples) for choice in choices)
+    say(f"seed {seed}, for other samples than those of the choice: {'; '.join(map(describe_choice, choices))}")
+    return replace(protocol, seed=seed)
+
+
+def families_of(protocol: Protocol) -> set[str]:
+    """Return the families of the networks that a protocol measures with."""
+    return {ARCHITECTURES[part.features].family.name for part in protocol.by_extractor()}
+
+
+def lonely(families: Iterable[str], protocol: Protocol) -> list[str]:
+    """Say that all numbers beside FID are of one family, and what would change that."""
+    if "fid" not in protocol.metrics or len(set(families)) > 1:
+        return []
+    checks = " or ".join(f"{name} (weights by ${_weights(name).variable})" for name in _candidates(protocol))
+    return [f"all numbers are by {next(iter(families))}; {checks} would check FID by another family"]
+
+
+def _candidates(protocol: Protocol) -> list[str]:
+    own = ARCHITECTURES[protocol.features].family
+    return [name for name in BESIDE_FID if ARCHITECTURES[OWN_EXTRACTORS[name][0]].family != own]
+
+
+def _weights(metric: str) -> PublishedWeights:
+    weights = ARCHITECTURES[OWN_EXTRACTORS[metric][0]].weights
+    assert isinstance(weights, PublishedWeights)
+    return weights
+
+
+def _is_here(metric: str) -> bool:
+    try:
+        find_weights(_weights(metric), allow_download=False)
+    except ConfigError:
+        return False
+    return True

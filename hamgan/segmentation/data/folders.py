@@ -1,0 +1,162 @@
+"""Read image and label files, checked against each other before the first step."""
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from hamgan.data.source import Description
+from hamgan.errors import DataError, one_line
+from hamgan.segmentation.config import DataConfig
+from hamgan.segmentation.data.layouts import Pair, list_pairs
+from hamgan.segmentation.data.source import Classes, Sample, apply_table
+
+T = TypeVar("T")
+
+THREADS = 16
+ORIENTATION = 0x0112
+"""EXIF's tag for how a picture is to be turned."""
+
+
+class FolderSource:
+    """Read the pairs of one split of a folder. Files are decoded on every read; their sizes are compared at once."""
+
+    def __init__(self, source: str, split: str, data: DataConfig) -> None:
+        root = Path(source).expanduser()
+        listing = list_pairs(root, split, data)
+        self.name, self.split, self.layout = str(source), split, listing.layout
+        self.pairs = listing.pairs
+        self.class_names, self.palette = listing.classes.names, listing.classes.palette
+        self._classes, self._table = listing.classes, listing.classes.table()
+        self._check_sizes()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def read(self, index: int) -> Sample:
+        """Return one sample; DataError for a file that cannot be read and for values that are no class."""
+        pair = self.pairs[index]
+        raw = read_labels(pair.labels)
+        if raw.ndim == 3:
+            labels = by_colour(raw, self._classes, str(pair.labels))
+        else:
+            labels = apply_table(raw, self._table, self.class_names, str(pair.labels))
+        return Sample(_read_image(pair, labels.shape[::-1]), labels)
+
+    def key(self, index: int) -> str:
+        """Return the path of an image in its folder, without the ending."""
+        return self.pairs[index].key
+
+    def describe(self) -> Description:
+        """Return the origin; the hash covers names and sizes of the files, not their pixels."""
+        digest = hashlib.sha256()
+        for pair in self.pairs:
+            digest.update(f"{pair.key} {pair.image.stat().st_size} {pair.labels.stat().st_size}\n".encode())
+        counts = {"split": self.split, "count": len(self), "classes": len(self.class_names)}
+        return {"source": self.name, "layout": self.layout, **counts, "sha256": digest.hexdigest()}
+
+    def _check_sizes(self) -> None:
+        """Raise DataError where label maps have another size than their image; only headers are read."""
+        with ThreadPoolExecutor(THREADS, "sizes") as pool:
+            wrong = [found for found in pool.map(_misfit, self.pairs) if found]
+        if wrong:
+            raise DataError(
+                f"{len(wrong):,} of {len(self.pairs):,} label maps in {self.name} have another size than their image: "
+                f"{wrong[0]}"
+            )
+
+
+def _misfit(pair: Pair) -> str | None:
+    """Say what is wrong with the sizes of a pair, by the headers of its files; arrays are only known once read."""
+    if pair.labels.suffix in (".npy", ".mat"):
+        return None
+    with _read(pair.labels, Image.open) as labels, _read(pair.image, Image.open) as image:
+        if labels.size in (image.size, _shown_size(image)):
+            return None
+        return _sizes(pair, _shown_size(image), labels.size)
+
+
+def _sizes(pair: Pair, image: tuple[int, ...], labels: tuple[int, ...]) -> str:
+    return f"{pair.labels} is {labels[0]} x {labels[1]}, its image {image[0]} x {image[1]}"
+
+
+def _shown_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of a picture as it is shown: a camera may have been turned."""
+    return image.size[::-1] if image.getexif().get(ORIENTATION, 1) >= 5 else image.size
+
+
+def _read_image(pair: Pair, size: tuple[int, ...]) -> np.ndarray:
+    """Return an image uint8 [H, W, 3] of this width and height: as it is shown, or as stored where labels fit that."""
+
+    def read(path: Path) -> np.ndarray:
+        with Image.open(path) as stored:
+            if size not in (stored.size, _shown_size(stored)):
+                raise DataError(_sizes(pair, _shown_size(stored), size))
+            image = ImageOps.exif_transpose(stored) if _shown_size(stored) == size else stored
+            return np.asarray(image.convert("RGB"))
+
+    return _read(pair.image, read)
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Return raw label values [H, W], or colours [H, W, 3] where a file has them."""
+    if path.suffix == ".npy":
+        return _whole(_read(path, lambda path: np.load(path, allow_pickle=False)), path)
+    if path.suffix == ".mat":
+        return _whole(_read(path, _read_mat), path)
+    image: Image.Image = _read(path, Image.open)
+    _read(path, lambda _: image.load())
+    if image.mode in ("RGBA", "LA", "PA", "CMYK"):
+        image = image.convert("L" if image.mode == "LA" else "RGB")
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        return pixels[..., 0]
+    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+
+
+def _read_mat(path: Path) -> np.ndarray:
+    from scipy.io import loadmat  # comes with scikit-image
+
+    return np.asarray(loadmat(path)["LabelMap"])
+
+
+def _whole(values: np.ndarray, path: Path) -> np.ndarray:
+    if values.ndim != 2 or values.dtype.kind not in "iub" or (values.size and values.min() < 0):
+        raise DataError(
+            f"{path} must hold whole numbers [height, width], from 0 on; it holds {values.dtype} {list(values.shape)}"
+        )
+    return values.astype(np.int64)
+
+
+def by_colour(colours: np.ndarray, classes: Classes, where: str) -> np.ndarray:
+    """Return labels uint8 [H, W] of colours [H, W, 3] that are exactly those of the classes; black is ignored."""
+    packed = colours.astype(np.int64) @ (1 << np.asarray([16, 8, 0]))
+    known = {
+        int(code): number
+        for number, code in enumerate(classes.palette.astype(np.int64) @ (1 << np.asarray([16, 8, 0])))
+    }
+    found, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    unknown = [
+        (int(count), int(code)) for code, count in zip(found, counts, strict=True) if int(code) not in known and code
+    ]
+    if unknown:
+        count, code = max(unknown)
+        raise DataError(
+            f"{where} is a colour picture, and {len(unknown):,} of its colours are no class, such as "
+            f"{[code >> 16, code >> 8 & 255, code & 255]} in {count:,} pixels; give every class its "
+            "colour in the file of classes"
+        )
+    return np.asarray([known.get(int(code), 255) for code in found], np.uint8)[inverse].reshape(packed.shape)
+
+
+def _read(path: Path, read: Callable[[Path], T]) -> T:
+    try:
+        return read(path)
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, Image.DecompressionBombError, SyntaxError) as error:
+        raise DataError(f"{path} cannot be read: {one_line(error)}") from error

@@ -1,0 +1,169 @@
+"""Measure a segmenter on a held-out split, with the protocol that has to stand beside its numbers."""
+
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+
+from hamgan.distributed.group import Processes
+from hamgan.hamburger.precision import using_tf32
+from hamgan.progress import ProgressBar
+from hamgan.segmentation.data.source import IGNORED, Sample, SegmentationSource
+from hamgan.segmentation.inference import predict_labels
+from hamgan.segmentation.metrics import ConfusionMatrix, Scores
+from hamgan.segmentation.schema import EvalConfig
+from hamgan.segmentation.segmenter import Segmenter
+
+Row = dict[str, Any]
+"""Numbers by name, with the protocol behind them in pieces and, as ``protocol``, in one line."""
+
+
+def evaluate(
+    segmenter: Segmenter,
+    source: SegmentationSource,
+    settings: EvalConfig,
+    *,
+    kimg: float | None = None,
+    progress: bool = False,
+) -> Row:
+    """Measure mIoU, mAcc and aAcc over all processes, which must all call this; in float32.
+
+    Every process takes a part of the images; counts are integers, so any division gives the same numbers. With several
+    ``bases_seeds`` the scores are means, with their spread beside them.
+    """
+    with using_tf32(False):
+        scores = [count(segmenter, source, settings, seed, progress=progress).scores() for seed in settings.bases_seeds]
+    numbers = _means(scores)
+    table = Scores(np.sum([score.counts for score in scores], axis=0)).by_class(source.class_names)
+    settled = _protocol(segmenter, source, settings)
+    return {
+        "kimg": kimg,
+        **numbers,
+        "class_table": table,
+        "pixels": scores[0].pixels,
+        **settled,
+        "protocol": protocol_line(settled),
+    }
+
+
+def count(
+    segmenter: Segmenter,
+    source: SegmentationSource,
+    settings: EvalConfig,
+    bases_seed: int = 0,
+    *,
+    progress: bool = False,
+) -> ConfusionMatrix:
+    """Return the confusion matrix over the images of all processes."""
+    processes = Processes.current()
+    matrix = ConfusionMatrix(len(source.class_names), IGNORED)
+    total = number_of_images(source, settings)
+    bar = ProgressBar(len(processes.share(total)), "evaluate") if progress and processes.is_main else None
+    device = next(segmenter.parameters()).device
+    was_training = segmenter.training
+    segmenter.eval()
+    for samples in _batches(source, processes.share(total), settings.batch_size):
+        images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
+        labels = torch.from_numpy(np.stack([sample.labels for sample in samples]))
+        predictions = predict_labels(segmenter, images.to(device), settings, bases_seed)
+        matrix.add(predictions, labels.to(device))
+        if bar is not None:
+            bar.update(len(samples))
+    if bar is not None:
+        bar.close()
+    segmenter.train(was_training)
+    matrix.sum_over(processes)
+    return matrix
+
+
+def number_of_images(source: SegmentationSource, settings: EvalConfig) -> int:
+    """Return how many images of a source are measured."""
+    return len(source) if settings.images is None else min(settings.images, len(source))
+
+
+def _batches(source: SegmentationSource, indices: range, batch_size: int) -> Iterator[list[Sample]]:
+    """Yield samples in a row that have the same size, at most ``batch_size`` at a time."""
+    samples = (source.read(index) for index in indices)
+    for _, same in groupby(samples, key=lambda sample: sample.image.shape):
+        found: list[Sample] = []
+        for sample in same:
+            found.append(sample)
+            if len(found) == batch_size:
+                yield found
+                found = []
+        if found:
+            yield found
+
+
+def _means(scores: list[Scores]) -> Row:
+    numbers = [score.numbers() for score in scores]
+    found: Row = {name: float(np.mean([row[name] for row in numbers])) for name in numbers[0]}
+    if len(scores) > 1:
+        found |= {f"{name}_spread": float(np.std([row[name] for row in numbers], ddof=1)) for name in numbers[0]}
+        found["miou_by_seed"] = [row["miou"] for row in numbers]
+    return found
+
+
+def _protocol(segmenter: Segmenter, source: SegmentationSource, settings: EvalConfig) -> Row:
+    head = segmenter.config.head
+    hamburger = head.hamburger if head.context == "hamburger" else None
+    steps = None if hamburger is None else hamburger.eval_steps or hamburger.steps
+    return {
+        "data": source.describe(),
+        "images": number_of_images(source, settings),
+        "classes": len(source.class_names),
+        "size": [settings.short_side, settings.long_side] if settings.short_side else None,
+        "size_divisor": settings.size_divisor,
+        "scales": list(settings.scales),
+        "flip": settings.flip,
+        "mode": settings.mode if settings.mode == "whole" else f"slide {settings.window}/{settings.stride}",
+        "steps": steps,
+        "bases_seeds": list(settings.bases_seeds) if hamburger is not None and hamburger.bases == "random" else None,
+    }
+
+
+def protocol_line(settled: Row) -> str:
+    """Word what has to stand beside the numbers so that they can be compared with others."""
+    data, size = settled["data"], settled["size"]
+    scales = ", ".join(f"{scale:g}" for scale in settled["scales"])
+    parts = [
+        f"{settled['images']:,} images of {data['source']}/{data['split']}, {settled['classes']} classes",
+        f"{size[0]} x {size[1]} px" if size else "own size",
+        *([f"sides multiples of {settled['size_divisor']}"] if settled["size_divisor"] else []),
+        f"scale {scales}" if len(settled["scales"]) == 1 else f"mean of scales {scales}",
+        "mirrored too" if settled["flip"] else "not mirrored",
+        settled["mode"],
+        *([f"K {settled['steps']}"] if settled["steps"] else []),
+        *([f"bases seed {', '.join(map(str, settled['bases_seeds']))}"] if settled["bases_seeds"] else []),
+    ]
+    return "; ".join(parts)
+
+
+def describe_scores(row: Row) -> str:
+    """Return the scores of an evaluation in percent, on one line."""
+    names = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}
+    parts = []
+    for key, name in names.items():
+        spread = f" +- {100 * row[f'{key}_spread']:.2f}" if f"{key}_spread" in row else ""
+        parts.append(f"{name} {100 * row[key]:.2f}{spread}")
+    return "  ".join(parts)
+
+
+def class_table(row: Row) -> str:
+    """Return the table of classes: IoU, accuracy and share of the labels in percent."""
+    width = max(len("class"), *(len(entry["class"]) for entry in row["class_table"]))
+    lines = [f"{'class':<{width}}     IoU     Acc   share"]
+    for entry in row["class_table"]:
+        cells = [
+            f"{100 * entry[key]:7.2f}" if entry[key] is not None else "      -" for key in ("iou", "accuracy", "share")
+        ]
+        lines.append(f"{entry['class']:<{width}} {' '.join(cells)}")
+    return "\n".join(lines)
+
+
+def wants_progress() -> bool:
+    """Return whether somebody watches."""
+    return sys.stderr.isatty()

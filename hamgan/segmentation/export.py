@@ -1,0 +1,87 @@
+"""Write a segmenter for programs without this one, as an ONNX model of any image size, and check it first.
+
+It takes ``images`` uint8 [B, 3, H, W], red, green, blue, of any B and of H and W from 32 on, and gives ``logits``
+float32 [B, classes, H, W]. What the file of a segmenter says (configuration, class names, colours, evaluations) goes
+with it.
+"""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hamgan.errors import CheckpointError
+from hamgan.segmentation.loading import LoadedSegmenter
+from hamgan.segmentation.segmenter import Segmenter, normalise
+from hamgan.segmentation.storing import SegmenterHeader
+from hamgan.sharing.onnx import check_new, onnx_forward, onnx_model, require_onnx, write_model
+from hamgan.sharing.public import public_name
+
+TOLERANCE = 1e-4
+"""Largest distance of an exported model's logits from PyTorch's, as a share of the largest logit."""
+CHECKED_SIZES = ((1, 64, 96), (2, 75, 47))
+"""Batches, heights and widths that the exported model is run at."""
+
+
+class PixelSegmenter(nn.Module):
+    """Give logits [B, classes, H, W] of images uint8 [B, 3, H, W]."""
+
+    def __init__(self, network: Segmenter) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(normalise(images)).main
+        return self.network.resize_logits(logits, images.shape[2], images.shape[3])
+
+
+def export_onnx(segmenter: LoadedSegmenter, path: Path) -> float:
+    """Write an ONNX model; returns the largest distance from PyTorch's logits, as a share of the largest of them.
+
+    Raises ConfigError where the path is taken, a package is missing or ONNX has no operator for the network,
+    CheckpointError where the logits are further off than 1e-4 or the disk does not take the file.
+    """
+    check_new(path)
+    require_onnx()
+    network = copy.deepcopy(segmenter.network).requires_grad_(False).to("cpu", torch.float32)
+    form = PixelSegmenter(network).eval()
+    with torch.no_grad():
+        form(_images(1, 64, 64))  # the Hamburger draws its initial bases once; from here on these are constants
+    any_size = {"images": {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}}
+    data = onnx_model(form, (_images(2, 96, 80),), any_size, "logits", public_header(segmenter.header).metadata())
+    difference = _check(form, data)
+    if not difference <= TOLERANCE:  # also for a number that is none
+        raise CheckpointError(f"{path} is not written: its logits are {difference:.2g} from PyTorch's")
+    write_model(path, data)
+    return difference
+
+
+def public_header(header: SegmenterHeader) -> SegmenterHeader:
+    """Return what may leave this machine: without the places of data, run and weights, whose names stay."""
+    config = header.config
+    data = replace(
+        config.data,
+        source=public_name(config.data.source),
+        classes=public_name(config.data.classes) if config.data.classes else None,
+    )
+    encoder = replace(config.encoder, weights=public_name(config.encoder.weights) if config.encoder.weights else None)
+    return replace(header, config=replace(config, run_dir=None, data=data, encoder=encoder))
+
+
+def _check(form: PixelSegmenter, data: bytes) -> float:
+    run, largest = onnx_forward(data, "logits"), 0.0
+    for sizes in CHECKED_SIZES:
+        images = _images(*sizes)
+        with torch.no_grad():
+            expected = form(images)
+        largest = max(largest, float((run(images=images) - expected).abs().max() / expected.abs().max()))
+    return largest
+
+
+def _images(batch: int, height: int, width: int) -> Tensor:
+    """Return images of smooth random colours, the same at every call."""
+    coarse = torch.rand(batch, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    smooth = nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    return (255 * smooth).to(torch.uint8)

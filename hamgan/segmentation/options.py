@@ -1,0 +1,112 @@
+"""Define the options of `hamgan segment evaluate` and `predict`: those of a run's ``eval`` section, and their own."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from hamgan.config.ranges import require
+from hamgan.errors import ConfigError, did_you_mean
+from hamgan.segmentation.config import validate_evaluation
+from hamgan.segmentation.schema import DataConfig, EvalConfig, SegmentationConfig
+
+PUBLISHED_SCALES = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+"""Scales of published multi-scale numbers, each also mirrored."""
+NO_SIZE = 0
+
+
+class Parser(argparse.ArgumentParser):
+    """Read options as argparse does, but raise ConfigError where that would print the usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse the arguments; ConfigError names the nearest option for one that there is not."""
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+            if name not in known:
+                raise ConfigError(f"unknown option {name}{did_you_mean(name, known)}")
+        return self.parse_args(arguments)
+
+
+def add_inference(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how a picture is looked at; without them a run's own ``eval`` section does."""
+    group = parser.add_argument_group("how a picture is looked at (default: as the run's eval section has it)")
+    add = group.add_argument
+    add("--scales", type=_numbers, metavar="A,B,...", help="scales whose probabilities are averaged")
+    add("--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored picture")
+    add(
+        "--multi-scale",
+        action="store_true",
+        help="the published scales 0.5, 0.75, 1, 1.25, 1.5, 1.75, each mirrored too",
+    )
+    add(
+        "--short-side", type=_size, metavar="PX|none", help="shorter side after resizing; none keeps the picture's size"
+    )
+    add("--long-side", type=int, metavar="PX", help="longest side after resizing")
+    add("--size-divisor", type=_size, metavar="N|none", help="stretch both sides up to multiples of it")
+    add("--mode", choices=("whole", "slide"), help="look at the whole picture at once, or at overlapping windows")
+    add("--window", type=int, metavar="PX", help="side of a window")
+    add("--stride", type=int, metavar="PX", help="distance of windows")
+    parser.add_argument("--device", metavar="NAME", help="such as cuda or cpu (default: the best there is)")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add what says where labelled pictures are; without them it is the run's own data."""
+    group = parser.add_argument_group("data (default: the run's)")
+    group.add_argument("--data", metavar="SOURCE", help="land, land17, mosaic or a folder")
+    group.add_argument("--layout", help="arrangement of the folder's files, such as ade20k; auto recognises it")
+    group.add_argument("--classes", metavar="FILE", help="YAML file of the classes")
+    group.add_argument("--split", help="split to measure (default: the held-out one)")
+
+
+def evaluation_settings(options: argparse.Namespace, config: SegmentationConfig) -> EvalConfig:
+    """Return the run's ``eval`` section with what the options change; ConfigError for values that do not fit."""
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    if given.get("multi_scale"):
+        require("scales" not in given, "--multi-scale names the scales; leave out --scales")
+        given |= {"scales": PUBLISHED_SCALES, "flip": given.get("flip", True)}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if name in vars(config.eval)}
+    for name in ("short_side", "size_divisor"):
+        if changes.get(name) == NO_SIZE:
+            changes[name] = None
+    settings = replace(config.eval, **changes)
+    validate_evaluation(settings)
+    return settings
+
+
+def data_settings(options: argparse.Namespace, config: SegmentationConfig) -> DataConfig:
+    """Return the run's ``data`` section, or that of another source where one is named."""
+    if options.data is None:
+        return config.data
+    own = DataConfig(reduce_zero_label=config.data.reduce_zero_label, ignore_label=config.data.ignore_label)
+    layout = options.layout or own.layout
+    return replace(own, source=options.data, layout=layout, classes=options.classes)
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Read ``0-4,7``."""
+    found: list[int] = []
+    for part in text.split(","):
+        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if not ends or int(ends[1]) > int(ends[2] or ends[1]):
+            raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers, such as 0-4 or 0,3")
+        found += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+    return found
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers, such as 0.5,1,1.5") from error
+
+
+def _size(text: str) -> int:
+    if text in ("none", "null"):
+        return NO_SIZE
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pixels nor none")
+    return int(text)

@@ -1,0 +1,135 @@
+"""Label pictures: in Python as `LabelMap`, from the command line as files."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from hamgan.errors import ConfigError, DataError, one_line
+from hamgan.segmentation.data.layouts import IMAGE_SUFFIXES
+from hamgan.segmentation.drawing import colourise, indexed, overlay
+from hamgan.segmentation.inference import predict_labels, predict_probabilities
+from hamgan.segmentation.schema import EvalConfig
+from hamgan.segmentation.segmenter import Segmenter
+
+Picture = Image.Image | np.ndarray | str | Path
+"""A picture, its pixels uint8 [H, W, 3], or its file."""
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Hold the classes of a picture's pixels."""
+
+    labels: np.ndarray
+    """uint8 [H, W]."""
+    image: np.ndarray
+    """The picture, uint8 [H, W, 3]."""
+    class_names: list[str]
+    palette: np.ndarray
+    _segmenter: Segmenter = field(repr=False)
+    _settings: EvalConfig = field(repr=False)
+    _bases_seed: int = field(repr=False)
+
+    def probabilities(self) -> np.ndarray:
+        """Return the probabilities of all classes, float32 [classes, H, W]; the picture is looked at again."""
+        pixels = _as_batch(self.image, self._segmenter)
+        return predict_probabilities(self._segmenter, pixels, self._settings, self._bases_seed)[0].cpu().numpy()
+
+    def overlay(self) -> Image.Image:
+        """Return the picture with the colours of its classes over it."""
+        return Image.fromarray(overlay(self.image, self.labels, self.palette))
+
+    def coloured(self) -> Image.Image:
+        """Return the colours of the classes."""
+        return Image.fromarray(colourise(self.labels, self.palette))
+
+    def indexed(self) -> Image.Image:
+        """Return a picture of one byte a pixel, the class, that programs show in the classes' colours."""
+        return indexed(self.labels, self.palette)
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of the picture that each class has, of those that it has, the largest first."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names)) / self.labels.size
+        order = np.argsort(-counts, kind="stable")
+        return {self.class_names[index]: float(counts[index]) for index in order if counts[index]}
+
+
+def label(
+    segmenter: Segmenter,
+    image: np.ndarray,
+    settings: EvalConfig,
+    class_names: list[str],
+    palette: np.ndarray,
+    bases_seed: int = 0,
+) -> LabelMap:
+    """Label one picture uint8 [H, W, 3]."""
+    labels = predict_labels(segmenter, _as_batch(image, segmenter), settings, bases_seed)[0].cpu().numpy()
+    return LabelMap(labels, image, class_names, palette, segmenter, settings, bases_seed)
+
+
+def _as_batch(image: np.ndarray, segmenter: Segmenter) -> Tensor:
+    device = next(segmenter.parameters()).device
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
+
+
+def read_picture(picture: Picture) -> np.ndarray:
+    """Return the pixels of a picture, uint8 [H, W, 3], as it is shown; DataError where it is none."""
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise DataError(f"an array must be uint8 [H, W, 3]; this one is {picture.dtype} {list(picture.shape)}")
+        return picture
+    try:
+        image = picture if isinstance(picture, Image.Image) else Image.open(picture)
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{picture} cannot be read: {one_line(error)}") from error
+
+
+def find_pictures(places: Sequence[str]) -> list[tuple[str, Path]]:
+    """Return files, and the pictures in folders, each with a name for what is made of it; DataError where none is."""
+    found: list[tuple[str, Path]] = []
+    for place in map(Path, places):
+        if not place.exists():
+            raise DataError(f"there is no picture and no folder at {place}")
+        if place.is_file():
+            found.append((place.stem, place))
+            continue
+        inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not inside:
+            raise DataError(f"the folder {place} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+        found += [(path.relative_to(place).with_suffix("").as_posix(), path) for path in inside]
+    names = [name for name, _ in found]
+    if double := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{len(double)} names stand for two pictures each, such as `{double[0]}`; label them apart")
+    return found
+
+
+def write_labels(
+    maps: Iterator[tuple[str, LabelMap]], output: Path, *, overlays: bool, arrays: bool, probabilities: bool
+) -> int:
+    """Write NAME.png of every label map, and what else is wanted, into a folder; return how many."""
+    count = 0
+    for name, found in maps:
+        path = output / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found.indexed().save(path.with_name(f"{path.name}.png"))
+        if overlays:
+            found.overlay().save(path.with_name(f"{path.name}_overlay.png"))
+        if arrays or probabilities:
+            values = {"labels": found.labels, "class_names": np.asarray(found.class_names)}
+            values |= {"probabilities": found.probabilities().astype(np.float16)} if probabilities else {}
+            np.savez_compressed(path.with_name(f"{path.name}.npz"), **values)  # type: ignore[arg-type]  # a plain dict
+        count += 1
+    return count
+
+
+def check_folder(output: Path, force: bool) -> None:
+    """Raise ConfigError for an output that is a file, or a folder with something in it unless ``force``."""
+    if output.is_file():
+        raise ConfigError(f"--output {output} is a file; name a folder")
+    if output.is_dir() and any(output.iterdir()) and not force:
+        raise ConfigError(f"--output {output} holds files already; choose another, or add --force to write among them")

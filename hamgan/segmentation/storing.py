@@ -1,0 +1,102 @@
+"""Write and read a segmenter alone in one file: its weights, with configuration, classes, colours and evaluations."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hamgan.checkpoint.evaluations import is_evaluation
+from hamgan.checkpoint.tensors import load_checked, read_metadata, read_tensors, write_file
+from hamgan.config.reading import config_to_dict
+from hamgan.errors import CheckpointError, one_line
+from hamgan.segmentation.config import SEGMENTATION, SegmentationConfig, validate
+from hamgan.segmentation.segmenter import Segmenter
+
+SEGMENTER_FORMAT = "hamgan-segmenter"
+SEGMENTER_FILE = "segmenter.safetensors"
+
+Palette = list[list[int]]
+"""Colours [red, green, blue] of 0 to 255, one per class."""
+
+
+@dataclass
+class SegmenterHeader:
+    """Hold what stands beside a segmenter's weights in its file."""
+
+    config: SegmentationConfig
+    class_names: list[str] | None = None
+    palette: Palette | None = None
+    kimg: float | None = None
+    """Thousands of images that the weights have seen; None where that is not known."""
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of results.jsonl about these weights, each with its protocol."""
+    source: dict[str, Any] | None = None
+    """Files that the weights were converted from, with their sha256."""
+
+    def metadata(self) -> dict[str, str]:
+        """Return the header as it stands in a file of any format: JSON by name."""
+        values = vars(self) | {"config": config_to_dict(self.config)}
+        return {"format": SEGMENTER_FORMAT} | {key: json.dumps(value) for key, value in values.items()}
+
+
+def save_segmenter(path: Path, segmenter: Segmenter | Mapping[str, Tensor], header: SegmenterHeader) -> None:
+    """Write a segmenter (or its state dict), whole or not at all; CheckpointError when the disk does not take it."""
+    tensors = segmenter.state_dict() if isinstance(segmenter, Segmenter) else segmenter
+    write_file(path, tensors, header.metadata())
+
+
+def read_header(path: Path) -> SegmenterHeader:
+    """Read what stands beside the weights in a file of `save_segmenter`; CheckpointError where it is damaged."""
+    metadata = read_metadata(path)
+    if metadata.get("format") != SEGMENTER_FORMAT:
+        raise CheckpointError(f"{path} is a safetensors file, but not a HamGAN segmenter")
+    try:
+        values = {key: json.loads(value) for key, value in metadata.items() if key != "format"}
+        config = SEGMENTATION.from_dict(values.pop("config"))
+        validate(config)
+        header = SegmenterHeader(config, **values)
+        _check(header)
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"the header of {path} is damaged: {one_line(error)}") from error
+    return header
+
+
+def load_segmenter_file(path: Path) -> tuple[Segmenter, SegmenterHeader]:
+    """Read a file of `save_segmenter`: the network in evaluation mode, and what stands beside it."""
+    header = read_header(path)
+    return segmenter_from_state(header.config, read_tensors(path)[0], path), header
+
+
+def segmenter_from_state(config: SegmentationConfig, tensors: dict[str, Tensor], path: Path) -> Segmenter:
+    """Build a segmenter in evaluation mode with the given weights; CheckpointError when they do not fit.
+
+    An auxiliary head that the weights lack is left out: only training has a use for it.
+    """
+    if config.data.num_classes is None:
+        raise CheckpointError(f"the configuration of {path} has no data.num_classes")
+    with torch.device("meta"):
+        segmenter = Segmenter(config, config.data.num_classes)
+    if not any(name.startswith("auxiliary.") for name in tensors):
+        segmenter.auxiliary = None
+    load_checked(segmenter, tensors, path)
+    return segmenter.eval().requires_grad_(False)
+
+
+def _check(header: SegmenterHeader) -> None:
+    """Raise ValueError for entries that are not what `save_segmenter` writes."""
+    classes = header.config.data.num_classes
+    for what, values in (("class names", header.class_names), ("colours", header.palette)):
+        if values is not None and (not isinstance(values, list) or len(values) != classes):
+            raise ValueError(f"its {what} are not one per class")
+    if header.palette is not None and not all(map(_is_colour, header.palette)):
+        raise ValueError("its colours are not all [red, green, blue] of 0 to 255")
+    if not isinstance(header.evaluations, list) or not all(map(is_evaluation, header.evaluations)):
+        raise ValueError("not every evaluation has its protocol")
+
+
+def _is_colour(value: object) -> bool:
+    return isinstance(value, Sequence) and len(value) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in value)
