@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from hamgan.distributed.group import Processes, joined_processes
 from hamgan.errors import ConfigError
 from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
 from hamgan.evaluation.features.clip import ClipImageEncoder
+from hamgan.evaluation.inputs.images import FolderImages
 from hamgan.files import sha256, write_atomically
 
 MEASURES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -35,30 +36,42 @@ MEASURES: dict[str, tuple[str, dict[str, Any]]] = {
     "clip-vit-l-14-336": ("cmmd", {}),
 }
 """Passes over the images: the extractor and what tells it from others, metrics, options."""
-KID = {"kid_subsets": 20, "kid_subset_size": 100}
+PACKAGES = ("open_clip", "timm", "cleanfid", "prdc", "pytorch_fid")
 
 
 def run(options: argparse.Namespace) -> Report:
     """Measure both sides by us on one and two processes, and by the packages; return the table of differences."""
     from benchmarks.evaluate import save_crops
 
-    if options.images < 101:
-        raise ConfigError(f"--images is {options.images}; KID's subsets need 101 or more")
-    needed = ("open_clip", "timm", "cleanfid", "prdc", "pytorch_fid")
-    if missing := [name for name in needed if not find_spec(name)]:
+    if options.images < 12:
+        raise ConfigError(f"--images is {options.images}; the Inception Score's splits and neighbours need 12 or more")
+    if missing := [name for name in PACKAGES if not _can_be_imported(name)]:
         files = "-r requirements-dev.txt -r requirements-segmentation.txt"
-        raise ConfigError(f"not installed: {', '.join(missing)}; `pip install {files}`")
+        raise ConfigError(f"cannot be imported: {', '.join(missing)}; `pip install {files}`")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for split in ("val", "train"):
             save_crops(split, options.images, folder / split)
         save_weights(folder)
         alone, both = (_measure_on_processes(folder, count) for count in (1, 2))
-        expected = expected_numbers(folder, KID)
+        expected = expected_numbers(folder, kid_options(options.images))
     report = make_report(alone, both, expected, options.images)
     if options.docs:
         write_into_page(report, options.docs)
     return report
+
+
+def _can_be_imported(name: str) -> bool:
+    try:
+        import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+def kid_options(images: int) -> dict[str, int]:
+    """Return KID's subsets: of 100 images, of half where there are few."""
+    return {"kid_subsets": 20, "kid_subset_size": min(100, images // 2)}
 
 
 def save_weights(folder: Path) -> None:
@@ -89,7 +102,7 @@ def measure_all(folder: Path) -> dict[str, float]:
         extractor = extractors[name, resizer]
         row = evaluate(
             folder / "val", folder / "train", metrics.split(","), name, extractor=extractor, device="cpu",
-            progress=False, cache=folder / "cache", **KID | options,
+            progress=False, cache=folder / "cache", **kid_options(len(FolderImages(folder / "val"))) | options,
         )  # fmt: skip
         for key in ("fid", "inception_score", "kid", "precision", "recall", "density", "coverage", "mind", "cmmd"):
             if extractor.key(key) in row:

@@ -24,6 +24,8 @@ def validate(config: Config) -> None:
     _validate_generator(config.generator, config.resolution)
     _validate_context("discriminator", config.discriminator, config.resolution)
     _validate_train(config.train)
+    if config.checkpoint.averages_every_kimg is not None:
+        _positive("checkpoint", config.checkpoint, "averages_every_kimg")
     _positive("log", config.log, "sample_classes", "samples_per_class")
     _require(
         not config.log.artifact or config.log.tracker == "wandb",
@@ -115,6 +117,11 @@ def _validate_train(train: TrainConfig) -> None:
     )
     _below_one("train", train, "ema_decay", "beta1", "beta2", "lecam_decay")
     _validate_schedules(train)
+    lengths = train.power_averages
+    _require(
+        not lengths or (len(set(lengths)) == len(lengths) > 1 and all(0 < length <= 0.28 for length in lengths)),
+        f"train.power_averages is {lengths}; give none, or two lengths or more above 0 to 0.28, such as 0.05,0.1",
+    )
     _not_negative("train", train, "orthogonal_regularisation", "r1_gamma", "r2_gamma", "lecam", "mode_seeking")
     _not_negative("train", train, "ema_start_kimg")
     _not_negative("train", train, "lr_warmup_kimg")

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -162,30 +162,35 @@ def _power_iterations(layers: Sequence[SpectralWeight]) -> tuple[list[Tensor], l
     for matrix, vector in zip(matrices, stored, strict=True):
         others.append(torch.mv(matrix.mT, vector))
         products.append(torch.mv(matrix, others[-1]))  # normalised below: here the matrix is still in the cache
-    other_norms, product_norms = torch.stack(torch._foreach_norm(others + products)).split(len(layers))
-    other_norms = other_norms.clamp_min(config.eps)
-    norms = product_norms / other_norms
-    clamped = norms.clamp_min(config.eps)
-    vectors = _with_scalars(torch.div, others + products, torch.cat([other_norms, other_norms * clamped]))
-    others, products = vectors[: len(layers)], vectors[len(layers) :]
-    sigmas = norms.square() / clamped  # of a product and its normalised form
-    divisors = sigmas
-    if any(layer.clamp for layer in layers):
-        bounds = [1.0 if layer.clamp else 0.0 for layer in layers]
-        divisors = torch.stack(torch._foreach_clamp_min(sigmas.unbind(), bounds))
-    factors = (divisors == sigmas) / -divisors
-    torch._foreach_copy_([layer.sigma for layer in layers], sigmas.unbind())
+    other_norms = torch._foreach_clamp_min(torch._foreach_norm(others), config.eps)
+    norms = torch._foreach_div(torch._foreach_norm(products), other_norms)
+    clamped = torch._foreach_clamp_min(norms, config.eps)
+    others = _with_scalars("div", others, other_norms)
+    products = _with_scalars("div", products, torch._foreach_mul(other_norms, clamped))
+    sigmas = torch._foreach_div(torch._foreach_mul(norms, norms), clamped)  # of a product and its normalised form
+    divisors = torch._foreach_clamp_min(sigmas, [1.0 if layer.clamp else 0.0 for layer in layers])
+    # -1 / divisor, or 0 where the divisor is its bound.
+    unbound = torch._foreach_sub(torch._foreach_sign(torch._foreach_sub(divisors, sigmas)), 1.0)
+    factors = torch._foreach_div(unbound, divisors)
+    torch._foreach_copy_([layer.sigma for layer in layers], sigmas)
     if layers[0].training:
         torch._foreach_copy_(stored, products)
     us, vs = (products, others) if config.vector == "output" else (others, products)
-    return list(divisors.unbind()), _with_scalars(torch.mul, us, factors), vs
+    return list(divisors), _with_scalars("mul", us, factors), vs
 
 
-def _with_scalars(function: Callable[[Tensor, Tensor], Tensor], vectors: list[Tensor], scalars: Tensor) -> list[Tensor]:
-    """Apply an operator to vectors and their scalars, all at once: lists with scalars a GPU takes one by one."""
+def _with_scalars(
+    operator: Literal["mul", "div"], vectors: Sequence[Tensor], scalars: Sequence[Tensor]
+) -> list[Tensor]:
+    """Apply an operator to vectors and their scalars, all at once.
+
+    A GPU takes lists with scalars one by one; the compiler makes one kernel of them, and of a join one for each part.
+    """
+    if torch.compiler.is_compiling():
+        return list(getattr(torch, f"_foreach_{operator}")(vectors, scalars))
     sizes = [len(vector) for vector in vectors]
-    spread = torch.cat([scalar.expand(size) for scalar, size in zip(scalars.unbind(), sizes, strict=True)])
-    return list(function(torch.cat(vectors), spread).split(sizes))
+    spread = torch.cat([scalar.expand(size) for scalar, size in zip(scalars, sizes, strict=True)])
+    return list(getattr(torch, operator)(torch.cat(list(vectors)), spread).split(sizes))
 
 
 class SpectralLinear(SpectralWeight):
