@@ -5,6 +5,7 @@ Run by ``torchrun`` with a folder that `run` has filled, this file writes our ow
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.random_weights import random_dinov2, save_random_clip, save_random_inception
+from benchmarks.random_weights import random_dinov2, save_random_clip, save_random_inception, scale_features
 from benchmarks.references import Expected, expected_numbers
 from benchmarks.report import Report, Table
 from hamgan.distributed.group import Processes, joined_processes
@@ -76,7 +77,7 @@ def kid_options(images: int) -> dict[str, int]:
 
 def save_weights(folder: Path) -> None:
     """Write random weights in the published formats; transformers have few blocks."""
-    save_random_inception(folder / "inception.pth")
+    scale_features(save_random_inception(folder / "inception.pth"), 1 / 500)
     torch.save(random_dinov2().state_dict(), folder / "dinov2.pth")
     save_random_clip(folder / "clip-vit-b-32.pt", "clip-vit-b-32", width=256, depth=2)
     save_random_clip(folder / "clip-vit-l-14-336.pt", "clip-vit-l-14-336")
@@ -128,7 +129,7 @@ def make_report(
     """Return the table: a row per number, with its relative differences from the package and between processes."""
     rows, figures = [], {}
     for key, (title, package, value) in expected.items():
-        difference, between = (abs(other - alone[key]) / abs(alone[key] or 1) for other in (value, both[key]))
+        difference, between = (_relative(other, alone[key]) for other in (value, both[key]))
         rows.append([title, package, f"{alone[key]:.6g}", f"{value:.6g}", f"{difference:.1e}", f"{between:.1e}"])
         figures[key] = {"ours": alone[key], "package": value, "difference": difference, "processes": between}
     worst, apart = (max(figures[key][what] for key in figures) for what in ("difference", "processes"))
@@ -137,6 +138,12 @@ def make_report(
     told = f"largest relative difference from a package {worst:.1e}, between one and two processes {apart:.1e}"
     verdict = [f"{told.capitalize()}."]
     return Report("Equality of numbers", protocol, [Table(headers, rows)], verdict, figures)
+
+
+def _relative(other: float, ours: float) -> float:
+    """Return the relative difference of two numbers; infinite where one is not finite."""
+    difference = abs(other - ours) / (abs(ours) or 1.0)
+    return difference if math.isfinite(difference) else math.inf
 
 
 def write_into_page(report: Report, page: Path) -> None:
