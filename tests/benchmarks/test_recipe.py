@@ -1,6 +1,11 @@
 """Run ``python -m benchmarks recipe`` on small real trainings: what it trains, measures, writes and resumes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +19,11 @@ from benchmarks.command import main
 from benchmarks.recipe.features import RandomFeatures
 from benchmarks.recipe.plan import Plan, cost_per_image, read_variants
 from benchmarks.recipe.result import write_into_page
+from benchmarks.recipe.training import _wait
 from benchmarks.report import Report
 from benchmarks.timing import Timings
 from hamgan.data import open_source
-from hamgan.errors import ConfigError
+from hamgan.errors import STOPPED, ConfigError
 
 EVALUATION = {"features": "efficientnet-lite0", "num_samples": 24, "reference_samples": 24, "metrics": ["fid"]}
 
@@ -79,6 +85,16 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> 
     assert "| odd " not in table
     runs = json.loads((tmp_path / "out/recipe.json").read_text())["figures"]["runs"]
     assert [run["kimg"] for run in runs] == [0.016] * 3
+
+
+def test_a_signal_stops_the_comparison_also_while_a_training_begins() -> None:
+    """This program has no handler for SIGTERM, as a training that is still importing torch has none."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    assert _wait(process) == STOPPED
+    timer.join()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_unknown_names_and_keys_get_a_sentence(tmp_path: Path) -> None:
