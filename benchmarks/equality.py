@@ -19,7 +19,7 @@ import torch
 from benchmarks.random_weights import random_dinov2, save_random_clip, save_random_inception, scale_features
 from benchmarks.references import Expected, expected_numbers
 from benchmarks.report import Report, Table
-from hamgan.distributed.group import Processes, joined_processes
+from hamgan.distributed.group import Processes, joined_processes, world_size
 from hamgan.errors import ConfigError
 from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
 from hamgan.evaluation.features.clip import ClipImageEncoder
@@ -89,6 +89,8 @@ def _measure_on_processes(folder: Path, count: int) -> dict[str, float]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     subprocess.run([*launcher, "-m", "benchmarks.equality", str(folder), str(output)], check=True)
     found: dict[str, float] = json.loads(output.read_text())
+    if (processes := found.pop("processes")) != count:
+        raise ConfigError(f"{count} processes were started, but {processes:g} measured")
     return found
 
 
@@ -103,12 +105,12 @@ def measure_all(folder: Path) -> dict[str, float]:
         extractor = extractors[name, resizer]
         row = evaluate(
             folder / "val", folder / "train", metrics.split(","), name, extractor=extractor, device="cpu",
-            progress=False, cache=folder / "cache", **kid_options(len(FolderImages(folder / "val"))) | options,
+            progress=False, cache=folder / f"cache-{world_size()}", **kid_options(len(FolderImages(folder / "val"))) | options,
         )  # fmt: skip
         for key in ("fid", "inception_score", "kid", "precision", "recall", "density", "coverage", "mind", "cmmd"):
             if extractor.key(key) in row:
                 found[f"{measure} {key}"] = row[extractor.key(key)]
-    return found
+    return found | {"processes": float(world_size())}
 
 
 def _load(name: str, resizer: str, folder: Path) -> FeatureExtractor:
