@@ -97,6 +97,7 @@ def _measure_on_processes(folder: Path, count: int) -> dict[str, float]:
 def measure_all(folder: Path) -> dict[str, float]:
     """Return our numbers by pass and name; every process of torch.distributed takes its share."""
     found: dict[str, float] = {}
+    subsets = kid_options(len(FolderImages(folder / "val")))
     extractors: dict[tuple[str, str], FeatureExtractor] = {}
     for measure, (metrics, options) in MEASURES.items():
         name, resizer = measure.split()[0], options.get("resizer", "native")
@@ -105,7 +106,7 @@ def measure_all(folder: Path) -> dict[str, float]:
         extractor = extractors[name, resizer]
         row = evaluate(
             folder / "val", folder / "train", metrics.split(","), name, extractor=extractor, device="cpu",
-            progress=False, cache=folder / f"cache-{world_size()}", **kid_options(len(FolderImages(folder / "val"))) | options,
+            progress=False, cache=folder / f"cache-{world_size()}", **subsets | options,
         )  # fmt: skip
         for key in ("fid", "inception_score", "kid", "precision", "recall", "density", "coverage", "mind", "cmmd"):
             if extractor.key(key) in row:
