@@ -19,7 +19,7 @@ import torch
 from benchmarks.random_weights import random_dinov2, save_random_clip, save_random_inception, scale_features
 from benchmarks.references import Expected, expected_numbers
 from benchmarks.report import Report, Table
-from hamgan.distributed.group import Processes, joined_processes
+from hamgan.distributed.group import Processes, joined_processes, world_size
 from hamgan.errors import ConfigError
 from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
 from hamgan.evaluation.features.clip import ClipImageEncoder
@@ -89,12 +89,15 @@ def _measure_on_processes(folder: Path, count: int) -> dict[str, float]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     subprocess.run([*launcher, "-m", "benchmarks.equality", str(folder), str(output)], check=True)
     found: dict[str, float] = json.loads(output.read_text())
+    if (processes := found.pop("processes")) != count:
+        raise ConfigError(f"{count} processes were started, but {processes:g} measured")
     return found
 
 
 def measure_all(folder: Path) -> dict[str, float]:
     """Return our numbers by pass and name; every process of torch.distributed takes its share."""
     found: dict[str, float] = {}
+    subsets = kid_options(len(FolderImages(folder / "val")))
     extractors: dict[tuple[str, str], FeatureExtractor] = {}
     for measure, (metrics, options) in MEASURES.items():
         name, resizer = measure.split()[0], options.get("resizer", "native")
@@ -103,12 +106,12 @@ def measure_all(folder: Path) -> dict[str, float]:
         extractor = extractors[name, resizer]
         row = evaluate(
             folder / "val", folder / "train", metrics.split(","), name, extractor=extractor, device="cpu",
-            progress=False, cache=folder / "cache", **kid_options(len(FolderImages(folder / "val"))) | options,
+            progress=False, cache=folder / f"cache-{world_size()}", **subsets | options,
         )  # fmt: skip
         for key in ("fid", "inception_score", "kid", "precision", "recall", "density", "coverage", "mind", "cmmd"):
             if extractor.key(key) in row:
                 found[f"{measure} {key}"] = row[extractor.key(key)]
-    return found
+    return found | {"processes": float(world_size())}
 
 
 def _load(name: str, resizer: str, folder: Path) -> FeatureExtractor:
