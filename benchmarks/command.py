@@ -134,7 +134,7 @@ def _add_gpu_options(parser: argparse.ArgumentParser) -> None:
 def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("variants", nargs="+", metavar="VARIANT", help="what to compare, the first one with all others")
-    add("--config", default="photos", help="configuration of all variants, name or YAML file (default: photos)")
+    add("--config", default="fashion", help="configuration of all variants, name or YAML file (default: fashion)")
     add("--variants-file", type=Path, default=VARIANTS, metavar="FILE", help="YAML file of other variants")
     add("--seeds", type=seeds, default=[0, 1, 2], help="with commas between (default: 0,1,2)")
     length = parser.add_mutually_exclusive_group(required=True)

@@ -1,5 +1,6 @@
 """Write random weights in the formats of the published files, for a machine that cannot download these."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def save_random_inception(file: Path) -> Path:
     torch.save(network.state_dict(), file)
     empty.unlink()
     return file
+
+
+LAST_LAYERS = re.compile(r"Mixed_7c\.(branch1x1|branch3x3_2[ab]|branch3x3dbl_3[ab]|branch_pool)\.bn\.(weight|bias)")
+
+
+def scale_features(file: Path, factor: float) -> None:
+    """Scale the features of a file of `save_random_inception`, which are some hundred times the published file's."""
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    torch.save({name: value * factor if LAST_LAYERS.fullmatch(name) else value for name, value in state.items()}, file)
 
 
 def random_dinov2(depth: int = 1) -> dinov2.VisionTransformer:

@@ -33,6 +33,7 @@ SECONDS_FOR_THE_FIRST = 5.0
 COMMANDS = {
     "train": ("hamgan.training.command", "train a configuration; the same command again resumes"),
     "sample": ("hamgan.sampling.command", "draw images: sheets, folders, arrays, films"),
+    "average": ("hamgan.sampling.averaging", "average G over another share of its training"),
     "evaluate": ("hamgan.evaluation.command", "compute FID, Inception Score and others, with their protocol"),
     "prepare": ("hamgan.data.preparation.command", "make a store of training images"),
     "prepare select": ("hamgan.evaluation.selection", "keep the images that a class has many of"),

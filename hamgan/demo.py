@@ -23,6 +23,8 @@ from hamgan.sampling.sheets import draw_sheet
 from hamgan.training.loop import train
 
 REAL_COLUMNS, GENERATED_COLUMNS = 6, 10
+SHOWN = ("fid", "class_accuracy", "per_class")
+"""Metrics that the summary is about."""
 
 
 @dataclass
@@ -62,7 +64,7 @@ def untrained(config: Config, classes: int, class_names: list[str] | None) -> Lo
 
 def _measure(generator: LoadedGenerator, config: Config) -> Figures:
     extractor = load_extractor(config.eval.features)
-    trained = _evaluate(generator, config, extractor, config.eval.metrics)
+    trained = _evaluate(generator, config, extractor, list(dict.fromkeys([*config.eval.metrics, *SHOWN])))
     append_row(trained, config.folder / "results.jsonl")
     record_evaluations(config)
     before = untrained(config, generator.num_classes, generator.class_names)

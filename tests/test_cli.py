@@ -75,8 +75,8 @@ def test_an_unknown_command_names_the_nearest(hamgan: Command) -> None:
     code, text = hamgan("trian", "--config", "photos")
     assert code == BAD_USAGE
     assert text == (
-        "error: unknown command `trian`; there are train, sample, evaluate, prepare, prepare select, export, convert, "
-        "invert, report, segment, app, doctor; did you mean `train`?\n"
+        "error: unknown command `trian`; there are train, sample, average, evaluate, prepare, prepare select, export, "
+        "convert, invert, report, segment, app, doctor; did you mean `train`?\n"
     )
 
 

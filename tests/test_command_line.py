@@ -39,7 +39,8 @@ train.orthogonal_regularisation train.r1_gamma train.r2_gamma train.lecam train.
 train.augment train.ema_decay train.ema_start_kimg train.precision train.tf32 train.compile train.threads
 train.lr_warmup_kimg train.beta2_schedule train.gamma_schedule train.augment_probability train.augment_schedule
 train.finite_differences.enabled train.finite_differences.sigma train.finite_differences.stride
-train.top_k_schedule train.init_from train.top_k discriminator.last_layer
+train.power_averages checkpoint.averages_every_kimg train.top_k_schedule train.init_from train.top_k
+discriminator.last_layer
 train.consistency.real train.consistency.fake train.consistency.latent train.consistency.spread train.consistency.sigma
 train.consistency.transform
 log.every_kimg log.samples_every_kimg log.sample_classes log.samples_per_class log.tracker log.project log.artifact

@@ -9,7 +9,7 @@ from support.paths import ROOT
 from support.small_runs import python
 
 SMALL = ["--train.total_kimg", "0.032", "--log.samples_every_kimg", "0"]
-SMALL += ["--eval.num_samples", "36", "--eval.reference_samples", "36"]
+SMALL += ["--eval.metrics", "fid", "--eval.num_samples", "36", "--eval.reference_samples", "36"]
 
 
 @pytest.mark.slow

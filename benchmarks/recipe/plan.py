@@ -14,7 +14,7 @@ import yaml
 from benchmarks.steps import benchmark_accelerator
 from benchmarks.timing import Timings, Work, time_in_turn
 from hamgan.config import Config, config_to_dict, load_config
-from hamgan.data import ImageSource, open_source
+from hamgan.data import open_training
 from hamgan.errors import ConfigError, did_you_mean
 from hamgan.files import write_atomically
 from hamgan.networks import build_networks
@@ -48,7 +48,7 @@ class Run:
 
 @dataclass
 class Plan:
-    """Hold what is compared; ``costs`` has the time of a step by variant, as a part of the first variant's."""
+    """Hold what is compared; ``costs`` has the time per image by variant, as a part of the first variant's."""
 
     folder: Path
     variants: dict[str, Config]
@@ -109,8 +109,9 @@ def make_plan(options: argparse.Namespace) -> Plan:
     _check_same(options.output, kept, asked, configs)
     missing = {name: one for name, one in variants.items() if name not in kept["costs"]}
     if missing:
-        timings = measure_steps({base: variants[base], **missing}, options.device, options.rounds)
-        kept["costs"] |= {name: timings.ratio(name, base) for name in missing}
+        timed = {base: variants[base], **missing}
+        timings = measure_steps(timed, options.device, options.rounds)
+        kept["costs"] |= {name: cost_per_image(timings, timed, name, base) for name in missing}
         kept.setdefault("seconds_per_image", timings.median(base) / (STEPS * _images(variants[base])))
         kept.setdefault("clock", timings.clock)
     write_atomically(file, json.dumps(kept | asked | {"variants": kept["variants"] | configs}, indent=1) + "\n")
@@ -137,14 +138,20 @@ def measure_steps(variants: dict[str, Config], device: torch.device, rounds: int
         return time_in_turn(works, rounds, device=device)
 
 
+def cost_per_image(timings: Timings, variants: dict[str, Config], name: str, base: str) -> float:
+    """Return the time that a variant takes for an image that D sees, as a part of the base's."""
+    return timings.ratio(name, base) * _images(variants[base]) / _images(variants[name])
+
+
 def _images(config: Config) -> int:
+    """Return the images that D sees in a step."""
     return config.train.batch_size * config.train.discriminator_steps
 
 
 @contextlib.contextmanager
 def _steps(config: Config, device: torch.device) -> Iterator[Work]:
     """Give a function that makes some training steps, with everything that training does between two rows."""
-    source: ImageSource = open_source(config.data.source, config.data.split, config.resolution)
+    source = open_training(config.data, config.resolution)
     config = with_classes(config, source)
     accelerator = benchmark_accelerator(config, device)
     step = GanStep(*build_networks(config), config.train, accelerator)

@@ -29,7 +29,7 @@ SECTION = "## Measured"
 
 def report_on(plan: Plan, runs: Sequence[Run]) -> Report:
     """Return the table over the runs that are finished, seed by seed compared with the first variant."""
-    headers = ["variant", "seeds", "kimg", "time of a step", *(title for title, _ in COLUMNS.values())]
+    headers = ["variant", "seeds", "kimg", "time per image", *(title for title, _ in COLUMNS.values())]
     headers.append(f"FID by that of {plan.base}")
     rows = [_row(plan, runs, name) for name in plan.variants]
     return Report(

@@ -53,7 +53,7 @@ class Trainer:
             command = [sys.executable, "-m", "hamgan", "train", "--config", str(file)]
             code = _wait(subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT))
         if code == STOPPED:
-            raise Stopped(f"{run.folder.name} has saved a checkpoint; the same command goes on")
+            raise Stopped(f"{run.folder.name} has kept what it has trained; the same command goes on")
         lines = log.read_text(errors="replace").splitlines()
         return "" if code == DONE else (lines[-1] if lines else f"exit code {code}")
 
@@ -100,10 +100,20 @@ class Trainer:
 
 
 def _wait(process: "subprocess.Popen[bytes]") -> int:
-    """Wait for a training; whatever ends this process before, asks it to save and to stop."""
-    before = signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGTERM))
+    """Wait for a training and return its exit code; whatever ends this process before, asks it to save and to stop.
+
+    After SIGTERM the code is `STOPPED`, however the training has ended: it may have been about to begin.
+    """
+    asked = []
+
+    def stop(*_: object) -> None:
+        asked.append(True)
+        process.send_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        return process.wait()
+        code = process.wait()
+        return STOPPED if asked else code
     except BaseException:
         process.terminate()
         process.wait()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hamgan.checkpoint.evaluations import evaluations_of_run
 from hamgan.checkpoint.generator import load_generator_file, save_generator
+from hamgan.checkpoint.power_averages import is_due, keep_averages
 from hamgan.checkpoint.progress import Progress
 from hamgan.checkpoint.rotation import rotate
 from hamgan.checkpoint.state import Snapshot, TrainingState, take_snapshot
@@ -143,6 +144,14 @@ class CheckpointManager(RunCheckpoints):
         super().__init__(config, step, progress, warn, written)
         self.config, self.class_names = config, class_names
         self._path = config.folder / "generator.safetensors"
+
+    def _write(self, snapshot: Snapshot) -> None:
+        super()._write(snapshot)
+        lengths, settings = self.config.train.power_averages, self.config.checkpoint
+        folder, images = self.config.folder / "averages", Progress(**snapshot.state["progress"]).images
+        interval = round(1000 * (settings.averages_every_kimg or self.config.train.total_kimg / 64))
+        if lengths and is_due(folder, images, max(1, interval)):
+            keep_averages(folder, snapshot.tensors, lengths, images)
 
     def write_weights(self, weights: Mapping[str, Tensor], images: int) -> None:
         """Write the generator, with what has been measured of it."""

@@ -34,7 +34,8 @@ class FiniteDifferencesConfig:
     """Estimate R1 and R2 from one more forward of D, so that nothing is differentiated twice.
 
     The squared difference of D's logits of an image and of the image with noise, by the variance of the noise, is
-    |grad D|^2 on average over the noise (Lin et al. 2025, APT, equation 3; its weight lacks the variance).
+    |grad D|^2 on average over the noise where D is smooth over such distances (Lin et al. 2025, APT; its weight lacks
+    the variance). Where it is not, the estimate is larger: docs/recipes.md has measurements.
     """
 
     enabled: bool = False
@@ -119,6 +120,9 @@ class TrainConfig:
     """Decay per G step of the average of G's weights and buffers; 0 keeps none."""
     ema_start_kimg: float = 0.0
     """Until then the average is a copy of G."""
+    power_averages: list[float] = field(default_factory=list)
+    """Lengths of further averages of G, such as 0.05,0.1, of which `hamgan average` makes one of any length afterwards
+    (EDM2, Karras et al. 2024); lengths are shares of the time trained."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """auto: what `accelerate launch` says (no: fp32); without it bf16 on a GPU that has it and on a CPU with AMX, fp32
     elsewhere. Losses, logits and decompositions stay in

@@ -4,10 +4,7 @@ import math
 from collections.abc import Sequence
 
 from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig, HamburgerConfig
-from hamgan.config.ranges import below_one as _below_one
-from hamgan.config.ranges import not_negative as _not_negative
-from hamgan.config.ranges import positive as _positive
-from hamgan.config.ranges import require as _require
+from hamgan.config.ranges import below_one, not_negative, positive, require
 from hamgan.config.schedules import parse_schedule
 from hamgan.config.schema import METRICS, Config, MonitorConfig
 from hamgan.config.training import SCHEDULES, TrainConfig
@@ -18,36 +15,38 @@ RESOLUTIONS = (32, 64, 128, 256, 512)
 
 def validate(config: Config) -> None:
     """Raise ConfigError for the first value that is out of range or does not fit the others."""
-    _require(bool(config.name), "name is empty; give the run a name")
-    _require(0 <= config.seed < 2**63, f"seed is {config.seed}; allowed: 0 to 2^63 - 1")
-    _require(config.resolution in RESOLUTIONS, f"resolution is {config.resolution}; allowed: {RESOLUTIONS}")
+    require(bool(config.name), "name is empty; give the run a name")
+    require(0 <= config.seed < 2**63, f"seed is {config.seed}; allowed: 0 to 2^63 - 1")
+    require(config.resolution in RESOLUTIONS, f"resolution is {config.resolution}; allowed: {RESOLUTIONS}")
     _validate_generator(config.generator, config.resolution)
     _validate_context("discriminator", config.discriminator, config.resolution)
     _validate_train(config.train)
-    _positive("log", config.log, "sample_classes", "samples_per_class")
-    _require(
+    if config.checkpoint.averages_every_kimg is not None:
+        positive("checkpoint", config.checkpoint, "averages_every_kimg")
+    positive("log", config.log, "sample_classes", "samples_per_class")
+    require(
         not config.log.artifact or config.log.tracker == "wandb",
         f"log.artifact needs log.tracker: wandb; it is {config.log.tracker}",
     )
     _validate_evaluation(config)
     _validate_monitor(config.monitor)
     if config.data.num_classes is not None:
-        _positive("data", config.data, "num_classes")
+        positive("data", config.data, "num_classes")
 
 
 def check_metrics(names: Sequence[str]) -> None:
     """Raise ConfigError for the first name that no metric has, with the nearest one that exists."""
     for name in names:
-        _require(
+        require(
             name in METRICS, f"unknown metric {name!r}{did_you_mean(name, METRICS)}; there are {', '.join(METRICS)}"
         )
 
 
 def _validate_evaluation(config: Config) -> None:
-    _positive("eval", config.eval, "num_samples", "batch_size")
-    _require(bool(config.eval.metrics), f"eval.metrics is empty; there are {', '.join(METRICS)}")
+    positive("eval", config.eval, "num_samples", "batch_size")
+    require(bool(config.eval.metrics), f"eval.metrics is empty; there are {', '.join(METRICS)}")
     check_metrics(config.eval.metrics)
-    _require(
+    require(
         config.eval.batch_norm != "ema" or config.train.ema_decay > 0,
         "eval.batch_norm: ema needs an average of G, which train.ema_decay: 0 does not keep",
     )
@@ -59,16 +58,16 @@ def latent_chunks(resolution: int) -> int:
 
 
 def _validate_generator(generator: GeneratorConfig, resolution: int) -> None:
-    _positive("generator", generator, "channels", "latent_dim", "class_embedding_dim")
+    positive("generator", generator, "channels", "latent_dim", "class_embedding_dim")
     chunks = latent_chunks(resolution)
     if generator.hierarchical:
-        _require(
+        require(
             generator.latent_dim % chunks == 0,
             f"generator.latent_dim is {generator.latent_dim}, but a hierarchical z at {resolution} px has {chunks} "
             f"equal chunks; take {generator.latent_dim // chunks * chunks or chunks} "
             f"or {(generator.latent_dim // chunks + 1) * chunks}",
         )
-        _require(
+        require(
             generator.conditioning == "shared",
             "generator.hierarchical needs generator.conditioning: shared (z chunks condition the batch norms)",
         )
@@ -76,14 +75,14 @@ def _validate_generator(generator: GeneratorConfig, resolution: int) -> None:
 
 
 def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConfig, resolution: int) -> None:
-    _positive(section, network, "channels")
+    positive(section, network, "channels")
     if network.context == "none":
         return
     sizes = [size for size in (4, 8, 16, 32, 64, 128, 256, 512) if size <= resolution]
     # In front of G's 4x4 start stands no block; D halves first, and at 32 px its last two blocks keep 8x8.
     allowed = sizes[1:] if section == "generator" else sizes[1 if resolution == 32 else 0 : -1]
     for size in network.context_resolutions:
-        _require(
+        require(
             size in allowed, f"{section}.context_resolutions has {size}; feature maps of this network are {allowed} px"
         )
     if network.context == "hamburger":
@@ -92,49 +91,54 @@ def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConf
 
 def validate_hamburger(section: str, ham: HamburgerConfig) -> None:
     """Raise ConfigError for the first value of a Hamburger that is out of range; ``section`` names it."""
-    _positive(section, ham, "rank", "heads", "steps", "cheese_factor")
+    positive(section, ham, "rank", "heads", "steps", "cheese_factor")
     for name in ("latent_dim", "cheese_dim"):
         if getattr(ham, name) is not None:
-            _positive(section, ham, name)
-    _require(not ham.dual or ham.version == "v2+", f"{section}.dual needs {section}.version: v2+")
-    _require(
+            positive(section, ham, name)
+    require(not ham.dual or ham.version == "v2+", f"{section}.dual needs {section}.version: v2+")
+    require(
         ham.mode == "spatial" or ham.heads == 1, f"{section}.mode: channel needs {section}.heads: 1, not {ham.heads}"
     )
-    _require(0 <= ham.momentum <= 1, f"{section}.momentum is {ham.momentum}; allowed: 0 to 1")
-    _positive(section, ham, "ridge")
+    require(0 <= ham.momentum <= 1, f"{section}.momentum is {ham.momentum}; allowed: 0 to 1")
+    positive(section, ham, "ridge")
 
 
 def _validate_train(train: TrainConfig) -> None:
-    _positive("train", train, "total_kimg", "batch_size", "accumulation", "discriminator_steps", "adam_eps")
-    _positive("train", train, "generator_lr", "discriminator_lr")
+    positive("train", train, "total_kimg", "batch_size", "accumulation", "discriminator_steps", "adam_eps")
+    positive("train", train, "generator_lr", "discriminator_lr")
     if train.threads is not None:
-        _positive("train", train, "threads")
-    _require(
+        positive("train", train, "threads")
+    require(
         train.batch_size % train.accumulation == 0,
         f"train.batch_size {train.batch_size} does not divide into train.accumulation {train.accumulation} parts",
     )
-    _below_one("train", train, "ema_decay", "beta1", "beta2", "lecam_decay")
+    below_one("train", train, "ema_decay", "beta1", "beta2", "lecam_decay")
     _validate_schedules(train)
-    _not_negative("train", train, "orthogonal_regularisation", "r1_gamma", "r2_gamma", "lecam", "mode_seeking")
-    _not_negative("train", train, "ema_start_kimg")
-    _not_negative("train", train, "lr_warmup_kimg")
-    _require(0 < train.top_k <= 1, f"train.top_k is {train.top_k}; allowed: above 0 to 1")
-    _require(
+    lengths = train.power_averages
+    require(
+        not lengths or (len(set(lengths)) == len(lengths) > 1 and all(0 < length <= 0.28 for length in lengths)),
+        f"train.power_averages is {lengths}; give none, or two lengths or more above 0 to 0.28, such as 0.05,0.1",
+    )
+    not_negative("train", train, "orthogonal_regularisation", "r1_gamma", "r2_gamma", "lecam", "mode_seeking")
+    not_negative("train", train, "ema_start_kimg")
+    not_negative("train", train, "lr_warmup_kimg")
+    require(0 < train.top_k <= 1, f"train.top_k is {train.top_k}; allowed: above 0 to 1")
+    require(
         0 <= train.augment_probability <= 1,
         f"train.augment_probability is {train.augment_probability}; allowed: 0 to 1",
     )
-    _require(
+    require(
         train.mode_seeking == 0 or train.loss != "relativistic",
         "train.mode_seeking draws labels in pairs; train.loss: relativistic takes those of the real images",
     )
-    _positive("train.finite_differences", train.finite_differences, "sigma", "stride")
-    _require(
+    positive("train.finite_differences", train.finite_differences, "sigma", "stride")
+    require(
         not train.finite_differences.enabled or train.r1_gamma > 0 or train.r2_gamma > 0,
         "train.finite_differences estimates R1 and R2; give train.r1_gamma or train.r2_gamma",
     )
-    _not_negative("train.consistency", train.consistency, "real", "fake", "latent", "spread")
-    _positive("train.consistency", train.consistency, "sigma")
-    _require(
+    not_negative("train.consistency", train.consistency, "real", "fake", "latent", "spread")
+    positive("train.consistency", train.consistency, "sigma")
+    require(
         bool(train.consistency.transform) or not (train.consistency.real or train.consistency.fake),
         "train.consistency.transform is empty, so a copy would equal its image; name flip, shift or another",
     )
@@ -151,7 +155,7 @@ def _validate_schedules(train: TrainConfig) -> None:
         "augment_schedule": (0.0, 1.0),
     }.items():
         target = schedules[name].target
-        _require(
+        require(
             schedules[name].is_constant or least <= target <= most,
             f"train.{name} leads to {target:g}; allowed are the values that {' and '.join(SCHEDULES[name])} can have",
         )
@@ -160,15 +164,15 @@ def _validate_schedules(train: TrainConfig) -> None:
         ("augment_schedule", bool(train.augment)),
     ):
         needed = {"gamma_schedule": "r1_gamma or r2_gamma", "augment_schedule": "augment"}[name]
-        _require(schedules[name].is_constant or moves, f"train.{name} moves nothing without train.{needed}")
+        require(schedules[name].is_constant or moves, f"train.{name} moves nothing without train.{needed}")
 
 
 def _validate_monitor(monitor: MonitorConfig) -> None:
-    _positive("monitor", monitor, "patience", "lr_factor")
-    _require(monitor.window >= 2, f"monitor.window is {monitor.window}; allowed: 2 and above")
-    _not_negative("monitor", monitor, "max_rollbacks")
-    _require(monitor.lr_factor <= 1, f"monitor.lr_factor is {monitor.lr_factor}; allowed: above 0 to 1")
+    positive("monitor", monitor, "patience", "lr_factor")
+    require(monitor.window >= 2, f"monitor.window is {monitor.window}; allowed: 2 and above")
+    not_negative("monitor", monitor, "max_rollbacks")
+    require(monitor.lr_factor <= 1, f"monitor.lr_factor is {monitor.lr_factor}; allowed: above 0 to 1")
     for name in ("jump", "sigma_jump", "fid_jump"):
         value = getattr(monitor, name)
-        _require(value > 1, f"monitor.{name} is {value}; it multiplies what is usual: allowed is above 1")
-    _below_one("monitor", monitor, "diversity_floor")
+        require(value > 1, f"monitor.{name} is {value}; it multiplies what is usual: allowed is above 1")
+    below_one("monitor", monitor, "diversity_floor")

@@ -163,6 +163,19 @@ def run_inspect(arguments: Arguments, prog: str) -> None:
     inspect(config, Path(options.output))
 
 
+def run_report(arguments: Arguments, prog: str) -> None:
+    """Write a run as one HTML page."""
+    parser = Parser(prog=prog, description="Write what a segmenter's run has done as one HTML file.")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--output", type=Path, help="file to write or replace (default: RUN/report.html)")
+    parser.add_argument("--preset", type=Path, help="configuration to compare with (default: the default values)")
+    options = parser.parse(arguments)
+    from hamgan.segmentation.report import OF_A_SEGMENTER
+    from hamgan.tracking.html.report import write_report
+
+    print(f"report {write_report(options.run, options.output, options.preset, OF_A_SEGMENTER)}")
+
+
 def run_demo(arguments: Arguments, prog: str) -> None:
     """Train on land cover, measure beside baselines, and draw picture, truth and prediction."""
     parser = SEGMENTATION.parser(prog=prog, description="Train the preset `land` and show what it has learnt.")
@@ -188,7 +201,8 @@ COMMANDS: dict[str, tuple[Callable[[Arguments, str], None], str]] = {
     "predict": (run_predict, "label pictures"),
     "inspect": (run_inspect, "check a data set, and draw what training would see"),
     "convert": (run_convert, "turn segmenters of the official code or MMSegmentation into files of ours"),
-    "export": (run_export, "write an ONNX model of any image size"),
+    "export": (run_export, "pass a segmenter on: ONNX of any image size, a folder or repository of a hub"),
     "cost": (run_cost, "count parameters and multiplications"),
+    "report": (run_report, "write a run as one HTML page"),
     "demo": (run_demo, "train on a satellite picture in minutes, and look"),
 }

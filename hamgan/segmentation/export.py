@@ -8,6 +8,7 @@ with it.
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,16 @@ def public_header(header: SegmenterHeader) -> SegmenterHeader:
         classes=public_name(config.data.classes) if config.data.classes else None,
     )
     encoder = replace(config.encoder, weights=public_name(config.encoder.weights) if config.encoder.weights else None)
-    return replace(header, config=replace(config, run_dir=None, data=data, encoder=encoder))
+    evaluations = [_public_evaluation(row) for row in header.evaluations]
+    return replace(header, config=replace(config, run_dir=None, data=data, encoder=encoder), evaluations=evaluations)
+
+
+def _public_evaluation(row: dict[str, Any]) -> dict[str, Any]:
+    """Return an evaluation without the place of its data, also in the line of its protocol."""
+    data = row.get("data", {})
+    place = str(data.get("source", ""))
+    protocol = row["protocol"].replace(place, public_name(place)) if place else row["protocol"]
+    return row | {"data": data | {"source": public_name(place)}, "protocol": protocol}
 
 
 def _check(form: PixelSegmenter, data: bytes) -> float:

@@ -24,33 +24,32 @@ class Losses(NamedTuple):
     """Share of the labelled pixels that the head's class is right for, without gradient."""
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, ignore_label: int, average: LossAverage = "all") -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, average: LossAverage = "all") -> Tensor:
     """Return the mean cross-entropy of logits [B, classes, H, W] and labels [B, H, W], in float32.
 
-    Ignored pixels have no loss. ``all`` counts them in the denominator (MMSegmentation, HamNet); ``valid`` divides by
-    the labelled pixels, of all processes, which must then all call this. Without any labelled pixel the loss is 0.
+    Pixels that are `IGNORED` have no loss. ``all`` counts them in the denominator (MMSegmentation, HamNet); ``valid``
+    divides by the labelled pixels, of all processes, which must then all call this. Without any the loss is 0.
     """
-    total = F.cross_entropy(logits.float(), labels.long(), ignore_index=ignore_label, reduction="sum")
+    total = F.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORED, reduction="sum")
     if average == "all":
         return total / labels.numel()
     # The gradient is averaged over the processes, so the sum is divided by the mean of their counts.
-    return total / mean_over_processes_((labels != ignore_label).sum().float()).clamp(min=1.0)
+    return total / mean_over_processes_((labels != IGNORED).sum().float()).clamp(min=1.0)
 
 
-def pixel_accuracy(logits: Tensor, labels: Tensor, ignore_label: int) -> Tensor:
+def pixel_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the share of the labelled pixels whose largest logit is that of their label; 0 without any."""
-    valid = labels != ignore_label
+    valid = labels != IGNORED
     return ((logits.argmax(dim=1) == labels) & valid).sum() / valid.sum().clamp(min=1)
 
 
 def segmentation_loss(logits: Logits, labels: Tensor, config: SegmentationConfig) -> Losses:
     """Return the loss of a training forward against label maps [B, H, W], at whose size the logits are taken."""
-    ignore, average = IGNORED, config.train.loss_average
-    align = config.head.align_corners
+    average, align = config.train.loss_average, config.head.align_corners
     full = resize(logits.main.float(), labels.shape[1:], align)
-    main = cross_entropy(full, labels, ignore, average)
-    accuracy = pixel_accuracy(full.detach(), labels, ignore)
+    main = cross_entropy(full, labels, average)
+    accuracy = pixel_accuracy(full.detach(), labels)
     if logits.auxiliary is None:
         return Losses(main, main, None, accuracy)
-    auxiliary = cross_entropy(resize(logits.auxiliary.float(), labels.shape[1:], align), labels, ignore, average)
+    auxiliary = cross_entropy(resize(logits.auxiliary.float(), labels.shape[1:], align), labels, average)
     return Losses(main + config.auxiliary.weight * auxiliary, main, auxiliary, accuracy)

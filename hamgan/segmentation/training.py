@@ -25,9 +25,15 @@ from hamgan.segmentation.drawing import colourise, draw_comparison
 from hamgan.segmentation.evaluation import describe_scores, evaluate
 from hamgan.segmentation.inference import predict_labels
 from hamgan.segmentation.parameters import describe_groups
-from hamgan.segmentation.segmenter import build_segmenter
+from hamgan.segmentation.segmenter import Segmenter, build_segmenter
 from hamgan.segmentation.step import SegmentationStep, make_input
-from hamgan.segmentation.storing import SEGMENTER_FILE, SegmenterHeader, read_header, save_segmenter
+from hamgan.segmentation.storing import (
+    SEGMENTER_FILE,
+    SegmenterHeader,
+    read_header,
+    save_segmenter,
+    segmenter_from_state,
+)
 from hamgan.tracking.run_log import RunLog
 from hamgan.training.divergence import Alarm, RowMonitor
 from hamgan.training.noise import Noise
@@ -147,13 +153,16 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
             self.log.row({**row, **self.log.speed()})
         self.act_on(alarm)
 
+    def measured(self) -> Segmenter:
+        """Return a copy of the network that is passed on: that in training computes in the run's precision."""
+        state = self.step.sampler.state_dict()
+        return segmenter_from_state(self.config, state, self.config.folder).to(self.accelerator.device)
+
     def draw_sheet(self) -> None:
         """Draw the first held-out images with truth and prediction; the main process alone does."""
         if not self.accelerator.is_main_process or self.held_out is None:
             return
-        network, source, settings = self.step.sampler, self.held_out, self.config.eval
-        was_training = network.training
-        network.eval()
+        network, source, settings = self.measured(), self.held_out, self.config.eval
         rows, keys = [], []
         for index in range(min(self.config.log.samples, len(source))):
             image, labels = source.read(spread(index, self.config.log.samples, len(source)))
@@ -161,7 +170,6 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
             predicted = predict_labels(network, pixels, settings)[0].cpu().numpy()
             rows.append((image, *(colourise(values, source.palette) for values in (labels, predicted))))
             keys.append(source.key(spread(index, self.config.log.samples, len(source)))[-24:])
-        network.train(was_training)
         self.log.sheet(
             draw_comparison(rows, keys, ("image", "truth", "prediction"), source.class_names, source.palette)
         )
@@ -170,7 +178,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         """Measure the held-out split on all processes; the checkpoint is kept while it is among the best."""
         assert self.held_out is not None
         started = time.perf_counter()
-        row = evaluate(self.step.sampler, self.held_out, self.config.eval, kimg=self.progress.images / 1000)
+        row = evaluate(self.measured(), self.held_out, self.config.eval, kimg=self.progress.images / 1000)
         seconds = time.perf_counter() - started
         self.progress.evaluation_seconds += seconds
         scores = {name: row[name] for name in ("miou", "macc", "aacc")}

@@ -36,21 +36,52 @@ def run_convert(arguments: Arguments, prog: str) -> None:
 
 
 def run_export(arguments: Arguments, prog: str) -> None:
-    """Write a segmenter as an ONNX model."""
-    parser = Parser(prog=prog, description="Write a segmenter as an ONNX model of any image size, and check it first.")
+    """Write a segmenter as an ONNX model or a folder for a hub, or publish it there."""
+    description = "Pass a segmenter on: as an ONNX model of any image size, as a folder or repository of a hub."
+    parser = Parser(prog=prog, description=description)
     text = "run folder, segmenter.safetensors or owner/name of a hub"
     parser.add_argument("--checkpoint", required=True, help=text)
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="segmenter.onnx to write")
+    text = "segmenter.onnx, or a new folder as a hub shows it"
+    parser.add_argument("--output", type=Path, metavar="PATH", help=text)
+    text = "publish that folder on the hub ($HF_ENDPOINT; log in by `hf auth login`)"
+    parser.add_argument("--push", metavar="OWNER/NAME", help=text)
+    parser.add_argument(
+        "--private", action="store_true", help="a repository that --push makes is seen by its owner only"
+    )
+    parser.add_argument("--license", help="of the weights, for the model card: mit, cc-by-4.0, ... (default: unknown)")
     options = parser.parse(arguments)
-    if options.output.suffix.lower() != ".onnx":
-        raise ConfigError(f"--output {options.output}: a segmenter is written as .onnx")
-    if options.output.exists():
-        raise ConfigError(f"--output {options.output} exists already; choose another, or remove it first")
-    from hamgan.segmentation.export import export_onnx
+    _check_export(options.output, options.push, options.private)
     from hamgan.segmentation.loading import load_segmenter
+    from hamgan.segmentation.publishing import push_to_hub, save_folder
 
-    difference = export_onnx(load_segmenter(options.checkpoint, "cpu"), options.output)
-    print(f"wrote {options.output}; its logits are within {difference:.1g} of PyTorch's, of which the largest is 1")
+    if options.push:
+        from hamgan.sampling.hub import check_login
+
+        check_login(None)
+    loaded = load_segmenter(options.checkpoint, "cpu")
+    if options.output and options.output.suffix:
+        from hamgan.segmentation.export import export_onnx
+
+        difference = export_onnx(loaded, options.output)
+        print(f"wrote {options.output}; its logits are within {difference:.1g} of PyTorch's, of which the largest is 1")
+    elif options.output:
+        save_folder(loaded, options.output, name=options.push, license=options.license)
+        print(f"wrote {options.output}: weights and model card")
+    if options.push:
+        address = push_to_hub(loaded, options.push, private=options.private or None, license=options.license)
+        print(f"published {address}")
+
+
+def _check_export(output: Path | None, push: str | None, private: bool) -> None:
+    """Raise ConfigError for whatever would fail after the work is done."""
+    if not output and not push:
+        raise ConfigError("nothing to do: name --output FILE_OR_FOLDER, --push OWNER/NAME or both")
+    if private and not push:
+        raise ConfigError("--private is for --push")
+    if output and output.suffix.lower() not in ("", ".onnx"):
+        raise ConfigError(f"--output {output}: a segmenter is written as .onnx; a name without an ending is a folder")
+    if output and output.exists() and (output.suffix or not output.is_dir()):
+        raise ConfigError(f"--output {output} exists already; choose another, or remove it first")
 
 
 def run_cost(arguments: Arguments, prog: str) -> None:

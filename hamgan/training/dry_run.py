@@ -87,7 +87,8 @@ def _needed_memory(config: Config, accelerator: Accelerator, step: GanStep, imag
     """Return the bytes of what is kept between steps, with gradients, and of the feature maps of ``images``."""
     pair = (step.generator, step.discriminator)
     trained = sum(parameter.numel() for network in pair for parameter in network.parameters())
-    average = sum(value.nbytes for value in step.average.state_dict().values()) if step.average is not None else 0
+    averages = [network for network in step.networks.values() if network not in pair]
+    average = sum(value.nbytes for network in averages for value in network.state_dict().values())
     # Weights, gradients and Adam's two moments, in float32 whatever the precision of the feature maps.
     return 4 * 4 * trained + average, count_saved_bytes(config, accelerator) * images
 

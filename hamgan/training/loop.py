@@ -86,9 +86,9 @@ class Training(Run[Config, GanStep, Batches]):
         """Start a new run, perhaps from another model's weights."""
         if self.config.train.init_from:
             classes = parse_class_mapping(self.config.train.init_classes, self.step.generator.num_classes)
-            found = initialise_from(
-                self.step.networks, Path(self.config.train.init_from), classes=classes, seed=self.config.seed
-            )
+            # Averages of a length begin as copies of G, with the first step.
+            networks = {name: item for name, item in self.step.networks.items() if not name.startswith("average_")}
+            found = initialise_from(networks, Path(self.config.train.init_from), classes=classes, seed=self.config.seed)
             for name, initialisation in found.items():
                 self.accelerator.print(initialisation.summary(name))
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hamgan.checkpoint import Progress, list_checkpoints, load_checkpoint, read_state
+from hamgan.checkpoint.power_averages import remove_averages_after
 from hamgan.checkpoint.progress import Rollback, read_progress, state_text
 from hamgan.checkpoint.rotation import remove_after
 from hamgan.checkpoint.state import TrainingState
@@ -73,4 +74,5 @@ def commit_rollback(run: Path, target: Path, progress: Progress) -> None:
     write_atomically(target / "state.json", state_text(state | {"progress": vars(progress)}))
     lines = "".join(json.dumps(record) + "\n" for record in progress.rollbacks)
     write_atomically(run / "rollbacks.jsonl", lines)
+    remove_averages_after(run / "averages", progress.images)
     remove_after(run / "checkpoints", progress.images)

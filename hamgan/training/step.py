@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hamgan.checkpoint.power_averages import decay, network_name
 from hamgan.config import TrainConfig
 from hamgan.hamburger import Hamburger, measured_reconstruction, reconstruction_error
 from hamgan.networks import Discriminator, Generator
@@ -44,6 +45,9 @@ class GanStep:
         self.generator = generator.to(accelerator.device).train()
         self.discriminator = discriminator.to(accelerator.device).train()
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False) if config.ema_decay else None
+        self.power_averages = {
+            length: copy.deepcopy(self.generator).eval().requires_grad_(False) for length in config.power_averages
+        }
         self.generator_optimizer = self._make_optimizer(generator, config.generator_lr)
         self.discriminator_optimizer = self._make_optimizer(discriminator, config.discriminator_lr)
         # LeCam's averages of D's logits: real, fake.
@@ -77,8 +81,9 @@ class GanStep:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Return generator, discriminator and, where one is kept, the average of G."""
+        """Return generator, discriminator and the averages of G that are kept."""
         networks: dict[str, nn.Module] = {"generator": self.generator, "discriminator": self.discriminator}
+        networks |= {network_name(length): average for length, average in self.power_averages.items()}
         return networks if self.average is None else networks | {"average": self.average}
 
     @property
@@ -137,7 +142,7 @@ class GanStep:
 
     def _update_logit_averages(self, means: Tensor) -> None:
         means = self.accelerator.reduce(means, reduction="mean")
-        # The first means start the averages, as in the source: at 0 there are none yet.
+        # The first means start the averages: at 0 there are none yet. The source copies them for 1,000 steps.
         weight = torch.where(self.logit_averages.any(), 1.0 - self.config.lecam_decay, 1.0)
         self.logit_averages.lerp_(means.to(self.logit_averages.dtype), weight.to(self.logit_averages.dtype))
 
@@ -168,7 +173,11 @@ class GanStep:
 
     @torch.no_grad()
     def update_average(self, images_seen: int) -> None:
-        """Move the average of G's weights and buffers; a plain copy before ``ema_start_kimg``."""
+        """Move the averages of G's weights and buffers; the exponential one is a copy before ``ema_start_kimg``."""
+        before = images_seen - self.config.batch_size * self.config.discriminator_steps
+        for length, power_average in self.power_averages.items():
+            share = 1.0 - decay(length, before, images_seen)
+            torch._foreach_lerp_(_float_state(power_average), _float_state(self.generator), share)
         if self.average is None:
             return
         weight = 1.0 if images_seen < self.config.ema_start_kimg * 1000 else 1.0 - self.config.ema_decay

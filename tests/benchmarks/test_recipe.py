@@ -1,6 +1,11 @@
 """Run ``python -m benchmarks recipe`` on small real trainings: what it trains, measures, writes and resumes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +17,13 @@ from support.small_runs import forget_accelerator, write_config
 
 from benchmarks.command import main
 from benchmarks.recipe.features import RandomFeatures
-from benchmarks.recipe.plan import read_variants
+from benchmarks.recipe.plan import Plan, cost_per_image, read_variants
 from benchmarks.recipe.result import write_into_page
+from benchmarks.recipe.training import _wait
 from benchmarks.report import Report
+from benchmarks.timing import Timings
 from hamgan.data import open_source
-from hamgan.errors import ConfigError
+from hamgan.errors import STOPPED, ConfigError
 
 EVALUATION = {"features": "efficientnet-lite0", "num_samples": 24, "reference_samples": 24, "metrics": ["fid"]}
 
@@ -80,6 +87,16 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> 
     assert [run["kimg"] for run in runs] == [0.016] * 3
 
 
+def test_a_signal_stops_the_comparison_also_while_a_training_begins() -> None:
+    """This program has no handler for SIGTERM, as a training that is still importing torch has none."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    assert _wait(process) == STOPPED
+    timer.join()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_unknown_names_and_keys_get_a_sentence(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("plain: {}\nwrong: {train.lecan: 1}\n")
@@ -98,6 +115,18 @@ def test_every_variant_of_the_package_is_a_configuration() -> None:
     assert variants["attention"].generator.context == "attention"
     assert variants["diffaugment"].train.augment == ["color", "translation", "cutout"]
     assert len({str(config) for config in variants.values()}) == len(variants)
+
+
+def test_equal_time_counts_images_and_not_steps(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("plain: {}\nlarge: {train.batch_size: 64}\ntwice: {train.discriminator_steps: 2}\n")
+    variants = read_variants("fashion", ["plain", "large", "twice"], file)
+    timings = Timings({"plain": [1.0, 2.0], "large": [3.0, 6.0], "twice": [1.5, 3.0]}, "cpu")
+    # Four times the images in three times the time; twice the images in one and a half times the time.
+    costs = {name: cost_per_image(timings, variants, name, "plain") for name in variants}
+    assert costs == {"plain": 1.0, "large": 0.75, "twice": 0.75}
+    plan = Plan(tmp_path, variants, [0], "time", 12.0, costs, "cpu")
+    assert plan.run("large", 0).kimg == 16.0
 
 
 def test_random_features_tell_classes_apart_and_are_always_the_same() -> None:

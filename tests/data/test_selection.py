@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.prepared import write_classes
 from support.small_runs import run_small
 from torch import Tensor
 
 from hamgan.config import DataConfig
 from hamgan.data import BatchLoader, ImageSource, open_source, open_training
+from hamgan.data.preparation.command import main as prepare
 from hamgan.data.selection import SelectedSource, Selection, read_selection, select_densest
 from hamgan.errors import ConfigError, DataError
 from hamgan.evaluation import evaluate, load_extractor
@@ -155,3 +157,17 @@ def test_an_index_survives_the_way_to_the_disk(tmp_path: Path) -> None:
     assert (again.split, again.features, again.keep) == ("train", "inception:01234567", 0.5)
     assert np.array_equal(again.indices, selection.indices)
     assert again.sha256 == selection.sha256
+
+
+def test_a_stores_index_lies_beside_it_and_loads_at_its_resolution(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = {"cat": 6, "cup": 4}
+    store, folder = tmp_path / "store", write_classes(tmp_path / "pictures", counts)
+    prepare(["--source", str(folder), "--output", str(store), "--resolution", "32", "--workers", "1"])
+    select([str(store), "--quiet"])
+    file = tmp_path / "store-efficientnet-lite0-0.5.json"
+    assert f"--data.source {store} --data.selection {file}" in capsys.readouterr().out
+    source = open_training(DataConfig(str(store), selection=str(file)), 32)
+    assert np.bincount(source.labels).tolist() == [3, 2]
+    source.expect(np.array([0]))  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.evaluations import FID, OPTIONS
+from support.evaluations import FID, OPTIONS, small_generator
 from support.paths import ROOT
 from support.photo_crops import crop_photographs, save_flat
 from support.published_weights import take_for_published, write_random_weights
@@ -16,6 +16,7 @@ from hamgan.checkpoint import list_checkpoints, read_evaluations, was_chosen_by
 from hamgan.checkpoint.choice import find_choice
 from hamgan.evaluation import evaluate
 from hamgan.evaluation.command import main
+from hamgan.evaluation.contamination import flattering, uses_in_training
 from hamgan.evaluation.features.extractor import ARCHITECTURES
 from hamgan.evaluation.features.resizing import RESIZING
 from hamgan.sampling import load_generator
@@ -121,3 +122,14 @@ def test_the_page_has_the_part_of_the_line_that_every_extractor_gives() -> None:
     for architecture in ARCHITECTURES.values():
         resizer = RESIZING[architecture.resizers[0]][1].format(architecture.size)
         assert f"| {architecture.label} fp32, {resizer}, trained on {architecture.family.saw} |" in page
+
+
+def test_a_selection_of_the_images_is_a_use_of_its_network() -> None:
+    words = "the densest 0.5 of every class by efficientnet-lite0:57934424 (index 01234567)"
+    (use,) = uses_in_training(small_generator(**{"data.selected": words})) or [{}]
+    assert (use["role"], use["network"], use["family"]) == (
+        "selection of the images", "efficientnet-lite0", "ImageNet classifiers",
+    )  # fmt: skip
+    (told,) = flattering(ARCHITECTURES["inception"].family, [use])
+    assert "the selection of the images used efficientnet-lite0" in told
+    assert flattering(ARCHITECTURES["clip-vit-b-32"].family, [use]) == []

@@ -15,6 +15,7 @@ from support.small_segmentation import VALUES, run_small
 
 from hamgan.errors import CheckpointError, ConfigError, DataError
 from hamgan.segmentation.command import COMMANDS, main
+from hamgan.tracking.html.report import write_report
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,16 @@ def test_a_run_is_evaluated_as_its_own_section_says_or_otherwise(run: Path, caps
         table = list(csv.DictReader(file))
     ious = [float(row["iou"]) for row in table if row["iou"]]
     assert np.mean(ious) == pytest.approx(rows[0]["miou"])
+
+
+def test_a_run_becomes_a_page(run: Path) -> None:
+    main(["evaluate", "--checkpoint", str(run)])
+    main(["report", str(run)])
+    page = (run / "report.html").read_text()
+    for part in ("mIoU", "6 images of mosaic/val", "van tiny with light_ham", "learning rates"):
+        assert part in page
+    with pytest.raises(CheckpointError, match="is the run of a segmenter: hamgan segment report"):
+        write_report(run)
 
 
 def test_pictures_become_label_maps(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,9 @@ from support.segmenters import miniature_config
 from support.two_processes import in_two_processes, valid_loss_gradients
 from torch import Tensor
 
+from hamgan.segmentation.data.source import IGNORED
 from hamgan.segmentation.losses import cross_entropy, pixel_accuracy, segmentation_loss
 from hamgan.segmentation.segmenter import Logits
-
-IGNORED = 255
 
 
 def sample(seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -26,27 +25,27 @@ def sample(seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_valid_is_torchs_mean_and_all_divides_by_every_pixel() -> None:
     logits, labels = sample()
     expected = F.cross_entropy(logits, labels.long(), ignore_index=IGNORED)
-    torch.testing.assert_close(cross_entropy(logits, labels, IGNORED, "valid"), expected)
+    torch.testing.assert_close(cross_entropy(logits, labels, "valid"), expected)
     share = (labels != IGNORED).float().mean()
-    torch.testing.assert_close(cross_entropy(logits, labels, IGNORED, "all"), expected * share)
+    torch.testing.assert_close(cross_entropy(logits, labels, "all"), expected * share)
 
 
 @pytest.mark.parametrize("average", ["all", "valid"])
 def test_a_batch_without_labels_has_no_loss_and_no_gradient(average: str) -> None:
     logits, labels = sample()
     logits.requires_grad_()
-    loss = cross_entropy(logits, torch.full_like(labels, IGNORED), IGNORED, average)  # type: ignore[arg-type]
+    loss = cross_entropy(logits, torch.full_like(labels, IGNORED), average)  # type: ignore[arg-type]
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert logits.grad is not None
     assert not logits.grad.any()
-    assert float(pixel_accuracy(logits, torch.full_like(labels, IGNORED), IGNORED)) == 0.0
+    assert float(pixel_accuracy(logits, torch.full_like(labels, IGNORED))) == 0.0
 
 
 def test_accuracy_is_over_labelled_pixels() -> None:
     labels = torch.tensor([[[0, 1], [IGNORED, 1]]], dtype=torch.uint8)
     logits = F.one_hot(torch.tensor([[[0, 1], [0, 0]]]), 2).permute(0, 3, 1, 2).float()
-    assert float(pixel_accuracy(logits, labels, IGNORED)) == pytest.approx(2 / 3)
+    assert float(pixel_accuracy(logits, labels)) == pytest.approx(2 / 3)
 
 
 def test_the_auxiliary_head_has_its_weight_and_logits_take_the_labels_size() -> None:
@@ -58,7 +57,7 @@ def test_the_auxiliary_head_has_its_weight_and_logits_take_the_labels_size() -> 
     assert losses.auxiliary is not None
     torch.testing.assert_close(losses.total, losses.main + 0.4 * losses.auxiliary)
     full = F.interpolate(small, (8, 8), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(losses.main, cross_entropy(full, labels, IGNORED))
+    torch.testing.assert_close(losses.main, cross_entropy(full, labels))
     half = segmentation_loss(Logits(small.bfloat16(), None), labels, config)
     assert half.total.dtype == torch.float32
 
@@ -66,7 +65,7 @@ def test_the_auxiliary_head_has_its_weight_and_logits_take_the_labels_size() -> 
 def test_two_processes_with_unequal_numbers_of_labels_have_the_gradient_of_one(tmp_path: Path) -> None:
     logits, labels = sample()
     logits.requires_grad_()
-    cross_entropy(logits, labels, IGNORED, "valid").backward()
+    cross_entropy(logits, labels, "valid").backward()
     assert logits.grad is not None
     parts = in_two_processes(valid_loss_gradients)(tmp_path)
     # Each process sees one of the two images; gradients are averaged over the processes.

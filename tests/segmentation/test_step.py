@@ -9,6 +9,8 @@ from support.segmenters import miniature_config
 from torch import nn
 
 from hamgan.checkpoint.state import load_state_tensors, state_tensors
+from hamgan.errors import ConfigError
+from hamgan.networks.batch_norm import CrossReplicaBatchNorm2d, convert_cross_replica
 from hamgan.segmentation.config import load_config
 from hamgan.segmentation.data.loader import Batch
 from hamgan.segmentation.data.source import IGNORED
@@ -167,6 +169,19 @@ def test_gradients_are_clipped_where_that_is_asked_for() -> None:
     step.step(inputs(step))
     norms = [p.grad.norm() for p in step.network.parameters() if p.grad is not None]
     assert float(torch.stack(norms).norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_batch_norm_over_processes_keeps_tensors_and_names_and_refuses_what_stays_apart() -> None:
+    network = build_segmenter(small_config())
+    before = dict(network.state_dict())
+    convert_cross_replica(network)
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(value.data_ptr() == before[name].data_ptr() for name, value in after.items())
+    kinds = {type(module) for module in network.modules() if isinstance(module, nn.BatchNorm2d)}
+    assert kinds == {CrossReplicaBatchNorm2d}
+    with pytest.raises(ConfigError, match="layers of the kind BatchNorm1d do not average over processes"):
+        convert_cross_replica(nn.Sequential(nn.BatchNorm1d(3)))
 
 
 def test_an_average_follows_the_weights() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.local_hub import local_hub
+from support.local_hub import TOKEN, local_hub
 from support.paths import ROOT
 from support.segmenters import in_transformers_names, miniature_config, recorded_weights
 from support.small_runs import environment
@@ -21,7 +21,13 @@ from hamgan.segmentation.storing import load_segmenter_file
 
 NAMES = [f"class {index}" for index in range(7)]
 PALETTE = [[index, 0, 255 - index] for index in range(7)]
-EVALUATION = {"protocol": "8 images", "miou": 0.5}
+EVALUATION = {
+    "protocol": "8 images of /home/me/photos/val",
+    "data": {"source": "/home/me/photos"},
+    "miou": 0.5,
+    "macc": 0.6,
+    "aacc": 0.7,
+}
 
 
 def trained() -> tuple[Segmenter, SegmenterHeader]:
@@ -92,7 +98,8 @@ from hamgan.segmentation import build_segmenter, load_encoder_weights, load_segm
 found = load_segmenter("owner/segmenter", "cpu")
 print(found)
 segmenter = build_segmenter(found.config)
-print(load_encoder_weights(segmenter, "hf:owner/van"))
+for name in ("hf:owner/van", "hf:owner/both"):
+    print(load_encoder_weights(segmenter, name))
 for fetch in (lambda: load_segmenter("owner/van"), lambda: load_encoder_weights(segmenter, "hf:owner/none")):
     try:
         fetch()
@@ -105,11 +112,22 @@ def test_segmenters_and_encoders_weights_come_from_a_hub(tmp_path: Path) -> None
     save_segmenter(tmp_path / "segmenter.safetensors", *trained())
     torch.save(in_transformers_names(recorded_weights("van")), tmp_path / "pytorch_model.bin")
     with local_hub() as hub:
-        hub.files["owner/segmenter"] = {
-            "segmenter.safetensors": (tmp_path / "segmenter.safetensors").read_bytes(),
-        }
         hub.files["owner/van"] = {"pytorch_model.bin": (tmp_path / "pytorch_model.bin").read_bytes()}
+        save_file(recorded_weights("van"), tmp_path / "model.safetensors")
+        hub.files["owner/both"] = {
+            "model.safetensors": (tmp_path / "model.safetensors").read_bytes(),
+            "pytorch_model.bin": b"damaged",
+        }
         names = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
+        export = ["scripts/segment.py", "export", "--checkpoint", str(tmp_path), "--push", "owner/segmenter"]
+        subprocess.run(
+            [sys.executable, *export, "--license", "mit"],
+            env=environment() | names | {"HF_TOKEN": TOKEN},
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )
+        card = hub.files["owner/segmenter"]["README.md"].decode()
         # A process of its own, as huggingface_hub reads the hub's address once, when it is imported.
         run = subprocess.run(
             [sys.executable, "-c", FETCH],
@@ -119,11 +137,19 @@ def test_segmenters_and_encoders_weights_come_from_a_hub(tmp_path: Path) -> None
             text=True,
             check=True,
         )
+    assert "license: mit" in card
+    assert 'hamgan.load_segmenter("owner/segmenter")' in card
+    assert "Classes: class 0; class 1;" in card
+    assert "mIoU 50.00" in card
+    assert "Protocol: 8 images of photos/val." in card
+    published = hub.files["owner/segmenter"]
+    assert not any(b"/home/me" in content for content in published.values())
     count = len(recorded_weights("van"))
     assert run.stdout.splitlines() == [
         "<LoadedSegmenter mosaic: 7 classes, 130,086 parameters, at 2.5 kimg, cpu>",
         f"weights from hf:owner/van: {count} tensors loaded, 4 unused (van.layernorm.weight, van.layernorm.bias, "
         "classifier.weight, ...)",
+        f"weights from hf:owner/both: {count} tensors loaded",
         "there is no checkpoint at owner/van, and the hub gives none: "
         f"{hub.address}/owner/van has no segmenter.safetensors",
         "there is no checkpoint at owner/none, and the hub gives none: "

@@ -40,6 +40,13 @@ def test_a_run_writes_rows_sheets_evaluations_and_its_segmenter(finished: Path) 
     assert again["miou"] == results[-1]["miou"], "what is passed on is what was measured"
 
 
+def test_a_run_in_half_precision_is_measured_in_full(tmp_path: Path) -> None:
+    run = run_small(tmp_path, "train.precision=bf16", "eval.every_kimg=0.008", "train.total_kimg=0.008")
+    measured = json.loads((run / "results.jsonl").read_text())["miou"]
+    loaded = load_segmenter(run)
+    assert evaluate(loaded.network, MosaicSource("val"), loaded.config.eval)["miou"] == measured
+
+
 def test_the_checkpoint_with_the_highest_miou_is_kept(finished: Path) -> None:
     results = [json.loads(line) for line in (finished / "results.jsonl").read_text().splitlines()]
     best = max(results, key=lambda row: float(row["miou"]))["kimg"]

@@ -42,6 +42,8 @@ def test_convert_writes_a_file_that_loads(tmp_path: Path, capsys: pytest.Capture
         (["convert", "a.pth", "--output", "b", "--set", "seed=1"], "--set changes a configuration"),
         (["convert", "a.pth", "--output", "b"], "there is no file a.pth"),
         (["export", "--checkpoint", "runs/none", "--output", "a.pt"], r"written as \.onnx"),
+        (["export", "--checkpoint", "runs/none"], "nothing to do: name --output"),
+        (["export", "--checkpoint", "runs/none", "--output", "new", "--private"], "--private is for --push"),
         (["export", "--checkpoint", "runs/none", "--ouput", "a.onnx"], r"unknown option --ouput; did you mean"),
         (["cots"], r"did you mean `cost`"),
     ],

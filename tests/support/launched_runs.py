@@ -16,12 +16,13 @@ CASES = {
     "accumulation": [CALM, "train.accumulation=2", "train.discriminator_steps=2", "train.total_kimg=0.08"],
     "augmentation": [CALM, "train.augment=[color,translation,cutout]", "data.flip=true", "train.lecam=0.1"],
     "mode seeking": [CALM, "train.mode_seeking=0.1"],
-    "consistency": [CALM, *(f"train.consistency.{term}" for term in ("real=10", "fake=10", "latent=5", "spread=0.5"))],
+    "consistency": [CALM, *(f"train.consistency.{term}" for term in ("real=1", "fake=1", "latent=1", "spread=0.5"))],
     "SAN, top-k": [CALM, "discriminator.last_layer=san", "train.top_k=0.5"],
     "relativistic": [CALM, "train.loss=relativistic", "train.r1_gamma=0.1", "train.r2_gamma=0.1"],
     "finite differences": [
-        *[CALM, "train.loss=relativistic", "train.r1_gamma=0.1", "train.r2_gamma=0.1", "train.augment=[color]"],
+        *[CALM, "train.loss=relativistic", "train.r1_gamma=0.03", "train.r2_gamma=0.03", "train.augment=[color]"],
         *["train.finite_differences.enabled=true", "train.finite_differences.stride=2"],
+        "train.finite_differences.sigma=0.1",  # a smaller one magnifies rounding
     ],
 }
 

@@ -4,7 +4,9 @@ import base64
 import contextlib
 import io
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import jinja2
 from PIL import Image
 
 from hamgan.checkpoint import read_class_names
-from hamgan.config import Config, flat_config, load_config
-from hamgan.config.reading import load_stored_config
+from hamgan.config import Config, ConfigReader, flat_config
+from hamgan.config.reading import GAN
 from hamgan.errors import CheckpointError, one_line
 from hamgan.evaluation.report import EXTREMES, describe_numbers
 from hamgan.files import write_atomically
@@ -28,20 +30,47 @@ WIDTH = 900
 UPLOT = Path(__file__).with_name("uplot")
 
 
-def write_report(run: str | Path, output: str | Path | None = None, preset: str | Path | None = None) -> Path:
+@dataclass(frozen=True)
+class Kind:
+    """Say what a page has to know of one kind of run."""
+
+    reader: ConfigReader[Any]
+    facts: Callable[[Any], dict[str, str]]
+    """Lines of the summary, from the configuration."""
+    numbers: Callable[[dict[str, Any]], list[str]]
+    """Lines of an evaluation."""
+    score: Callable[[dict[str, Any]], float | None]
+    """What the best evaluation has the least of."""
+    size: tuple[str, ...]
+    """Entries of an evaluation that must agree for scores to be compared; where the first ones are numbers, the largest
+    are taken."""
+    evaluate: str
+    """Command that makes an evaluation."""
+    demo: str
+    """Caption of ``demo.png``."""
+
+
+def write_report(
+    run: str | Path, output: str | Path | None = None, preset: str | Path | None = None, kind: Kind | None = None
+) -> Path:
     """Write RUN/report.html (or ``output``) about a run folder, still in training or not; returns the path.
 
-    ``preset`` is the configuration file that the run's own is compared with (None: the default values). Raises
-    CheckpointError where there is no run or a file of it is damaged, ConfigError for a preset that cannot be read.
+    ``preset`` is the configuration file that the run's own is compared with (None: the default values), ``kind`` the
+    run's (None: a GAN's). Raises CheckpointError where there is no run or a file of it is damaged, ConfigError for a
+    preset that cannot be read.
     """
     run = Path(run)
     if not (run / "config.yaml").is_file():
         raise CheckpointError(f"{run} is not a run folder: there is no {run / 'config.yaml'}")
     output = Path(output) if output else run / "report.html"
-    config = load_stored_config(run / "config.yaml")
+    if kind is None and re.search("^encoder:", (run / "config.yaml").read_text(errors="replace"), re.MULTILINE):
+        raise CheckpointError(f"{run} is the run of a segmenter: hamgan segment report {run}")
+    kind = kind or OF_A_GAN
+    config = kind.reader.load_stored(run / "config.yaml")
     loader = jinja2.PackageLoader("hamgan.tracking.html", ".")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    values = _contents(run, config) | {"differences": _differences(config, load_config(preset))}
+    values = _contents(run, config, kind) | {"differences": _differences(config, kind.reader.load(preset))}
+    values |= {"evaluate": kind.evaluate, "caption": kind.demo, "of_a_gan": kind is OF_A_GAN}
     values["preset"] = str(preset) if preset else "the default values"
     values["script"] = Path(__file__).with_name("plots.js").read_text()
     values["uplot"] = {path.suffix or path.name: path.read_text() for path in UPLOT.iterdir()}
@@ -50,15 +79,15 @@ def write_report(run: str | Path, output: str | Path | None = None, preset: str 
     return output
 
 
-def _contents(run: Path, config: Config) -> dict[str, Any]:
+def _contents(run: Path, config: Any, kind: Kind) -> dict[str, Any]:
     metrics, rollbacks = _rows(run / "metrics.jsonl"), _rows(run / "rollbacks.jsonl")
     marks = [float(row["from_kimg"]) for row in rollbacks if "from_kimg" in row]
-    evaluations = _evaluations(_rows(run / "results.jsonl"))
+    evaluations = _evaluations(_rows(run / "results.jsonl"), kind)
     return {
         "name": config.name,
         "folder": str(run),
         "config": flat_config(config),
-        "summary": _summary(run, config, metrics),
+        "summary": _summary(run, config, metrics, kind),
         "evaluations": evaluations,
         "best": _best(evaluations),
         "classes": _classes(evaluations),
@@ -88,42 +117,56 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _summary(run: Path, config: Config, metrics: Sequence[dict[str, Any]]) -> dict[str, str]:
+def _summary(run: Path, config: Any, metrics: Sequence[dict[str, Any]], kind: Kind) -> dict[str, str]:
     last: dict[str, Any] = next((row for row in reversed(metrics) if "seconds" in row), {})
     names = read_class_names(run) or []
     return {
-        "images seen by D": f"{last.get('kimg', 0.0):,.1f} of {config.train.total_kimg:,g} thousand",
+        "images seen": f"{last.get('kimg', 0.0):,.1f} of {config.train.total_kimg:,g} thousand",
         "time in training": duration(float(last.get("seconds", 0.0))),
-        "resolution": f"{config.resolution} px",
         "classes": f"{config.data.num_classes}" + (f": {', '.join(names[:20])}" if names else ""),
         "batch": f"{config.train.batch_size} images per step",
         "data": f"{config.data.source} ({config.data.split})",
+        **kind.facts(config),
+    }
+
+
+def _facts(config: Config) -> dict[str, str]:
+    return {
+        "resolution": f"{config.resolution} px",
         "context blocks": f"{config.generator.context} in G, {config.discriminator.context} in D",
     }
 
 
-def _evaluations(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return numbers as lines, protocol, position and FID of every evaluation that says where in the run it stands."""
+def _fid(row: dict[str, Any]) -> float | None:
+    return next((value for key, value in row.items() if key.startswith("fid") and isinstance(value, float)), None)
+
+
+def _evaluations(rows: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:
+    """Return numbers as lines, protocol, position and score of every evaluation that tells its place in the run."""
     found = []
     for row in rows:
         if not isinstance(row.get("kimg"), (int, float)):
             continue
-        fid = next((value for key, value in row.items() if key.startswith("fid") and isinstance(value, float)), None)
         extremes = {title: row[key] for name, title in EXTREMES.items() for key in row if key.startswith(name)}
-        values = {"kimg": row["kimg"], "protocol": row.get("protocol", ""), "fid": fid, "extremes": extremes}
-        values["numbers"] = describe_numbers({"extractor": ""} | row)
-        values["size"] = [row.get(key) for key in ("num_samples", "reference_count", "extractor", "truncation")]
+        values = {
+            "kimg": row["kimg"],
+            "protocol": row.get("protocol", ""),
+            "score": kind.score(row),
+            "extremes": extremes,
+        }
+        values["numbers"] = kind.numbers(row)
+        values["size"] = [row.get(key) for key in kind.size]
         found.append(values)
     return found
 
 
 def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the evaluation with the lowest FID among those of the largest protocol: others cannot be compared."""
-    with_fid = [row for row in evaluations if row["fid"] is not None]
-    if not with_fid:
+    """Return the evaluation with the best score among those of the largest protocol: others cannot be compared."""
+    scored = [row for row in evaluations if row["score"] is not None]
+    if not scored:
         return None
-    largest = max(with_fid, key=lambda row: (row["size"][0] or 0, row["size"][1] or 0))
-    return min((row for row in with_fid if row["size"] == largest["size"]), key=lambda row: row["fid"])
+    largest = max(scored, key=lambda row: [value or 0 for value in row["size"][:2]])
+    return min((row for row in scored if row["size"] == largest["size"]), key=lambda row: row["score"])
 
 
 def _classes(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
@@ -151,8 +194,19 @@ def _picture(path: Path) -> dict[str, Any]:
     return {"url": f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}", "width": width}
 
 
-def _differences(config: Config, preset: Config) -> list[tuple[str, object, object]]:
+def _differences(config: Any, preset: Any) -> list[tuple[str, object, object]]:
     """Return key, value of the preset and value of the run, where they differ."""
     ours, theirs = flat_config(config), flat_config(preset)
     keys = [key for key in ours if ours[key] != theirs[key] and key not in ("name", "run_dir")]
     return [(key, theirs[key], ours[key]) for key in keys]
+
+
+OF_A_GAN = Kind(
+    reader=GAN,
+    facts=_facts,
+    numbers=lambda row: describe_numbers({"extractor": ""} | row),
+    score=_fid,
+    size=("num_samples", "reference_count", "extractor", "truncation"),
+    evaluate="hamgan evaluate",
+    demo="Left: real images that the run has not seen. Right: generated images of the same classes, as they come.",
+)

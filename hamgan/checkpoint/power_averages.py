@@ -1,0 +1,123 @@
+"""Average G by power functions of the time, and put averages of any length together after training.
+
+Karras et al. 2024 (EDM2), section 3 and appendix C. An average of exponent g weighs the weights of time t by t^g; its
+length is the standard deviation of this profile by the time trained.
+"""
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hamgan.checkpoint.progress import checkpoint_name
+from hamgan.checkpoint.tensors import read_tensors, write_file
+from hamgan.errors import CheckpointError
+
+LONGEST = 0.28
+"""Length beyond which early weights would count more than late ones: 12^-1/2 is the plain mean."""
+FORMAT = "hamgan-averages"
+_NAME = re.compile(r"(\d{8,}(\.\d{3})?)\.safetensors")
+
+
+@functools.cache
+def exponent(length: float) -> float:
+    """Return the exponent of the profile of a length (equation 126: the largest root of a cubic polynomial)."""
+    square = length**-2
+    return float(np.roots([1.0, 7.0, 16.0 - square, 12.0 - square]).real.max())
+
+
+def decay(length: float, before: int, after: int) -> float:
+    """Return the share that an average keeps of itself when time goes on (equation 127)."""
+    return float((before / after) ** (exponent(length) + 1.0))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Name an average: its time, in images, and its length."""
+
+    images: int
+    length: float
+
+
+def coefficients(kept: Sequence[Profile], wanted: Profile) -> np.ndarray:
+    """Return the factors with which the kept averages add up to the wanted one as nearly as they can (algorithm 3).
+
+    Least squares of the profiles; the factors add up to 1.
+    """
+    among = np.array([[_overlap(first, second) for second in kept] for first in kept])
+    with_wanted = np.array([_overlap(profile, wanted) for profile in kept])
+    scale = 1.0 / np.sqrt(np.diag(among))  # profiles differ in height by orders of magnitude
+    solution = np.linalg.lstsq(among * np.outer(scale, scale), with_wanted * scale, rcond=None)[0] * scale
+    return np.asarray(solution / solution.sum())
+
+
+def _overlap(first: Profile, second: Profile) -> float:
+    """Return the integral of the product of two profiles over the time that both have seen."""
+    g, h = exponent(first.length), exponent(second.length)
+    both, a, b = np.log([min(first.images, second.images), first.images, second.images])
+    power = (g + h + 1) * both - (g + 1) * a - (h + 1) * b
+    return float((g + 1) * (h + 1) / (g + h + 1) * np.exp(power))
+
+
+def network_name(length: float) -> str:
+    """Return the name of an average among the networks of a step and the tensors of a checkpoint."""
+    return f"average_{length:g}"
+
+
+def is_due(folder: Path, images: int, interval: int) -> bool:
+    """Return whether the averages of a run should be kept at this time: none were since the last interval began."""
+    newest = max((number for number, _ in _list_kept(folder) if number < images), default=0)
+    return images // interval > newest // interval
+
+
+def keep_averages(folder: Path, tensors: Mapping[str, Tensor], lengths: Sequence[float], images: int) -> None:
+    """Write the averages among the tensors of a run's state to FOLDER/NAME.safetensors; CheckpointError."""
+    names = tuple(f"{network_name(length)}." for length in lengths)
+    kept = {name: value for name, value in tensors.items() if name.startswith(names)}
+    folder.mkdir(exist_ok=True)
+    write_file(folder / f"{checkpoint_name(images)}.safetensors", kept, {"format": FORMAT})
+
+
+def remove_averages_after(folder: Path, images: int) -> None:
+    """Delete the averages of a time that a run has gone back from."""
+    for number, path in _list_kept(folder):
+        if number > images:
+            path.unlink()
+
+
+def _list_kept(folder: Path) -> list[tuple[int, Path]]:
+    if not folder.is_dir():
+        return []
+    found = ((match, path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+    return sorted((round(1000 * float(match[1])), path) for match, path in found)
+
+
+def combine_averages(
+    folder: Path, lengths: Sequence[float], length: float, images: int | None = None
+) -> tuple[dict[str, Tensor], int]:
+    """Return the state of G averaged over a length, from the averages kept in a folder, and its time in images.
+
+    ``images``: the time, None for that of the newest ones. Raises CheckpointError where too few were kept.
+    """
+    files = [(number, path) for number, path in _list_kept(folder) if images is None or number <= images]
+    if not files or (images is not None and images != files[-1][0]):
+        there = ", ".join(f"{number / 1000:g}" for number, _ in _list_kept(folder)[-4:])
+        raise CheckpointError(f"{folder} has no averages of that time; the last kimg that it has: {there or 'none'}")
+    wanted = Profile(files[-1][0], length)
+    kept = [Profile(number, each) for number, _ in files for each in lengths]
+    factors = iter(coefficients(kept, wanted))
+    total: dict[str, Tensor] = {}
+    for _, path in files:
+        for each in lengths:
+            part, factor = read_tensors(path, f"{network_name(each)}.")[0], float(next(factors))
+            for name, value in part.items():
+                share = value.double() * factor
+                total[name] = total[name] + share if name in total else share
+    if not all(torch.isfinite(value).all() for value in total.values()):
+        raise CheckpointError(f"averages in {folder} are not finite")
+    return {name: value.float() for name, value in total.items()}, wanted.images

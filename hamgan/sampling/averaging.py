@@ -1,0 +1,44 @@
+"""Put an average of G together after training, of any length: `hamgan average`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from hamgan.errors import ConfigError
+from hamgan.sampling.places import check_place
+
+
+def average_parser(prog: str) -> argparse.ArgumentParser:
+    """Return a parser of all options."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Average G over another share of its training (needs a run with train.power_averages; EDM2, 2024).",
+    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, help="run folder")
+    add("--length", required=True, type=float, help="standard deviation of the average by the time trained, as 0.08")
+    add("--kimg", type=float, help="time of the average, one of RUN/averages (default: the newest)")
+    add("--output", required=True, type=Path, help="generator.safetensors to write")
+    add("--force", action="store_true", help="replace the output where it exists")
+    add("--device", help="where batch-norm statistics are made anew (default: a GPU where there is one)")
+    return parser
+
+
+def main(arguments: Sequence[str], prog: str = "hamgan average") -> None:
+    """Write the averaged generator; ConfigError or CheckpointError (a sentence) for what cannot be."""
+    options = average_parser(prog).parse_args(arguments)
+    check_place(options.checkpoint)
+    output: Path = options.output
+    if output.suffix != ".safetensors":
+        raise ConfigError(f"--output is {output}; a generator is written as .safetensors")
+    if output.exists() and not options.force:
+        raise ConfigError(f"{output} exists already; choose another --output, or replace it by --force")
+    if not output.parent.is_dir():
+        raise ConfigError(f"there is no folder {output.parent} for --output")
+
+    from hamgan.sampling.averages import average_run, write_average
+
+    images = None if options.kimg is None else round(1000 * options.kimg)
+    generator = average_run(Path(options.checkpoint), options.length, images, options.device)
+    write_average(output, generator, options.length)
+    print(f"wrote {output}: G averaged over {options.length:g} of {generator.kimg:g} kimg, batch norm made anew")

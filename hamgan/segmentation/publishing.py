@@ -1,0 +1,119 @@
+"""Publish a segmenter: a folder as a hub shows it, with its file and a model card, or the repository itself."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hamgan.errors import CheckpointError
+from hamgan.networks import count_parameters
+from hamgan.sampling.hub import check_login, require_hub, upload
+from hamgan.segmentation.evaluation import describe_scores
+from hamgan.segmentation.export import public_header
+from hamgan.segmentation.loading import LoadedSegmenter
+from hamgan.segmentation.storing import SEGMENTER_FILE, SegmenterHeader, save_segmenter
+from hamgan.sharing.onnx import check_new
+
+TASK = "image-segmentation"
+MOST_NAMES = 160
+"""Classes that a card lists."""
+
+
+def save_folder(
+    segmenter: LoadedSegmenter, folder: Path, *, name: str | None = None, license: str | None = None
+) -> None:
+    """Write a new folder, whole or not at all: the segmenter's file, without places on this machine, and a model card.
+
+    ``license`` is the hub's short name for that of the weights. Raises ConfigError for a folder that has something in
+    it, CheckpointError where the disk takes nothing.
+    """
+    check_new(folder)
+    require_hub("to write a model card")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        header = public_header(segmenter.header)
+        save_segmenter(temporary / SEGMENTER_FILE, segmenter.network, header)
+        (temporary / "README.md").write_text(model_card(segmenter, header, name or folder.name, license))
+        temporary.rename(folder)  # also onto an empty one
+    except OSError as error:
+        raise CheckpointError(f"could not write {folder}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def push_to_hub(
+    segmenter: LoadedSegmenter, name: str, *, private: bool | None = None, license: str | None = None
+) -> str:
+    """Publish what `save_folder` writes as the repository ``owner/name``; returns its address.
+
+    Raises CheckpointError, a sentence, without a token or a network and for what else the hub refuses.
+    """
+    check_login(None)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "repository"
+        save_folder(segmenter, folder, name=name, license=license)
+        return upload(folder, name, private=private, token=None, message="Upload a HamGAN segmenter")
+
+
+def model_card(segmenter: LoadedSegmenter, header: SegmenterHeader, name: str, license: str | None) -> str:
+    """Return the card of a repository: YAML for the hub, what the network is, how to use it, figures with protocol."""
+    from huggingface_hub import ModelCard
+
+    config, title = header.config, name.rpartition("/")[2]
+    seen = "not recorded" if header.kimg is None else f"{1000 * header.kimg:,.0f}"
+    names = segmenter.class_names[:MOST_NAMES]
+    more = f" and {segmenter.network.classes - len(names)} more" if segmenter.network.classes > len(names) else ""
+    figures = [_figures(row) for row in header.evaluations] or ["None: no evaluation of these weights is recorded."]
+    text = f"""---
+{_metadata(title, license)}
+---
+
+# {title}
+
+A segmenter for HamGAN: {config.encoder.kind} {config.encoder.name} with the head {config.head.kind}, context
+{config.head.context}, {segmenter.network.classes} classes, {count_parameters(segmenter.network):,} parameters.
+
+## Label pictures
+
+```python
+import hamgan
+
+segmenter = hamgan.load_segmenter("{name}")
+found = segmenter("picture.jpg")[0]
+found.overlay().save("overlay.png")
+```
+
+Classes: {"; ".join(names)}{more}.
+
+## Training
+
+Data: {config.data.source}. Images seen: {seen}.
+
+## Figures
+
+{"".join(figures)}
+
+## Licence
+
+{license or "Not stated. Ask whoever published these weights, and mind the terms of the training data."}
+"""
+    return str(ModelCard(text)) + "\n"  # reads the YAML as the hub will
+
+
+def _metadata(title: str, license: str | None) -> str:
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        license=license or "unknown",
+        library_name="hamgan",
+        pipeline_tag=TASK,
+        tags=["semantic-segmentation", "hamburger", "matrix-decomposition"],
+        model_name=title,
+    )
+    return str(data.to_yaml())
+
+
+def _figures(row: dict[str, Any]) -> str:
+    return f"{describe_scores(row)}\n\nProtocol: {row['protocol']}.\n\n"

@@ -1,0 +1,32 @@
+"""Say what the HTML page of a run has to know of a segmenter's."""
+
+from typing import Any
+
+from hamgan.segmentation.config import SEGMENTATION, SegmentationConfig
+from hamgan.segmentation.evaluation import describe_scores
+from hamgan.tracking.html.report import Kind
+
+
+def _facts(config: SegmentationConfig) -> dict[str, str]:
+    encoder, head = config.encoder, config.head
+    hamburger = f"{head.hamburger.decomposition}, rank {head.hamburger.rank}, K {head.hamburger.steps}"
+    return {
+        "network": f"{encoder.kind} {encoder.name} with {head.kind}",
+        "context": "none" if head.context == "none" else hamburger,
+        "crop": f"{config.augment.crop} px",
+    }
+
+
+def _error(row: dict[str, Any]) -> float | None:
+    return -float(row["miou"]) if isinstance(row.get("miou"), float) else None
+
+
+OF_A_SEGMENTER = Kind(
+    reader=SEGMENTATION,
+    facts=_facts,
+    numbers=lambda row: [describe_scores(row)] if "miou" in row else [],
+    score=_error,
+    size=("images", "pixels", "scales", "flip", "mode", "size_divisor"),
+    evaluate="hamgan segment evaluate",
+    demo="Pictures that the run has not seen, their labels, and what the segmenter says.",
+)
