@@ -92,7 +92,8 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(start: Callable[..., Star
         "train": ["--config", "photos"],
         "prepare_data": ["--source", "photos", "--output", run / "none"],
         "report": [run],
-        "invert": ["--images", run, "--checkpoint", run, "--output", run / "none"],
+        "invert": ["--images", ROOT / "docs" / "demo.png", "--checkpoint", run, "--output", run / "none.png"],
+        "segment": ["evaluate", "--checkpoint", run, "--data", "mosaic"],
         "benchmarks": [],
     }
     arguments = options.get(name, ["--checkpoint", run, "--output", run / "none.png"])

@@ -19,6 +19,7 @@ from hamgan.errors import ConfigError
 from hamgan.progress import ProgressBar
 from hamgan.sampling.animation import check_film, tiles_across, write_film
 from hamgan.sampling.generator import LoadedGenerator
+from hamgan.sampling.outputs import check_output
 from hamgan.sampling.plan import Plan, draw
 from hamgan.sampling.sheets import draw_sheet, sheet_size, visible_scale
 
@@ -57,6 +58,7 @@ class Output:
 def check_request(plan: Plan, output: Output, resolution: int) -> None:
     """Raise ConfigError for whatever would fail after the images are drawn."""
     path = output.path
+    check_output(path, output.force)
     if output.scale is not None and output.scale < 1:
         raise ConfigError(f"scale is {output.scale}; it must be 1 or more")
     if not plan.images:

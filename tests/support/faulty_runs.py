@@ -29,7 +29,8 @@ from hamgan import evaluation
 from hamgan.checkpoint.state import Snapshot
 from hamgan.errors import FAILURE
 from hamgan.evaluation import report
-from hamgan.training import loop as training
+from hamgan.training import loop
+from hamgan.training import run as running
 from hamgan.training.preview import Preview
 from hamgan.training.step import GanStep
 
@@ -70,11 +71,11 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     "step": (GanStep, "discriminator_step"),
     "between": (GanStep, "generator_step"),
     "checkpoint": (Snapshot, "write"),
-    "data": (training, "open_source"),
-    "resume": (training, "load_checkpoint"),
+    "data": (loop, "open_training"),
+    "resume": (running, "load_checkpoint"),
     "sheet": (Preview, "draw_sheet"),
     "evaluation": (Preview, "evaluate"),
-    "rollback": (training, "commit_rollback"),
+    "rollback": (running, "commit_rollback"),
 }
 WORDS = {
     "born": "at start",
@@ -150,7 +151,7 @@ def live(folder: Path, overrides: list[str], rank: int, world: dict[str, str], k
     tell("born", 0)
 
     def main() -> None:
-        run = training.Training(small_config(folder, *overrides), ["train"])
+        run = loop.Training(small_config(folder, *overrides), ["train"])
         tell("began", run.progress.images)
         run.run()
 
