@@ -18,7 +18,7 @@ from hamgan.segmentation.drawing import colourise, draw_comparison, overlay
 from hamgan.segmentation.schema import SegmentationConfig
 
 ROWS, CROPS = 6, 3
-"""Of the sheet: images, and augmented crops of each."""
+"""The sheet shows this many images, with this many augmented crops of each."""
 SHOWN = 5
 """Problems that are printed one by one."""
 

@@ -1,19 +1,16 @@
 """Publish a segmenter: a folder as a hub shows it, with its file and a model card, or the repository itself."""
 
-import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from hamgan.errors import CheckpointError
 from hamgan.networks import count_parameters
-from hamgan.sampling.hub import check_login, require_hub, upload
+from hamgan.sampling.hub import check_login, upload
 from hamgan.segmentation.evaluation import describe_scores
 from hamgan.segmentation.export import public_header
 from hamgan.segmentation.loading import LoadedSegmenter
 from hamgan.segmentation.storing import SEGMENTER_FILE, SegmenterHeader, save_segmenter
-from hamgan.sharing.onnx import check_new
+from hamgan.sharing.folder import new_folder
 
 TASK = "image-segmentation"
 MOST_NAMES = 160
@@ -28,19 +25,10 @@ def save_folder(
     ``license`` is the hub's short name for that of the weights. Raises ConfigError for a folder that has something in
     it, CheckpointError where the disk takes nothing.
     """
-    check_new(folder)
-    require_hub("to write a model card")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(folder) as temporary:
         header = public_header(segmenter.header)
         save_segmenter(temporary / SEGMENTER_FILE, segmenter.network, header)
         (temporary / "README.md").write_text(model_card(segmenter, header, name or folder.name, license))
-        temporary.rename(folder)  # also onto an empty one
-    except OSError as error:
-        raise CheckpointError(f"could not write {folder}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def push_to_hub(

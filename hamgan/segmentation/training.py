@@ -15,6 +15,7 @@ from hamgan.distributed.cores import core_count
 from hamgan.distributed.failure_watch import FailureWatch
 from hamgan.distributed.group import rank, start_processes, world_size
 from hamgan.errors import ConfigError
+from hamgan.networks import count_parameters
 from hamgan.progress import duration
 from hamgan.segmentation.config import SEGMENTATION, SegmentationConfig, validate
 from hamgan.segmentation.convert import load_encoder_weights
@@ -195,7 +196,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
     def _describe(self) -> list[str]:
         """Return lines on run folder, data, network, groups of parameters, make-up of the batch and device."""
         config, train, processes = self.config, self.config.train, world_size()
-        parameters = sum(parameter.numel() for parameter in self.step.network.parameters())
+        parameters = count_parameters(self.step.network)
         device, precision = self.accelerator.device, self.accelerator.mixed_precision.replace("no", "fp32")
         threads = f", {torch.get_num_threads()} of {core_count()} cores" if device.type == "cpu" else ""
         steps = round(train.total_kimg * 1000 / train.batch_size)

@@ -3,6 +3,8 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +36,25 @@ def save_pretrained(
         [<PIL.Image.Image image mode=RGB size=32x32 at ...>]
     """
     folder = Path(folder)
+    with new_folder(folder) as temporary:
+        save_generator(temporary / GENERATOR_FILE, generator.network, **public_header(generator))
+        sample_sheet(generator).save(temporary / SHEET_FILE)
+        (temporary / "README.md").write_text(model_card(generator, name or folder.name, license))
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to write files and a model card into, which takes its place whole or not at all.
+
+    Raises ConfigError for a folder that has something in it and where huggingface_hub is missing, CheckpointError
+    where the disk takes nothing.
+    """
     check_new(folder)
     require_hub("to write a model card")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
-        save_generator(temporary / GENERATOR_FILE, generator.network, **public_header(generator))
-        sample_sheet(generator).save(temporary / SHEET_FILE)
-        (temporary / "README.md").write_text(model_card(generator, name or folder.name, license))
+        yield temporary
         temporary.rename(folder)  # also onto an empty one
     except OSError as error:
         raise CheckpointError(f"could not write {folder}: {error}") from error

@@ -23,7 +23,7 @@ from hamgan.tracking.trackers import SECONDS_TO_FINISH, Tracker, numbers_in
 from hamgan.tracking.utilisation import Arithmetic
 
 LOSSES = {"D": "d_loss", "G": "g_loss", "loss": "loss"}
-"""What a progress bar shows: its name there, and the number's."""
+"""Numbers on a progress bar: the name there -> the name in the row."""
 SHOWN = ("d_loss", "g_loss", "logits_real", "logits_fake", "loss", "accuracy")
 """Numbers of a row that a line on the screen shows."""
 SCORES = ("fid", "inception_score", "miou", "macc", "aacc")

@@ -20,7 +20,7 @@ from hamgan.training.variants import consistency_variants, join_variants, penalt
 Forward = Callable[..., Tensor]
 """G, D or a wrapper of one: latents [B, z] or images [B, 3, R, R], labels [B] and bases -> images or logits [B]."""
 Generated = tuple[Tensor, Tensor | None]
-"""What `draw_images` returns."""
+"""Images of G, and those of latents nearby where they are wanted."""
 
 
 def draw_images(

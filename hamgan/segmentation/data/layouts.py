@@ -18,7 +18,7 @@ IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "JPEGImages")
 LABEL_FOLDERS = ("annotations", "masks", "labels", "mask", "label", "ann_dir", "annotation", "SegmentationClass")
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "validation", "valid", "test")}
 ENDINGS = ("", "_mask", "_label", "_labels", "_gt", "_seg", "_L")
-"""What a label file's name may have behind that of its image."""
+"""A label file's name may have one of these behind that of its image."""
 ARRANGEMENTS = (
     "images/train/*.jpg with annotations/train/*.png, or train/images with train/masks, or images with masks, of which "
     "every fifth is held out"
