@@ -321,9 +321,7 @@ def test_a_second_attempt_with_a_closed_client_is_a_hub_that_cannot_be_reached(m
     client = httpx.Client()
     client.close()
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: client.get("http://127.0.0.1:9"))
-    with pytest.raises(
-        CheckpointError, match="there is no checkpoint at owner/photos, and the hub gives none: .*reached"
-    ):
+    with pytest.raises(CheckpointError, match=r"and the hub gives none: http\S+ cannot be reached$"):
         download("owner/photos")
 
 
