@@ -51,7 +51,9 @@ class _DividedWeights(torch.autograd.Function):
 
 def _quotient(weight: Tensor, divisor: Tensor, dtype: torch.dtype) -> Tensor:
     """Return weight / divisor in another type by one kernel, without the quotient in the weight's own."""
-    if dtype == weight.dtype or torch.compiler.is_compiling():  # which fuses both, and breaks its graph at ``out=``
+    if dtype == weight.dtype:
+        return weight / divisor
+    if torch.compiler.is_compiling():  # which fuses both, and breaks its graph at ``out=``
         return (weight / divisor).to(dtype)
     return torch.div(weight, divisor, out=torch.empty_like(weight, dtype=dtype))
 
