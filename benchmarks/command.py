@@ -22,6 +22,7 @@ SUBCOMMANDS = {
     "equality": "compare every metric with the package that people quote, on one and two processes",
     "data": "measure feeding batches from a store and preparing JPEGs beside the usual ways",
     "recipe": "compare recipes: train variants at equal time or images with several seeds, and measure them",
+    "segment": "compare a segmenter with its Hamburger, with one update in it, and without it, at equal time",
     "gpu": "try a GPU: parity, speed, profile, training, evaluation, each within some minutes",
 }
 DETAILS = {
@@ -54,6 +55,10 @@ from --config. The first one is what the others are compared with. Steps are tim
 equal work on a machine with other work as well. Runs, tables (recipe.md, recipe.json) and a picture of all variants
 side by side (recipe.png) go to --output. The same command goes on where it was stopped, also with more seeds and more
 variants.""",
+    "segment": """
+Every variant trains with every seed for as much time as the first one takes for --kimg, and is measured on the held-out
+split as the configuration's eval section has it. Steps are timed in turn beforehand. Runs go to --output. The same
+command goes on where it was stopped, also with more seeds.""",
     "gpu": """
 parity: values and gradients in fp32, TF32, bf16 and fp16 against float64 on the CPU; an error beyond its bound is exit
 code 1. speed: batches in eager, compiled and plain form, with memory and waits. profile: kernels by kind. train: the
@@ -114,6 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_other_options(commands)
     _add_gpu_options(commands["gpu"])
     _add_recipe_options(commands["recipe"])
+    _add_segment_options(commands["segment"])
     return parser
 
 
@@ -143,6 +149,15 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add("--equal", choices=("time", "images"), default="time", help="what all variants get alike (default: time)")
     add("--output", type=Path, default=Path("recipe"), metavar="FOLDER", help="place of all results (default: recipe)")
     add("--docs", type=Path, metavar="FILE", help="page to put the table into, below `## Measured`")
+
+
+def _add_segment_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--config", default="land", help="configuration of a segmenter, name or YAML file (default: land)")
+    add("--seeds", type=seeds, default=[0, 1, 2], help="with commas between (default: 0,1,2)")
+    add("--kimg", type=float, required=True, help="thousands of images that the first variant sees")
+    add("--output", type=Path, default=Path("segment"), metavar="FOLDER", help="place of all runs (default: segment)")
+    add("--docs", type=Path, metavar="FILE", help="page to put the tables into, below `## Measured`")
 
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:

@@ -149,7 +149,7 @@ def test_options_and_commands_in_the_text_exist(document: Path) -> None:
     known = OTHER_PROGRAMS.union(*(options_of(name) for name in COMMANDS))
     for name, more in SUBCOMMANDS.items():
         known = known.union(*(options_of(name, sub) for sub in more))
-    known = known.union(*(options_of("benchmarks", name) for name in ("train", "evaluate", "recipe", "gpu")))
+    known = known.union(*(options_of("benchmarks", name) for name in ("train", "evaluate", "recipe", "segment", "gpu")))
     for code in inline_code(document):
         for option in re.findall(r"(?<!\S)--[a-zA-Z][\w.-]*", code):
             assert option in known, f"{document.name}: `{code}`"

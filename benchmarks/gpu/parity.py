@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +14,7 @@ from hamgan.config import Config
 from hamgan.config.presets import find_config
 from hamgan.hamburger.precision import using_tf32
 from hamgan.networks import build_networks
+from hamgan.training.compilation import obstacle
 
 CONFIGS = ("photos", "photos128", "cifar10", "sagan_imagenet128", "hamgan_strong_imagenet128")
 BATCH, WIDTH, LATENT = 8, 16, 64
@@ -31,6 +31,7 @@ class Precision:
     gradients: float
     autocast: torch.dtype | None = None
     tf32: bool = False
+    compiled: bool = False
 
 
 # Some three times what a CPU shows: float32 gives 1e-5 and 9e-3 (G's gradient through ReLUs that flip near zero), bf16
@@ -40,6 +41,7 @@ PRECISIONS = (
     Precision("tf32", 1.5e-2, 0.2, tf32=True),
     Precision("bf16", 8e-2, 0.5, torch.bfloat16),
     Precision("fp16", 1.5e-2, 0.2, torch.float16),
+    Precision("bf16, compiled", 8e-2, 0.5, torch.bfloat16, compiled=True),
 )
 
 
@@ -76,6 +78,8 @@ def _measure(report: Report, name: str, options: argparse.Namespace) -> None:
     expected = forward_and_backward(config, torch.device("cpu"), torch.float64)
     rows: list[list[object]] = []
     for precision in PRECISIONS:
+        if precision.compiled and (options.device.type == "cpu" or obstacle(options.device)):  # a CPU takes minutes
+            continue
         found = forward_and_backward(config, options.device, torch.float32, precision)
         errors = {what: _distance(found[what], value) for what, value in expected.items()}
         rows.append([precision.name, *errors.values()])
@@ -95,20 +99,29 @@ def forward_and_backward(
     """Return images, logits and both networks' gradients of the mean logit, float64 on the CPU."""
     torch.manual_seed(0)
     generator, discriminator = (network.to(device, dtype) for network in build_networks(config))
+    for network in (generator, discriminator):
+        _prepare(network, device, precision)
     random = torch.Generator().manual_seed(1)
     z = torch.randn(BATCH, config.generator.latent_dim, generator=random)
     labels = torch.randint(generator.num_classes, (BATCH,), generator=random).to(device)
     drawn = [network.draw_bases(BATCH, torch.device("cpu"), random) for network in (generator, discriminator)]
     moved = [_map(bases, lambda tensor: tensor.to(device, dtype)) for bases in drawn]
-    autocast = torch.autocast(device.type, precision.autocast) if precision.autocast else nullcontext()
     with using_tf32(precision.tf32):
-        with autocast:
-            images = generator(z.to(device, dtype), labels, moved[0])
-            logits = discriminator(images, labels, moved[1])
+        images = generator(z.to(device, dtype), labels, moved[0])
+        logits = discriminator(images, labels, moved[1])
         (logits.mean() * LOSS_SCALE).backward()
     found = {"images": images, "logits": logits}
     found |= {"gradients of G": _gradients(generator), "gradients of D": _gradients(discriminator)}
     return {name: value.detach().double().cpu() for name, value in found.items()}
+
+
+def _prepare(network: nn.Module, device: torch.device, precision: Precision) -> None:
+    """Make autocast a part of the forward, as Accelerate does, and compile the network as training does."""
+    if precision.autocast:
+        network.forward = torch.autocast(device.type, precision.autocast)(network.forward)
+    if precision.compiled:
+        torch.compiler.reset()
+        network.compile(dynamic=False)
 
 
 def _map(bases: dict[str, Tensor | tuple[Tensor, Tensor]], move: Callable[[Tensor], Tensor]) -> dict[str, object]:

@@ -11,13 +11,14 @@
       ?.closest(".controls")?.nextElementSibling;
     if (results) results.scrollIntoView();
   });
-  // The address says which tab is open with which values, after #, which no browser sends to a server.
-  window.stateOf = tab => {
-    try {
-      const state = JSON.parse(decodeURIComponent(location.hash.slice(1)));
-      return Array.isArray(state) && state[0] === tab ? state.slice(1) : null;
-    } catch { return null; }
-  };
+  // The address says which tab is open with which values, after #, which no browser sends to a server. What it says
+  // when the page opens is read here, before Gradio selects the first tab.
+  let opened = null;
+  try {
+    opened = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+  } catch { /* none, or one that was cut on its way */ }
+  window.stateOf = tab => Array.isArray(opened) && opened[0] === tab ? opened.slice(1) : null;
+  window.opensElsewhere = tab => opened !== null && !stateOf(tab);
   window.keepState = (tab, values) => {
     history.replaceState(null, "", "#" + encodeURIComponent(JSON.stringify([tab, ...values])));
     return values;

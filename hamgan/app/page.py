@@ -47,7 +47,8 @@ THEME = gr.themes.Base(primary_hue="orange", neutral_hue="stone", font="system-u
     block_title_text_color="*neutral_800",
 )
 STYLE: dict[str, Any] = {"theme": THEME, "css_paths": Path(__file__).with_name("page.css")}
-STYLE["js"] = Path(__file__).with_name("page.js").read_text()
+# In the head, as Gradio 6.24 does not run what is given to it as ``js``.
+STYLE["head"] = f"<script>({Path(__file__).with_name('page.js').read_text()})()</script>"
 
 
 def build_page(generator: LoadedGenerator) -> gr.Blocks:
@@ -126,10 +127,12 @@ def _build_tab(
     restore = f"(...values) => {{ const kept = stateOf({verb!r}); if (kept && {str(not is_first).lower()}) {choose};"
     restored = page.load(None, inputs, inputs, js=restore + " return kept ?? values; }", api_visibility="private")
     if is_first:
-        restored.then(
-            **draws | {"js": f"(...values) => location.hash.length > 1 ? values : keepState({verb!r}, values)"}
-        )
-    tab.select(**draws)
+        keep_if_open = f"(...values) => opensElsewhere({verb!r}) ? values : keepState({verb!r}, values)"
+        restored.then(**draws | {"js": keep_if_open})
+        # Gradio selects this tab itself before it loads the page, which must not draw twice.
+        tab.select(None, inputs, None, js=keep, api_visibility="private")
+    else:
+        tab.select(**draws)
 
 
 def build_picture(text: str) -> gr.Textbox:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -55,6 +56,7 @@ class PictureSource:
         self._preparation = Preparation(resolution)
         self._pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "decode")
         self._unusable: set[int] = set()
+        self._naming = threading.Lock()
         # A class of which nothing can be decoded ends a run before it starts; that costs a picture per class.
         self.read(np.unique(self.labels, return_index=True)[1])
 
@@ -80,9 +82,10 @@ class PictureSource:
             except (DataError, OSError) as error:
                 failures[candidate] = f"{self._pictures[candidate].key} {error}"
                 continue
-            for unusable in [failed for failed in failures if failed not in self._unusable]:
-                log.warning("%s: %s; the next picture of its class stands in", self.name, failures[unusable])
-            self._unusable |= failures.keys()
+            with self._naming:  # two threads may meet the same picture, which is named once
+                for unusable in [failed for failed in failures if failed not in self._unusable]:
+                    log.warning("%s: %s; the next picture of its class stands in", self.name, failures[unusable])
+                self._unusable |= failures.keys()
             return image
         name = self.class_names[self.labels[index]]
         raise DataError(f"no picture of class `{name}` in {self.name} can be used ({failures[index]}); {ADVICE}")

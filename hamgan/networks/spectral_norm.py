@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from hamgan.config import SpectralNormConfig
 from hamgan.hamburger.precision import without_autocast
-from hamgan.networks.resampling import Resample, resampling_kernel, resampling_taps
+from hamgan.networks.resampling import Resample, average_pool, resampling_kernel, resampling_taps, upsample
 
 Weights = dict[nn.Module, Tensor]
 """The weight of each layer for one forward: W / sigma, or W itself where nothing is normalised."""
@@ -53,6 +53,8 @@ def _quotient(weight: Tensor, divisor: Tensor, dtype: torch.dtype) -> Tensor:
     """Return weight / divisor in another type by one kernel, without the quotient in the weight's own."""
     if dtype == weight.dtype:
         return weight / divisor
+    if torch.compiler.is_compiling():  # which fuses both, and breaks its graph at ``out=``
+        return (weight / divisor).to(dtype)
     return torch.div(weight, divisor, out=torch.empty_like(weight, dtype=dtype))
 
 
@@ -261,10 +263,6 @@ class SpectralConv2d(SpectralWeight):
                 kernel = resampling_kernel(weight, self._taps, up=self.resample == "up")
             convolution = F.conv_transpose2d if self.resample == "up" else F.conv2d
             return convolution(x, kernel, bias, stride=2, padding=1)
-        x = F.avg_pool2d(x, 2) if self.resample == "down" else x
+        x = average_pool(x) if self.resample == "down" else x
         y = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
-        if self.resample == "up":
-            # Autocast would make float32 of it on a GPU, and with it of all feature maps that follow.
-            with without_autocast(y.device):
-                y = F.interpolate(y, scale_factor=2, mode="nearest")
-        return y
+        return upsample(y) if self.resample == "up" else y

@@ -1,5 +1,6 @@
 """Read a segmenter's configuration, and check values that must fit together."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,6 +64,11 @@ def validate(config: SegmentationConfig) -> None:
         require(
             1 <= config.data.num_classes <= 255, f"data.num_classes is {config.data.num_classes}; allowed: 1 to 255"
         )
+    weights, classes = config.train.class_weights, config.data.num_classes
+    require(
+        weights is None or classes in (None, len(weights)),
+        f"train.class_weights has {len(weights or [])} values for {classes} classes; give one for each, or null",
+    )
     require(0 <= config.data.ignore_label <= 255, f"data.ignore_label is {config.data.ignore_label}; allowed: 0 to 255")
     positive("data", config.data, "prefetch")
     _validate_augment(config.augment)
@@ -155,6 +161,11 @@ def _validate_train(train: TrainConfig) -> None:
     )
     below_one("train", train, "beta1", "beta2", "momentum", "ema_decay")
     not_negative("train", train, "weight_decay", "head_lr_factor", "power", "min_lr", "warmup_kimg", "clip_gradient")
+    weights = train.class_weights
+    require(
+        weights is None or (min(weights, default=0) >= 0 and 0 < sum(weights) < math.inf),
+        f"train.class_weights is {weights}; give a number of 0 or more for every class",
+    )
     require(0 <= train.warmup_ratio <= 1, f"train.warmup_ratio is {train.warmup_ratio}; allowed: 0 to 1")
     require(train.min_lr <= train.lr, f"train.min_lr {train.min_lr} is above train.lr {train.lr}")
 

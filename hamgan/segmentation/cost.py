@@ -99,6 +99,7 @@ _ELEMENTWISE: dict[Any, Callable[..., int]] = {
     _aten.native_group_norm: _elements(1),
     _aten.native_batch_norm: _elements(1),
     _aten.cudnn_batch_norm: _elements(1),
+    _aten._native_batch_norm_legit_no_training: _elements(1),  # what torch 2.8 counts instead
     _aten.upsample_bilinear2d: _elements(4),
 }
 

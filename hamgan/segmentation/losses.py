@@ -1,7 +1,9 @@
 """Compute the loss of a training step, with either way to average over ignored pixels."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,17 +26,26 @@ class Losses(NamedTuple):
     """Share of the labelled pixels that the head's class is right for, without gradient."""
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, average: LossAverage = "all") -> Tensor:
+def cross_entropy(
+    logits: Tensor, labels: Tensor, average: LossAverage = "all", weights: Sequence[float] | None = None
+) -> Tensor:
     """Return the mean cross-entropy of logits [B, classes, H, W] and labels [B, H, W], in float32.
 
-    Pixels that are `IGNORED` have no loss. ``all`` counts them in the denominator (MMSegmentation, HamNet); ``valid``
-    divides by the labelled pixels, of all processes, which must then all call this. Without any the loss is 0.
+    ``weights`` multiply the losses of the pixels of each class. Pixels that are `IGNORED` have no loss. ``all`` divides
+    by the number of pixels, those too (MMSegmentation, HamNet); ``valid`` by the number of the labelled ones, or the
+    sum of their weights, over all processes, which must then all call this. Without any the loss is 0.
     """
-    total = F.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORED, reduction="sum")
+    weight = None if weights is None else torch.tensor(weights, device=logits.device)
+    total = F.cross_entropy(logits.float(), labels.long(), weight, ignore_index=IGNORED, reduction="sum")
     if average == "all":
         return total / labels.numel()
-    # The gradient is averaged over the processes, so the sum is divided by the mean of their counts.
-    return total / mean_over_processes_((labels != IGNORED).sum().float()).clamp(min=1.0)
+    if weight is None:
+        amount = (labels != IGNORED).sum().float()
+    else:
+        amount = F.pad(weight, (0, IGNORED + 1 - len(weight)))[labels.long()].sum()
+    # The gradient is averaged over the processes, so the sum is divided by the mean of their amounts.
+    amount = mean_over_processes_(amount)
+    return total / amount.where(amount > 0, 1.0)
 
 
 def pixel_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -45,11 +56,12 @@ def pixel_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def segmentation_loss(logits: Logits, labels: Tensor, config: SegmentationConfig) -> Losses:
     """Return the loss of a training forward against label maps [B, H, W], at whose size the logits are taken."""
-    average, align = config.train.loss_average, config.head.align_corners
+    average, align, weights = config.train.loss_average, config.head.align_corners, config.train.class_weights
     full = resize(logits.main.float(), labels.shape[1:], align)
-    main = cross_entropy(full, labels, average)
+    main = cross_entropy(full, labels, average, weights)
     accuracy = pixel_accuracy(full.detach(), labels)
     if logits.auxiliary is None:
         return Losses(main, main, None, accuracy)
-    auxiliary = cross_entropy(resize(logits.auxiliary.float(), labels.shape[1:], align), labels, average)
+    auxiliary = resize(logits.auxiliary.float(), labels.shape[1:], align)
+    auxiliary = cross_entropy(auxiliary, labels, average, weights)
     return Losses(main + config.auxiliary.weight * auxiliary, main, auxiliary, accuracy)

@@ -158,6 +158,8 @@ class TrainConfig:
     """Factor on the learning rate at the start of the warm-up."""
     loss_average: Literal["all", "valid"] = "all"
     """Divide the loss by all pixels (the references) or by those that are not ignored."""
+    class_weights: list[float] | None = None
+    """Factors on the losses of the pixels of each class, in the order of the classes; null weighs all alike."""
     clip_gradient: float = 0.0
     """Largest norm of the gradient; 0 takes any."""
     ema_decay: float = 0.0

@@ -1,5 +1,6 @@
 """Train a segmenter: set a run up, then make steps and what is due in between."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from hamgan.distributed.group import rank, start_processes, world_size
 from hamgan.errors import ConfigError
 from hamgan.networks import count_parameters
 from hamgan.progress import duration
+from hamgan.segmentation.augment import scaled_size
 from hamgan.segmentation.config import SEGMENTATION, SegmentationConfig, validate
 from hamgan.segmentation.convert import load_encoder_weights
 from hamgan.segmentation.data.loader import TrainingLoader
@@ -35,6 +37,7 @@ from hamgan.segmentation.storing import (
     save_segmenter,
     segmenter_from_state,
 )
+from hamgan.segmentation.van import REACH
 from hamgan.tracking.run_log import RunLog
 from hamgan.training.divergence import Alarm, RowMonitor
 from hamgan.training.noise import Noise
@@ -210,12 +213,29 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
             f"batch     {train.batch_size} images = {processes} process(es) x {train.accumulation} accumulation x "
             f"{train.batch_size // train.accumulation // processes}; {steps:,} steps",
             f"device    {device}, {precision}, TF32 {'on' if train.tf32 else 'off'}{threads}",
+            *([] if self.held_out is None else warn_of_untrained_reach(config, self.held_out)),
         ]
 
 
 def spread(index: int, count: int, total: int) -> int:
     """Return the index-th of ``count`` indices that lie evenly below ``total``."""
     return index if total <= count else (2 * index + 1) * total // (2 * count)
+
+
+def warn_of_untrained_reach(config: SegmentationConfig, held_out: SegmentationSource) -> list[str]:
+    """Return a line where whole images meet weights of a VAN's large kernels that lie outside of every crop.
+
+    Such weights keep their random initial values: the preset ``land`` had an mIoU of 48 so, and 59 by windows.
+    """
+    settings, crop, stride = config.eval, config.augment.crop, math.prod(config.encoder.strides)
+    side = max(scaled_size(held_out.read(0).labels.shape, settings.short_side, settings.long_side))
+    if config.encoder.kind != "van" or settings.mode != "whole" or side <= crop or crop > REACH * stride:
+        return []
+    return [
+        f"warning   a crop of {crop} px has {-(-crop // stride)} cells at stride {stride}, and the encoder's kernels "
+        f"reach {REACH}: weights that no crop trains change images of {side} px; eval.mode: slide with eval.window: "
+        f"{crop} avoids it"
+    ]
 
 
 def with_classes(config: SegmentationConfig, source: SegmentationSource) -> SegmentationConfig:

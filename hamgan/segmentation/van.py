@@ -16,6 +16,8 @@ from hamgan.segmentation.schema import EncoderConfig
 MLP_RATIOS = (8, 8, 4, 4)
 LAYER_SCALE = 0.01
 LAYER_NORM_EPS = 1e-6
+REACH = 9
+"""Cells of a feature map that large-kernel attention looks to every side: a 7x7 kernel of dilation 3."""
 
 
 class PatchEmbed(nn.Module):

@@ -2,9 +2,14 @@
 
 import os
 import secrets
+import ssl
+import time
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 from PIL import Image
 
@@ -41,19 +46,24 @@ class WandbWriter:
             # Not logged in means files to send later, never a prompt that waits for ever.
             if given.mode == "online" and "WANDB_MODE" not in os.environ and not wandb.login(prompt=False):
                 settings["mode"] = "offline"
+            # Asked before wandb is, many versions of which never end an attempt that got no answer.
+            elif given.mode == "online" and (reason := why_no_answer(given.base_url, given.init_timeout)):
+                self._warn_of_files(reason)
+                settings["mode"] = "offline"
             self._run = wandb.init(**settings)
         except Exception as error:
             if given.mode != "online":
                 raise
-            self.warn(
-                f"warning: wandb cannot be reached ({one_line(error)}); the run is written to files for `wandb sync`"
-            )
+            self._warn_of_files(one_line(error))
             wandb.teardown()  # without which the id counts as taken by the attempt that failed
             self._run = wandb.init(**settings | {"mode": "offline"})
         write_atomically(self.config.folder / RUN_ID, f"{self._run.id}\n")
         self._first = self._run.step if self._run.resumed else first
         self._run.define_metric("*", step_metric="kimg")
         return self._first
+
+    def _warn_of_files(self, reason: str) -> None:
+        self.warn(f"warning: wandb cannot be reached ({reason}); the run is written to files for `wandb sync`")
 
     def _settings(self, given: Any) -> dict[str, Any]:
         """Return what wandb's own settings, its environment and files, leave open."""
@@ -102,3 +112,21 @@ class WandbWriter:
     def finish(self) -> None:
         """End the run."""
         self._run.finish()
+
+
+def why_no_answer(address: str, seconds: float) -> str | None:
+    """Return why a server gave no answer for this many seconds, or None as soon as it gives any, be it a refusal."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            urlopen(address, timeout=max(1.0, deadline - time.monotonic())).close()
+            return None
+        except (HTTPError, HTTPException):
+            return None
+        except OSError as error:
+            reason = error.reason if isinstance(error, URLError) else error
+            if isinstance(reason, ssl.SSLError):  # wandb may know of other certificates
+                return None
+        if time.monotonic() + 1 > deadline:
+            return one_line(reason) if isinstance(reason, Exception) else str(reason)
+        time.sleep(1)

@@ -30,6 +30,15 @@ def test_valid_is_torchs_mean_and_all_divides_by_every_pixel() -> None:
     torch.testing.assert_close(cross_entropy(logits, labels, "all"), expected * share)
 
 
+def test_weights_of_classes_are_torchs() -> None:
+    logits, labels = sample()
+    weights = [0.25, 1.0, 3.0, 0.0, 1.5, 2.0, 0.5]
+    expected = F.cross_entropy(logits, labels.long(), torch.tensor(weights), ignore_index=IGNORED)
+    torch.testing.assert_close(cross_entropy(logits, labels, "valid", weights), expected)
+    losses = F.cross_entropy(logits, labels.long(), torch.tensor(weights), ignore_index=IGNORED, reduction="none")
+    torch.testing.assert_close(cross_entropy(logits, labels, "all", weights), losses.mean())
+
+
 @pytest.mark.parametrize("average", ["all", "valid"])
 def test_a_batch_without_labels_has_no_loss_and_no_gradient(average: str) -> None:
     logits, labels = sample()
@@ -58,6 +67,11 @@ def test_the_auxiliary_head_has_its_weight_and_logits_take_the_labels_size() -> 
     torch.testing.assert_close(losses.total, losses.main + 0.4 * losses.auxiliary)
     full = F.interpolate(small, (8, 8), mode="bilinear", align_corners=False)
     torch.testing.assert_close(losses.main, cross_entropy(full, labels))
+    config.train.class_weights = weights = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    weighted = segmentation_loss(Logits(small, logits), labels, config)
+    assert weighted.auxiliary is not None
+    torch.testing.assert_close(weighted.main, cross_entropy(full, labels, "all", weights))
+    torch.testing.assert_close(weighted.auxiliary, cross_entropy(logits, labels, "all", weights))
     half = segmentation_loss(Logits(small.bfloat16(), None), labels, config)
     assert half.total.dtype == torch.float32
 

@@ -157,6 +157,8 @@ def test_initial_weights_have_the_official_spread_and_follow_the_seed() -> None:
         (["head.hamburger.mode=channel"], "images have any size"),
         (["head.hamburger.rank=0"], "head.hamburger.rank is 0"),
         (["data.num_classes=300"], "allowed: 1 to 255"),
+        (["train.class_weights=[1, 2, 3]"], "class_weights has 3 values for 5 classes; give one for each, or null"),
+        (["train.class_weights=[1, 2, -3, 4, 5]"], "give a number of 0 or more for every class"),
         (["train.batch_size=6", "train.accumulation=4"], "does not divide into"),
         (["train.min_lr=1"], "is above train.lr"),
         (["eval.stride=600"], "windows would leave gaps"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 import yaml
@@ -23,6 +24,7 @@ from hamgan.checkpoint.tensors import read_tensors
 from hamgan.checkpoint.warm_start import initialise_from
 from hamgan.errors import CheckpointError, ConfigError
 from hamgan.networks import build_networks
+from hamgan.sampling.hub import download
 from hamgan.sharing.command import main
 from hamgan.sharing.public import public_name
 
@@ -312,6 +314,15 @@ def test_without_a_network_or_a_token_there_is_one_sentence(run: Path, tmp_path:
         ],
     )
     assert not (tmp_path / "new.onnx").exists()
+
+
+def test_a_second_attempt_with_a_closed_client_is_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise what versions before 1.30 end in; the attempts themselves take 10 to 40 seconds."""
+    client = httpx.Client()
+    client.close()
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: client.get("http://127.0.0.1:9"))
+    with pytest.raises(CheckpointError, match=r"and the hub gives none: http\S+ cannot be reached$"):
+        download("owner/photos")
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import wandb
+from support.local_hub import local_hub
 from support.run_logs import log_row, log_sheet, open_log
 from support.small_runs import forget_accelerator, rows, small_config, start, write_config
 from support.wandb_files import OfflineRun, ended_run, offline_runs
@@ -15,6 +17,7 @@ from support.wandb_files import OfflineRun, ended_run, offline_runs
 from hamgan.config import config_to_dict
 from hamgan.errors import ConfigError
 from hamgan.tracking.trackers import images_made
+from hamgan.tracking.wandb_writer import why_no_answer
 
 LONGER = ["--log.tracker", "wandb", "--train.total_kimg", "0.4"]
 
@@ -140,6 +143,16 @@ def test_a_server_that_is_away_is_told_with_the_reason_and_the_run_is_kept(
     assert warnings[0].startswith("warning: wandb cannot be reached (")
     assert warnings[0].endswith("; the run is written to files for `wandb sync`")
     assert len(offline_runs(tmp_path / "run/wandb")[-1].history) == 5
+
+
+def test_a_server_is_there_as_soon_as_it_answers_anything() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert "timed out" in str(why_no_answer(f"http://{address}", 1))
+    assert "refused" in str(why_no_answer(f"http://{address}", 1))
+    with local_hub() as hub:
+        assert why_no_answer(f"{hub.address}/none", 0) is None  # 404
+        assert why_no_answer(hub.address.replace("http", "https"), 5) is None  # wrong TLS, which wandb may accept
 
 
 def test_a_tracker_that_comes_later_gets_everything(tmp_path: Path) -> None:
