@@ -1,5 +1,6 @@
 """Write files whole or not at all, with their content on the disk; hash, lock and recognise them."""
 
+import difflib
 import fcntl
 import hashlib
 import os
@@ -20,6 +21,20 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def nearest_path(path: Path) -> Path | None:
+    """Return the path most like this one, each of whose parts exists; None where a part is like none that does."""
+    found = Path(path.anchor) if path.is_absolute() else Path()
+    for part in path.parts[1:] if path.is_absolute() else path.parts:
+        if not (found / part).exists():
+            names = [item.name for item in found.iterdir()] if found.is_dir() else []
+            near = difflib.get_close_matches(part, names, n=1, cutoff=0.7)
+            if not near:
+                return None
+            part = near[0]
+        found /= part
+    return found
 
 
 def share_as_usual(path: Path) -> None:

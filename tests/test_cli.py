@@ -61,6 +61,37 @@ def test_no_help_waits_for_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+SLIPS = """
+import sys
+from hamgan import cli
+from hamgan.errors import ConfigError
+for words, meant in {slips}:
+    try:
+        cli._dispatch(words.split())
+    except ConfigError as error:
+        assert f"did you mean `{{meant}}`?" in str(error), error
+        assert "torch" not in sys.modules, words
+    else:
+        raise AssertionError(words)
+"""
+
+
+def test_a_slip_in_the_name_of_data_is_answered_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    slips = [
+        ("train --config photos --data.source phtos", "photos"),
+        ("train --config photos --data.source date/mine --dry-run", "data/mine"),
+        ("train --config photos --eval.every_kimg 1 --eval.reference data/mime", "data/mine"),
+        ("segment train --config land --data.source lnd", "land"),
+        ("segment inspect --data.source data/min", "data/mine"),
+        ("evaluate --checkpoint data/mine --reference fashon", "fashion"),
+        ("evaluate reference --data data/mnie --output x.safetensors", "data/mine"),
+    ]
+    command = [sys.executable, "-c", SLIPS.format(slips=slips)]
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_threads_that_wait_sleep_unless_the_user_wants_otherwise() -> None:
     code = "import os, sys; from hamgan.cli import run\n"
     code += "run(lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules))"

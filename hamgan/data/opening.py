@@ -1,19 +1,17 @@
 """Open a set of images by name or path."""
 
 import logging
-import re
 from pathlib import Path
 
 from hamgan.config import DataConfig
 from hamgan.data.fashion import FashionSource
-from hamgan.data.finding.locations import is_remote, say_namesake
-from hamgan.data.finding.tables import CIFAR, is_table
+from hamgan.data.finding.locations import check_place, say_namesake
 from hamgan.data.photos import PhotoSource
 from hamgan.data.pictures import PictureSource
 from hamgan.data.selection import SelectedSource
 from hamgan.data.source import SPLITS, ImageSource
 from hamgan.data.store import StoreSource
-from hamgan.errors import DataError, did_you_mean
+from hamgan.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +36,7 @@ def open_source(source: str, split: str, resolution: int, *, as_reference: bool 
     """
     if split not in SPLITS:
         raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
+    check_place(source)
     if source in EMBEDDED:
         for note in say_namesake(source):
             log.warning("data: %s", note)
@@ -45,10 +44,4 @@ def open_source(source: str, split: str, resolution: int, *, as_reference: bool 
     path = Path(source).expanduser()
     if (path / "manifest.json").is_file() or (path / "work" / "plan.json").is_file():
         return StoreSource(path, split, resolution)
-    if path.exists() or is_table(source) or is_remote(source) or re.search(r"[*?\[{]", source):
-        return PictureSource(source, split, resolution, as_reference=as_reference)
-    hint = did_you_mean(source, [*EMBEDDED, *CIFAR])
-    raise DataError(
-        f"no data source `{source}`: it is neither a known name nor an existing path"
-        f"{hint or '; give `photos`, `fashion`, a prepared store or a folder of class folders'}"
-    )
+    return PictureSource(source, split, resolution, as_reference=as_reference)

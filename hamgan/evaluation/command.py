@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.config import EvalConfig
-from hamgan.errors import ConfigError
+from hamgan.data.finding.locations import check_place
+from hamgan.errors import ConfigError, DataError
 from hamgan.evaluation.options import FIELDS, parse
 from hamgan.evaluation.protocol import Protocol, make_protocol
 from hamgan.evaluation.report import TABLES, Row, append_row, describe_numbers, print_row, save_table
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     options = parse(arguments, prog)
     if options.command != "reference" and options.checkpoint is not None:
         _check_samples(Path(options.checkpoint))
+    reference = options.data if options.command == "reference" else options.reference
+    if reference is not None:
+        _check_reference(reference)
 
     from hamgan.distributed.failure_watch import FailureWatch
     from hamgan.distributed.group import joined_processes
@@ -43,6 +47,14 @@ def _check_samples(path: Path) -> None:
         near = nearest_place(path)
         hint = f"; did you mean `{near}`?" if near else ""
         raise ConfigError(f"there is nothing at {path}: give a run, a checkpoint, a folder of images or an .npz{hint}")
+
+
+def _check_reference(reference: str) -> None:
+    """Raise ConfigError, with the nearest that exists, where no reference can be meant."""
+    try:
+        check_place(reference)
+    except DataError as error:
+        raise ConfigError(f"there is no reference at {reference}: {error}") from error
 
 
 def take_values_of_run(options: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from hamgan.errors import CheckpointError
+from hamgan.files import nearest_path
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -30,17 +31,8 @@ def is_hub_name(text: str | Path) -> bool:
 
 
 def nearest_place(place: Path) -> Path | None:
-    """Return the path most like this one, each of whose parts exists; None where a part is like none that does."""
-    found = Path(place.anchor) if place.is_absolute() else Path()
-    for part in place.parts[1:] if place.is_absolute() else place.parts:
-        if not (found / part).exists():
-            names = [item.name for item in found.iterdir()] if found.is_dir() else []
-            near = difflib.get_close_matches(part, names, n=1, cutoff=0.7)
-            if not near:
-                return _run_called(place.name) if len(place.parts) == 1 else None
-            part = near[0]
-        found /= part
-    return found
+    """Return the path most like this one, or the run in ``runs/`` whose name it nearly is; None where there is none."""
+    return nearest_path(place) or (_run_called(place.name) if len(place.parts) == 1 else None)
 
 
 def _run_called(name: str) -> Path | None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from hamgan.config import preset_names
 from hamgan.config.help import asked_topic, help_text
+from hamgan.data.finding.locations import check_place
 from hamgan.errors import ConfigError, did_you_mean
-from hamgan.segmentation.config import SEGMENTATION
+from hamgan.segmentation.config import DATA_SETS, SEGMENTATION
 from hamgan.segmentation.options import (
     Parser,
     add_data,
@@ -60,6 +61,7 @@ def run_train(arguments: Arguments, prog: str) -> None:
         return
     config, options = SEGMENTATION.parse(arguments, parser)
     _ask_for_configuration(arguments, prog)
+    check_place(config.data.source, DATA_SETS)
     from hamgan.distributed.group import joined_processes
     from hamgan.segmentation.training import train
 
@@ -158,6 +160,7 @@ def run_inspect(arguments: Arguments, prog: str) -> None:
         print(help_text(parser, topic, SEGMENTATION, ("data.source", "data.layout", "data.classes", "data.split")))
         return
     config, options = SEGMENTATION.parse(arguments, parser)
+    check_place(config.data.source, DATA_SETS)
     from hamgan.segmentation.inspection import inspect
 
     inspect(config, Path(options.output))

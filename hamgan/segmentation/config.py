@@ -48,6 +48,8 @@ VAN_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "b6": ((96, 192, 384, 768), (6, 6, 90, 6)),
 }
 """Channels and depths of the published Visual Attention Networks."""
+DATA_SETS = ("land", "land17", "mosaic")
+"""Names that are data sets, whatever folders there are."""
 STAGES = 4
 """Feature maps that an encoder gives."""
 

@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 
 from hamgan.config import config_parser, parse_config, preset_names
 from hamgan.config.help import asked_topic, help_text
+from hamgan.data.finding.locations import check_place
 from hamgan.errors import ConfigError
 
 
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str], prog: str = "hamgan train") -> None:
     config, options = parse_config(arguments, parser)
     if not any(argument.partition("=")[0] == "--config" for argument in arguments):
         raise ConfigError(_ask_for_configuration(config.folder, prog))
+    check_place(config.data.source)
+    if config.eval.reference is not None and config.eval.every_kimg > 0:
+        check_place(config.eval.reference)
     if options.dry_run:
         from hamgan.training.dry_run import dry_run
 

@@ -11,6 +11,9 @@ import pytest
 from support.prepared import write_shards
 
 from hamgan.data import open_source
+from hamgan.data.finding.locations import DATA_SETS
+from hamgan.data.finding.tables import CIFAR
+from hamgan.data.opening import EMBEDDED
 from hamgan.errors import DataError
 
 
@@ -48,3 +51,7 @@ def test_shards_over_http_are_fetched_once(server: str, tmp_path: Path) -> None:
 def test_a_shard_that_is_not_there_is_named(server: str) -> None:
     with pytest.raises(DataError, match=r"shard-000\.tar cannot be"):
         open_source(f"{server}/shard-{{000..001}}.tar", "train", 32)
+
+
+def test_every_data_set_is_among_the_names_that_no_path_is_needed_for() -> None:
+    assert set(DATA_SETS) == {*EMBEDDED, *CIFAR}

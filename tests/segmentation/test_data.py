@@ -218,7 +218,7 @@ def test_a_folder_without_classes_or_images_is_a_sentence(tmp_path: Path) -> Non
         open_folder(tmp_path)
     with pytest.raises(DataError, match="no images and labels of the split `val`"):
         open_folder(tmp_path, "val")
-    with pytest.raises(DataError, match="there is no folder"):
+    with pytest.raises(DataError, match=r"no data source .* neither a known name nor an existing path"):
         open_folder(tmp_path / "nothing")
 
 

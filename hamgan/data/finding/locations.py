@@ -5,12 +5,16 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hamgan.errors import DataError, one_line
-from hamgan.files import make_once
+from hamgan.errors import DataError, did_you_mean, one_line
+from hamgan.files import make_once, nearest_path
 from hamgan.progress import ProgressBar
+
+DATA_SETS = ("photos", "fashion", "cifar10", "cifar100")
+"""Names that are data sets, whatever paths there are."""
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -23,6 +27,22 @@ def download_folder() -> Path:
 def is_remote(source: str) -> bool:
     """Tell whether a source is an address such as ``s3://bucket/train-{000..146}.tar``."""
     return "://" in source
+
+
+def check_place(source: str, names: Iterable[str] = DATA_SETS) -> None:
+    """Raise DataError, with the nearest that exists, where a source is neither one of ``names`` nor a path with a file.
+
+    Addresses, names on a hub and patterns pass: nothing is asked or read here, nor is torch imported, so that a slip is
+    answered at once.
+    """
+    path = Path(source).expanduser()
+    is_elsewhere = source.startswith("hf:") or is_remote(source) or re.search(r"[*?\[{]", source)
+    if source in names or is_elsewhere or path.exists():
+        return
+    near = nearest_path(path)
+    hint = f"; did you mean `{near}`?" if near else did_you_mean(source, names)
+    hint = hint or f"; give {', '.join(names)} or the path of a data set"
+    raise DataError(f"no data source `{source}`: it is neither a known name nor an existing path{hint}")
 
 
 def say_namesake(source: str) -> list[str]:

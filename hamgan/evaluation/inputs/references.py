@@ -4,8 +4,7 @@ from pathlib import Path
 
 from hamgan.data import open_source
 from hamgan.data.finding.folders import split_folders
-from hamgan.data.finding.tables import CIFAR
-from hamgan.data.opening import EMBEDDED
+from hamgan.data.finding.locations import DATA_SETS
 from hamgan.errors import ConfigError, DataError, UnclassedError
 from hamgan.evaluation.inputs.images import ArrayImages, FolderImages, Images, SourceImages
 
@@ -27,7 +26,7 @@ def open_reference_images(reference: str | Path, split: str, resolution: int) ->
     except DataError as error:
         if path.exists():
             raise
-        known = ", ".join([*EMBEDDED, *CIFAR])
+        known = ", ".join(DATA_SETS)
         raise ConfigError(
             f"there is no reference at {name}: give a prepared store, a folder, an archive, a file of statistics "
             f"or one of {known} ({error})"

@@ -1,7 +1,8 @@
 """Open a set of labelled pictures by name or path."""
 
+from hamgan.data.finding.locations import check_place
 from hamgan.errors import DataError
-from hamgan.segmentation.config import DataConfig
+from hamgan.segmentation.config import DATA_SETS, DataConfig
 from hamgan.segmentation.data.folders import FolderSource
 from hamgan.segmentation.data.land import LandSource
 from hamgan.segmentation.data.mosaic import MosaicSource
@@ -13,6 +14,7 @@ HELD_OUT = "val"
 def open_source(data: DataConfig, split: str | None = None) -> SegmentationSource:
     """Open a split (None: that of the configuration) of what ``data.source`` names; raises DataError (a sentence)."""
     split = data.split if split is None else split
+    check_place(data.source, DATA_SETS)
     if data.source in ("land", "land17"):
         return LandSource(split, detailed=data.source == "land17")
     if data.source == "mosaic":
