@@ -171,7 +171,8 @@ class Hamburger(nn.Module):
 
     def _add(self, x: Tensor, y: Tensor) -> Tensor:
         y = y.to(x.dtype)
-        out = None if torch.is_grad_enabled() else y  # which is this forward's own
+        # y is this forward's own; the compiler fuses both, and older ones break their graph at ``out=``.
+        out = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else y
         y = torch.add(x, y, out=out) if self.gate is None else torch.addcmul(x, y, self.gate.to(x.dtype), out=out)
         return F.relu(y) if self.final_relu else y
 
