@@ -102,7 +102,8 @@ class WandbWriter:
         import wandb
 
         name = file.name.removeprefix(".best_").split(".")[0]
-        artifact = wandb.Artifact(f"{self._run.id}-{name}", "model", metadata={"kimg": images / 1000})
+        told = "Chosen by the run's own evaluations, whose numbers flatter it: measure it again with other seeds."
+        artifact = wandb.Artifact(f"{self._run.id}-{name}", "model", told, metadata={"kimg": images / 1000})
         artifact.add_file(str(file), name=f"{name}.safetensors")  # which takes a copy
         self._run.log_artifact(artifact, aliases=["best", f"{images / 1000:g}kimg"])
 

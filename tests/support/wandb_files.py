@@ -28,7 +28,8 @@ class OfflineRun:
     history: dict[int, dict[str, Any]] = field(default_factory=dict)
     """By step."""
     summary: dict[str, Any] = field(default_factory=dict)
-    artifacts: list[str] = field(default_factory=list)
+    artifacts: dict[str, str] = field(default_factory=dict)
+    """Descriptions by name."""
 
 
 def offline_runs(folder: Path) -> list[OfflineRun]:
@@ -55,7 +56,7 @@ def _read(path: Path) -> OfflineRun:
         elif record.HasField("summary"):
             found.summary |= _values(record.summary.update)
         elif record.HasField("artifact"):
-            found.artifacts.append(record.artifact.name)
+            found.artifacts[record.artifact.name] = record.artifact.description
     return found
 
 

@@ -188,7 +188,8 @@ def test_the_best_generator_is_an_artifact_where_that_is_wanted(tmp_path: Path) 
         log.weights_written(images)
     log.close()
     run = ended_run(tmp_path / "run/wandb")
-    assert run.artifacts == [f"{run.id}-generator"]
+    assert list(run.artifacts) == [f"{run.id}-generator"]
+    assert "measure it again with other seeds" in run.artifacts[f"{run.id}-generator"]
     assert not list(log.folder.glob(".best*"))
 
 
