@@ -6,12 +6,13 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from hamgan.files import write_atomically
 from hamgan.progress import ProgressBar
 
 UNIT_BYTES = 16 << 20
+Finished = SimpleQueue[Future[tuple[int, int]] | None]
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,22 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _interrupted_between_units(finished: Finished) -> Iterator[None]:
+    """Put None into the queue for a signal that would raise KeyboardInterrupt.
+
+    Raised inside the pool, it could leave one of the pool's locks taken, for which the end of the pool would wait.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if main and callable(signal.getsignal(number))]
+    before = {number: signal.signal(number, lambda *_: finished.put(None)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run_units(
     store: Path, units: Sequence[Unit], preparation: Preparation, *, strict: bool, workers: int, total: int
 ) -> None:
@@ -132,19 +150,22 @@ def run_units(
 
     Raises PreparationError as `write_unit` does, and for a worker that died.
     """
-    queue = iter(units)
+    waiting = iter(units)
     left = sum(len(unit.pictures) for unit in units)
     bar = ProgressBar(total, "prepare", initial=total - left)
-    skipped = 0
-    with bar, _workers(workers) as pool:
-        running: set[Future[tuple[int, int]]] = set()
+    skipped = running = 0
+    finished: Finished = SimpleQueue()
+    with bar, _interrupted_between_units(finished), _workers(workers) as pool:
         while True:
-            while len(running) < 4 * workers and (unit := next(queue, None)) is not None:
-                running.add(pool.submit(write_unit, store, unit, preparation, strict))
+            while running < 4 * workers and (unit := next(waiting, None)) is not None:
+                pool.submit(write_unit, store, unit, preparation, strict).add_done_callback(finished.put)
+                running += 1
             if not running:
                 return
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for images, bad in (future.result() for future in finished):
-                skipped += bad
-                bar.update(images)
-                bar.set_postfix_str(f"{skipped} skipped" if skipped else "", refresh=False)
+            if (future := finished.get()) is None:
+                raise KeyboardInterrupt
+            running -= 1
+            images, bad = future.result()
+            skipped += bad
+            bar.update(images)
+            bar.set_postfix_str(f"{skipped} skipped" if skipped else "", refresh=False)
