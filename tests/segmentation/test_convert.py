@@ -153,6 +153,7 @@ def test_the_official_hamnet_of_voc_converts_whole(version: str, tmp_path: Path)
             name = re.sub(rf"^{re.escape(ours)}(?=\.|$)", theirs, name)
         state[name.removeprefix("head.")] = value[None] if "coef_" in name else value
     torch.save({"net": state, "step": 60_000, "best_mIoU": 0.8}, tmp_path / "best.pth")
+    config.data.num_classes = 59  # the preset's; the file tells its own
     found, header, report = convert_segmenter(tmp_path / "best.pth", config)
     assert (len(report.loaded), report.new, report.unused) == (len(state), [], [])
     assert header.config.data.num_classes == 21
