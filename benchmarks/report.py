@@ -1,7 +1,8 @@
 """Report what a benchmark found: tables in Markdown, a verdict in plain words, and every figure as JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,11 @@ def _cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "-" if value is None else str(value)
+
+
+def spread(values: Sequence[float], write: Callable[[float], str]) -> str:
+    """Write the median of values, with the lowest and the highest where there are several; ``-`` for none."""
+    if not values:
+        return "-"
+    middle = write(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} ({write(min(values))} to {write(max(values))})"

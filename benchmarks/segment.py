@@ -7,14 +7,13 @@ Everything lies in ``--output``: the same command goes on where it was stopped, 
 import argparse
 import contextlib
 import json
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from benchmarks.recipe.result import write_into_page
-from benchmarks.report import Report, Table
+from benchmarks.report import Report, Table, spread
 from benchmarks.timing import Work, time_in_turn
 from hamgan.errors import ConfigError
 from hamgan.files import write_atomically
@@ -129,9 +128,11 @@ def _summary(found: dict[str, dict[int, Row]], lengths: dict[str, float]) -> Tab
     rows = []
     for name, runs in found.items():
         beyond = [100 * (row["miou"] - found[BASE][seed]["miou"]) for seed, row in runs.items()]
-        scores = [_spread([100 * row[key] for row in runs.values()]) for key in ("miou", "aacc")]
+        scores = [spread([100 * row[key] for row in runs.values()], "{:.1f}".format) for key in ("miou", "aacc")]
         cost = f"{lengths[BASE] / lengths[name]:.2f}"
-        rows.append([name, f"{lengths[name]:g}", cost, *scores, None if name == BASE else _spread(beyond, "+.1f")])
+        rows.append(
+            [name, f"{lengths[name]:g}", cost, *scores, None if name == BASE else spread(beyond, "{:+.1f}".format)]
+        )
     return Table(headers, rows)
 
 
@@ -141,12 +142,5 @@ def _classes(found: dict[str, dict[int, Row]]) -> Table:
     rows = []
     for index, name in enumerate(names):
         ious = [[row["class_table"][index]["iou"] for row in runs.values()] for runs in found.values()]
-        rows.append([name, *(_spread([100 * value for value in values if value is not None]) for values in ious)])
+        rows.append([name, *(spread([100 * v for v in values if v is not None], "{:.1f}".format) for values in ious)])
     return Table(["IoU", *found], rows)
-
-
-def _spread(values: Sequence[float], form: str = ".1f") -> str:
-    if not values:
-        return "-"
-    middle, low, high = (format(value, form) for value in (statistics.median(values), min(values), max(values)))
-    return middle if len(values) == 1 else f"{middle} ({low} to {high})"

@@ -1,6 +1,5 @@
 """Show a comparison: a table of medians and spreads, a picture of all variants side by side, a place in the docs."""
 
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import torch
 
 from benchmarks.recipe.plan import Plan, Run
-from benchmarks.report import Report, Table
+from benchmarks.report import Report, Table, spread
 from hamgan.data import open_source
 from hamgan.errors import ConfigError
 from hamgan.files import write_atomically
@@ -63,9 +62,9 @@ def _row(plan: Plan, runs: Sequence[Run], name: str) -> list[object]:
     measured = [run.numbers for run in own if run.numbers is not None]
     if not measured:
         return []
-    cells = [_spread([numbers[key] for numbers in measured], write) for key, (_, write) in COLUMNS.items()]
+    cells = [spread([numbers[key] for numbers in measured], write) for key, (_, write) in COLUMNS.items()]
     pairs = _ratios(plan, runs, name) if name != plan.base else []
-    compared = _spread(pairs, lambda value: f"{value:.2f}") if pairs else None
+    compared = spread(pairs, lambda value: f"{value:.2f}") if pairs else None
     return [name, len(measured), f"{own[0].kimg:.4g}", f"{plan.costs[name]:.2f}", *cells, compared]
 
 
@@ -74,11 +73,6 @@ def _ratios(plan: Plan, runs: Sequence[Run], name: str) -> list[float]:
     fids = {(run.variant, run.seed): run.numbers["fid"] for run in runs if run.numbers is not None}
     pairs = [(fids.get((name, seed)), fids.get((plan.base, seed))) for seed in plan.seeds]
     return [one / other for one, other in pairs if one is not None and other is not None]
-
-
-def _spread(values: Sequence[float], write: Callable[[float], str]) -> str:
-    middle = write(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} ({write(min(values))} to {write(max(values))})"
 
 
 def save_picture(plan: Plan, runs: Sequence[Run], file: Path) -> None:

@@ -66,9 +66,8 @@ def require_hub(what: str) -> None:
 
 def _is_of_http_client(error: Exception) -> bool:
     """Return whether an error comes from a library by which some version of huggingface_hub connects."""
-    if isinstance(
-        error, RuntimeError
-    ):  # before 1.30 a second attempt is made with the client that the first has closed
+    # Before 1.30 a second attempt is made with the client that the first has closed.
+    if isinstance(error, RuntimeError):
         return "client has been closed" in str(error)
     return type(error).__module__.partition(".")[0] in ("requests", "httpx", "httpx2")
 

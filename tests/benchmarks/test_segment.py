@@ -9,7 +9,7 @@ from support.small_runs import forget_accelerator
 from support.small_segmentation import small_config
 
 from benchmarks.command import main
-from benchmarks.segment import _spread
+from benchmarks.report import spread
 from hamgan.config import save_config
 from hamgan.errors import ConfigError
 from hamgan.segmentation import load_config, load_segmenter
@@ -64,5 +64,5 @@ def test_variants_train_are_measured_and_a_second_call_goes_on(
 
 
 def test_scores_are_told_by_median_and_range() -> None:
-    assert _spread([3.0, 1.0, 2.5]) == "2.5 (1.0 to 3.0)"
-    assert _spread([-1.25], "+.1f") == "-1.2"
+    assert spread([3.0, 1.0, 2.5], "{:.1f}".format) == "2.5 (1.0 to 3.0)"
+    assert spread([-1.25], "{:+.1f}".format) == "-1.2"
