@@ -78,6 +78,7 @@ for words, meant in {slips}:
 
 def test_a_slip_in_the_name_of_data_is_answered_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "data" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "land").mkdir(parents=True)
     slips = [
         ("train --config photos --data.source phtos", "photos"),
         ("train --config photos --data.source date/mine --dry-run", "data/mine"),
@@ -86,6 +87,12 @@ def test_a_slip_in_the_name_of_data_is_answered_before_torch_is_loaded(tmp_path:
         ("segment inspect --data.source data/min", "data/mine"),
         ("evaluate --checkpoint data/mine --reference fashon", "fashion"),
         ("evaluate reference --data data/mnie --output x.safetensors", "data/mine"),
+        ("prepare --source data/min --output x", "data/mine"),
+        ("prepare --source cifr10 --output x", "cifar10"),
+        ("prepare --source data/mine --val-source data/mien --output x", "data/mine"),
+        ("prepare select data/mime", "data/mine"),
+        ("segment evaluate --checkpoint runs/land --data lad", "land"),
+        ("segment predict --checkpoint runs/land --output x data/mime", "data/mine"),
     ]
     command = [sys.executable, "-c", SLIPS.format(slips=slips)]
     done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.config import FEATURES
+from hamgan.data.finding.locations import check_place
 from hamgan.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan prepare select") -> None:
     options = make_parser(prog).parse_args(arguments)
     if not 0 < options.keep < 1:
         raise ConfigError(f"--keep is {options.keep:g}; allowed: above 0 and below 1")
+    check_place(options.source)
     import numpy as np
     import torch
 
