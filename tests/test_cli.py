@@ -12,7 +12,9 @@ from test_docs import SUBCOMMANDS
 
 from hamgan import cli
 from hamgan.cli import COMMANDS
+from hamgan.config.reading import GAN
 from hamgan.errors import BAD_USAGE, DONE, FAILURE, STOPPED, CheckpointError, ConfigError, Stopped, refuse_renamed
+from hamgan.segmentation.config import SEGMENTATION
 
 Command = Callable[..., tuple[int, str]]
 
@@ -39,6 +41,16 @@ def test_every_command_is_listed_and_has_help(hamgan: Command) -> None:
         code, own = hamgan(name, "--help")
         assert code == DONE
         assert f"usage: hamgan {name} " in own
+
+
+@pytest.mark.parametrize("command", ["train --config photos", "segment train --config land", "segment demo"])
+def test_a_printed_configuration_is_one_to_train_by(hamgan: Command, tmp_path: Path, command: str) -> None:
+    code, text = hamgan(*command.split(), "--name", "mine", "--print_config")
+    assert code == DONE
+    (file := tmp_path / "mine.yaml").write_text(text)
+    reader = SEGMENTATION if command.startswith("segment") else GAN
+    preset = "land" if command.startswith("segment") else "photos"
+    assert reader.load(file) == reader.load(preset, ["name=mine"])
 
 
 HELP = """
