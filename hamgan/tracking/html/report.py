@@ -159,7 +159,8 @@ def _evaluations(rows: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, A
             "protocol": row.get("protocol", ""),
             "score": kind.score(row),
             "extremes": extremes,
-            "warnings": [*row.get("notes", []), *row.get("warnings", [])],
+            "notes": row.get("notes", []),
+            "warnings": row.get("warnings", []),
         }
         values["numbers"] = kind.numbers(row)
         values["size"] = [row.get(key) for key in kind.size]
