@@ -49,6 +49,8 @@ class WeightsReport:
     """Tensors of the file that we have no use for."""
 
     def __str__(self) -> str:
+        if not self.loaded and not self.unused:
+            return f"weights from {self.source}: all {len(self.new)} tensors of the encoder start at random"
         parts = [f"{len(self.loaded)} tensors loaded"]
         parts += [f"{len(names)} {what} ({_some(names)})" for what, names in self._others if names]
         return f"weights from {self.source}: {', '.join(parts)}"
