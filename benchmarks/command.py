@@ -42,7 +42,8 @@ once. drawing: the form that load_generator draws with. One set of weights. Then
 The same images and weights file for torch-fidelity, torchmetrics and pytorch-fid: held-out crops of the embedded
 photographs against train crops, at 128 px. Without Inception weights (and without a network to fetch them) random ones
 in the same file format stand in: times and agreement do not depend on the values, the FID then means nothing outside
-the table.""",
+the table. Then the networks of the other numbers, of random weights, each beside the network and resize whose numbers
+it equals, FID's matrix part, and distances to neighbours beside prdc. --docs writes it into docs/benchmarks.md.""",
     "equality": """
 Real images and random weights in the published formats, features and numbers by this package and by the others, each
 with its version. --docs writes the table into docs/benchmarks.md.""",
@@ -182,9 +183,10 @@ def _add_other_options(commands: dict[str, argparse.ArgumentParser]) -> None:
     add("--images", type=positive, default=64, help="images a side for the table of numbers (default: 64)")
     add("--batch", type=positive, default=16, help="images per forward (default: 16)")
     add("--compile", action="store_true", help="measure the compiled extractor as well")
-    add = commands["equality"].add_argument
-    add("--images", type=positive, default=256, help="images a side (default: 256)")
-    add("--docs", type=Path, metavar="FILE", help="page to write the table into, such as docs/benchmarks.md")
+    commands["equality"].add_argument("--images", type=positive, default=256, help="images a side (default: 256)")
+    for name in ("evaluate", "equality"):
+        text = "page to write the tables into, such as docs/benchmarks.md"
+        commands[name].add_argument("--docs", type=Path, metavar="FILE", help=text)
     add = commands["data"].add_argument
     add("--images", type=positive, default=100_000, help="images of the largest store (default: 100,000)")
     add("--folder", type=Path, help="disk for the stores (default: the system's temporary folder)")

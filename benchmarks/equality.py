@@ -16,15 +16,14 @@ from typing import Any
 
 import torch
 
+from benchmarks.networks import load_ours
 from benchmarks.random_weights import random_dinov2, save_random_clip, save_random_inception, scale_features
 from benchmarks.references import Expected, expected_numbers
-from benchmarks.report import Report, Table
+from benchmarks.report import Report, Table, write_into_page
 from hamgan.distributed.group import Processes, joined_processes, world_size
 from hamgan.errors import ConfigError
-from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
-from hamgan.evaluation.features.clip import ClipImageEncoder
+from hamgan.evaluation import FeatureExtractor, evaluate
 from hamgan.evaluation.inputs.images import FolderImages
-from hamgan.files import sha256, write_atomically
 
 MEASURES: dict[str, tuple[str, dict[str, Any]]] = {
     "inception": ("fid,is,kid,prc,density_coverage,mind", {}),
@@ -58,7 +57,7 @@ def run(options: argparse.Namespace) -> Report:
         expected = expected_numbers(folder, kid_options(options.images))
     report = make_report(alone, both, expected, options.images)
     if options.docs:
-        write_into_page(report, options.docs)
+        write_into_page(report, options.docs, "equality")
     return report
 
 
@@ -102,7 +101,7 @@ def measure_all(folder: Path) -> dict[str, float]:
     for measure, (metrics, options) in MEASURES.items():
         name, resizer = measure.split()[0], options.get("resizer", "native")
         if (name, resizer) not in extractors:
-            extractors[name, resizer] = _load(name, resizer, folder)
+            extractors[name, resizer] = load_ours(name, resizer, folder)
         extractor = extractors[name, resizer]
         row = evaluate(
             folder / "val", folder / "train", metrics.split(","), name, extractor=extractor, device="cpu",
@@ -112,18 +111,6 @@ def measure_all(folder: Path) -> dict[str, float]:
             if extractor.key(key) in row:
                 found[f"{measure} {key}"] = row[extractor.key(key)]
     return found | {"processes": float(world_size())}
-
-
-def _load(name: str, resizer: str, folder: Path) -> FeatureExtractor:
-    if name.startswith("inception"):
-        file = folder / "inception.pth"
-        return load_extractor(name, weights=file, weights_sha256=sha256(file), resizer=resizer, device="cpu")
-    if name.startswith("dinov2"):
-        network, file, usual = random_dinov2(), folder / "dinov2.pth", "pillow"
-        return FeatureExtractor(network, name, sha256(file), resizer.replace("native", usual), torch.device("cpu"))
-    file, usual = folder / f"{name}.pt", "pillow" if name == "clip-vit-b-32" else "bicubic"
-    encoder = ClipImageEncoder("clip-vit-l-14-336px" if "336" in name else name, file)
-    return FeatureExtractor(encoder, name, sha256(file), usual, torch.device("cpu"))
 
 
 def make_report(
@@ -147,18 +134,6 @@ def _relative(other: float, ours: float) -> float:
     """Return the relative difference of two numbers; infinite where one is not finite."""
     difference = abs(other - ours) / (abs(ours) or 1.0)
     return difference if math.isfinite(difference) else math.inf
-
-
-def write_into_page(report: Report, page: Path) -> None:
-    """Put the tables of a report between the marks of its name in a page of docs/; ConfigError where it has none."""
-    begin, end = "<!-- equality -->", "<!-- end of equality -->"
-    text = page.read_text()
-    if begin not in text or end not in text:
-        raise ConfigError(f"{page} has no place for the table: it must hold `{begin}` and `{end}`")
-    before, after = text.split(begin)[0], text.split(end)[1]
-    tables = "\n\n".join(table.markdown() for table in report.tables)
-    content = f"{report.protocol}\n\n{tables}\n\n{' '.join(report.verdict)} {report.machine['summary']}."
-    write_atomically(page, f"{before}{begin}\n\n{content}\n\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.evaluators import Evaluator, Numbers, load_evaluators, measure_evaluator
+from benchmarks.extractors import measure_extractors, measure_neighbours
 from benchmarks.random_weights import save_random_inception
-from benchmarks.report import Report, Table, time_table
+from benchmarks.report import Report, Table, time_table, write_into_page
 from benchmarks.timing import Timings, Work, time_in_turn
 from hamgan.data import open_source
 from hamgan.errors import ConfigError
@@ -23,39 +24,52 @@ from hamgan.evaluation.metrics.fid import frechet_distance
 
 RESOLUTION = 128
 DIMENSION = 2048
+PIPELINE_BATCHES = 8
 BASE = "torch-fidelity"
 
 
 def run(options: argparse.Namespace) -> Report:
     """Measure numbers and speed of every evaluator, FID's matrix part, and what the pipeline adds to the extractor."""
-    if options.images < 10:
-        raise ConfigError(f"--images is {options.images}; the Inception Score's 10 splits need 10 or more")
+    if options.images < 2:
+        raise ConfigError("--images is 1; a covariance needs two at least")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         weights, kind = _find_weights(options.weights, folder)
-        evaluators = load_evaluators(weights, options.batch, device=options.device, compiled=options.compile)
+        splits = min(10, options.images // 2)
+        evaluators = load_evaluators(
+            weights, options.batch, splits=splits, device=options.device, compiled=options.compile
+        )
         sets = {split: save_crops(split, options.images, folder / split) for split in ("val", "train")}
         numbers = [measure_evaluator(evaluator, sets["train"], sets["val"]) for evaluator in evaluators]
         speed = _measure_extraction(evaluators, options.batch, options.rounds, options.device)
         pipeline = _measure_pipeline(evaluators[0], folder, options)
+        extractors, speeds = measure_extractors(_read_crops(options.batch), folder, options.rounds, options.device)
     matrix = _measure_matrix_part(options.rounds)
-    return Report(
+    neighbours, costs = measure_neighbours(options.rounds, DIMENSION)
+    report = Report(
         "Evaluation",
         f"{options.images} images a side at {RESOLUTION} px, {kind} weights, batches of {options.batch}, "
         f"{torch.get_num_threads()} thread(s); in turn, medians of {options.rounds} rounds in {speed.clock} time.",
         [
             _numbers_table(evaluators, numbers, speed, options.batch),
-            time_table("FID from moments of 2048 features", matrix, BASE),
+            extractors,
+            time_table(f"FID from moments of {DIMENSION} features", matrix, BASE),
+            neighbours,
             time_table("What reading, hashing and sums add", pipeline, "bare"),
         ],
         _verdict(speed, matrix, pipeline),
         {
             "numbers": {one.name: vars(found) for one, found in zip(evaluators, numbers, strict=True)},
             "extraction": speed.to_json(),
+            "extractors": {number: one.to_json() for number, one in speeds.items()},
+            "neighbours": costs,
             "matrix_part": matrix.to_json(),
             "pipeline": pipeline.to_json(),
         },
     )
+    if options.docs:
+        write_into_page(report, options.docs, "evaluation")
+    return report
 
 
 def _find_weights(given: Path | None, folder: Path) -> tuple[Path, str]:
@@ -123,8 +137,8 @@ def _random_moments(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _measure_pipeline(ours: Evaluator, folder: Path, options: argparse.Namespace) -> Timings:
-    """Measure the bare extractor and `measure`, which reads, hashes and sums as well, on the same 8 batches."""
-    pixels = _read_crops(8 * options.batch)
+    """Measure the bare extractor and `measure`, which reads, hashes and sums as well, on the same batches."""
+    pixels = _read_crops(PIPELINE_BATCHES * options.batch)
     np.savez(folder / "pixels.npz", arr_0=pixels.permute(0, 2, 3, 1).numpy())
     images, extractor = ArrayImages(folder / "pixels.npz"), ours.extract
     assert isinstance(extractor, FeatureExtractor)
@@ -134,7 +148,7 @@ def _measure_pipeline(ours: Evaluator, folder: Path, options: argparse.Namespace
             extractor(part)
 
     def measure_all() -> None:
-        measure(images, extractor, batch_size=options.batch, is_splits=10)
+        measure(images, extractor, batch_size=options.batch, is_splits=1)
 
     return time_in_turn({"bare": extract, "whole": measure_all}, options.rounds, device=options.device)
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from benchmarks.networks import pytorch_fid_network
 from hamgan.evaluation import FeatureExtractor, load_extractor, measure
 from hamgan.evaluation.inputs.images import FolderImages
 from hamgan.evaluation.metrics.fid import frechet_distance
@@ -44,15 +45,21 @@ class Evaluator:
 
 
 def load_evaluators(
-    weights: Path, batch_size: int = 16, *, device: torch.device, compiled: bool = False
+    weights: Path, batch_size: int = 16, *, splits: int = 10, device: torch.device, compiled: bool = False
 ) -> list[Evaluator]:
-    """Load this evaluator, compiled as well where asked, torch-fidelity, torchmetrics (twice) and pytorch-fid."""
+    """Load this evaluator, compiled as well where asked, torch-fidelity, torchmetrics (twice) and pytorch-fid.
+
+    ``splits`` are those of the Inception Score.
+    """
     ours = [("hamgan", own_extractor(weights, device=device), "batch norm folded, channels-last")]
     if compiled:
         ours.append(("hamgan, compiled", own_extractor(weights, device=device, compiled=True), "the same, compiled"))
     return [
-        *(Evaluator(name, extractor, _own_numbers(extractor, batch_size), why) for name, extractor, why in ours),
-        _torch_fidelity(weights, batch_size, device),
+        *(
+            Evaluator(name, extractor, _own_numbers(extractor, batch_size, splits), why)
+            for name, extractor, why in ours
+        ),
+        _torch_fidelity(weights, batch_size, splits, device),
         _torchmetrics(weights, batch_size, device, False, "torchmetrics, antialias=False", "no difference"),
         _torchmetrics(weights, batch_size, device, True, "torchmetrics, default", "its resize antialiases"),
         _pytorch_fid(weights, batch_size, device),
@@ -71,9 +78,9 @@ def own_extractor(weights: Path, *, device: torch.device, compiled: bool = False
     return load_extractor(weights=weights, weights_sha256=sha256(weights), device=device, compiled=compiled)
 
 
-def _own_numbers(extractor: FeatureExtractor, batch_size: int) -> Callable[[Path, Path], Numbers]:
+def _own_numbers(extractor: FeatureExtractor, batch_size: int, splits: int) -> Callable[[Path, Path], Numbers]:
     def numbers(samples: Path, reference: Path) -> Numbers:
-        found = measure(FolderImages(samples), extractor, batch_size=batch_size, is_splits=10)
+        found = measure(FolderImages(samples), extractor, batch_size=batch_size, is_splits=splits)
         real = measure(FolderImages(reference), extractor, batch_size=batch_size)
         score = found.inception_score[0] if found.inception_score else None
         return Numbers(frechet_distance(real.mean, real.covariance, found.mean, found.covariance), score)
@@ -81,7 +88,7 @@ def _own_numbers(extractor: FeatureExtractor, batch_size: int) -> Callable[[Path
     return numbers
 
 
-def _torch_fidelity(weights: Path, batch_size: int, device: torch.device) -> Evaluator:
+def _torch_fidelity(weights: Path, batch_size: int, splits: int, device: torch.device) -> Evaluator:
     import torch_fidelity
 
     features = ["2048", "logits_unbiased"]
@@ -95,6 +102,7 @@ def _torch_fidelity(weights: Path, batch_size: int, device: torch.device) -> Eva
             cuda=device.type == "cuda",
             batch_size=batch_size,
             isc=True,
+            isc_splits=splits,
             fid=True,
             feature_extractor_weights_path=str(weights),
             cache=False,
@@ -127,16 +135,9 @@ def _torchmetrics(
 
 
 def _pytorch_fid(weights: Path, batch_size: int, device: torch.device) -> Evaluator:
-    from pytorch_fid import inception  # type: ignore[import-untyped]  # ships none
     from pytorch_fid.fid_score import calculate_frechet_distance  # type: ignore[import-untyped]  # ships none
 
-    # Its constructor would download: the state comes from the file instead.
-    state = torch.load(weights, map_location="cpu", weights_only=True)
-    download, inception.load_state_dict_from_url = inception.load_state_dict_from_url, lambda *_args, **_options: state
-    try:
-        network: nn.Module = inception.InceptionV3([3]).eval().to(device)
-    finally:
-        inception.load_state_dict_from_url = download
+    network = pytorch_fid_network(weights).to(device)
 
     def extract(images: Tensor) -> Tensor:
         features: Tensor = network(images.to(device).float() / 255)[0]
@@ -150,14 +151,11 @@ def _pytorch_fid(weights: Path, batch_size: int, device: torch.device) -> Evalua
                 [extract(batch).double().cpu().numpy() for batch in _read_batches(folder, batch_size)]
             )
             moments += [rows.mean(0), np.cov(rows, rowvar=False)]
-        try:
-            return Numbers(float(calculate_frechet_distance(*moments)))
-        except ValueError:  # its sqrtm of a singular product: fewer images than features
-            return Numbers(None)
+        # Of fewer images than features the product is singular: its sqrtm takes a minute and mostly fails.
+        is_regular = rows.shape[0] > rows.shape[1]
+        return Numbers(float(calculate_frechet_distance(*moments)) if is_regular else None)
 
-    return Evaluator(
-        "pytorch-fid", extract, numbers, "other resize (half-pixel centres); its sqrtm can fail below 2,048 images"
-    )
+    return Evaluator("pytorch-fid", extract, numbers, "other resize (half-pixel centres); its sqrtm needs 2,049 images")
 
 
 def _read_batches(folder: Path, batch_size: int) -> list[Tensor]:

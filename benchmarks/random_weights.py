@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -13,6 +14,13 @@ from hamgan.evaluation.features import dinov2
 
 CLIP_SHAPES = {"clip-vit-b-32": (32, 7, 512), "clip-vit-l-14-336": (14, 24, 768)}
 """Pixels a side of a patch, patches a side of an image, length of the embedding."""
+CLIP_SIZES = {"clip-vit-b-32": (768, 12), "clip-vit-l-14-336": (1024, 24)}
+"""Width and number of blocks of the published networks."""
+
+
+def count_blocks(names: Iterable[str]) -> int:
+    """Count the blocks of a transformer by the names of its weights."""
+    return len({found[1] for name in names if (found := re.search(r"blocks\.(\d+)\.", name))})
 
 
 class _RandomInception(FeatureExtractorInceptionV3):  # type: ignore[misc, unused-ignore]  # untyped

@@ -1,28 +1,21 @@
 """Compute, by the packages that people quote, the numbers that `benchmarks.equality` compares with.
 
-Where a package cannot load random weights or would download some, its parts are used: its resize, its network, its
-metric. All are development dependencies.
+Where a package cannot load random weights or would download some, its parts are used: its resize, its network (see
+`benchmarks.networks`), its metric. All are development dependencies.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import functional as transforms
 
-from benchmarks.random_weights import CLIP_SHAPES, random_dinov2
-from hamgan.evaluation.features import dinov2
+from benchmarks.networks import load_theirs, pytorch_fid_network, with_versions
 from hamgan.evaluation.inputs.images import FolderImages
 
 BATCH = 16
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Sides = tuple[Tensor, Tensor]
 """Features [N, D] of samples and reference."""
 
@@ -39,22 +32,15 @@ def expected_numbers(folder: Path, kid: Mapping[str, int]) -> dict[str, Expected
     """Return the packages' numbers by the names of `benchmarks.equality`."""
     found = _by_torch_fidelity(folder, kid)
     found["inception clean fid"] = _by_clean_fid(folder)
-    for resizer in ("", " antialiased"):
-        sides = _both(folder, _timm_dinov2(folder, "PIL" if not resizer else "torch"))
-        how = "timm {timm}'s network, " + ("dgm-eval's PIL bicubic" if not resizer else "EDM2's torch bicubic")
-        found[f"dinov2-vit-l-14{resizer} fid"] = Expected(f"FD-DINOv2{resizer}", _named(how), _fid(*sides))
-    sides = _both(folder, _open_clip("clip-vit-b-32", folder, _clean_fid_pixels))
-    how = _named("open_clip {open_clip_torch}'s network, clean-fid {clean-fid}'s resize")
-    found["clip-vit-b-32 fid"] = Expected("CLIP-FID", how, _fid(*sides))
-    sides = _both(folder, _open_clip("clip-vit-l-14-336", folder, _cmmd_pixels))
-    how = _named("open_clip {open_clip_torch}'s network, google-research's formula")
-    found["clip-vit-l-14-336 cmmd"] = Expected("CMMD", how, _cmmd(*sides))
+    for key, title, name, resizer, measure in (
+        ("dinov2-vit-l-14 fid", "FD-DINOv2", "dinov2-vit-l-14", "native", _fid),
+        ("dinov2-vit-l-14 antialiased fid", "FD-DINOv2 antialiased", "dinov2-vit-l-14", "antialiased", _fid),
+        ("clip-vit-b-32 fid", "CLIP-FID", "clip-vit-b-32", "native", _fid),
+        ("clip-vit-l-14-336 cmmd", "CMMD", "clip-vit-l-14-336", "native", _cmmd),
+    ):
+        package, extract = load_theirs(name, resizer, folder)
+        found[key] = Expected(title, package, measure(*_both(folder, extract)))
     return found
-
-
-def _named(text: str) -> str:
-    names = ("timm", "open_clip_torch", "clean-fid", "torch-fidelity", "prdc", "numpy", "pytorch-fid")
-    return text.format(**{name: version(name) for name in names})
 
 
 @torch.inference_mode()
@@ -96,7 +82,7 @@ def _by_torch_fidelity(folder: Path, kid: Mapping[str, int]) -> dict[str, Expect
 
     samples, reference = (side.split([2048, 1008, 2023], 1) for side in _both(folder, extract))
     pair = samples[0], reference[0]
-    package = _named("torch-fidelity {torch-fidelity}")
+    package = with_versions("torch-fidelity {torch-fidelity}")
     score = isc_features_to_metric(samples[1], splits=10)["inception_score_mean"]
     numbers = {"fid": ("FID", _fid(*pair)), "inception_score": ("Inception Score", score)}
     for kernel, name, key in (("poly", "polynomial", "kid"), ("rbf", "rbf", "kid rbf kid")):
@@ -108,9 +94,9 @@ def _by_torch_fidelity(folder: Path, kid: Mapping[str, int]) -> dict[str, Expect
     counted = compute_prdc(reference[0].numpy(), samples[0].numpy(), nearest_k=5)
     for name in ("density", "coverage"):
         title = f"{name.capitalize()}, k = 5"
-        found[f"inception {name}"] = Expected(title, _named("prdc {prdc}"), float(counted[name]))
+        found[f"inception {name}"] = Expected(title, with_versions("prdc {prdc}"), float(counted[name]))
     found["inception mind"] = Expected("MIND", "its formula in float64 (no release has it)", _mind(*pair))
-    how = _named("torch-fidelity {torch-fidelity}'s network, ADM's layer")
+    how = with_versions("torch-fidelity {torch-fidelity}'s network, ADM's layer")
     found["inception-spatial fid"] = Expected("sFID", how, _fid(samples[2], reference[2]))
     return found
 
@@ -127,14 +113,8 @@ def _mind(samples: Tensor, reference: Tensor) -> float:
 def _by_clean_fid(folder: Path) -> Expected:
     """Run clean-fid on the folders, with pytorch-fid's network in place of the one that it would download."""
     from cleanfid import fid  # type: ignore[import-untyped]  # ships none
-    from pytorch_fid import inception  # type: ignore[import-untyped]  # ships none
 
-    state = torch.load(folder / "inception.pth", map_location="cpu", weights_only=True)
-    download, inception.load_state_dict_from_url = inception.load_state_dict_from_url, lambda *_args, **_options: state
-    try:
-        network: nn.Module = inception.InceptionV3([3], resize_input=False, normalize_input=False).eval()
-    finally:
-        inception.load_state_dict_from_url = download
+    network = pytorch_fid_network(folder / "inception.pth", resize_input=False, normalize_input=False)
 
     @torch.inference_mode()
     def extract(pixels: Tensor) -> Tensor:
@@ -144,72 +124,8 @@ def _by_clean_fid(folder: Path) -> Expected:
     settings: dict[str, Any] = {"mode": "clean", "num_workers": 0, "device": "cpu", "verbose": False}
     features = [fid.get_folder_features(str(folder / side), extract, **settings) for side in ("val", "train")]
     sides = [torch.from_numpy(np.asarray(rows)) for rows in features]
-    return Expected(
-        "FID, clean resize", _named("clean-fid {clean-fid}, pytorch-fid {pytorch-fid}'s network"), _fid(*sides)
-    )
-
-
-def _normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    normalised: Tensor = transforms.normalize(pixels.float() / 255, list(mean), list(std))
-    return normalised
-
-
-def _pillow(images: Tensor, size: int) -> Tensor:
-    pictures = [Image.fromarray(image) for image in images.permute(0, 2, 3, 1).numpy()]
-    bicubic = transforms.InterpolationMode.BICUBIC
-    return torch.stack([transforms.pil_to_tensor(transforms.resize(one, [size, size], bicubic)) for one in pictures])
-
-
-def _clean_fid_pixels(images: Tensor) -> Tensor:
-    return _pillow(images, 224)
-
-
-def _cmmd_pixels(images: Tensor) -> Tensor:
-    return nn.functional.interpolate(images.float(), size=(336, 336), mode="bicubic")
-
-
-def _timm_dinov2(folder: Path, resize: str) -> Callable[[Tensor], Tensor]:
-    """Return timm's network; the position embeddings for 224 pixels are resized by Meta's rule before."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    ours = random_dinov2()
-    state = torch.load(folder / "dinov2.pth", weights_only=True)
-    network = VisionTransformer(
-        img_size=224, patch_size=14, embed_dim=dinov2.WIDTH, depth=len(ours.blocks), num_heads=dinov2.HEADS,
-        init_values=1.0, num_classes=0, norm_layer=partial(nn.LayerNorm, eps=1e-6),
-    )  # fmt: skip
-    state["pos_embed"] = ours.position_embeddings(16, 16)
-    network.load_state_dict({name: value for name, value in state.items() if name != "mask_token"})
-    network.eval()
-
-    def extract(images: Tensor) -> Tensor:
-        if resize == "PIL":
-            pixels = _pillow(images, 224)
-        else:
-            pixels = nn.functional.interpolate(images.float(), size=(224, 224), mode="bicubic", antialias=True)
-        features: Tensor = network(_normalise(pixels, IMAGENET_MEAN, IMAGENET_STD))
-        return features
-
-    return extract
-
-
-def _open_clip(name: str, folder: Path, resize: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    from open_clip.transformer import QuickGELU, VisionTransformer
-
-    patch, grid, dimension = CLIP_SHAPES[name]
-    state = torch.jit.load(folder / f"{name}.pt", map_location="cpu").visual.state_dict()
-    width, blocks = len(state["class_embedding"]), [key for key in state if key.endswith("attn.in_proj_weight")]
-    network = VisionTransformer(
-        patch * grid, patch, width, len(blocks), width // 64, mlp_ratio=4.0, output_dim=dimension, act_layer=QuickGELU
-    )
-    network.load_state_dict({key: value.float() for key, value in state.items()})
-    network.eval()
-
-    def extract(images: Tensor) -> Tensor:
-        features: Tensor = network(_normalise(resize(images), CLIP_MEAN, CLIP_STD))
-        return features
-
-    return extract
+    package = with_versions("clean-fid {clean-fid}, pytorch-fid {pytorch-fid}'s network")
+    return Expected("FID, clean resize", package, _fid(*sides))
 
 
 def _cmmd(samples: Tensor, reference: Tensor) -> float:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import Costs, Timings
+from hamgan.errors import ConfigError
+from hamgan.files import write_atomically
 from hamgan.machine import describe_machine
 
 
@@ -52,6 +54,18 @@ class Report:
     def save(self, path: Path) -> None:
         """Write everything as one JSON object."""
         path.write_text(json.dumps(vars(self), indent=1, default=vars) + "\n")
+
+
+def write_into_page(report: Report, page: Path, name: str) -> None:
+    """Put what a report says between the marks of its name in a page of docs/; ConfigError where it has none."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    text = page.read_text()
+    if begin not in text or end not in text:
+        raise ConfigError(f"{page} has no place for the tables: it must hold `{begin}` and `{end}`")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    tables = "\n\n".join(table.markdown() for table in report.tables)
+    content = f"{report.protocol}\n\n{tables}\n\n{' '.join(report.verdict)} {report.machine['summary']}."
+    write_atomically(page, f"{before}{begin}\n\n{content}\n\n{end}{after}")
 
 
 def cost_table(

@@ -8,20 +8,9 @@ from torch import Tensor
 from hamgan.errors import ConfigError
 from hamgan.evaluation.features.extractor import FeatureExtractor
 from hamgan.evaluation.inputs.references import open_reference_images
-from hamgan.evaluation.protocol import NEED_FEATURES, Protocol
+from hamgan.evaluation.protocol import Protocol
 from hamgan.evaluation.reference import Reference, is_statistics_file, load_reference
-from hamgan.evaluation.statistics import FeatureStatistics, Resources
-
-
-def check_memory(count: int, protocol: Protocol, resources: Resources) -> None:
-    """Raise ConfigError where features of that many samples a side would take more memory than is allowed."""
-    needing = NEED_FEATURES & set(protocol.metrics)
-    needed = 2 * count * resources.extractor.dimension * 4 / 2**30
-    if needing and needed > resources.memory_gib:
-        raise ConfigError(
-            f"{', '.join(sorted(needing))} keep all features: about {needed:.1f} GiB a process for {count:,} "
-            f"samples a side, allowed are {resources.memory_gib:g} (--memory-gib); FID and IS need none of it"
-        )
+from hamgan.evaluation.statistics import FeatureStatistics
 
 
 def warnings_about(
@@ -37,16 +26,6 @@ def warnings_about(
         raise ConfigError(f"preset {preset}: {other_split}")
     warnings = _too_few_images(count, real, extractor, protocol) + ([other_split] if other_split else [])
     return warnings + _few_a_split(count, extractor, protocol)
-
-
-def warnings_about_selection(selected: str | None, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
-    """Warn of numbers that flatter a generator of selected images: they miss what was left out, or chose it."""
-    if not selected:
-        return []
-    own = [f"the training images were selected by {extractor.name}, which measures them"]
-    both = {"prc", "density_coverage"} & set(protocol.metrics)
-    recall = ["trained on a selection, which costs diversity: add prc or density_coverage to the metrics"]
-    return (own if f"by {extractor.name}:" in selected else []) + ([] if both else recall)
 
 
 def splits_of_score(protocol: Protocol, count: int) -> int | None:

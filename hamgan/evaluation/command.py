@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.config import EvalConfig
-from hamgan.data.finding.locations import check_place
-from hamgan.errors import ConfigError, DataError
+from hamgan.errors import ConfigError
+from hamgan.evaluation.inputs.places import check_place_of_reference, check_place_of_samples
 from hamgan.evaluation.options import FIELDS, parse
 from hamgan.evaluation.protocol import Protocol, make_protocol
 from hamgan.evaluation.report import TABLES, Row, append_row, describe_numbers, print_row, save_table
-from hamgan.sampling.places import nearest_place
 
 if TYPE_CHECKING:
     from hamgan.evaluation.statistics import Resources
@@ -23,10 +22,10 @@ def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
     """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
     options = parse(arguments, prog)
     if options.command != "reference" and options.checkpoint is not None:
-        _check_samples(Path(options.checkpoint))
+        check_place_of_samples(options.checkpoint)
     reference = options.data if options.command == "reference" else options.reference
     if reference is not None:
-        _check_reference(reference)
+        check_place_of_reference(reference)
 
     from hamgan.distributed.failure_watch import FailureWatch
     from hamgan.distributed.group import joined_processes
@@ -39,22 +38,6 @@ def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
             (run_compare if options.command else run_evaluate)(options, named)
         else:
             run[options.command](options)
-
-
-def _check_samples(path: Path) -> None:
-    """Raise ConfigError, with the nearest path that exists, where there is nothing to measure."""
-    if not path.exists():
-        near = nearest_place(path)
-        hint = f"; did you mean `{near}`?" if near else ""
-        raise ConfigError(f"there is nothing at {path}: give a run, a checkpoint, a folder of images or an .npz{hint}")
-
-
-def _check_reference(reference: str) -> None:
-    """Raise ConfigError, with the nearest that exists, where no reference can be meant."""
-    try:
-        check_place(reference)
-    except DataError as error:
-        raise ConfigError(f"there is no reference at {reference}: {error}") from error
 
 
 def take_values_of_run(options: argparse.Namespace) -> None:
@@ -225,7 +208,7 @@ def run_compare(options: argparse.Namespace, named: Collection[str]) -> None:
     from hamgan.evaluation.studies.comparison import compare, describe_difference, equal_sides, save_comparison
 
     output = _check_ending(options.output, ".png")
-    _check_samples(Path(options.other))
+    check_place_of_samples(options.other)
     say = print if Processes.current().is_main else _say_nothing
     protocol, resources = _load_extractors(options, _make_protocol(options), named, say)
     first, places = next(iter(resources.values())), (options.checkpoint, options.other)

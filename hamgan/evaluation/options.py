@@ -122,6 +122,7 @@ def _add_neighbours_options(parser: Parser) -> None:
     add("--output", required=True, metavar="FILE", help="picture to write, .png")
     add("--rows", type=int, default=12, help="samples on the sheet, those with the nearest images (default: 12)")
     add("--columns", type=int, default=6, help="nearest images of each (default: 6)")
+    _add_cache(parser)
 
 
 COMMANDS = {

@@ -23,7 +23,7 @@ from hamgan.evaluation.features.resizing import RESIZING
 from hamgan.evaluation.inputs.images import IMAGE_ARRAYS, ArrayImages, Images, Subset
 from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.published_statistics import load_published
-from hamgan.evaluation.statistics import FeatureStatistics, Resources
+from hamgan.evaluation.statistics import FeatureStatistics, Resources, feature_bytes
 from hamgan.files import STATISTICS_PICKLE, recognise_file, temporary_name
 
 log = logging.getLogger(__name__)
@@ -195,6 +195,14 @@ def reference_statistics(
     images = open_reference_images(reference, split, resolution)
     if max_count is not None and max_count < len(images):
         images = Subset(images, max_count)
+    return statistics_of_images(images, resources, keep_features)
+
+
+def statistics_of_images(images: Images, resources: Resources, keep_features: bool = False) -> FeatureStatistics:
+    """Return the statistics of real images from the cache, or computed and then kept there."""
+    if keep_features:
+        whose = f"{len(images):,} images of the reference"
+        resources.check_memory(feature_bytes(len(images), resources.extractor.dimension), whose)
     file = name_file(resources.cache, images, resources.extractor) if resources.cache else None
     if file and (kept := _read_kept(file, keep_features)):
         return kept

@@ -3,10 +3,10 @@
 import hashlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,11 @@ class FeatureStatistics:
         return self.features
 
 
+def feature_bytes(count: int, dimension: int) -> int:
+    """Return what the features of ``count`` images take in memory."""
+    return 4 * count * dimension
+
+
 @dataclass(frozen=True)
 class Resources:
     """Hold what an evaluation runs on and with; nothing here moves a number but the extractor."""
@@ -67,7 +72,15 @@ class Resources:
     cache: Path | None = None
     """Folder that keeps the features of references; None keeps none."""
     memory_gib: float = 8.0
-    """Memory that gathered features may take on every process."""
+    """Memory that features may take on every process, those of both sides and of all extractors together."""
+
+    def check_memory(self, needed: int, whose: str) -> None:
+        """Raise ConfigError where kept features would take more bytes on every process than is allowed."""
+        if needed > self.memory_gib * 2**30:
+            raise ConfigError(
+                f"the features of {whose} take about {needed / 2**30:.1f} GiB on every process, allowed are "
+                f"{self.memory_gib:g} (--memory-gib); FID and the Inception Score keep none"
+            )
 
     def measure(
         self, images: Images, title: str, *, is_splits: int | None = None, keep_features: bool = False
@@ -84,7 +97,58 @@ class Resources:
         )
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Wanted:
+    """Say what a pass over images is to find out by one extractor."""
+
+    extractor: FeatureExtractor
+    is_splits: int | None = None
+    """Parts for the Inception Score; None computes none."""
+    keep_features: bool = False
+
+
+class _Sums:
+    """Sum over images what `Wanted` asks for."""
+
+    def __init__(self, wanted: Wanted, total: int) -> None:
+        extractor = self.extractor = wanted.extractor
+        # Apple's GPUs have no float64.
+        device = torch.device("cpu") if extractor.device.type == "mps" else extractor.device
+        self.moments = Moments(extractor.dimension, device)
+        splits = wanted.is_splits
+        self.score = InceptionScore(total, splits, extractor.classes, device) if splits else None
+        self.kept = [torch.empty(0, extractor.dimension)] if wanted.keep_features else None
+
+    def update(self, batch: Tensor, first: int) -> None:
+        """Add a batch of images [B, 3, H, W], of which the first has this index."""
+        features, logits = self.extractor(batch)
+        self.moments.update(features)
+        if self.score:
+            self.score.update(logits, first)
+        if self.kept is not None:
+            self.kept.append(features.cpu())
+
+    def statistics(self, images: Images, digest: str, title: str) -> FeatureStatistics:
+        """Add up the sums of all processes; raises ConfigError for features that are not finite."""
+        processes, total = Processes.current(), len(images)
+        self.moments.reduce(processes)
+        if not bool(torch.isfinite(self.moments.outer).all()):
+            raise ConfigError(f"features of {title} are not finite: the images or the extractor's weights are damaged")
+        mean, covariance = self.moments.mean_and_covariance()
+        if self.score:
+            self.score.reduce(processes)
+        return FeatureStatistics(
+            count=total,
+            mean=mean.cpu(),
+            covariance=covariance.cpu(),
+            description=_describe(images, self.extractor, digest),
+            features=None if self.kept is None else processes.gather_rows(torch.cat(self.kept), total),
+            labels=images.labels,
+            class_names=images.class_names,
+            inception_score=self.score.result() if self.score else None,
+        )
+
+
 def measure(
     images: Images,
     extractor: FeatureExtractor,
@@ -95,31 +159,37 @@ def measure(
     progress: bool = False,
     title: str = "features",
 ) -> FeatureStatistics:
-    """Extract the features of all images; every process takes its share and all return the same statistics.
+    """Do what `measure_together` says by one extractor; ``is_splits`` asks for the Inception Score as well."""
+    wanted = [Wanted(extractor, is_splits, keep_features)]
+    return measure_together(images, wanted, batch_size=batch_size, progress=progress, title=title)[0]
 
-    ``is_splits`` asks for the Inception Score as well. Raises ConfigError on every process when one of them met an
+
+@torch.inference_mode()
+def measure_together(
+    images: Images,
+    wanted: Sequence[Wanted],
+    *,
+    batch_size: int = 64,
+    progress: bool = False,
+    title: str = "features",
+) -> list[FeatureStatistics]:
+    """Pass over all images once and return their statistics by each of the extractors.
+
+    Every process takes its share and all return the same. Raises ConfigError on every process when one of them met an
     image that cannot be used, or features that are not finite.
     """
     processes, total = Processes.current(), len(images)
     if total < 2:
         raise ConfigError(f"{images.describe()['source']} has one image; a covariance needs two at least")
-    # Apple's GPUs have no float64.
-    device = torch.device("cpu") if extractor.device.type == "mps" else extractor.device
-    moments = Moments(extractor.dimension, device)
-    score = InceptionScore(total, is_splits, extractor.classes, device) if is_splits else None
-    kept = [torch.empty(0, extractor.dimension)]
+    each = [_Sums(one, total) for one in wanted]
     digest, problem, start = SetDigest(), "", time.perf_counter()
     share, warm = processes.share(total), 0.0
     bar = ProgressBar(len(share), title, disable=not (progress and processes.is_main))
     try:
         with bar, images.refuse_nan() if isinstance(images, GeneratedImages) else nullcontext():
             for first, batch in _read_batches(images, share, batch_size, digest):
-                features, logits = extractor(batch)
-                moments.update(features)
-                if score:
-                    score.update(logits, first)
-                if keep_features:
-                    kept.append(features.cpu())
+                for sums in each:
+                    sums.update(batch, first)
                 bar.update(len(batch))
                 if first == share.start + batch_size and not bar.disable:
                     _tell_duration(bar, time.perf_counter() - warm, len(batch))
@@ -128,24 +198,10 @@ def measure(
         problem = str(error)
     if processes.any(bool(problem)):
         raise ConfigError(problem or "another process stopped; its message says why")
-    moments.reduce(processes)
-    seconds = time.perf_counter() - start
-    if not bool(torch.isfinite(moments.outer).all()):
-        raise ConfigError(f"features of {title} are not finite: the images or the extractor's weights are damaged")
-    mean, covariance = moments.mean_and_covariance()
-    if score:
-        score.reduce(processes)
-    return FeatureStatistics(
-        count=total,
-        mean=mean.cpu(),
-        covariance=covariance.cpu(),
-        description=_describe(images, extractor, digest.hexdigest(processes)),
-        features=processes.gather_rows(torch.cat(kept), total) if keep_features else None,
-        labels=images.labels,
-        class_names=images.class_names,
-        inception_score=score.result() if score else None,
-        images_per_second=total / seconds,
-    )
+    name = digest.hexdigest(processes)
+    found = [sums.statistics(images, name, title) for sums in each]
+    rate = total / (time.perf_counter() - start)
+    return [replace(one, images_per_second=rate) for one in found]
 
 
 def _tell_duration(bar: ProgressBar, seconds: float, images: int) -> None:

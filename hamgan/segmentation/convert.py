@@ -195,7 +195,6 @@ def _recognise(tensors: Mapping[str, Tensor], path: Path) -> SegmentationConfig:
     for preset in preset_names("segmentation"):
         config = load_config(preset)
         config.data.num_classes = _classes(tensors)
-        config.train.class_weights = None  # which fit the preset's own classes
         with torch.device("meta"):
             ours = build_segmenter(config).state_dict()
         found = {name: value.shape for name, value in _segmenter_tensors(tensors, config).items()}

@@ -24,17 +24,19 @@ class Preview:
 
     def __init__(self, config: Config, source: ImageSource, step: GanStep, progress: Progress) -> None:
         self.config, self.source, self.step, self.progress = config, source, step, progress
-        self._extractor = self._load_extractor()
+        self._extractors = self._load_extractors()
 
-    def _load_extractor(self) -> "FeatureExtractor | None":
+    def _load_extractors(self) -> "list[FeatureExtractor]":
         """Load before the first step: missing weights or reference images should end a run now, not hours later."""
         if self.config.eval.every_kimg <= 0:
-            return None
-        from hamgan.evaluation import check_reference, load_extractor  # torch-fidelity is not needed to train
+            return []
+        # torch-fidelity is not needed to train.
+        from hamgan.evaluation import check_reference, load_extractor, make_protocol
 
         settings = self.config.eval
         check_reference(settings.reference or self.config.data.source, settings.metrics, self.config.resolution)
-        return load_extractor(settings.features, device=self.step.accelerator.device)
+        parts = make_protocol(metrics=settings.metrics, features=settings.features).by_extractor()
+        return [load_extractor(part.features, device=self.step.accelerator.device) for part in parts]
 
     def generator(self, running: bool = False) -> LoadedGenerator:
         """Return a folded copy of the network to sample from, with its class names.
@@ -82,7 +84,7 @@ class Preview:
             reference_samples=settings.reference_samples,
             batch_size=settings.batch_size,
             batch_norm=settings.batch_norm,
-            extractor=self._extractor,
+            extractor=self._extractors,
             progress=False,
         )
 

@@ -13,7 +13,9 @@ from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
 from benchmarks.evaluate import run
 from benchmarks.evaluators import own_extractor
-from benchmarks.random_weights import save_random_inception
+from benchmarks.extractors import CASES, Case
+from benchmarks.networks import load_ours, load_theirs
+from benchmarks.random_weights import CLIP_SIZES, random_dinov2, save_random_clip, save_random_inception
 from hamgan.evaluation import evaluate, measure
 from hamgan.evaluation.inputs.images import FolderImages
 from hamgan.evaluation.metrics.fid import frechet_distance
@@ -69,14 +71,50 @@ def test_fid_equals_the_matrix_part_of(library: str) -> None:
 
 
 @pytest.mark.slow
-def test_benchmark_has_a_line_per_evaluator(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_has_a_line_per_evaluator_and_extractor(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("benchmarks.evaluate.DIMENSION", 64)  # of 2,048 features, sqrtm takes half a minute
+    monkeypatch.setattr("benchmarks.evaluate.PIPELINE_BATCHES", 2)
+    monkeypatch.setattr("benchmarks.extractors.ROWS", 50)
+    monkeypatch.setattr("hamgan.evaluation.features.dinov2.DEPTH", 1)
+    for name in CLIP_SIZES:
+        monkeypatch.setitem(CLIP_SIZES, name, (64, 1))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- evaluation -->\nearlier tables\n<!-- end of evaluation -->\nafter\n")
     options = argparse.Namespace(
-        device=torch.device("cpu"), images=10, batch=5, rounds=1, weights=weights, compile=False
+        device=torch.device("cpu"), images=4, batch=2, rounds=1, weights=weights, compile=False, docs=page
     )  # fmt: skip
     report = run(options)
     numbers = report.figures["numbers"]
     assert list(numbers)[:2] == ["hamgan", "torch-fidelity"]
-    assert numbers["hamgan"]["fid"] == pytest.approx(numbers["torch-fidelity"]["fid"], rel=1e-4)
+    for name in ("fid", "score"):
+        assert numbers["hamgan"][name] == pytest.approx(numbers["torch-fidelity"][name], rel=1e-4)
     assert numbers["hamgan"]["fid"] == pytest.approx(numbers["torchmetrics, antialias=False"]["fid"], rel=1e-3)
-    assert "torchmetrics, default" in report.markdown()
+    text = page.read_text()
+    assert "torchmetrics, default" in text
+    assert "earlier" not in text
+    assert list(report.figures["extractors"]) == [case.number for case in CASES]
+    assert all(f"| {case.number} " in text for case in CASES)
+    assert set(report.figures["neighbours"]["memory"]) == {"hamgan", "prdc 0.2"}
+
+
+@pytest.fixture(scope="module")
+def small_networks(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
+    """Write small networks of random weights, and Inception's."""
+    folder = tmp_path_factory.mktemp("networks")
+    (folder / "inception.pth").symlink_to(weights)
+    torch.save(random_dinov2(2).state_dict(), folder / "dinov2.pth")
+    for name in CLIP_SIZES:
+        save_random_clip(folder / f"{name}.pt", name, 64, 2)
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.number)
+def test_extractors_equal_the_networks_that_their_speed_is_compared_with(case: Case, small_networks: Path) -> None:
+    images = torch.from_numpy(crop_photographs(0, 1, 64)[:2]).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = load_theirs(case.name, case.resizer, small_networks)[1](images)
+    found = load_ours(case.name, case.resizer, small_networks)(images)[0]
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))

@@ -16,6 +16,7 @@ from support.photo_crops import crop_photographs, save_by_class, save_flat
 
 from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
 from hamgan.evaluation.cache import cache_folder, drop_oldest
+from hamgan.evaluation.command import main
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +27,17 @@ def extractor() -> FeatureExtractor:
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the titles of the passes over images, as they are made."""
-    from hamgan.evaluation import statistics
+    from hamgan.evaluation import evaluation, statistics
 
     made: list[str] = []
-    measure = statistics.measure
+    measure_together = statistics.measure_together
 
     def counted(*arguments: Any, **options: Any) -> Any:
         made.append(options["title"])
-        return measure(*arguments, **options)
+        return measure_together(*arguments, **options)
 
-    monkeypatch.setattr(statistics, "measure", counted)
+    for module in (evaluation, statistics):
+        monkeypatch.setattr(module, "measure_together", counted)
     return made
 
 
@@ -160,3 +162,14 @@ def test_the_place_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     assert cache_folder() == tmp_path / "hamgan/features"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache/hamgan/features"
+
+
+def test_neighbours_find_the_features_of_real_images_in_the_cache(tmp_path: Path, passes: list[str]) -> None:
+    fake, real = (save_flat(crop_photographs(seed, 1), tmp_path / str(seed)) for seed in (0, 1))
+    arguments = ["--checkpoint", str(fake), "--reference", str(real), "--features", "efficientnet-lite0", "--quiet"]
+    arguments += ["--columns", "2", "--output", str(tmp_path / "near.png"), "--device", "cpu"]
+    for _ in range(2):
+        main(["neighbours", *arguments, "--cache", str(tmp_path / "cache")])
+    assert passes == ["reference", "samples", "samples"]
+    main(["neighbours", *arguments, "--no-cache"])
+    assert passes[3:] == ["reference", "samples"]

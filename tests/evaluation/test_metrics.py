@@ -19,7 +19,7 @@ from hamgan.evaluation.metrics.fid_infinity import fid_at_infinity
 from hamgan.evaluation.metrics.inception_score import InceptionScore
 from hamgan.evaluation.metrics.kid import kernel_distance
 from hamgan.evaluation.metrics.mind import monge_distance
-from hamgan.evaluation.metrics.prdc import density_coverage, precision_recall
+from hamgan.evaluation.metrics.prdc import compare_neighbours
 
 
 @pytest.mark.parametrize(("count_1", "count_2"), [(300, 400), (20, 400), (30, 25)])
@@ -101,18 +101,19 @@ def test_kid_equals_the_double_sum_in_float64() -> None:
 def test_precision_and_recall_equal_torch_fidelity_for_any_block(block_bytes: int) -> None:
     samples, reference = features(150, 16, 0), features(120, 16, 1, shift=0.8)
     expected = prc_features_to_metric(samples, reference, verbose=False)
-    found = precision_recall(samples, reference, block_bytes=block_bytes)
+    found = compare_neighbours(samples, reference, 3, None, block_bytes)
     assert 0.05 < expected["precision"] < 0.95
-    assert found == pytest.approx((expected["precision"], expected["recall"]), abs=1e-6)
+    assert found == pytest.approx({name: expected[name] for name in ("precision", "recall")}, abs=1e-6)
 
 
 @pytest.mark.parametrize("block_bytes", [1, 4 * 120 * 7, 2**28])
 def test_density_and_coverage_equal_prdc_for_any_block(block_bytes: int) -> None:
     samples, reference = features(150, 16, 0), features(120, 16, 1, shift=0.8)
     expected = compute_prdc(reference.numpy(), samples.numpy(), nearest_k=5)
-    found = density_coverage(samples, reference, block_bytes=block_bytes)
+    found = compare_neighbours(samples, reference, None, 5, block_bytes)
     assert 0.05 < expected["coverage"] < 0.95
-    assert found == pytest.approx((expected["density"], expected["coverage"]), abs=1e-6)
+    assert found == pytest.approx({name: expected[name] for name in ("density", "coverage")}, abs=1e-6)
+    assert compare_neighbours(samples, reference, 3, 5) == compare_neighbours(samples, reference, 3, None) | found
 
 
 @pytest.mark.parametrize("block_bytes", [1, 2**28])

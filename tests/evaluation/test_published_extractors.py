@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from support.evaluations import OPTIONS
+from support.evaluations import FID, OPTIONS, small_generator
 from support.paths import golden_file
 from support.photo_crops import crop_photographs, save_flat
 from support.published_weights import take_for_published, write_random_weights
+from support.small_runs import run_small
 from torch import Tensor
 from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -22,6 +23,7 @@ from hamgan.evaluation.features import dinov2
 from hamgan.evaluation.features.extractor import ARCHITECTURES
 from hamgan.evaluation.features.resizing import RESIZING
 from hamgan.files import sha256
+from hamgan.sampling import LoadedGenerator
 
 NAMES = ("inception", "inception-spatial", "dinov2-vit-l-14", "clip-vit-b-32", "clip-vit-l-14-336")
 
@@ -128,6 +130,59 @@ def test_one_command_gives_every_number_with_its_own_protocol(installed: dict[st
     assert other["fid_dinov2_vit_l_14"] == pytest.approx(row["fd_dinov2"], rel=0.2)
 
 
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return how many images a generator draws at a time, as it does; alone it draws one to know the size."""
+    counts: list[int] = []
+    images = LoadedGenerator.images
+
+    def counted(self: LoadedGenerator, z: Tensor, labels: Tensor) -> Tensor:
+        if len(z) > 1:
+            counts.append(len(z))
+        return images(self, z, labels)
+
+    monkeypatch.setattr(LoadedGenerator, "images", counted)
+    return counts
+
+
+def test_one_pass_over_the_samples_serves_all_extractors(
+    installed: dict[str, Path], tmp_path: Path, drawn: list[int]
+) -> None:
+    real = save_flat(crop_photographs(1, 1), tmp_path)
+    both = evaluate(small_generator(), real, ("fid", "prc", "clip_fid"), num_samples=6, **OPTIONS)
+    assert drawn == [6]
+    for metrics in (("fid", "prc"), ("clip_fid",)):
+        alone = evaluate(small_generator(), real, metrics, num_samples=6, **OPTIONS)
+        shared = {key: value for key, value in alone.items() if key in ("clip_fid", FID)}
+        assert shared.items() <= both.items()
+        assert shared
+
+
+def test_a_reference_that_one_extractor_cannot_use_is_refused_before_samples_are_drawn(
+    installed: dict[str, Path], tmp_path: Path, drawn: list[int]
+) -> None:
+    np.savez(tmp_path / "own.npz", mu=np.zeros(1280), sigma=np.eye(1280))
+    with pytest.raises(ConfigError, match="features of length 1280, clip-vit-b-32 gives 512"):
+        evaluate(small_generator(), tmp_path / "own.npz", ("fid", "clip_fid"), num_samples=6, **OPTIONS)
+    assert drawn == []
+
+
+def test_memory_counts_both_sides_of_all_extractors(
+    installed: dict[str, Path], tmp_path: Path, drawn: list[int]
+) -> None:
+    real = save_flat(crop_photographs(1, 1), tmp_path)
+    needed = {"prc": 12 * 4 * 1280 / 2**30, "cmmd": 12 * 4 * 768 / 2**30}
+    for metrics in (("prc",), ("cmmd",), ("prc", "cmmd")):
+        enough = 1.001 * sum(needed[name] for name in metrics)
+        evaluate(small_generator(), real, metrics, num_samples=6, memory_gib=enough, **OPTIONS)
+        drawn.clear()
+        with pytest.raises(ConfigError, match=f"features of samples and reference for {', '.join(metrics)} take"):
+            evaluate(small_generator(), real, metrics, num_samples=6, memory_gib=0.99 * enough, **OPTIONS)
+        assert drawn == []
+    with pytest.raises(ConfigError, match="features of 6 images of the reference take"):
+        evaluate(small_generator(), real, ("prc",), num_samples=2, memory_gib=0.4 * needed["prc"], **OPTIONS)
+
+
 def test_missing_weights_are_named_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAMGAN_DINOV2_WEIGHTS", str(tmp_path / "absent.pth"))
     missing = r"HAMGAN_DINOV2_WEIGHTS names .*absent.* bring dinov2_vitl14_pretrain\.pth from"
@@ -136,6 +191,15 @@ def test_missing_weights_are_named_before_anything_is_measured(tmp_path: Path, m
     (tmp_path / "absent.pth").write_bytes(b"something else")
     with pytest.raises(ConfigError, match=r"not d5383ea8f4877b24.*: it is not dinov2_vitl14_pretrain\.pth or damaged"):
         evaluate(tmp_path / "no samples", tmp_path, ("fd_dinov2",), **OPTIONS)
+
+
+def test_a_run_stops_before_its_first_step_where_the_weights_of_any_metric_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAMGAN_CLIP_B32_WEIGHTS", str(tmp_path / "absent.pt"))
+    settings = ("eval.features=efficientnet-lite0", "eval.metrics=[fid,clip_fid]", "eval.every_kimg=0.016")
+    with pytest.raises(ConfigError, match=r"HAMGAN_CLIP_B32_WEIGHTS names .*absent\.pt"):
+        run_small(tmp_path / "run", "train.total_kimg=0.008", *settings)
 
 
 def test_a_file_of_another_network_is_refused(

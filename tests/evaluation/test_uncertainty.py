@@ -16,7 +16,7 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation import FeatureStatistics, evaluate, load_extractor, make_protocol
 from hamgan.evaluation.command import main
 from hamgan.evaluation.metrics.fid import frechet_distance
-from hamgan.evaluation.metrics.prdc import density_coverage, precision_recall
+from hamgan.evaluation.metrics.prdc import compare_neighbours
 from hamgan.evaluation.metrics.standard_error import half_differences, halves, standard_errors
 from hamgan.evaluation.statistics import Resources
 from hamgan.evaluation.studies.comparison import Difference, compare
@@ -38,8 +38,8 @@ def test_halves_give_the_spread_of_real_draws(count: int) -> None:
     def numbers(found: FeatureStatistics) -> dict[str, float]:
         rows = found.kept_features
         fid = frechet_distance(*of_reference, found.mean, found.covariance)
-        precision, density = precision_recall(rows, few)[0], density_coverage(rows, few)[0]
-        return {"fid": fid, "precision": precision, "density": density}
+        by_neighbours = compare_neighbours(rows, few)
+        return {"fid": fid} | {name: by_neighbours[name] for name in ("precision", "density")}
 
     draws = [numbers(statistics_of(features(count, 32, seed))) for seed in range(100, 160)]
     estimates = []

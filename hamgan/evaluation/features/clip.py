@@ -19,6 +19,21 @@ def published_clip(name: str, variable: str) -> PublishedWeights:
     return PublishedWeights("CLIP", MODEL_URLS[name], digest, variable, file_name=f"{name}-{digest}.pt")
 
 
+class ClassTokenBlock(nn.Module):
+    """Run a block of the transformer for the class token alone. Shapes: tokens [N, B, C] -> [1, B, C]."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        attention, mlp, norm_1, norm_2 = (getattr(self.block, name) for name in ("attn", "mlp", "ln_1", "ln_2"))
+        y = norm_1(x)
+        x = x[:1] + attention(y[:1], y, y, need_weights=False)[0]
+        found: Tensor = x + mlp(norm_2(x))
+        return found
+
+
 class ClipImageEncoder(nn.Module):
     """Compute CLIP's image embedding."""
 
@@ -28,6 +43,8 @@ class ClipImageEncoder(nn.Module):
             warnings.simplefilter("ignore", FutureWarning)  # the published files are TorchScript archives
             extractor = FeatureExtractorCLIP(name, ["clip"], feature_extractor_weights_path=str(weights))
         self.visual: nn.Module = extractor.model.visual
+        blocks = extractor.model.visual.transformer.resblocks
+        blocks[-1] = ClassTokenBlock(blocks[-1])  # nothing else of the last one is used
 
     def forward_resized(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Return embeddings [B, D] of float pixels 0 to 255 [B, 3, S, S] that have the network's own size."""

@@ -33,7 +33,7 @@ class LayerScale(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attend among all tokens with several heads. Shapes: [B, N, C] -> [B, N, C]."""
+    """Let the first ``count`` tokens attend to all, with several heads. Shapes: [B, N, C] -> [B, count, C]."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -41,14 +41,15 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, count: int) -> Tensor:
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed: Tensor = self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        found = F.scaled_dot_product_attention(query[:, :, :count], key, value)
+        mixed: Tensor = self.proj(found.transpose(1, 2).flatten(2))
         return mixed
 
 
 class Block(nn.Module):
-    """Add attention, then a two-layer perceptron, each normalised before and scaled after."""
+    """Add attention, then a two-layer perceptron, each normalised before and scaled after, to the first tokens."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -57,8 +58,8 @@ class Block(nn.Module):
         self.attn = Attention(width, heads)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, count: int) -> Tensor:
+        x = x[:, :count] + self.ls1(self.attn(self.norm1(x), count))
         y: Tensor = self.ls2(self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x)))))
         return x + y
 
@@ -82,7 +83,8 @@ class VisionTransformer(nn.Module):
         positions = self.position_embeddings(*patches.shape[-2:])
         x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches.flatten(2).mT], 1) + positions
         for block in self.blocks:
-            x = block(x)
+            # Of the last block nothing but the class token is used.
+            x = block(x, 1 if block is self.blocks[-1] else x.shape[1])
         return (self.norm(x[:, 0]),)  # each token is normalised on its own
 
     def position_embeddings(self, rows: int, columns: int) -> Tensor:

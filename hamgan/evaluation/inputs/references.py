@@ -4,9 +4,9 @@ from pathlib import Path
 
 from hamgan.data import open_source
 from hamgan.data.finding.folders import split_folders
-from hamgan.data.finding.locations import DATA_SETS
-from hamgan.errors import ConfigError, DataError, UnclassedError
+from hamgan.errors import ConfigError, UnclassedError
 from hamgan.evaluation.inputs.images import ArrayImages, FolderImages, Images, SourceImages
+from hamgan.evaluation.inputs.places import check_place_of_reference
 
 
 def open_reference_images(reference: str | Path, split: str, resolution: int) -> Images:
@@ -17,20 +17,13 @@ def open_reference_images(reference: str | Path, split: str, resolution: int) ->
     name, path = str(reference), Path(reference).expanduser()
     if path.suffix == ".npz" and path.is_file():
         return ArrayImages(path)
+    check_place_of_reference(name)
     try:
         source = open_source(name, split, resolution, as_reference=True)
     except UnclassedError as error:
         if not path.exists():
             raise
         images = _open_whole(path, split, error)
-    except DataError as error:
-        if path.exists():
-            raise
-        known = ", ".join(DATA_SETS)
-        raise ConfigError(
-            f"there is no reference at {name}: give a prepared store, a folder, an archive, a file of statistics "
-            f"or one of {known} ({error})"
-        ) from error
     else:
         return SourceImages(source, name, split if source.split == split else None)
     if images.size != (resolution, resolution):

@@ -11,6 +11,7 @@ from torch import Tensor
 from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.generated import GeneratedImages, SampleGenerator
 from hamgan.evaluation.inputs.images import ArrayImages, FolderImages, Images
+from hamgan.evaluation.inputs.places import check_place_of_samples
 from hamgan.evaluation.protocol import Protocol
 from hamgan.files import recognise_file
 from hamgan.sampling import LoadedGenerator, load_generator
@@ -48,6 +49,7 @@ def load_samples(
 
 
 def _open_path(path: Path, protocol: Protocol, device: torch.device) -> Images | LoadedGenerator:
+    check_place_of_samples(path)
     if is_generator(path):
         stored = None if protocol.batch_norm == "standing" else protocol.batch_norm
         return load_generator(path, device, average=protocol.ema, batch_norm=stored)
@@ -57,11 +59,7 @@ def _open_path(path: Path, protocol: Protocol, device: torch.device) -> Images |
         raise ConfigError(f"{path} is {known}")
     if path.is_dir() or (path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))):
         return FolderImages(path)
-    if path.exists():
-        raise ConfigError(
-            f"{path} is neither a run, a generator.safetensors, a folder or archive of images nor an .npz"
-        )
-    raise ConfigError(f"there is nothing at {path}: give a run, a checkpoint, a folder of images or an .npz")
+    raise ConfigError(f"{path} is neither a run, a generator.safetensors, a folder or archive of images nor an .npz")
 
 
 def _matches(generator: LoadedGenerator, protocol: Protocol) -> bool:

@@ -14,7 +14,7 @@ from hamgan.evaluation.metrics.fid_infinity import FEWEST, fid_at_infinity
 from hamgan.evaluation.metrics.kid import kernel_distance
 from hamgan.evaluation.metrics.mind import monge_distance
 from hamgan.evaluation.metrics.per_class import class_numbers, compare_classes
-from hamgan.evaluation.metrics.prdc import density_coverage, precision_recall
+from hamgan.evaluation.metrics.prdc import compare_neighbours
 from hamgan.evaluation.protocol import Protocol
 from hamgan.evaluation.statistics import FeatureStatistics
 
@@ -78,16 +78,18 @@ def _images_of(statistics: FeatureStatistics) -> tuple[object, ...]:
 
 
 def _by_neighbours(found: FeatureStatistics, real: FeatureStatistics, protocol: Protocol) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for metric, names, compute, neighbours in (
-        ("prc", ("precision", "recall"), precision_recall, protocol.neighbours),
-        ("density_coverage", ("density", "coverage"), density_coverage, protocol.coverage_neighbours),
-    ):
-        if metric in protocol.metrics:
-            if min(len(found.kept_features), len(real.kept_features)) <= neighbours:
-                raise ConfigError(f"{' and '.join(names)} need more than neighbours = {neighbours} images a side")
-            numbers |= zip(names, compute(found.kept_features, real.kept_features, neighbours), strict=True)
-    return numbers
+    wanted = {
+        "precision and recall": protocol.neighbours if "prc" in protocol.metrics else None,
+        "density and coverage": protocol.coverage_neighbours if "density_coverage" in protocol.metrics else None,
+    }
+    if not any(wanted.values()):
+        return {}
+    fewest = min(len(found.kept_features), len(real.kept_features))
+    for names, neighbours in wanted.items():
+        if neighbours and fewest <= neighbours:
+            raise ConfigError(f"{names} need more than neighbours = {neighbours} images a side")
+    prc, density_coverage = wanted.values()
+    return compare_neighbours(found.kept_features, real.kept_features, prc, density_coverage)
 
 
 def _per_class(found: FeatureStatistics, real: FeatureStatistics) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 A set's manifold is the union of the balls around its features that reach each one's k-th neighbour.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -14,62 +14,55 @@ BLOCK_BYTES = 256 * 2**20
 """Largest distance matrix."""
 
 
-def precision_recall(
-    samples: Tensor, reference: Tensor, neighbours: int = 3, block_bytes: int = BLOCK_BYTES
-) -> tuple[float, float]:
-    """Return improved precision and recall (Kynkäänniemi et al. 2019).
+def compare_neighbours(
+    samples: Tensor,
+    reference: Tensor,
+    neighbours: int | None = 3,
+    coverage_neighbours: int | None = 5,
+    block_bytes: int = BLOCK_BYTES,
+) -> dict[str, float]:
+    """Return ``precision`` and ``recall`` by ``neighbours``, ``density`` and ``coverage`` by ``coverage_neighbours``.
 
     Precision is the share of samples inside the reference's manifold, recall the share of references inside the
-    samples'.
+    samples' (Kynkäänniemi et al. 2019). Density is the number of reference balls that a sample lies in, divided by k
+    and averaged, which may pass 1; coverage is the share of references whose ball holds a sample (Naeem et al. 2020, as
+    their package ``prdc`` defines them). None for k leaves a pair out. Every distance is computed once, for both pairs.
 
     Shapes: [N, D] and [M, D], all rows on every process; the processes share out the rows. No distance matrix is larger
     than ``block_bytes``.
     """
-    radii_of_reference = _neighbour_distances(reference, neighbours, block_bytes)
-    radii_of_samples = _neighbour_distances(samples, neighbours, block_bytes)
-
-    def share_inside(points: Tensor, centres: Tensor, radii: Tensor) -> float:
-        return _mean_over_rows(points, centres, lambda distances, _: (distances <= radii).any(1), block_bytes)
-
-    precision = share_inside(samples, reference, radii_of_reference)
-    return precision, share_inside(reference, samples, radii_of_samples)
-
-
-def density_coverage(
-    samples: Tensor, reference: Tensor, neighbours: int = 5, block_bytes: int = BLOCK_BYTES
-) -> tuple[float, float]:
-    """Return density and coverage (Naeem et al. 2020), as the authors' package ``prdc`` defines them.
-
-    Density is the number of reference balls that a sample lies in, divided by ``neighbours`` and averaged; it may pass
-    1. Coverage is the share of references whose ball holds a sample. Shapes and memory as in `precision_recall`.
-    """
-    radii = _neighbour_distances(reference, neighbours, block_bytes)
-    balls = _mean_over_rows(samples, reference, lambda distances, _: (distances < radii).sum(1), block_bytes)
-    coverage = _mean_over_rows(
-        reference, samples, lambda distances, rows: distances.amin(1) < radii[rows.start : rows.stop], block_bytes
-    )
-    return balls / neighbours, coverage
+    wanted = [k for k in (neighbours, coverage_neighbours) if k]
+    of_reference = dict(zip(wanted, _neighbour_distances(reference, wanted, block_bytes), strict=True))
+    of_samples = _neighbour_distances(samples, [neighbours], block_bytes)[0] if neighbours else None
+    inside, balls = (torch.zeros(1, dtype=torch.int64, device=samples.device) for _ in range(2))
+    recalled, covered = (torch.zeros(len(reference), dtype=torch.int32, device=samples.device) for _ in range(2))
+    for rows, distances in _distances_of_share(samples, reference, block_bytes):
+        if neighbours and of_samples is not None:
+            inside += (distances <= of_reference[neighbours]).any(1).sum()
+            recalled += (distances <= of_samples[rows.start : rows.stop, None]).any(0)
+        if coverage_neighbours:
+            within = distances < of_reference[coverage_neighbours]
+            balls += within.sum()
+            covered += within.any(0)
+    Processes.current().sum_(inside, balls, recalled, covered)
+    numbers: dict[str, float] = {}
+    if neighbours:
+        numbers |= {"precision": inside.item() / len(samples), "recall": float((recalled > 0).double().mean())}
+    if coverage_neighbours:
+        density = balls.item() / (coverage_neighbours * len(samples))
+        numbers |= {"density": density, "coverage": float((covered > 0).double().mean())}
+    return numbers
 
 
-def _neighbour_distances(points: Tensor, neighbours: int, block_bytes: int) -> Tensor:
-    """Return the distance from each point [N, D] to its k-th neighbour, [N]."""
-    processes = Processes.current()
-    # The nearest of the neighbours + 1 smallest distances is the point itself.
+def _neighbour_distances(points: Tensor, neighbours: list[int], block_bytes: int) -> Tensor:
+    """Return the distances from each point [N, D] to its k-th neighbours, [len(neighbours), N]."""
+    # The nearest of the k + 1 smallest distances is the point itself. `topk` takes an eighth of `kthvalue`'s time.
     found = [
-        distances.kthvalue(neighbours + 1).values for _, distances in _distances_of_share(points, points, block_bytes)
+        distances.topk(max(neighbours) + 1, largest=False).values[:, neighbours]
+        for _, distances in _distances_of_share(points, points, block_bytes)
     ]
-    return processes.gather_rows(torch.cat(found) if found else points.new_empty(0), len(points)).to(points.device)
-
-
-def _mean_over_rows(
-    points: Tensor, centres: Tensor, value: Callable[[Tensor, range], Tensor], block_bytes: int
-) -> float:
-    """Average, over all points, a value [rows] that is computed from distances [rows, centres] and the rows' range."""
-    total = torch.zeros(1, dtype=torch.float64)
-    for rows, distances in _distances_of_share(points, centres, block_bytes):
-        total += value(distances, rows).sum().cpu()
-    Processes.current().sum_(total)
-    return float(total.item() / len(points))
+    rows = torch.cat(found) if found else points.new_empty(0, len(neighbours))
+    return Processes.current().gather_rows(rows, len(points)).to(points.device).mT.contiguous()
 
 
 def _distances_of_share(points: Tensor, centres: Tensor, block_bytes: int) -> Iterator[tuple[range, Tensor]]:

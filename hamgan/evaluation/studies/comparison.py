@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import torch
 from scipy.stats import t
 
 from hamgan.errors import ConfigError
-from hamgan.evaluation.evaluator import Evaluation
+from hamgan.evaluation.evaluation import Evaluation, check_memory, measure_samples
 from hamgan.evaluation.inputs.images import Images, Subset
 from hamgan.evaluation.inputs.samples import Samples, load_samples
 from hamgan.evaluation.metrics.standard_error import standard_errors
@@ -94,23 +94,40 @@ def compare(
     Two generators draw the same latents and classes, and their samples are halved alike, so what these have in common
     cancels. Raises ConfigError for sides that cannot be compared.
     """
+    sides = [[Evaluation(side, reference, *part) for part in parts] for side in samples]
+    check_memory([evaluation for side in sides for evaluation in side])
+    measured: list[_Measured] = [_Measured() for _ in parts]
+    for repeat in range(parts[0][0].repeats):
+        found = [measure_samples(side, repeat) for side in sides]
+        for one, a, b, found_a, found_b in zip(measured, *sides, *found, strict=True):
+            one.add(a, b, found_a, found_b)
     differences: list[Difference] = []
     rows: list[Row] = []
-    for protocol, resources in parts:
-        a, b = (Evaluation(side, reference, protocol, resources) for side in samples)
-        numbers_a, numbers_b, errors = [], [], []
-        for repeat in range(protocol.repeats):
-            found_a, found_b = a.measure(repeat), b.measure(repeat)
-            stream = 0 if _are_paired(found_a, found_b) else 1
-            halved = zip(a.half_differences(found_a), b.half_differences(found_b, stream), strict=True)
-            errors.append(standard_errors([_subtract(of_a, of_b) for of_a, of_b in halved]))
-            numbers_a.append(a.compute(found_a))
-            numbers_b.append(b.compute(found_b))
-        extractor = resources.extractor
-        found = _differences(numbers_a, numbers_b, errors)
-        differences += [replace(one, key=extractor.key(one.key), network=extractor.architecture.label) for one in found]
-        rows += [a.make_row(found_a, numbers_a), b.make_row(found_b, numbers_b)]
+    for one, a, b, found_a, found_b in zip(measured, *sides, *found, strict=True):
+        extractor = a.resources.extractor
+        differences += [
+            replace(difference, key=extractor.key(difference.key), network=extractor.architecture.label)
+            for difference in _differences(one.of_a, one.of_b, one.errors)
+        ]
+        rows += [a.make_row(found_a, one.of_a), b.make_row(found_b, one.of_b)]
     return differences, rows
+
+
+@dataclass
+class _Measured:
+    """Hold the numbers of both sides by one extractor, and the standard errors of their differences, seed by seed."""
+
+    of_a: list[dict[str, Any]] = field(default_factory=list)
+    of_b: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, a: Evaluation, b: Evaluation, found_a: FeatureStatistics, found_b: FeatureStatistics) -> None:
+        """Add the numbers of one seed."""
+        stream = 0 if _are_paired(found_a, found_b) else 1
+        halved = zip(a.half_differences(found_a), b.half_differences(found_b, stream), strict=True)
+        self.errors.append(standard_errors([_subtract(of_a, of_b) for of_a, of_b in halved]))
+        self.of_a.append(a.compute(found_a))
+        self.of_b.append(b.compute(found_b))
 
 
 def _are_paired(a: FeatureStatistics, b: FeatureStatistics) -> bool:

@@ -12,6 +12,7 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.images import Images, Subset
 from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.metrics.prdc import BLOCK_BYTES
+from hamgan.evaluation.reference import statistics_of_images
 from hamgan.evaluation.report import Row
 from hamgan.evaluation.statistics import Resources
 from hamgan.sampling.sheets import draw_sheet
@@ -50,7 +51,7 @@ def neighbour_sheet(
     images = open_reference_images(reference, split, samples.size[0])
     if max_count is not None and max_count < len(images):
         images = Subset(images, max_count)
-    real = resources.measure(images, "reference", keep_features=True).kept_features
+    real = statistics_of_images(images, resources, keep_features=True).kept_features
     found = resources.measure(samples, "samples", keep_features=True).kept_features
     distances, indices = nearest(found, real, neighbours)
     among_real = nearest(real[: len(found)], real, 2)[0][:, 1]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hamgan.errors import ConfigError
-from hamgan.evaluation.evaluator import evaluate_protocol
+from hamgan.evaluation.evaluator import evaluate_parts
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.inputs.samples import Samples, load_samples
 from hamgan.evaluation.protocol import TRUNCATIONS, Protocol, protocol_line
@@ -32,7 +32,7 @@ def truncation_sweep(
     if not truncations:
         raise ConfigError("a truncation sweep needs at least one truncation")
     return [
-        evaluate_protocol(generator, reference, replace(protocol, truncation=truncation), resources)
+        evaluate_parts(generator, reference, [(replace(protocol, truncation=truncation), resources)])
         for truncation in sorted(truncations)
     ]
 
