@@ -12,7 +12,9 @@ from test_docs import SUBCOMMANDS
 
 from hamgan import cli
 from hamgan.cli import COMMANDS
+from hamgan.config.reading import GAN
 from hamgan.errors import BAD_USAGE, DONE, FAILURE, STOPPED, CheckpointError, ConfigError, Stopped, refuse_renamed
+from hamgan.segmentation.config import SEGMENTATION
 
 Command = Callable[..., tuple[int, str]]
 
@@ -39,6 +41,16 @@ def test_every_command_is_listed_and_has_help(hamgan: Command) -> None:
         code, own = hamgan(name, "--help")
         assert code == DONE
         assert f"usage: hamgan {name} " in own
+
+
+@pytest.mark.parametrize("command", ["train --config photos", "segment train --config land", "segment demo"])
+def test_a_printed_configuration_is_one_to_train_by(hamgan: Command, tmp_path: Path, command: str) -> None:
+    code, text = hamgan(*command.split(), "--name", "mine", "--print_config")
+    assert code == DONE
+    (file := tmp_path / "mine.yaml").write_text(text)
+    reader = SEGMENTATION if command.startswith("segment") else GAN
+    preset = "land" if command.startswith("segment") else "photos"
+    assert reader.load(file) == reader.load(preset, ["name=mine"])
 
 
 HELP = """
@@ -78,6 +90,7 @@ for words, meant in {slips}:
 
 def test_a_slip_in_the_name_of_data_is_answered_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "data" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "land").mkdir(parents=True)
     slips = [
         ("train --config photos --data.source phtos", "photos"),
         ("train --config photos --data.source date/mine --dry-run", "data/mine"),
@@ -86,6 +99,12 @@ def test_a_slip_in_the_name_of_data_is_answered_before_torch_is_loaded(tmp_path:
         ("segment inspect --data.source data/min", "data/mine"),
         ("evaluate --checkpoint data/mine --reference fashon", "fashion"),
         ("evaluate reference --data data/mnie --output x.safetensors", "data/mine"),
+        ("prepare --source data/min --output x", "data/mine"),
+        ("prepare --source cifr10 --output x", "cifar10"),
+        ("prepare --source data/mine --val-source data/mien --output x", "data/mine"),
+        ("prepare select data/mime", "data/mine"),
+        ("segment evaluate --checkpoint runs/land --data lad", "land"),
+        ("segment predict --checkpoint runs/land --output x data/mime", "data/mine"),
     ]
     command = [sys.executable, "-c", SLIPS.format(slips=slips)]
     done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -32,6 +32,17 @@ REMOVED = {"train.recompute": "feature maps are always kept"}
 """Keys of earlier versions, and what holds instead. A stored configuration may still have them, a new one may not."""
 
 
+class _Parser(ArgumentParser):
+    """Print by ``--print_config`` what ``--config`` reads: a command's own options are no keys of a configuration."""
+
+    keys: frozenset[str]
+
+    def dump(self, namespace: Namespace, *arguments: Any, **options: Any) -> str:
+        kept = Namespace(**{name: value for name, value in vars(namespace).items() if name in self.keys})
+        text: str = super().dump(kept, *arguments, **options)
+        return text
+
+
 class ConfigReader(Generic[Kind]):
     """Read one kind of configuration, a dataclass of dataclasses, from YAML files, presets and options.
 
@@ -54,10 +65,11 @@ class ConfigReader(Generic[Kind]):
 
         ``options`` go to the parser, e.g. ``prog`` and ``description``.
         """
-        parser = ArgumentParser(exit_on_error=False, **options)
+        parser = _Parser(exit_on_error=False, **options)
         help_text = "YAML file or name of a preset; later options override it"
         parser.add_argument("--config", action="config", metavar="FILE|PRESET", help=help_text)
         parser.add_class_arguments(self.kind, as_group=False)
+        parser.keys = frozenset(vars(self.kind()))
         return parser
 
     @functools.cached_property

@@ -4,19 +4,23 @@ import logging
 from pathlib import Path
 
 from hamgan.config import DataConfig
+from hamgan.data.fashion import RESOLUTION as FASHION_RESOLUTION
 from hamgan.data.fashion import FashionSource
 from hamgan.data.finding.locations import check_place, say_namesake
 from hamgan.data.photos import PhotoSource
 from hamgan.data.pictures import PictureSource
 from hamgan.data.selection import SelectedSource
 from hamgan.data.source import SPLITS, ImageSource
-from hamgan.data.store import StoreSource
+from hamgan.data.store import StoreSource, read_manifest
 from hamgan.errors import DataError
 
 log = logging.getLogger(__name__)
 
 EMBEDDED: dict[str, type[PhotoSource] | type[FashionSource]] = {"photos": PhotoSource, "fashion": FashionSource}
 """Data sets that come with the package or with scikit-image."""
+OWN_RESOLUTIONS = {"fashion": FASHION_RESOLUTION, "cifar10": 32, "cifar100": 32}
+ANY_RESOLUTION = 128
+"""Taken where nobody asks for one and the pictures have none of their own."""
 
 
 def open_training(data: DataConfig, resolution: int) -> ImageSource:
@@ -45,3 +49,11 @@ def open_source(source: str, split: str, resolution: int, *, as_reference: bool 
     if (path / "manifest.json").is_file() or (path / "work" / "plan.json").is_file():
         return StoreSource(path, split, resolution)
     return PictureSource(source, split, resolution, as_reference=as_reference)
+
+
+def default_resolution(source: str) -> int:
+    """Return the side in pixels that a source's images have, `ANY_RESOLUTION` where they are resized to any."""
+    store = Path(source).expanduser()
+    if (store / "manifest.json").is_file():
+        return int(read_manifest(store)["preparation"]["resolution"])
+    return OWN_RESOLUTIONS.get(source, ANY_RESOLUTION)

@@ -164,12 +164,14 @@ def _write_class_files(row: Row, table: str | None, confusion: Path | None) -> N
 
 def run_reference(options: argparse.Namespace) -> None:
     """Compute the statistics of a reference and write them."""
+    from hamgan.data import default_resolution
     from hamgan.distributed.group import Processes
     from hamgan.evaluation.inputs.references import open_reference_images
     from hamgan.evaluation.reference import save_reference
 
     output, protocol = _check_ending(options.output, ".safetensors"), _make_protocol(options)
-    images = open_reference_images(options.data, protocol.split, options.resolution)
+    resolution = options.resolution or default_resolution(options.data)
+    images = open_reference_images(options.data, protocol.split, resolution)
     resources, splits = _make_resources(options, protocol), min(protocol.is_splits, len(images))
     statistics = resources.measure(images, "reference", is_splits=splits, keep_features=options.keep_features)
     if Processes.current().is_main:

@@ -86,7 +86,7 @@ def _add_reference_options(parser: Parser) -> None:
     add = parser.add_argument
     add("--data", required=True, help="prepared store, photos, cifar10 or an image folder")
     add("--output", required=True, metavar="FILE", help="file to write, .safetensors")
-    add("--resolution", type=int, default=128, metavar="PIXELS", help="the samples' (default: 128)")
+    add("--resolution", type=int, metavar="PIXELS", help="the samples' (default: the data's own, else 128)")
     add("--keep-features", action="store_true", help="for KID, precision and recall, class distances")
 
 

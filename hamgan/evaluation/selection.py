@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.config import FEATURES
+from hamgan.data.finding.locations import check_place
 from hamgan.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     text = "extractor; evaluate by another one, for numbers by this one flatter (default: efficientnet-lite0)"
     add("--features", choices=FEATURES, default="efficientnet-lite0", metavar="NAME", help=text)
     add("--split", choices=("train", "val"), default="train", help="split to select from (default: train)")
-    add("--resolution", type=int, help="image side in pixels (default: the store's, else 128)")
+    add("--resolution", type=int, help="image side in pixels (default: the data's own, else 128)")
     add("--output", type=Path, metavar="FILE", help="the index (default: SOURCE-FEATURES-KEEP.json beside the source)")
     add("--device", help="cpu, cuda, ...; the GPU where there is one")
     add("--quiet", action="store_true", help="no progress bar")
@@ -43,15 +44,16 @@ def main(arguments: Sequence[str], prog: str = "hamgan prepare select") -> None:
     options = make_parser(prog).parse_args(arguments)
     if not 0 < options.keep < 1:
         raise ConfigError(f"--keep is {options.keep:g}; allowed: above 0 and below 1")
+    check_place(options.source)
     import numpy as np
     import torch
 
-    from hamgan.data import check_source, open_source
+    from hamgan.data import check_source, default_resolution, open_source
     from hamgan.data.selection import Selection, select_densest
     from hamgan.evaluation.features.extractor import load_extractor
     from hamgan.progress import ProgressBar
 
-    source = open_source(options.source, options.split, options.resolution or _resolution(options.source))
+    source = open_source(options.source, options.split, options.resolution or default_resolution(options.source))
     check_source(source)
     extractor = load_extractor(options.features, device=options.device)
 
@@ -70,13 +72,6 @@ def main(arguments: Sequence[str], prog: str = "hamgan prepare select") -> None:
     selection.save(file)
     print(f"{file}: {len(indices):,} of {len(source):,} images, {selection}")
     print(f"train on them with --data.source {options.source} --data.selection {file}")
-
-
-def _resolution(source: str) -> int:
-    from hamgan.data.store import read_manifest
-
-    store = Path(source).expanduser()
-    return int(read_manifest(store)["preparation"]["resolution"]) if (store / "manifest.json").is_file() else 128
 
 
 def _beside(source: str, ending: str) -> Path:

@@ -2,8 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,6 @@ from hamgan.hamburger.decompositions import FactorFunction, cd_factors, nmf_fact
 
 EVALUATION_SEED = 0
 """Seed of the initial bases in evaluation mode, so that the output is a function of the input."""
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_uncompiled: Callable[[_Function], _Function] = torch.compiler.disable  # which has no types
 
 
 class Ham(nn.Module):
@@ -71,10 +68,12 @@ class Ham(nn.Module):
     def _fixed_draw(self, features: int, device: torch.device) -> Tensor:
         key = (features, device)
         if key not in self._fixed:
-            self._fixed[key] = self._seeded_draw(features, device)
+            draw = self._seeded_draw
+            if torch.compiler.is_compiling():
+                draw = torch.compiler.disable(draw)  # not as a decorator: importing the compiler takes seconds
+            self._fixed[key] = draw(features, device)
         return self._fixed[key]
 
-    @_uncompiled
     def _seeded_draw(self, features: int, device: torch.device) -> Tensor:
         # Drawn on the CPU, so that every device sees the same; a tensor made in inference mode could not be reused
         # by a later forward with gradient.

@@ -8,6 +8,7 @@ from hamgan.config import preset_names
 from hamgan.config.help import asked_topic, help_text
 from hamgan.data.finding.locations import check_place
 from hamgan.errors import ConfigError, did_you_mean
+from hamgan.sampling.places import check_place as check_checkpoint
 from hamgan.segmentation.config import DATA_SETS, SEGMENTATION
 from hamgan.segmentation.options import (
     Parser,
@@ -82,6 +83,9 @@ def run_evaluate(arguments: Arguments, prog: str) -> None:
     parser.add_argument("--results", metavar="FILE", help="JSON-lines file that gets the row (default: the run's own)")
     parser.add_argument("--class-table", metavar="FILE", help="CSV file of IoU, accuracy and share of every class")
     options = parser.parse(arguments)
+    check_checkpoint(options.checkpoint)
+    if options.data is not None:
+        check_place(options.data, DATA_SETS)
     from hamgan.distributed.failure_watch import FailureWatch
     from hamgan.distributed.group import joined_processes
 
@@ -128,13 +132,16 @@ def run_predict(arguments: Arguments, prog: str) -> None:
     add_inference(parser)
     parser.add_argument("--force", action="store_true", help="write into a folder that holds files already")
     options = parser.parse(arguments)
-    from hamgan.progress import ProgressBar
-    from hamgan.sampling import default_device
-    from hamgan.segmentation.loading import load_segmenter
-    from hamgan.segmentation.predict import LabelMap, check_folder, find_pictures, write_labels
+    check_checkpoint(options.checkpoint)
+    from hamgan.segmentation.pictures import check_folder, find_pictures
 
     check_folder(options.output, options.force)
     pictures = find_pictures(options.pictures)
+    from hamgan.progress import ProgressBar
+    from hamgan.sampling import default_device
+    from hamgan.segmentation.loading import load_segmenter
+    from hamgan.segmentation.predict import LabelMap, write_labels
+
     loaded = load_segmenter(options.checkpoint, options.device or default_device())
     settings = evaluation_settings(options, loaded.config)
 
@@ -173,6 +180,7 @@ def run_report(arguments: Arguments, prog: str) -> None:
     parser.add_argument("--output", type=Path, help="file to write or replace (default: RUN/report.html)")
     parser.add_argument("--preset", type=Path, help="configuration to compare with (default: the default values)")
     options = parser.parse(arguments)
+    check_checkpoint(options.run)
     from hamgan.segmentation.report import OF_A_SEGMENTER
     from hamgan.tracking.html.report import write_report
 

@@ -49,6 +49,8 @@ class WeightsReport:
     """Tensors of the file that we have no use for."""
 
     def __str__(self) -> str:
+        if not self.loaded and not self.unused:
+            return f"weights from {self.source}: all {len(self.new)} tensors of the encoder start at random"
         parts = [f"{len(self.loaded)} tensors loaded"]
         parts += [f"{len(names)} {what} ({_some(names)})" for what, names in self._others if names]
         return f"weights from {self.source}: {', '.join(parts)}"
@@ -193,7 +195,6 @@ def _recognise(tensors: Mapping[str, Tensor], path: Path) -> SegmentationConfig:
     for preset in preset_names("segmentation"):
         config = load_config(preset)
         config.data.num_classes = _classes(tensors)
-        config.train.class_weights = None  # which fit the preset's own classes
         with torch.device("meta"):
             ours = build_segmenter(config).state_dict()
         found = {name: value.shape for name, value in _segmenter_tensors(tensors, config).items()}

@@ -142,14 +142,18 @@ def protocol_line(settled: Row) -> str:
     return "; ".join(parts)
 
 
+def scores(row: Row) -> dict[str, str]:
+    """Return the scores of an evaluation in percent by their names."""
+    found = {}
+    for key, name in {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}.items():
+        spread = f" +- {100 * row[f'{key}_spread']:.2f}" if f"{key}_spread" in row else ""
+        found[name] = f"{100 * row[key]:.2f}{spread}"
+    return found
+
+
 def describe_scores(row: Row) -> str:
     """Return the scores of an evaluation in percent, on one line."""
-    names = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}
-    parts = []
-    for key, name in names.items():
-        spread = f" +- {100 * row[f'{key}_spread']:.2f}" if f"{key}_spread" in row else ""
-        parts.append(f"{name} {100 * row[key]:.2f}{spread}")
-    return "  ".join(parts)
+    return "  ".join(f"{name} {score}" for name, score in scores(row).items())
 
 
 def class_table(row: Row) -> str:

@@ -1,6 +1,6 @@
 """Label pictures: in Python as `LabelMap`, from the command line as files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,8 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from hamgan.errors import ConfigError, DataError, one_line
-from hamgan.segmentation.data.layouts import IMAGE_SUFFIXES
+from hamgan.errors import DataError, one_line
 from hamgan.segmentation.drawing import colourise, indexed, overlay
 from hamgan.segmentation.inference import predict_labels, predict_probabilities
 from hamgan.segmentation.schema import EvalConfig
@@ -89,25 +88,6 @@ def read_picture(picture: Picture) -> np.ndarray:
         raise DataError(f"{picture} cannot be read: {one_line(error)}") from error
 
 
-def find_pictures(places: Sequence[str]) -> list[tuple[str, Path]]:
-    """Return files, and the pictures in folders, each with a name for what is made of it; DataError where none is."""
-    found: list[tuple[str, Path]] = []
-    for place in map(Path, places):
-        if not place.exists():
-            raise DataError(f"there is no picture and no folder at {place}")
-        if place.is_file():
-            found.append((place.stem, place))
-            continue
-        inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not inside:
-            raise DataError(f"the folder {place} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
-        found += [(path.relative_to(place).with_suffix("").as_posix(), path) for path in inside]
-    names = [name for name, _ in found]
-    if double := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{len(double)} names stand for two pictures each, such as `{double[0]}`; label them apart")
-    return found
-
-
 def write_labels(
     maps: Iterator[tuple[str, LabelMap]], output: Path, *, overlays: bool, arrays: bool, probabilities: bool
 ) -> int:
@@ -125,11 +105,3 @@ def write_labels(
             np.savez_compressed(path.with_name(f"{path.name}.npz"), **values)  # type: ignore[arg-type]  # a plain dict
         count += 1
     return count
-
-
-def check_folder(output: Path, force: bool) -> None:
-    """Raise ConfigError for an output that is a file, or a folder with something in it unless ``force``."""
-    if output.is_file():
-        raise ConfigError(f"--output {output} is a file; name a folder")
-    if output.is_dir() and any(output.iterdir()) and not force:
-        raise ConfigError(f"--output {output} holds files already; choose another, or add --force to write among them")

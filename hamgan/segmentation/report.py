@@ -3,7 +3,7 @@
 from typing import Any
 
 from hamgan.segmentation.config import SEGMENTATION, SegmentationConfig
-from hamgan.segmentation.evaluation import describe_scores
+from hamgan.segmentation.evaluation import scores
 from hamgan.tracking.html.report import Kind
 
 
@@ -24,8 +24,9 @@ def _error(row: dict[str, Any]) -> float | None:
 OF_A_SEGMENTER = Kind(
     reader=SEGMENTATION,
     facts=_facts,
-    numbers=lambda row: [describe_scores(row)] if "miou" in row else [],
+    numbers=lambda row: scores(row) if "miou" in row else {},
     score=_error,
+    best="highest mIoU",
     size=("images", "pixels", "scales", "flip", "mode", "size_divisor"),
     evaluate="hamgan segment evaluate",
     demo="Pictures that the run has not seen, their labels, and what the segmenter says.",

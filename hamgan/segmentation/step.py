@@ -1,6 +1,7 @@
 """Make a training step of a segmenter: losses of all micro-batches, one update, and the average of the weights."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -58,6 +59,9 @@ class SegmentationStep:
         self.metrics = MetricSums(accelerator)
         if config.train.compile:
             self.network.compile(dynamic=False)
+        # DDP warns of gradients with other strides than their weights: those of depth-wise weights have them along
+        # their one input channel, where a stride means nothing.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         self._model: nn.Module = accelerator.prepare_model(self.network)
         if isinstance(self._model, DistributedDataParallel):
             self._model.broadcast_buffers = False  # they agree: batch norm takes the moments of all processes

@@ -242,7 +242,10 @@ def with_classes(config: SegmentationConfig, source: SegmentationSource) -> Segm
     """Return the configuration with the number of classes of its data; ConfigError when it names another number."""
     classes = len(source.class_names)
     if config.data.num_classes not in (None, classes):
-        raise ConfigError(f"data.num_classes is {config.data.num_classes}, but {source.name} has {classes} classes")
+        hint = f"; to train on it: --data.num_classes {classes}"
+        raise ConfigError(
+            f"data.num_classes is {config.data.num_classes}, but {source.name} has {classes} classes{hint}"
+        )
     return replace(config, data=replace(config.data, num_classes=classes))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from hamgan.config import preset_names
 from hamgan.config.help import asked_topic, help_text
 from hamgan.errors import ConfigError
+from hamgan.sampling.places import check_place
 from hamgan.segmentation.config import SEGMENTATION, load_config
 from hamgan.segmentation.options import Parser
 
@@ -50,6 +51,7 @@ def run_export(arguments: Arguments, prog: str) -> None:
     )
     parser.add_argument("--license", help="of the weights, for the model card: mit, cc-by-4.0, ... (default: unknown)")
     options = parser.parse(arguments)
+    check_place(options.checkpoint)
     _check_export(options.output, options.push, options.private)
     from hamgan.segmentation.loading import load_segmenter
     from hamgan.segmentation.publishing import push_to_hub, save_folder

@@ -66,6 +66,7 @@ def dry_run(config: Config) -> None:
         if free is not None and sum(needed) > free:
             accelerator.print("          which does not fit: take a larger --train.accumulation or a smaller batch")
             return
+        accelerator.print(f"timing    a few steps of {config.train.batch_size} images ...")
         speed = _measure_speed(step, batches, shown, position, config)
     accelerator.print(
         f"speed     {speed:,.1f} images/s in a few steps: {left / 1000:,g} kimg take {duration(left / speed)}, without "
@@ -151,7 +152,10 @@ def _size(size: int) -> str:
 def _measure_speed(
     step: GanStep, batches: Batches, shown: list[DiscriminatorBatch], position: int, config: Config
 ) -> float:
-    """Return images per second over all processes, at most `SECONDS` and `STEPS` of them; one step comes before."""
+    """Return images per second over all processes, in at most `SECONDS` and `STEPS` steps.
+
+    One step comes before, and is all where it takes longer than that by itself.
+    """
     images_per_step = config.train.batch_size * config.train.discriminator_steps
     started, made = time.perf_counter(), -1
     while made < 1 or (made < STEPS and time.perf_counter() - started < SECONDS):
@@ -165,6 +169,8 @@ def _measure_speed(
         made += 1
         if made == 0:
             _synchronise(step)
+            if (seconds := time.perf_counter() - started) > SECONDS:
+                return images_per_step / seconds
             started = time.perf_counter()
     _synchronise(step)
     return made * images_per_step / (time.perf_counter() - started)

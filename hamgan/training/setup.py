@@ -130,7 +130,8 @@ def with_classes(config: Config, source: ImageSource) -> Config:
     """Return the configuration with its data's number of classes and selection; ConfigError when it names others."""
     count = len(source.class_names)
     if config.data.num_classes not in (None, count):
-        raise ConfigError(f"data.num_classes is {config.data.num_classes}, but {source.name} has {count} classes")
+        hint = f"; to train on it: --data.num_classes {count}"
+        raise ConfigError(f"data.num_classes is {config.data.num_classes}, but {source.name} has {count} classes{hint}")
     selected = source.describe().get("selection")
     if config.data.selected not in (None, selected):
         raise ConfigError(f"data.selected is {config.data.selected!r}, but {source.name} is {selected or 'whole'}")

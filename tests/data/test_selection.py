@@ -93,7 +93,7 @@ def test_images_of_another_class_are_left_out() -> None:
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write an index of a tenth of the held-out articles by the command."""
     file = tmp_path_factory.mktemp("selection") / "tenth.json"
-    given = ["fashion", "--split", "val", "--resolution", "32", "--keep", "0.1", "--output", str(file), "--quiet"]
+    given = ["fashion", "--split", "val", "--keep", "0.1", "--output", str(file), "--quiet"]
     select(given)
     return file
 

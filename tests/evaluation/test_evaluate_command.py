@@ -13,6 +13,8 @@ from support.photo_crops import crop_photographs, save_by_class, save_flat
 from support.small_runs import run_small
 
 from hamgan.checkpoint import save_generator
+from hamgan.data import default_resolution
+from hamgan.data.preparation.command import main as prepare
 from hamgan.errors import ConfigError
 from hamgan.evaluation.command import main
 from hamgan.evaluation.options import evaluate_parser
@@ -47,6 +49,14 @@ def test_run_is_evaluated_against_a_reference_file(
     assert [row["kimg"] for row in rows] == [2.0]
     main([*arguments, "--metrics", "fid"])
     assert len((run_folder / "results.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_reference_has_the_resolution_of_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, folder = tmp_path / "store", save_by_class(crop_photographs(1, 2), tmp_path / "pictures")
+    prepare(["--source", str(folder), "--output", str(store), "--resolution", "32", "--workers", "1"])
+    main(["reference", "--data", str(store), "--split", "train", "--output", str(tmp_path / "x.safetensors"), *COMMON])
+    assert "12 images, hash" in capsys.readouterr().out
+    assert [default_resolution(name) for name in ("fashion", "cifar10", "photos")] == [32, 32, 128]
 
 
 def test_preset_of_yaml_is_the_default_and_options_win(

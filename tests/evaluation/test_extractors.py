@@ -1,6 +1,7 @@
 """Check that extractors are the right networks, equal to the library's, and that weights files are checked."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from benchmarks.random_weights import save_random_inception
 from benchmarks.timing import count_flops
 from hamgan.errors import ConfigError
 from hamgan.evaluation import load_extractor
+from hamgan.evaluation.features import weights
 from hamgan.evaluation.features.efficientnet import EfficientNetLite0Extractor
 from hamgan.evaluation.features.inception import PUBLISHED
 from hamgan.evaluation.features.resizing import clean
-from hamgan.evaluation.features.weights import find_weights
+from hamgan.evaluation.features.weights import PublishedWeights, find_weights
 from hamgan.evaluation.studies.cost import EXTRACTOR_FLOPS
 from hamgan.files import sha256 as file_sha256
 
@@ -124,9 +126,22 @@ def test_without_network_the_message_names_the_file_to_bring(tmp_path: Path, mon
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    with pytest.raises(ConfigError, match=r"bring weights-inception-2015-12-05-6726825d\.pth .*efficientnet-lite0"):
+    sentence = r"Network is unreachable\); bring weights-inception-2015-12-05-6726825d\.pth \(sha256 6726825d.*lite0"
+    with pytest.raises(ConfigError, match=sentence):
         find_weights(PUBLISHED)
     assert not list(tmp_path.rglob("*.pth*"))
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "SECONDS_TO_ANSWER", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host, port = silent.getsockname()
+        published = PublishedWeights("DINOv2", f"http://{host}:{port}/w.pth", "0123456789", "HAMGAN_NONE")
+        with pytest.raises(ConfigError, match=r"DINOv2 weights: .*/w\.pth could not be downloaded \(timed out\)"):
+            find_weights(replace(published, file_name=str(tmp_path / "w.pth")))
+    assert socket.getdefaulttimeout() is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_features_name_the_known_ones() -> None:

@@ -48,7 +48,8 @@ def test_what_is_like_nothing_is_said_not_to_be_there(given: str) -> None:
 def test_every_command_answers_before_torch(tmp_path: Path) -> None:
     (tmp_path / "cat.png").touch()
     commands = ["sample --output a.png", "export --output a.onnx", "app", "evaluate", "evaluate sweep --output a.png"]
-    commands.append("invert --images cat.png --output a.png")
+    commands += ["invert --images cat.png --output a.png", "segment evaluate", "segment predict cat.png --output x"]
+    commands.append("segment export --output a.onnx")
     code = """
 import sys
 from hamgan import cli
@@ -61,6 +62,7 @@ for line in sys.argv[1:]:
         assert "did you mean `runs/photos`?" in str(error), error
     assert "torch" not in sys.modules, line
 """
-    lines = [*(f"{command} --checkpoint run/photos" for command in commands), "report run/photos"]
+    lines = [f"{command} --checkpoint run/photos" for command in commands]
+    lines += ["report run/photos", "segment report run/photos"]
     done = subprocess.run([sys.executable, "-c", code, *lines], env=environment(), capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")

@@ -55,6 +55,16 @@ def test_a_folder_holds_the_images_of_the_api(run: Path, generator: LoadedGenera
     assert [path.name for path in folder.parent.iterdir()] == ["images"]
 
 
+def test_sampling_does_not_load_the_compiler(tmp_path: Path) -> None:
+    """Importing torch's compiler takes as long as importing torch; drawing an embedding on "meta" imports it too."""
+    no_embedding = ["generator.conditioning=per_class", "generator.hierarchical=false"]
+    run = run_small(tmp_path, "train.total_kimg=0.008", *no_embedding)
+    code = "import sys; from hamgan.sampling.command import main; main(sys.argv[1:]); "
+    code += "print('torch._dynamo' in sys.modules)"
+    done = python("-c", code, "--checkpoint", run, "--device", "cpu", "--output", tmp_path / "grid.png")
+    assert done.stdout.endswith("False\n"), done.stderr
+
+
 def test_classes_may_have_seeds_of_their_own(run: Path, tmp_path: Path) -> None:
     folder = sample(run, tmp_path / "images", "--classes", "4,2", "--per-class", 2)
     names = ["0002-seed000002", "0002-seed000003", "0004-seed000000", "0004-seed000001"]

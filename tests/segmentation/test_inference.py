@@ -19,7 +19,8 @@ from hamgan.segmentation.data.mosaic import MosaicSource
 from hamgan.segmentation.evaluation import count, describe_scores, evaluate, protocol_line
 from hamgan.segmentation.inference import predict_labels, predict_probabilities, window_starts
 from hamgan.segmentation.loading import LoadedSegmenter
-from hamgan.segmentation.predict import find_pictures, write_labels
+from hamgan.segmentation.pictures import find_pictures
+from hamgan.segmentation.predict import write_labels
 from hamgan.segmentation.schema import EvalConfig
 from hamgan.segmentation.segmenter import Segmenter, build_segmenter, normalise
 from hamgan.segmentation.storing import SegmenterHeader

@@ -1,5 +1,6 @@
 """Test `hamgan report`: one file with everything about a run, opened in a real browser."""
 
+import html
 import json
 import math
 import re
@@ -47,11 +48,16 @@ def test_a_report_holds_figures_plots_sheets_and_configuration(run: Path, tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
     page = (tmp_path / "new/report.html").read_text()
     (evaluation,) = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
-    assert f"FID (efficientnet-lite0): {evaluation['fid_efficientnet_lite0']:.5g}" in page
+    assert "<th>FID (efficientnet-lite0)</th></tr>" in page
+    assert f"<td>{evaluation['fid_efficientnet_lite0']:.5g}</td></tr>" in page
+    assert page.count(f"<small>{html.escape(evaluation['protocol'])}</small>") == 1
+    assert page.count('<small class="warning">') == len(evaluation["warnings"]) > 0
     assert page.count("data:image/webp;base64,") == 2
     assert "The MIT License" in page  # of the library that draws the plots
-    assert '<td class="value">generator.channels</td><td class="value">96</td><td class="value">2</td>' in page
-    assert "1 process(es) on" in page
+    key = '<td class="value key">generator.<wbr>{}</td><td class="value">{}</td><td class="value">{}</td>'
+    assert key.format("channels", 96, 2) in page
+    assert "1 process on" in page
+    assert '<th scope="row">images seen</th><td>0.04 of 0.04 thousand</td>' in page
     assert set(re.findall(r"\b(?:src|href)=\"?([a-z]+):", page)) == {"data"}
     assert set(re.findall(r"https?://[\w./-]*", page)) == {"https://github.com/leeoniya/uPlot"}  # in a comment
 
@@ -86,6 +92,29 @@ def test_the_demos_picture_classes_and_largest_evaluation_are_shown(run: Path, t
     assert "<h3>worst classes</h3><ol><li>brick 9</li></ol>" in page
     best = re.findall(r"lowest FID</th><td>([^<]*) at", page)
     assert best == [f"FID (efficientnet-lite0): {own['fid_efficientnet_lite0']:.5g}"]
+
+
+def test_an_evaluation_that_was_repeated_stands_there_once(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (row,) = (copy / "results.jsonl").read_text().splitlines()
+    (copy / "results.jsonl").write_text(f"{row}\n{row}\n")
+    assert write_report(copy).read_text().count('<tr class="of-row') == 1
+
+
+def test_the_legend_shows_the_last_values_until_somebody_points_at_others(run: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+    last = next(row["d_loss"] for row in reversed(rows) if "d_loss" in row)
+    page = page_in_a_browser(write_report(run, tmp_path / "report.html"))
+    shown = re.findall(r"d_loss</div></th><td class=\"u-value\">([^<]*)<", page)
+    assert [float(value) for value in shown] == [float(f"{last:.4g}")]
+
+
+def test_a_click_enlarges_a_picture_and_the_next_one_does_not(run: Path, tmp_path: Path) -> None:
+    report = write_report(run, tmp_path / "report.html")
+    click = 'document.querySelectorAll(".picture").forEach(picture => picture.click());'
+    assert page_in_a_browser(report, click).count('class="picture sheet large"') == 2
+    assert page_in_a_browser(report, click + click).count('class="picture sheet large"') == 0
 
 
 def test_the_slider_changes_the_sheet(run: Path, tmp_path: Path) -> None:

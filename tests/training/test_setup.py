@@ -58,7 +58,7 @@ def test_a_resumed_run_keeps_its_order_of_classes(tmp_path: Path) -> None:
 
 
 def test_another_number_of_classes_than_the_data_has_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="num_classes is 9, but photos has 12 classes"):
+    with pytest.raises(ConfigError, match=r"num_classes is 9, but photos has 12 classes; .*: --data\.num_classes 12"):
         run_small(tmp_path, "data.num_classes=9")
     assert not (tmp_path / "run").exists()
 

@@ -15,6 +15,8 @@ from hamgan.progress import ProgressBar
 
 DATA_SETS = ("photos", "fashion", "cifar10", "cifar100")
 """Names that are data sets, whatever paths there are."""
+DOWNLOADED = ("cifar10", "cifar100")
+"""Those of them that are downloaded; the others come with a package, and need no preparation."""
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 

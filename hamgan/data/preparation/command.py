@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, get_args
 
 from hamgan.data.decoding.choices import Crop, Filter
+from hamgan.data.finding.locations import DATA_SETS, DOWNLOADED, check_place
 from hamgan.errors import DataError, Stopped
 
 if TYPE_CHECKING:
@@ -108,6 +109,11 @@ def _check_options(options: argparse.Namespace) -> None:
         if not fits:
             value = getattr(options, name.replace("-", "_"))
             raise DataError(f"--{name} is {'missing' if value is None else value}; allowed: {allowed}")
+    if options.source in DATA_SETS and options.source not in DOWNLOADED and not Path(options.source).exists():
+        raise DataError(f"{options.source} needs no preparation: train on it with --data.source {options.source}")
+    for place in (options.source, options.val_source):
+        if place is not None:
+            check_place(place, DOWNLOADED)
 
 
 def _prepare(options: argparse.Namespace) -> None:

@@ -1,6 +1,10 @@
 """Find the weights file of an extractor, download it once, and check that it is the published one."""
 
 import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +16,8 @@ from hamgan.files import sha256
 
 OFFLINE = "efficientnet-lite0"
 """The extractor whose weights come with a package."""
+SECONDS_TO_ANSWER = 10.0
+"""A server that is silent for so long is taken to be out of reach; the system would wait for two minutes."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +99,13 @@ def find_weights_on_every_process(
 def _download(published: PublishedWeights, file: Path, allow: bool) -> None:
     if allow:
         file.parent.mkdir(parents=True, exist_ok=True)
+        print(f"downloading the {published.title} weights from {published.url} ...", file=sys.stderr)
         try:
-            torch.hub.download_url_to_file(published.url, str(file), hash_prefix=published.sha256)
+            with _impatient_sockets(SECONDS_TO_ANSWER):
+                torch.hub.download_url_to_file(published.url, str(file), hash_prefix=published.sha256)
             return
         except (OSError, RuntimeError) as error:
-            reason = f"could not be downloaded ({type(error).__name__}: {error})"
+            reason = f"could not be downloaded ({getattr(error, 'reason', error)})"
     else:
         reason = "is not here"
     option = f"{published.option} FILE or " if published.option else ""
@@ -105,3 +113,14 @@ def _download(published: PublishedWeights, file: Path, allow: bool) -> None:
         f"the {published.title} weights: {published.url} {reason}; bring {published.described} and name it by {option}"
         f"${published.variable}, or take --features {OFFLINE}, which need no network"
     )
+
+
+@contextmanager
+def _impatient_sockets(seconds: float) -> Iterator[None]:
+    """Give up connections that are made in here once they have been silent for so long: torch.hub takes no timeout."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

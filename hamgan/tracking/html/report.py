@@ -17,7 +17,7 @@ from hamgan.checkpoint import read_class_names
 from hamgan.config import Config, ConfigReader, flat_config
 from hamgan.config.reading import GAN
 from hamgan.errors import CheckpointError, one_line
-from hamgan.evaluation.report import EXTREMES, describe_numbers
+from hamgan.evaluation.report import EXTREMES, numbers_of
 from hamgan.files import write_atomically
 from hamgan.progress import duration
 from hamgan.tracking.html.plots import lines_of, panel_data
@@ -37,10 +37,12 @@ class Kind:
     reader: ConfigReader[Any]
     facts: Callable[[Any], dict[str, str]]
     """Lines of the summary, from the configuration."""
-    numbers: Callable[[dict[str, Any]], list[str]]
-    """Lines of an evaluation."""
+    numbers: Callable[[dict[str, Any]], dict[str, str]]
+    """Figures of an evaluation by their names, the one that decides first."""
     score: Callable[[dict[str, Any]], float | None]
     """What the best evaluation has the least of."""
+    best: str
+    """What to call the figure of that evaluation."""
     size: tuple[str, ...]
     """Entries of an evaluation that must agree for scores to be compared; where the first ones are numbers, the largest
     are taken."""
@@ -70,7 +72,7 @@ def write_report(
     loader = jinja2.PackageLoader("hamgan.tracking.html", ".")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     values = _contents(run, config, kind) | {"differences": _differences(config, kind.reader.load(preset))}
-    values |= {"evaluate": kind.evaluate, "caption": kind.demo, "of_a_gan": kind is OF_A_GAN}
+    values |= {"kind": kind, "of_a_gan": kind is OF_A_GAN}
     values["preset"] = str(preset) if preset else "the default values"
     values["script"] = Path(__file__).with_name("plots.js").read_text()
     values["uplot"] = {path.suffix or path.name: path.read_text() for path in UPLOT.iterdir()}
@@ -86,9 +88,10 @@ def _contents(run: Path, config: Any, kind: Kind) -> dict[str, Any]:
     return {
         "name": config.name,
         "folder": str(run),
-        "config": flat_config(config),
+        "config": {key: _as_yaml(value) for key, value in flat_config(config).items()},
         "summary": _summary(run, config, metrics, kind),
         "evaluations": evaluations,
+        "figures": list(dict.fromkeys(name for row in evaluations for name in row["numbers"])),
         "best": _best(evaluations),
         "classes": _classes(evaluations),
         "demo": _picture(run / "demo.png") if (run / "demo.png").is_file() else None,
@@ -121,7 +124,7 @@ def _summary(run: Path, config: Any, metrics: Sequence[dict[str, Any]], kind: Ki
     last: dict[str, Any] = next((row for row in reversed(metrics) if "seconds" in row), {})
     names = read_class_names(run) or []
     return {
-        "images seen": f"{last.get('kimg', 0.0):,.1f} of {config.train.total_kimg:,g} thousand",
+        "images seen": f"{last.get('kimg', 0.0):,g} of {config.train.total_kimg:,g} thousand",
         "time in training": duration(float(last.get("seconds", 0.0))),
         "classes": f"{config.data.num_classes}" + (f": {', '.join(names[:20])}" if names else ""),
         "batch": f"{config.train.batch_size} images per step",
@@ -142,7 +145,10 @@ def _fid(row: dict[str, Any]) -> float | None:
 
 
 def _evaluations(rows: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:
-    """Return numbers as lines, protocol, position and score of every evaluation that tells its place in the run."""
+    """Return figures, protocol, position and score of every evaluation that tells its place in the run.
+
+    One that was repeated, to the same figures, is there once.
+    """
     found = []
     for row in rows:
         if not isinstance(row.get("kimg"), (int, float)):
@@ -153,10 +159,13 @@ def _evaluations(rows: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, A
             "protocol": row.get("protocol", ""),
             "score": kind.score(row),
             "extremes": extremes,
+            "notes": row.get("notes", []),
+            "warnings": row.get("warnings", []),
         }
         values["numbers"] = kind.numbers(row)
         values["size"] = [row.get(key) for key in kind.size]
-        found.append(values)
+        if values not in found:
+            found.append(values)
     return found
 
 
@@ -194,18 +203,23 @@ def _picture(path: Path) -> dict[str, Any]:
     return {"url": f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}", "width": width}
 
 
-def _differences(config: Any, preset: Any) -> list[tuple[str, object, object]]:
-    """Return key, value of the preset and value of the run, where they differ."""
+def _differences(config: Any, preset: Any) -> list[tuple[str, str, str]]:
+    """Return key, value of the preset and value of the run, where they differ, as YAML has them."""
     ours, theirs = flat_config(config), flat_config(preset)
     keys = [key for key in ours if ours[key] != theirs[key] and key not in ("name", "run_dir")]
-    return [(key, theirs[key], ours[key]) for key in keys]
+    return [(key, _as_yaml(theirs[key]), _as_yaml(ours[key])) for key in keys]
+
+
+def _as_yaml(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 OF_A_GAN = Kind(
     reader=GAN,
     facts=_facts,
-    numbers=lambda row: describe_numbers({"extractor": ""} | row),
+    numbers=lambda row: {number.title: str(number) for number in numbers_of({"extractor": ""} | row)},
     score=_fid,
+    best="lowest FID",
     size=("num_samples", "reference_count", "extractor", "truncation"),
     evaluate="hamgan evaluate",
     demo="Left: real images that the run has not seen. Right: generated images of the same classes, as they come.",

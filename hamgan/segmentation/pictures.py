@@ -1,0 +1,37 @@
+"""Find the pictures to label, and check where labels go, before anything is loaded. Imports no torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hamgan.errors import ConfigError, DataError
+from hamgan.files import nearest_path
+from hamgan.segmentation.data.layouts import IMAGE_SUFFIXES
+
+
+def find_pictures(places: Sequence[str]) -> list[tuple[str, Path]]:
+    """Return files, and the pictures in folders, each with a name for what is made of it; DataError where none is."""
+    found: list[tuple[str, Path]] = []
+    for place in map(Path, places):
+        if not place.exists():
+            near = nearest_path(place)
+            hint = f"; did you mean `{near}`?" if near else ""
+            raise DataError(f"there is no picture and no folder at {place}{hint}")
+        if place.is_file():
+            found.append((place.stem, place))
+            continue
+        inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not inside:
+            raise DataError(f"the folder {place} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+        found += [(path.relative_to(place).with_suffix("").as_posix(), path) for path in inside]
+    names = [name for name, _ in found]
+    if double := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{len(double)} names stand for two pictures each, such as `{double[0]}`; label them apart")
+    return found
+
+
+def check_folder(output: Path, force: bool) -> None:
+    """Raise ConfigError for an output that is a file, or a folder with something in it unless ``force``."""
+    if output.is_file():
+        raise ConfigError(f"--output {output} is a file; name a folder")
+    if output.is_dir() and any(output.iterdir()) and not force:
+        raise ConfigError(f"--output {output} holds files already; choose another, or add --force to write among them")
