@@ -129,10 +129,14 @@ def print_row(row: Row) -> None:
     for key, line in row.get("protocols", {}).items():
         print(f"protocol of {NAMES.get(key, key)}: {line}")
     print(f"{row['seconds']:.1f} s, {row['images_per_second']:.1f} images/s on {row['device']}")
-    for note in row.get("notes", []):
-        print(f"note: {note}")
-    for warning in row["warnings"]:
-        print(f"warning: {warning}")
+    print_remarks([row])
+
+
+def print_remarks(rows: Sequence[Row]) -> None:
+    """Print the notes and warnings of rows, each once."""
+    for entry, title in (("notes", "note"), ("warnings", "warning")):
+        for text in dict.fromkeys(text for row in rows for text in row.get(entry, [])):
+            print(f"{title}: {text}")
 
 
 def append_row(row: Row, file: str | Path) -> Path:
