@@ -38,6 +38,7 @@ from hamgan.config.schema import (
     EvalConfig,
     LogConfig,
     MonitorConfig,
+    Resizer,
 )
 from hamgan.config.training import SCHEDULES, ConsistencyConfig, FiniteDifferencesConfig, TrainConfig, Transformation
 from hamgan.config.validation import RESOLUTIONS, check_metrics, latent_chunks, validate
@@ -64,6 +65,7 @@ __all__ = [
     "LogConfig",
     "MonitorConfig",
     "NormConfig",
+    "Resizer",
     "RunConfig",
     "SpectralNormConfig",
     "TrainConfig",

@@ -122,6 +122,8 @@ Features = Literal[
 ]
 FEATURES: tuple[str, ...] = get_args(Features)
 """Feature extractors of an evaluation."""
+Resizer = Literal["native", "tensorflow", "bilinear", "clean", "pillow", "antialiased", "bicubic"]
+"""Rules by which images reach an extractor's size; ``native`` is the one that its usual numbers are made with."""
 OWN_EXTRACTORS = {
     "sfid": ("inception-spatial", "fid"),
     "fd_dinov2": ("dinov2-vit-l-14", "fid"),

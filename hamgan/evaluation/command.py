@@ -12,7 +12,7 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.places import check_place_of_reference, check_place_of_samples
 from hamgan.evaluation.options import FIELDS, parse
 from hamgan.evaluation.protocol import Protocol, make_protocol
-from hamgan.evaluation.report import TABLES, Row, append_row, describe_numbers, print_row, save_table
+from hamgan.evaluation.report import TABLES, Row, append_row, describe_numbers, print_remarks, print_row, save_table
 
 if TYPE_CHECKING:
     from hamgan.evaluation.statistics import Resources
@@ -204,7 +204,7 @@ def run_sweep(options: argparse.Namespace) -> None:
 def run_compare(options: argparse.Namespace, named: Collection[str]) -> None:
     """Compare A with B: a line per number, the picture and the table; see `compare`."""
     from hamgan.distributed.group import Processes
-    from hamgan.evaluation.contamination import avoid_chosen_samples
+    from hamgan.evaluation.contamination import avoid_chosen_samples, families_of, lonely
     from hamgan.evaluation.studies.comparison import compare, describe_difference, equal_sides, save_comparison
 
     output = _check_ending(options.output, ".png")
@@ -222,6 +222,7 @@ def run_compare(options: argparse.Namespace, named: Collection[str]) -> None:
             print(describe_difference(one))
         for side, row in zip(itertools.cycle("AB"), rows, strict=False):
             print(f"protocol of {side}: {row['protocol']}")
+        print_remarks([*rows, {"notes": lonely(families_of(protocol), parts[0][0])}])
         print("this tells these two apart, not two methods: runs of one method with other seeds differ as well")
         picture, table = save_comparison(differences, rows, output)
         print(f"picture {picture}, table {table}")

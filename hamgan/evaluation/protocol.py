@@ -8,11 +8,10 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from hamgan.config import FEATURES, OWN_EXTRACTORS, BatchNormStatistics, Config, check_metrics
+from hamgan.config import FEATURES, OWN_EXTRACTORS, BatchNormStatistics, Config, Resizer, check_metrics
 from hamgan.errors import ConfigError, did_you_mean, one_line
 from hamgan.evaluation.report import Row
 
-Resizer = Literal["native", "tensorflow", "bilinear", "clean", "pillow", "antialiased", "bicubic"]
 KidKernel = Literal["polynomial", "rbf"]
 LabelDistribution = Literal["uniform", "balanced", "training"]
 WEIGHTS_SHA256 = "6726825d"

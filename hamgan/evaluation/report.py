@@ -5,9 +5,9 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from hamgan.config import FEATURES
+from hamgan.config import FEATURES, Resizer
 
 Row = dict[str, Any]
 """Plain values of an evaluation: the numbers by name, then the protocol behind them."""
@@ -36,8 +36,11 @@ NAMES = {
 HIGHER_IS_BETTER = {"inception_score", "precision", "recall", "density", "coverage", "class_accuracy"}
 LOWER_IS_BETTER = {"fid", "sfid", "fd_dinov2", "clip_fid", "cmmd", "fid_inf", "kid", "mind", "class_distance"}
 LOWER_IS_BETTER |= {"class_leakage"}
-_SUFFIX = re.compile(f"(_({'|'.join(name.replace('-', '_') for name in FEATURES)}))?(_[0-9a-f]{{8}})?(_tf32)?")
-"""Ending of a number that is not the usual one: its extractor, the hash of one's own weights, TF32."""
+_SUFFIX = re.compile(
+    f"(_({'|'.join(name.replace('-', '_') for name in FEATURES)}))?"
+    f"(_(?P<resizer>{'|'.join(get_args(Resizer))}))?(_[0-9a-f]{{8}})?(_tf32)?"
+)
+"""Ending of a number that is not the usual one: its extractor, its resizer, the hash of one's own weights, TF32."""
 EXTREMES = {
     "best_classes": "best classes",
     "worst_classes": "worst classes",
@@ -81,7 +84,7 @@ def numbers_of(row: Row) -> list[Number]:
         name, suffix = split_key(key)
         if name is None or not isinstance(value, float):
             continue
-        extractor = f" ({row['extractor']})" if suffix else ""
+        extractor = name_network(row["extractor"], suffix)
         spread, error, over_seeds = (
             row.get(f"{name}_{what}{suffix}") for what in ("std", "standard_error", "seeds_std")
         )
@@ -104,6 +107,13 @@ def split_key(key: str) -> tuple[str | None, str]:
     return None, ""
 
 
+def name_network(network: str, suffix: str) -> str:
+    """Return what stands behind a number's name: network and resizer, an empty string where both are the usual ones."""
+    found = _SUFFIX.fullmatch(suffix)
+    resizer = f", {found['resizer']}" if found and found["resizer"] else ""
+    return f" ({network}{resizer})" if suffix else ""
+
+
 def print_row(row: Row) -> None:
     """Print the numbers, the protocol that belongs to them, and the warnings."""
     for line in describe_numbers(row):
@@ -119,10 +129,14 @@ def print_row(row: Row) -> None:
     for key, line in row.get("protocols", {}).items():
         print(f"protocol of {NAMES.get(key, key)}: {line}")
     print(f"{row['seconds']:.1f} s, {row['images_per_second']:.1f} images/s on {row['device']}")
-    for note in row.get("notes", []):
-        print(f"note: {note}")
-    for warning in row["warnings"]:
-        print(f"warning: {warning}")
+    print_remarks([row])
+
+
+def print_remarks(rows: Sequence[Row]) -> None:
+    """Print the notes and warnings of rows, each once."""
+    for entry, title in (("notes", "note"), ("warnings", "warning")):
+        for text in dict.fromkeys(text for row in rows for text in row.get(entry, [])):
+            print(f"{title}: {text}")
 
 
 def append_row(row: Row, file: str | Path) -> Path:

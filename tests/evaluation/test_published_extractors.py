@@ -17,11 +17,16 @@ from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
+from benchmarks.timing import count_flops
 from hamgan.errors import ConfigError
-from hamgan.evaluation import evaluate, load_extractor
+from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
 from hamgan.evaluation.features import dinov2
+from hamgan.evaluation.features.efficientnet import EfficientNetLite0Extractor
 from hamgan.evaluation.features.extractor import ARCHITECTURES
 from hamgan.evaluation.features.resizing import RESIZING
+from hamgan.evaluation.features.weights import PublishedWeights
+from hamgan.evaluation.report import numbers_of
+from hamgan.evaluation.studies.cost import EXTRACTOR_FLOPS
 from hamgan.files import sha256
 from hamgan.sampling import LoadedGenerator
 
@@ -78,6 +83,7 @@ def test_spatial_inception_equals_the_layer_of_torch_fidelity_s_network(installe
     extractor = load_extractor("inception-spatial", weights_sha256=sha256(installed["inception"])[:8], device="cpu")
     found = extractor(images)[0]
     assert found.shape == (3, 2023)
+    assert count_flops(lambda: extractor(images[:1])) == EXTRACTOR_FLOPS["inception-spatial"]
     assert expected.std() > 1e-3
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-6 * float(expected.abs().max()))
 
@@ -127,7 +133,9 @@ def test_one_command_gives_every_number_with_its_own_protocol(installed: dict[st
     options = OPTIONS | {"features": "dinov2-vit-l-14", "resizer": "antialiased"}
     other = evaluate(samples, reference, ("fid",), **options)
     assert "fd_dinov2" not in other
-    assert other["fid_dinov2_vit_l_14"] == pytest.approx(row["fd_dinov2"], rel=0.2)
+    assert other["fd_dinov2_antialiased"] == pytest.approx(row["fd_dinov2"], rel=0.2)
+    (number,) = numbers_of(other)
+    assert (number.key, number.title) == ("fd_dinov2_antialiased", "FD-DINOv2 (dinov2-vit-l-14, antialiased)")
 
 
 @pytest.fixture
@@ -185,7 +193,9 @@ def test_memory_counts_both_sides_of_all_extractors(
 
 def test_missing_weights_are_named_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAMGAN_DINOV2_WEIGHTS", str(tmp_path / "absent.pth"))
-    missing = r"HAMGAN_DINOV2_WEIGHTS names .*absent.* bring dinov2_vitl14_pretrain\.pth from"
+    missing = (
+        r"HAMGAN_DINOV2_WEIGHTS names .*absent.* bring dinov2_vitl14_pretrain\.pth \(sha256 d5383ea.*\) from https"
+    )
     with pytest.raises(ConfigError, match=missing):
         evaluate(tmp_path / "no samples", tmp_path, ("fid", "fd_dinov2"), **OPTIONS)
     (tmp_path / "absent.pth").write_bytes(b"something else")
@@ -208,6 +218,31 @@ def test_a_file_of_another_network_is_refused(
     monkeypatch.setattr(dinov2, "DEPTH", 2)
     with pytest.raises(ConfigError, match=r"dinov2\.pth does not hold the weights of dinov2-vit-l-14"):
         load_extractor("dinov2-vit-l-14", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "resizer", "metric", "key", "title"),
+    [
+        ("inception", "native", "fid", "fid", "FID"),
+        ("inception", "clean", "fid", "fid_clean", "FID (inception-v3-compat, clean)"),
+        ("inception", "clean", "kid_std", "kid_std_clean", None),
+        ("dinov2-vit-l-14", "tensorflow", "fid", "fd_dinov2_tensorflow", "FD-DINOv2 (dinov2-vit-l-14, tensorflow)"),
+        ("clip-vit-b-32", "native", "fid", "clip_fid", "CLIP-FID"),
+        ("clip-vit-b-32", "bicubic", "kid", "kid_clip_vit_b_32_bicubic", "KID (clip-vit-b-32, bicubic)"),
+    ],
+)
+def test_numbers_by_another_resizer_have_a_key_of_their_own(
+    name: str, resizer: str, metric: str, key: str, title: str | None
+) -> None:
+    architecture = ARCHITECTURES[name]
+    assert isinstance(architecture.weights, PublishedWeights)
+    resizer = architecture.resizers[0] if resizer == "native" else resizer
+    network = EfficientNetLite0Extractor("efficientnet-lite0", ["1280"])  # which no key depends on
+    extractor = FeatureExtractor(network, name, architecture.weights.sha256, resizer, torch.device("cpu"))
+    assert extractor.key(metric) == key
+    if title:
+        (number,) = numbers_of({key: 1.0, "extractor": architecture.label})
+        assert number.title == title
 
 
 def test_a_resizer_that_no_number_was_made_with_is_refused() -> None:

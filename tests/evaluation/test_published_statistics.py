@@ -110,7 +110,7 @@ def test_edm2_s_pickle_gives_fid_and_fd_dinov2(
     with pytest.raises(ConfigError, match="--features dinov2-vit-l-14 --resizer antialiased resizes as the reference"):
         evaluate(folder / "samples", file, ("fd_dinov2",), **options)
     own = options | {"features": "dinov2-vit-l-14", "resizer": "antialiased"}
-    assert evaluate(folder / "samples", file, ("fid",), **own)["fid_dinov2_vit_l_14"] > 0
+    assert evaluate(folder / "samples", file, ("fid",), **own)["fd_dinov2_antialiased"] > 0
 
 
 class Payload:

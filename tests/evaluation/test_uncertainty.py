@@ -125,6 +125,8 @@ def test_compare_tells_generators_apart_and_a_generator_not_from_itself(
     assert "FID (efficientnet-lite0): A " in printed
     assert "is better (confidence 99." in printed
     assert "protocol of A: 40 samples (mean of seeds 0 to 2" in printed
+    assert printed.count("warning: samples: 40 images for the covariance of 1280 features") == 1
+    assert "note: all numbers are by ImageNet classifiers" in printed
     rows = {row["number"]: row for row in csv.DictReader(output.with_suffix(".csv").open())}
     fid = rows[FID]
     assert float(fid["low"]) < float(fid["a"]) - float(fid["b"]) < float(fid["high"])

@@ -166,7 +166,10 @@ class FeatureExtractor:
         return "tf32" if self.tf32 and self.device.type == "cuda" else "fp32"
 
     def key(self, name: str) -> str:
-        """Return the key of a number: ``fid`` where it is the one that others quote, else with what it was made by."""
+        """Return the key of a number: ``fid`` where it is the one that others quote, else with what it was made by.
+
+        That is the extractor, the resizer, the hash of one's own weights and TF32, each where it is not the usual one.
+        """
         return self._key_in_fp32(name) + ("" if self.precision == "fp32" else f"_{self.precision}")
 
     def _key_in_fp32(self, name: str) -> str:
@@ -174,13 +177,11 @@ class FeatureExtractor:
         official = isinstance(weights, Path) or self.weights.startswith(weights.sha256)
         usual = self.resizer == self.architecture.resizers[0]
         base, spread = next(((name.removesuffix(end), end) for end in SPREADS if name.endswith(end)), (name, ""))
-        own = OWN_NAMES.get((self.name, base))
-        if own and usual:
-            return own + spread + ("" if official else f"_{self.weights[:8]}")
-        short = self.name.replace("-", "_")
-        if not official:
-            return f"{name}_{short}_{self.weights[:8]}"
-        return name if self.name == "inception" and name not in OWN_NAMES.values() else f"{name}_{short}"
+        digest, resizer = "" if official else f"_{self.weights[:8]}", "" if usual else f"_{self.resizer}"
+        if own := OWN_NAMES.get((self.name, base)):
+            return own + spread + resizer + digest
+        is_plain = self.name == "inception" and official and name not in OWN_NAMES.values()
+        return name + ("" if is_plain else f"_{self.name.replace('-', '_')}") + resizer + digest
 
     def describe(self) -> dict[str, str]:
         """Return what must be equal in two sets of features before they may be compared."""

@@ -42,6 +42,11 @@ class PublishedWeights:
         """Return the file's name, as torch.hub keeps it."""
         return self.file_name or self.url.rsplit("/", 1)[1]
 
+    @property
+    def described(self) -> str:
+        """Return the file's name with the hash that tells it from others."""
+        return f"{self.name} (sha256 {self.sha256[:16]}...)"
+
 
 def find_weights(
     published: PublishedWeights,
@@ -59,7 +64,9 @@ def find_weights(
     file = Path(given or f"{torch.hub.get_dir()}/checkpoints/{published.name}")
     if not file.is_file() and given:
         origin = published.option if path else f"${published.variable}"
-        raise ConfigError(f"{origin} names {file}, which is not a file; bring {published.name} from {published.url}")
+        raise ConfigError(
+            f"{origin} names {file}, which is not a file; bring {published.described} from {published.url}"
+        )
     if not file.is_file():
         _download(published, file, allow_download)
     found = sha256(file)
@@ -103,9 +110,8 @@ def _download(published: PublishedWeights, file: Path, allow: bool) -> None:
         reason = "is not here"
     option = f"{published.option} FILE or " if published.option else ""
     raise ConfigError(
-        f"the {published.title} weights: {published.url} {reason}; bring {published.name} (sha256 "
-        f"{published.sha256[:16]}...) and name it by {option}${published.variable}, or take --features {OFFLINE}, "
-        "which need no network"
+        f"the {published.title} weights: {published.url} {reason}; bring {published.described} and name it by {option}"
+        f"${published.variable}, or take --features {OFFLINE}, which need no network"
     )
 
 

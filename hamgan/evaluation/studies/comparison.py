@@ -18,7 +18,7 @@ from hamgan.evaluation.inputs.samples import Samples, load_samples
 from hamgan.evaluation.metrics.standard_error import standard_errors
 from hamgan.evaluation.protocol import Protocol
 from hamgan.evaluation.reference import Reference
-from hamgan.evaluation.report import HIGHER_IS_BETTER, LOWER_IS_BETTER, NAMES, Row, save_table, split_key
+from hamgan.evaluation.report import HIGHER_IS_BETTER, LOWER_IS_BETTER, NAMES, Row, name_network, save_table, split_key
 from hamgan.evaluation.statistics import FeatureStatistics, Resources
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Difference:
     def title(self) -> str:
         """Return the number's name, with its extractor where that is not the usual one."""
         name, suffix = split_key(self.key)
-        return NAMES.get(name or "", self.key) + (f" ({self.network})" if suffix else "")
+        return NAMES.get(name or "", self.key) + name_network(self.network, suffix)
 
     @property
     def mean(self) -> float:

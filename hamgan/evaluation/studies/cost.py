@@ -5,15 +5,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hamgan.config import Config
+from hamgan.evaluation.protocol import make_protocol
 from hamgan.networks import build_networks
 
 EXTRACTOR_FLOPS = {
     "inception": 11_426_464_960,
-    "inception-spatial": 11_426_464_960,
+    "inception-spatial": 7_292_454_080,
     "efficientnet-lite0": 770_375_104,
-    "dinov2-vit-l-14": 162_023_964_672,
-    "clip-vit-b-32": 8_817_623_040,
-    "clip-vit-l-14-336": 381_919_789_056,
+    "dinov2-vit-l-14": 156_922_642_432,
+    "clip-vit-b-32": 8_232_069_120,
+    "clip-vit-l-14-336": 368_478_879_744,
 }
 """FLOPs per image, two per multiply-add; the extractors resize to one size, so the images' own does not matter."""
 BATCH = 8
@@ -24,11 +25,13 @@ def evaluation_share(config: Config) -> float:
 
     Counted per image by torch's FLOP counter on the real networks with tensors that hold no values: a step is D forward
     and backward on generated and real images (and G forward for the former), then G and D forward and backward; an
-    evaluation is G and the extractor forward on every sample. Left out: penalties, optimisers, the reference (once per
-    run), and that an evaluation runs G and the extractor in another precision than training.
+    evaluation is G and all extractors forward on every sample. Left out: penalties, optimisers, the reference (once per
+    run), and that an evaluation runs G and extractors in another precision than training.
     """
     generating, training = count_flops_per_image(config)
-    per_evaluation = config.eval.num_samples * (generating + EXTRACTOR_FLOPS[config.eval.features])
+    parts = make_protocol(metrics=config.eval.metrics, features=config.eval.features).by_extractor()
+    extracting = sum(EXTRACTOR_FLOPS[part.features] for part in parts)
+    per_evaluation = config.eval.num_samples * (generating + extracting)
     between = 1000 * config.eval.every_kimg * training
     return per_evaluation / (per_evaluation + between)
 
