@@ -34,8 +34,8 @@ SUBCOMMANDS = {
 }
 CONFIGURED = {"train", "cost", "demo", "inspect"}
 """Commands that take all keys of a configuration, and list them after ``--help all``."""
-OTHER_PROGRAMS = {"--max-restarts", "--multi_gpu", "--num_processes", "--cpu", "--long", "--lowest"}
-"""Options of `accelerate launch` and of the tests that the text mentions."""
+OTHER_PROGRAMS = {"--max-restarts", "--multi_gpu", "--num_processes", "--cpu", "--entrypoint", "--long", "--lowest"}
+"""Options of `accelerate launch`, of Docker and of the tests that the text mentions."""
 PLACEHOLDERS = {"my.yaml"}
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

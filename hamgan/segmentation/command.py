@@ -1,6 +1,7 @@
 """Run `hamgan segment` and its commands."""
 
 import argparse
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -63,11 +64,14 @@ def run_train(arguments: Arguments, prog: str) -> None:
     config, options = SEGMENTATION.parse(arguments, parser)
     _ask_for_configuration(arguments, prog)
     check_place(config.data.source, DATA_SETS)
-    from hamgan.distributed.group import joined_processes
+    from hamgan.distributed.group import joined_processes, rank
     from hamgan.segmentation.training import train
 
     with joined_processes():
         train(config, [key for given in options.override_resume for key in given.split(",")])
+        if rank() == 0:
+            folder = shlex.quote(str(config.folder))
+            print(f"trained; go on with {prog.removesuffix('train')}evaluate --checkpoint {folder}, or predict")
 
 
 def run_evaluate(arguments: Arguments, prog: str) -> None:

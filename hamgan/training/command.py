@@ -1,5 +1,6 @@
 """Read the command line of `hamgan train`."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,11 +48,14 @@ def main(arguments: Sequence[str], prog: str = "hamgan train") -> None:
 
         dry_run(config)
         return
-    from hamgan.distributed.group import joined_processes
+    from hamgan.distributed.group import joined_processes, rank
     from hamgan.training.loop import train
 
     with joined_processes():
         train(config, [key for given in options.override_resume for key in given.split(",")])
+        if rank() == 0:
+            folder = shlex.quote(str(config.folder))
+            print(f"trained; go on with hamgan sample --checkpoint {folder} --output grid.png, or hamgan report {folder}")
 
 
 def _ask_for_configuration(folder: Path, prog: str) -> str:
