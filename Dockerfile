@@ -29,12 +29,14 @@ RUN case "$TORCH" in \
     && if [ "$EXTRAS" = all ]; then pip install -r requirements-sharing.txt; fi
 
 COPY pyproject.toml setup.py README.md LICENSE ./
+COPY requirements-dev.txt requirements-formats.txt requirements-segmentation.txt ./
 COPY configs configs
 COPY hamgan hamgan
 RUN pip install --no-deps .
 
-# Files that the container writes belong to this user; give --user "$(id -u):$(id -g)" for your own.
-RUN useradd --create-home --uid 1000 hamgan && mkdir /work && chown hamgan /work && chmod 1777 /work
+# Files that the container writes belong to this user; give --user "$(id -u):$(id -g)" for your own. Whoever that is
+# keeps downloads and features of references in the home folder.
+RUN useradd --create-home --uid 1000 hamgan && mkdir /work && chown hamgan /work && chmod 1777 /work /home/hamgan
 USER hamgan
 ENV HOME=/home/hamgan
 WORKDIR /work

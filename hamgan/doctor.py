@@ -39,7 +39,7 @@ def describe() -> dict[str, str]:
     return {
         "system": f"{platform.platform()}, Python {platform.python_version()}",
         "packages": _packages(),
-        "processor": f"{machine['processor']}, {machine['cores']} cores, {_memory()}",
+        "processor": f"{machine['processor']}, {machine['cores']} core{'s' * (machine['cores'] != 1)}, {_memory()}",
         "devices": _devices(),
         "training": _training(),
         "compile": _compiler(),
@@ -100,8 +100,8 @@ def _training() -> str:
     if torch.accelerator.is_available():
         return f"precision auto is {precision}"
     small, large = choose_threads(load_config("photos"), 1), choose_threads(Config(), 1)
-    threads = f"{small} thread(s) for the demo, {large} for large networks, {core_count()} cores"
-    return f"precision auto is {precision}; {threads}"
+    threads = f"for small networks such as the demo's: {small}, for large ones: {large}, cores: {core_count()}"
+    return f"precision auto is {precision}; threads {threads}"
 
 
 def _compiler() -> str:

@@ -1,5 +1,6 @@
 """Test the command `hamgan` and the parts that its scripts share: dispatch, help, exit codes."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,6 +52,15 @@ def test_a_printed_configuration_is_one_to_train_by(hamgan: Command, tmp_path: P
     reader = SEGMENTATION if command.startswith("segment") else GAN
     preset = "land" if command.startswith("segment") else "photos"
     assert reader.load(file) == reader.load(preset, ["name=mine"])
+
+
+def test_the_help_of_the_segmenters_demo_has_the_values_that_it_trains_with(hamgan: Command) -> None:
+    code, text = hamgan("segment", "demo", "--help")
+    assert code == DONE
+    train = SEGMENTATION.load("land").train
+    for key in ("total_kimg", "lr"):
+        (shown,) = re.findall(rf"--train\.{key} .*?\(default: (.*?)\)", " ".join(text.split()))
+        assert float(shown) == getattr(train, key)
 
 
 HELP = """

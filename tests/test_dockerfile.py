@@ -40,8 +40,15 @@ def test_what_is_copied_is_there_and_sent() -> None:
 
 def test_everything_that_the_package_is_built_from_is_copied() -> None:
     sources = {path for line in arguments_of("COPY") for path in line.split()[:-1]}
-    named = set(re.findall(r'(?:file|readme) = "([\w.-]+)"', (ROOT / "pyproject.toml").read_text()))
-    assert named - {"requirements-dev.txt"} <= sources
+    named = set(re.findall(r'(?:file = \[|readme = )"([\w.-]+)"', (ROOT / "pyproject.toml").read_text()))
+    assert {"README.md", "requirements.txt", "requirements-dev.txt"} < named
+    assert named <= sources
+
+
+def test_whoever_runs_it_may_write_into_the_home_folder() -> None:
+    (home,) = re.findall(r"^ENV HOME=(\S+)", TEXT, re.MULTILINE)
+    (made,) = [line for line in arguments_of("RUN") if "useradd" in line]
+    assert re.search(rf"chmod 1777 .*{home}(\s|$)", made)
 
 
 @pytest.mark.parametrize(("torch", "code"), [("cpu", 0), ("cuda", 0), ("rocm", 1)])

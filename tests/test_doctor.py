@@ -25,7 +25,7 @@ def test_it_tells_versions_devices_and_what_there_is(tmp_path: Path) -> None:
     found = run_doctor(OMP_NUM_THREADS="3", TORCH_HOME=str(tmp_path), **secrets)
     assert f"torch {torch.__version__.partition('+')[0]}" in found["packages"]
     assert found["system"].endswith(f"Python {sys.version.split()[0]}")
-    assert "1 thread(s) for the demo, 3 for large networks, 3 cores" in found["training"]
+    assert "threads for small networks such as the demo's: 1, for large ones: 3, cores: 3" in found["training"]
     assert found["devices"].startswith("CPU only")
     assert found["data"] == "photographs are here, 12 classes"
     assert found["features"].startswith("no Inception weights yet")

@@ -142,9 +142,12 @@ def build_picture(text: str) -> gr.Textbox:
     return gr.Textbox(visible=False)
 
 
-def build_results() -> list[Any]:
-    """Place what every tab shows: a line, the pictures, files to download."""
-    with gr.Column(scale=3, min_width=280, elem_classes="results"):
+def build_results(*classes: str) -> list[Any]:
+    """Place what every tab shows: a line, the pictures, files to download.
+
+    ``classes`` of the style sheet: ``on-demand`` where nothing is to be seen at first, ``large`` for large pictures.
+    """
+    with gr.Column(scale=3, min_width=280, elem_classes=["results", *classes]):
         line = gr.Markdown(elem_classes="status")
         pictures = gr.Gallery(
             show_label=False,
@@ -165,7 +168,7 @@ def _build_search(generator: LoadedGenerator) -> None:
             "Its middle is compared with generated images; the nearest one is found in some seconds."
         )
         button = gr.Button("Find", variant="primary", size="md", min_width=80)
-    outputs = build_results()
+    outputs = build_results("on-demand")
 
     def answer(text: str) -> tuple[str, gr.Gallery, list[str]]:
         start = time.perf_counter()

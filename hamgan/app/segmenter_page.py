@@ -50,7 +50,7 @@ def _build_labelling(segmenter: LoadedSegmenter) -> None:
         address = build_picture("Every pixel gets its class.")
         several = gr.Checkbox(label="Several scales, mirrored too", info="better, and twelve times as slow")
         button = gr.Button("Label", variant="primary", size="md", min_width=80)
-    outputs = build_results()
+    outputs = build_results("on-demand", "large")
 
     def answer(text: str, several: bool) -> tuple[str, gr.Gallery, list[str]]:
         start = time.perf_counter()
@@ -73,9 +73,13 @@ def _build_labelling(segmenter: LoadedSegmenter) -> None:
 
 
 def describe_shares(found: LabelMap) -> str:
-    """Return the largest classes of a picture with their shares in percent, as HTML may show them."""
-    shares = list(found.shares().items())
-    named = ", ".join(f"{html.escape(name)} {100 * share:.0f} %" for name, share in shares[:MOST_NAMED])
+    """Return the largest classes of a picture with their colours and their shares in percent, as HTML."""
+    shares, colours = list(found.shares().items()), dict(zip(found.class_names, found.palette, strict=True))
+    swatch = '<span style="color: rgb{}">&#9632;</span>'
+    named = ", ".join(
+        f"{swatch.format(tuple(colours[name].tolist()))} {html.escape(name)} {100 * share:.0f} %"
+        for name, share in shares[:MOST_NAMED]
+    )
     return named + (f", {len(shares) - MOST_NAMED} more" if len(shares) > MOST_NAMED else "")
 
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from hamgan.config import preset_names
+from hamgan.config import flat_config, preset_names
 from hamgan.config.help import asked_topic, help_text
 from hamgan.data.finding.locations import check_place
 from hamgan.errors import ConfigError, did_you_mean
@@ -132,11 +132,11 @@ def run_predict(arguments: Arguments, prog: str) -> None:
     add_inference(parser)
     parser.add_argument("--force", action="store_true", help="write into a folder that holds files already")
     options = parser.parse(arguments)
-    check_checkpoint(options.checkpoint)
     from hamgan.segmentation.pictures import check_folder, find_pictures
 
     check_folder(options.output, options.force)
     pictures = find_pictures(options.pictures)
+    check_checkpoint(options.checkpoint)
     from hamgan.progress import ProgressBar
     from hamgan.sampling import default_device
     from hamgan.segmentation.loading import load_segmenter
@@ -190,6 +190,7 @@ def run_report(arguments: Arguments, prog: str) -> None:
 def run_demo(arguments: Arguments, prog: str) -> None:
     """Train on land cover, measure beside baselines, and draw picture, truth and prediction."""
     parser = SEGMENTATION.parser(prog=prog, description="Train the preset `land` and show what it has learnt.")
+    parser.set_defaults(flat_config(SEGMENTATION.load("land")))  # as the help shows them
     topic = asked_topic(list(arguments))
     if topic is not None:
         print(help_text(parser, topic, SEGMENTATION, FIRST))

@@ -195,7 +195,9 @@ def keep_rows_until(path: Path, images: int) -> None:
 
 def _summary(row: Mapping[str, float], total_kimg: float) -> str:
     """Return the line that the screen shows of a row."""
-    parts = [f"{row['kimg']:.1f}/{total_kimg:g} kimg"]
+    total = f"{total_kimg:g}"
+    digits = max(1, len(total.partition(".")[2]))  # of a run of 0.16 kimg the end is not 0.2
+    parts = [f"{row['kimg']:.{digits}f}/{total} kimg"]
     parts += [f"{key} {row[key]:.3f}" for key in SHOWN if key in row]
     parts += [f"lr {row['lr']:.3g}"] if "lr" in row else []
     if "images_per_second" in row:

@@ -4,11 +4,14 @@ import base64
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from selenium.webdriver.support.ui import WebDriverWait
+from support.browser import open_chromium
 from support.segmenters import miniature_config, recorded_weights
 from support.served_app import Served, served
 
@@ -60,7 +63,41 @@ def test_a_picture_gets_its_classes(app: Served, segmenter: LoadedSegmenter) -> 
     shown = np.asarray(Image.open(io.BytesIO(app.get(answer.pictures[1]))).convert("RGB")).astype(int)
     assert np.abs(shown - np.asarray(PALETTE)[expected.labels]).mean() < 8  # Gradio may show it as WebP
     name, share = next(iter(expected.shares().items()))
-    assert answer.line.startswith(f"{name.replace('<', '&lt;').replace('>', '&gt;')} {100 * share:.0f} %")
+    red, green, blue = PALETTE[NAMES.index(name)]
+    swatch = f'<span style="color: rgb({red}, {green}, {blue})">&#9632;</span>'
+    named = f"{name.replace('<', '&lt;').replace('>', '&gt;')} {100 * share:.0f} %"
+    assert answer.line.startswith(f"{swatch} {named}")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pictures_are_large_and_stand_behind_the_controls_until_there_are_some(
+    app: Served, tmp_path: Path, width: int
+) -> None:
+    picture().save(tmp_path / "astronaut.png")
+    browser = open_chromium(tmp_path, width)
+    try:
+        browser.get(app.url)
+
+        def find(selector: str) -> list[Any]:
+            return [element for element in browser.find_elements("css selector", selector) if element.is_displayed()]
+
+        waiting = WebDriverWait(browser, 60)
+        (button,) = waiting.until(lambda _: find("button.primary"))
+        assert not find(".results .block:not(.status)")
+        assert button.rect["y"] < 400
+        browser.find_element("css selector", "input[type=file]").send_keys(str(tmp_path / "astronaut.png"))
+        button.click()
+        pictures = waiting.until(lambda _: len(found := find(".pictures .gallery-item img")) == 3 and found)
+        assert all(image.rect["width"] > 200 for image in pictures)
+        place, controls = pictures[0].rect, button.rect
+        if width == 390:
+            assert place["y"] + place["height"] < controls["y"]
+        else:
+            assert place["x"] > controls["x"] + controls["width"]
+        assert find(".status span")[0].value_of_css_property("color").startswith("rgb")
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    finally:
+        browser.quit()
 
 
 def test_several_scales_are_those_of_published_numbers(app: Served, segmenter: LoadedSegmenter) -> None:

@@ -38,6 +38,18 @@ def test_rows_and_sheets_lie_in_the_run_folder(tmp_path: Path) -> None:
     assert (log.folder / "samples/00000001.500.png").is_file()
 
 
+@pytest.mark.parametrize(
+    ("total", "images", "shown"), [(0.16, 160, "0.16/0.16"), (48, 1540, "1.5/48"), (0.5, 500, "0.5/0.5")]
+)
+def test_a_line_on_the_screen_never_stands_beyond_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], total: float, images: int, shown: str
+) -> None:
+    log = open_log(tmp_path, f"train.total_kimg={total}")
+    log_row(log, images, d_loss=0.5)
+    log.close()
+    assert f"{shown} kimg  d_loss 0.500" in capsys.readouterr().err
+
+
 def test_a_line_that_no_disk_takes_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr("sys.stderr", full)
