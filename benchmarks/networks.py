@@ -37,15 +37,16 @@ def load_ours(name: str, resizer: str, folder: Path, device: torch.device = CPU)
     file = weights_file(name, folder)
     if name.startswith("inception"):
         return load_extractor(name, weights=file, weights_sha256=sha256(file), resizer=resizer, device=device)
+    network: dinov2.VisionTransformer | ClipImageEncoder
     if name.startswith("dinov2"):
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         with torch.device("meta"):
-            network: nn.Module = dinov2.VisionTransformer(dinov2.WIDTH, count_blocks(state), dinov2.HEADS)
+            network = dinov2.VisionTransformer(dinov2.WIDTH, count_blocks(state), dinov2.HEADS)
         network.load_state_dict(state, assign=True)
     else:
         network = ClipImageEncoder(ARCHITECTURES[name].label, file)
     usual = ARCHITECTURES[name].resizers[0]
-    return FeatureExtractor(network, name, sha256(file), resizer.replace("native", usual), device)  # type: ignore[arg-type]
+    return FeatureExtractor(network, name, sha256(file), resizer.replace("native", usual), device)
 
 
 def load_theirs(name: str, resizer: str, folder: Path, device: torch.device = CPU) -> tuple[str, Extract]:
@@ -119,10 +120,8 @@ def _torch_fidelity(weights: Path, device: torch.device) -> Extract:
 def _clean_fid(weights: Path, device: torch.device) -> Extract:
     from cleanfid.resize import build_resizer  # type: ignore[import-untyped]  # ships none
 
-    network, resize = (
-        pytorch_fid_network(weights, resize_input=False, normalize_input=False).to(device),
-        build_resizer("clean"),
-    )
+    network = pytorch_fid_network(weights, resize_input=False, normalize_input=False).to(device)
+    resize = build_resizer("clean")
 
     def extract(images: Tensor) -> Tensor:
         resized = [torch.from_numpy(resize(image)) for image in images.permute(0, 2, 3, 1).numpy()]

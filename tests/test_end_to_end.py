@@ -37,6 +37,7 @@ def test_train_stop_resume_sample_and_evaluate(tmp_path: Path) -> None:
     resumed = python(*train)
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming from" in resumed.stdout
+    assert f"trained; go on with hamgan sample --checkpoint {run} --output grid.png" in resumed.stdout
     uninterrupted = run_small(tmp_path / "alone", LENGTH)
     assert rows(run) == rows(uninterrupted)
     assert_same_state(last_state(run), last_state(uninterrupted))
