@@ -55,9 +55,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan train") -> None:
         train(config, [key for given in options.override_resume for key in given.split(",")])
         if rank() == 0:
             folder = shlex.quote(str(config.folder))
-            print(
-                f"trained; go on with hamgan sample --checkpoint {folder} --output grid.png, or hamgan report {folder}"
-            )
+            print(f"trained; go on with hamgan sample --checkpoint {folder} --output grid.png")
 
 
 def _ask_for_configuration(folder: Path, prog: str) -> str:
