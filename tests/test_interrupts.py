@@ -90,7 +90,7 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(start: Callable[..., Star
         "export": ["--checkpoint", run, "--output", run / "none.onnx"],
         "demo": [],
         "train": ["--config", "photos"],
-        "prepare_data": ["--source", "photos", "--output", run / "none"],
+        "prepare_data": ["--source", ROOT / "docs", "--output", run / "none"],
         "report": [run],
         "invert": ["--images", ROOT / "docs" / "demo.png", "--checkpoint", run, "--output", run / "none.png"],
         "segment": ["evaluate", "--checkpoint", run, "--data", "mosaic"],

@@ -111,7 +111,7 @@ def test_unknown_names_and_keys_get_a_sentence(tmp_path: Path) -> None:
 
 def test_every_variant_of_the_package_is_a_configuration() -> None:
     file = Path(__file__).parents[2] / "benchmarks/recipe/variants.yaml"
-    variants = read_variants("photos", list(yaml.safe_load(file.read_text())), file)
+    variants = read_variants("fashion", list(yaml.safe_load(file.read_text())), file)
     assert variants["attention"].generator.context == "attention"
     assert variants["diffaugment"].train.augment == ["color", "translation", "cutout"]
     assert len({str(config) for config in variants.values()}) == len(variants)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -107,6 +108,8 @@ def start(*arguments: str | Path, log: Path, **variables: str) -> subprocess.Pop
             cwd=ROOT,
             stdout=file,
             stderr=subprocess.STDOUT,
+            # A shell starts jobs in the background with SIGINT ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
