@@ -17,7 +17,7 @@ from support.served_app import Served, served
 
 from hamgan.segmentation import LoadedSegmenter, SegmenterHeader, build_segmenter, load_segmenter, save_segmenter
 
-NAMES = ["wall", "sky", "floor", "tree", "a <b>", "bed", "road"]
+NAMES = [f"<b> {name}" for name in ("wall", "sky", "floor", "tree", "rug", "bed", "road")]
 PALETTE = [[30 * index, 255 - 30 * index, 128] for index in range(7)]
 
 
