@@ -19,7 +19,7 @@ import torch
 from benchmarks.networks import load_ours
 from benchmarks.random_weights import random_dinov2, save_random_clip, save_random_inception, scale_features
 from benchmarks.references import Expected, expected_numbers
-from benchmarks.report import Report, Table, write_into_page
+from benchmarks.report import Report, Table, write_tables_into_page
 from hamgan.distributed.group import Processes, joined_processes, world_size
 from hamgan.errors import ConfigError
 from hamgan.evaluation import FeatureExtractor, evaluate
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> Report:
         expected = expected_numbers(folder, kid_options(options.images))
     report = make_report(alone, both, expected, options.images)
     if options.docs:
-        write_into_page(report, options.docs, "equality")
+        write_tables_into_page(report, options.docs, "equality")
     return report
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.evaluators import Evaluator, Numbers, load_evaluators, measure_evaluator
 from benchmarks.extractors import measure_extractors, measure_neighbours
 from benchmarks.random_weights import save_random_inception
-from benchmarks.report import Report, Table, time_table, write_into_page
+from benchmarks.report import Report, Table, time_table, write_tables_into_page
 from benchmarks.timing import Timings, Work, time_in_turn
 from hamgan.data import open_source
 from hamgan.errors import ConfigError
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> Report:
         },
     )
     if options.docs:
-        write_into_page(report, options.docs, "evaluation")
+        write_tables_into_page(report, options.docs, "evaluation")
     return report
 
 

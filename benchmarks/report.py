@@ -56,16 +56,21 @@ class Report:
         path.write_text(json.dumps(vars(self), indent=1, default=vars) + "\n")
 
 
-def write_into_page(report: Report, page: Path, name: str) -> None:
+def write_tables_into_page(report: Report, page: Path, name: str) -> None:
     """Put what a report says between the marks of its name in a page of docs/; ConfigError where it has none."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     text = page.read_text()
     if begin not in text or end not in text:
         raise ConfigError(f"{page} has no place for the tables: it must hold `{begin}` and `{end}`")
-    before, after = text.split(begin)[0], text.split(end)[1]
     tables = "\n\n".join(table.markdown() for table in report.tables)
     content = f"{report.protocol}\n\n{tables}\n\n{' '.join(report.verdict)} {report.machine['summary']}."
-    write_atomically(page, f"{before}{begin}\n\n{content}\n\n{end}{after}")
+    write_atomically(page, replace_block(text, begin, end, content))
+
+
+def replace_block(text: str, begin: str, end: str, content: str) -> str:
+    """Return a text with other content between two marks that are in it."""
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n\n{content}\n\n{end}{rest.partition(end)[2]}"
 
 
 def cost_table(

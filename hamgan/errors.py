@@ -69,7 +69,12 @@ def one_line(error: BaseException) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean `x`?"`` with the nearest known name, or an empty string where none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    return hint_at(near[0] if near else None)
+
+
+def hint_at(near: object) -> str:
+    """Return ``"; did you mean `near`?"``, or an empty string for None."""
+    return "" if near is None else f"; did you mean `{near}`?"
 
 
 def refuse_renamed(arguments: Sequence[str], renamed: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from benchmarks.recipe.plan import Plan, Run
-from benchmarks.report import Report, Table, spread
+from benchmarks.report import Report, Table, replace_block, spread
 from hamgan.data import open_source
 from hamgan.errors import ConfigError
 from hamgan.files import write_atomically
@@ -96,11 +96,7 @@ def write_into_page(report: Report, page: Path, name: str) -> None:
     if not page.is_file() or f"\n{SECTION}\n" not in (text := page.read_text()):
         raise ConfigError(f"--docs {page} is no page with the heading {SECTION}")
     begin, end = f"<!-- measured: {name} -->", f"<!-- end of {name} -->"
-    block = f"{begin}\n\n{report.markdown().replace('# ', '### ', 1)}\n\n{end}"
-    if begin in text:
-        before, _, rest = text.partition(begin)
-        text = before + block + rest.partition(end)[2]
-    else:
+    if begin not in text:
         before, heading, after = text.partition(f"\n{SECTION}\n")
-        text = f"{before}{heading}\n{block}\n{after}"
-    write_atomically(page, text)
+        text = f"{before}{heading}\n{begin}\n{end}\n{after}"
+    write_atomically(page, replace_block(text, begin, end, report.markdown().replace("# ", "### ", 1)))

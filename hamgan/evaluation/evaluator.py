@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from hamgan.evaluation.by_extractor import Evaluation, check_memory, measure_samples
 from hamgan.evaluation.cache import cache_folder
 from hamgan.evaluation.contamination import lonely
-from hamgan.evaluation.evaluation import Evaluation, check_memory, measure_samples
 from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
 from hamgan.evaluation.inputs.samples import Samples, load_samples
 from hamgan.evaluation.protocol import Protocol, make_protocol

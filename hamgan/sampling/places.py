@@ -4,7 +4,7 @@ import difflib
 import re
 from pathlib import Path
 
-from hamgan.errors import CheckpointError
+from hamgan.errors import CheckpointError, hint_at
 from hamgan.files import nearest_path
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -21,8 +21,7 @@ def check_place(text: str | Path) -> None:
     near = nearest_place(place)
     if near is None and is_hub_name(text):
         return
-    hint = f"; did you mean `{near}`?" if near is not None else ""
-    raise CheckpointError(f"there is no checkpoint at {text}{hint}")
+    raise CheckpointError(f"there is no checkpoint at {text}{hint_at(near)}")
 
 
 def is_hub_name(text: str | Path) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hamgan.errors import ConfigError, DataError
+from hamgan.errors import ConfigError, DataError, hint_at
 from hamgan.files import nearest_path
 from hamgan.segmentation.data.layouts import IMAGE_SUFFIXES
 
@@ -13,9 +13,7 @@ def find_pictures(places: Sequence[str]) -> list[tuple[str, Path]]:
     found: list[tuple[str, Path]] = []
     for place in map(Path, places):
         if not place.exists():
-            near = nearest_path(place)
-            hint = f"; did you mean `{near}`?" if near else ""
-            raise DataError(f"there is no picture and no folder at {place}{hint}")
+            raise DataError(f"there is no picture and no folder at {place}{hint_at(nearest_path(place))}")
         if place.is_file():
             found.append((place.stem, place))
             continue

@@ -43,7 +43,7 @@ from hamgan.training.divergence import Alarm, RowMonitor
 from hamgan.training.noise import Noise
 from hamgan.training.run import Run
 from hamgan.training.run_folder import check_same_run
-from hamgan.training.setup import check_same_everywhere, divide_batch, start_accelerator
+from hamgan.training.setup import check_number_of_classes, check_same_everywhere, divide_batch, start_accelerator
 
 
 def train(config: SegmentationConfig, override: Sequence[str] = ()) -> None:
@@ -241,11 +241,7 @@ def warn_of_untrained_reach(config: SegmentationConfig, held_out: SegmentationSo
 def with_classes(config: SegmentationConfig, source: SegmentationSource) -> SegmentationConfig:
     """Return the configuration with the number of classes of its data; ConfigError when it names another number."""
     classes = len(source.class_names)
-    if config.data.num_classes not in (None, classes):
-        hint = f"; to train on it: --data.num_classes {classes}"
-        raise ConfigError(
-            f"data.num_classes is {config.data.num_classes}, but {source.name} has {classes} classes{hint}"
-        )
+    check_number_of_classes(config.data.num_classes, source.name, classes)
     return replace(config, data=replace(config.data, num_classes=classes))
 
 

@@ -126,12 +126,17 @@ def divide_batch(batch_size: int, accumulation: int, processes: int) -> tuple[in
     return batch_size // accumulation, where
 
 
+def check_number_of_classes(given: int | None, source: str, count: int) -> None:
+    """Raise ConfigError where ``data.num_classes`` is given and is not the number of classes of the data."""
+    if given not in (None, count):
+        hint = f"to train on it: --data.num_classes {count}"
+        raise ConfigError(f"data.num_classes is {given}, but {source} has {count} classes; {hint}")
+
+
 def with_classes(config: Config, source: ImageSource) -> Config:
     """Return the configuration with its data's number of classes and selection; ConfigError when it names others."""
     count = len(source.class_names)
-    if config.data.num_classes not in (None, count):
-        hint = f"; to train on it: --data.num_classes {count}"
-        raise ConfigError(f"data.num_classes is {config.data.num_classes}, but {source.name} has {count} classes{hint}")
+    check_number_of_classes(config.data.num_classes, source.name, count)
     selected = source.describe().get("selection")
     if config.data.selected not in (None, selected):
         raise ConfigError(f"data.selected is {config.data.selected!r}, but {source.name} is {selected or 'whole'}")

@@ -27,7 +27,7 @@ def extractor() -> FeatureExtractor:
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the titles of the passes over images, as they are made."""
-    from hamgan.evaluation import evaluation, statistics
+    from hamgan.evaluation import by_extractor, statistics
 
     made: list[str] = []
     measure_together = statistics.measure_together
@@ -36,7 +36,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.append(options["title"])
         return measure_together(*arguments, **options)
 
-    for module in (evaluation, statistics):
+    for module in (by_extractor, statistics):
         monkeypatch.setattr(module, "measure_together", counted)
     return made
 

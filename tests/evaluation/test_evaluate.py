@@ -203,8 +203,8 @@ def test_training_labels_follow_the_histogram_of_the_reference(tmp_path: Path) -
 def test_photographs_tell_the_classes_of_real_crops_from_noise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extractor: FeatureExtractor
 ) -> None:
-    monkeypatch.setattr("hamgan.evaluation.evaluation.TRAIN_IMAGES", 45)
-    monkeypatch.setattr("hamgan.evaluation.evaluation.TRAIN_IMAGES_PER_CLASS", 3)
+    monkeypatch.setattr("hamgan.evaluation.by_extractor.TRAIN_IMAGES", 45)
+    monkeypatch.setattr("hamgan.evaluation.by_extractor.TRAIN_IMAGES_PER_CLASS", 3)
     options: dict[str, Any] = {**OPTIONS, "num_samples": 12, "reference_samples": 30, "labels": "balanced"}
     rows = [
         evaluate(small_generator(), "photos", ("fid", "class_accuracy"), cache=tmp_path, extractor=extractor, **options)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hamgan.errors import DataError, did_you_mean, one_line
+from hamgan.errors import DataError, did_you_mean, hint_at, one_line
 from hamgan.files import make_once, nearest_path
 from hamgan.progress import ProgressBar
 
@@ -42,7 +42,7 @@ def check_place(source: str, names: Iterable[str] = DATA_SETS) -> None:
     if source in names or is_elsewhere or path.exists():
         return
     near = nearest_path(path)
-    hint = f"; did you mean `{near}`?" if near else did_you_mean(source, names)
+    hint = hint_at(near) if near else did_you_mean(source, names)
     hint = hint or f"; give {', '.join(names)} or the path of a data set"
     raise DataError(f"no data source `{source}`: it is neither a known name nor an existing path{hint}")
 

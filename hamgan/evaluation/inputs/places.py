@@ -3,15 +3,14 @@
 from pathlib import Path
 
 from hamgan.data.finding.locations import check_place
-from hamgan.errors import ConfigError, DataError
+from hamgan.errors import ConfigError, DataError, hint_at
 from hamgan.sampling.places import nearest_place
 
 
 def check_place_of_samples(path: str | Path) -> None:
     """Raise ConfigError, with the nearest path that exists, where there is nothing to measure."""
     if not Path(path).exists():
-        near = nearest_place(Path(path))
-        hint = f"; did you mean `{near}`?" if near else ""
+        hint = hint_at(nearest_place(Path(path)))
         raise ConfigError(f"there is nothing at {path}: give a run, a checkpoint, a folder of images or an .npz{hint}")
 
 

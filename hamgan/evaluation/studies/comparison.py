@@ -12,7 +12,7 @@ import torch
 from scipy.stats import t
 
 from hamgan.errors import ConfigError
-from hamgan.evaluation.evaluation import Evaluation, check_memory, measure_samples
+from hamgan.evaluation.by_extractor import Evaluation, check_memory, measure_samples
 from hamgan.evaluation.inputs.images import Images, Subset
 from hamgan.evaluation.inputs.samples import Samples, load_samples
 from hamgan.evaluation.metrics.standard_error import standard_errors
