@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Protocol
 
 from PIL import Image
 
-from hamgan.checkpoint import Progress
+from hamgan.checkpoint import Progress, way_of_measuring
 from hamgan.checkpoint.progress import Rollback
 from hamgan.config import RunConfig
 from hamgan.tracking.panels import panel_of
@@ -219,7 +219,7 @@ def summarise_evaluations(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
     last = rows[-1]
     name = next((key for key in last if key.startswith(("fid", "miou"))), "")
-    comparable = [row for row in rows if name in row and row["protocol"] == last["protocol"]]
+    comparable = [row for row in rows if name in row and way_of_measuring(row) == way_of_measuring(last)]
     if not comparable:
         return {"last": last}
     sign = -1 if name.startswith("miou") else 1

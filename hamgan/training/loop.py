@@ -153,6 +153,7 @@ class Training(Run[Config, GanStep, Batches]):
         self.log.evaluation(row)
         fid = next((value for key, value in row.items() if key.startswith("fid")), None)
         if fid is not None:
+            self.compare_scores_of(row)
             alarm = self.monitor.check_fid(fid)
             self.progress.fid[checkpoint_name(self.progress.images)] = fid
             self.act_on(alarm)
