@@ -43,16 +43,17 @@ def main(arguments: Sequence[str], prog: str = "hamgan train") -> None:
     check_place(config.data.source)
     if config.eval.reference is not None and config.eval.every_kimg > 0:
         check_place(config.eval.reference)
+    override = [key for given in options.override_resume for key in given.split(",")]
     if options.dry_run:
         from hamgan.training.dry_run import dry_run
 
-        dry_run(config)
+        dry_run(config, override)
         return
     from hamgan.distributed.group import joined_processes, rank
     from hamgan.training.loop import train
 
     with joined_processes():
-        train(config, [key for given in options.override_resume for key in given.split(",")])
+        train(config, override)
         if rank() == 0:
             folder = shlex.quote(str(config.folder))
             print(f"trained; go on with hamgan sample --checkpoint {folder} --output grid.png")
