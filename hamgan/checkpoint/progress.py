@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,6 +15,12 @@ from hamgan.files import sha256
 def checkpoint_name(images: int) -> str:
     """Return the folder name of a checkpoint: thousands of images, with a fraction where there is one."""
     return f"{images // 1000:08d}" + (f".{images % 1000:03d}" if images % 1000 else "")
+
+
+def position_of(name: str) -> int | None:
+    """Return the images that `checkpoint_name` named so, None for any other name: a user's own file, a leftover."""
+    found = re.fullmatch(r"(\d{8,})(?:\.(\d{3}))?", name)
+    return None if found is None else 1000 * int(found[1]) + int(found[2] or 0)
 
 
 class Rollback(TypedDict):

@@ -1,24 +1,20 @@
 """List, find and delete checkpoint folders."""
 
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hamgan.checkpoint.progress import checkpoint_name, read_state
+from hamgan.checkpoint.progress import checkpoint_name, position_of, read_state
 from hamgan.config import CheckpointConfig
 from hamgan.errors import CheckpointError
 from hamgan.files import temporary_name
-
-# A checkpoint's folder; what lies beside them (a user's notes, a leftover of a crash) is no checkpoint.
-_NAME = re.compile(r"\d{8,}(\.\d{3})?")
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoint folders, oldest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+    found = [path for path in folder.iterdir() if path.is_dir() and position_of(path.name) is not None]
     return sorted(found, key=lambda path: float(path.name))
 
 

@@ -1,6 +1,7 @@
 """Check that a run folder is one wandb run through every resumption, with the user's own settings of wandb."""
 
 import os
+import shutil
 import signal
 import socket
 import time
@@ -161,6 +162,7 @@ def test_a_tracker_that_comes_later_gets_everything(tmp_path: Path) -> None:
         log_row(log, images, d_loss=images / 1000)
     log_sheet(log, 2000)
     log.close()
+    shutil.copy(log.folder / "samples/00000002.png", log.folder / "samples/mine.png")
     again = open_log(tmp_path, "log.tracker=wandb", images=2000)
     log_row(again, 3000, d_loss=3.0)
     again.close()
