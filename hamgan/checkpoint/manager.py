@@ -150,9 +150,8 @@ class CheckpointManager(RunCheckpoints):
         train, settings = self.config.train, self.config.checkpoint
         folder, images = self.config.folder / "averages", Progress(**snapshot.state["progress"]).images
         interval = round(1000 * (settings.averages_every_kimg or train.total_kimg / 64))
-        ended = images >= round(
-            1000 * train.total_kimg
-        )  # the time that `hamgan average` takes unless it is told another
+        # What `hamgan average` takes unless it is told another time.
+        ended = images >= round(1000 * train.total_kimg)
         if train.power_averages and (ended or is_due(folder, images, max(1, interval))):
             keep_averages(folder, snapshot.tensors, train.power_averages, images)
 

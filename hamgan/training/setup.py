@@ -143,16 +143,18 @@ def with_classes(config: Config, source: ImageSource) -> Config:
     return replace(config, data=replace(config.data, num_classes=count, selected=selected))
 
 
-def keep_class_order(source: ImageSource, run: Path) -> None:
+def keep_class_order(source: ImageSource, run: Path, others: bool = False) -> None:
     """Keep the class numbers of the run that is resumed, whatever order a source would give them now.
 
-    Raises ConfigError when the source has other classes.
+    Raises ConfigError when the source has other classes, unless ``others`` allows them.
     """
     recorded, found = read_class_names(run), source.class_names
     if recorded is None or recorded == found:
         return
     numbers = {fold(name): number for number, name in enumerate(recorded)}
     if len(numbers) != len(recorded) or sorted(numbers) != sorted(map(fold, found)):
+        if others:
+            return
         other = sorted(set(found) ^ set(recorded))
         raise ConfigError(
             f"{run} was trained on other classes than {source.name} has: {len(recorded)} and {len(found)}, "
