@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig, HamburgerConfig
 from hamgan.config.ranges import below_one, not_negative, positive, require
+from hamgan.config.runs import RunConfig
 from hamgan.config.schedules import parse_schedule
 from hamgan.config.schema import METRICS, Config, MonitorConfig
 from hamgan.config.training import SCHEDULES, TrainConfig
@@ -21,6 +22,7 @@ def validate(config: Config) -> None:
     _validate_generator(config.generator, config.resolution)
     _validate_context("discriminator", config.discriminator, config.resolution)
     _validate_train(config.train)
+    validate_intervals(config)
     if config.checkpoint.averages_every_kimg is not None:
         positive("checkpoint", config.checkpoint, "averages_every_kimg")
     positive("log", config.log, "sample_classes", "samples_per_class")
@@ -32,6 +34,13 @@ def validate(config: Config) -> None:
     _validate_monitor(config.monitor)
     if config.data.num_classes is not None:
         positive("data", config.data, "num_classes")
+
+
+def validate_intervals(config: RunConfig) -> None:
+    """Raise ConfigError for an interval of a run, or a number of checkpoints to keep, that is negative."""
+    not_negative("log", config.log, "every_kimg", "samples_every_kimg")
+    not_negative("checkpoint", config.checkpoint, "every_kimg", "keep_last", "keep_best", "milestone_kimg")
+    not_negative("eval", config.eval, "every_kimg")
 
 
 def check_metrics(names: Sequence[str]) -> None:
@@ -92,7 +101,7 @@ def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConf
 def validate_hamburger(section: str, ham: HamburgerConfig) -> None:
     """Raise ConfigError for the first value of a Hamburger that is out of range; ``section`` names it."""
     positive(section, ham, "rank", "heads", "steps", "cheese_factor")
-    for name in ("latent_dim", "cheese_dim"):
+    for name in ("latent_dim", "cheese_dim", "eval_steps", "temperature"):
         if getattr(ham, name) is not None:
             positive(section, ham, name)
     require(not ham.dual or ham.version == "v2+", f"{section}.dual needs {section}.version: v2+")

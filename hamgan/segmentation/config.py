@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hamgan.config import ConfigReader
 from hamgan.config.ranges import below_one, not_negative, positive, require
-from hamgan.config.validation import validate_hamburger
+from hamgan.config.validation import validate_hamburger, validate_intervals
 from hamgan.errors import did_you_mean
 from hamgan.segmentation.schema import (
     AugmentConfig,
@@ -74,6 +74,7 @@ def validate(config: SegmentationConfig) -> None:
     _validate_augment(config.augment)
     _validate_train(config.train)
     validate_evaluation(config.eval)
+    validate_intervals(config)
     positive("log", config.log, "samples")
     require(
         not config.log.artifact or config.log.tracker == "wandb",
