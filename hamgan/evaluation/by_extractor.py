@@ -206,7 +206,8 @@ def _describe(
         row |= {"reference": real.description.get("source"), "reference_count": real.count}
         told = ("split", "hash", "preparation", "subset", "left_out", "origin")
         row |= {f"reference_{key}": real.description.get(key) for key in told}
-    row |= {key: described[key] for key in ("extractor", "extractor_weights", "resizer", "precision")}
+    row |= {key: described[key] for key in ("extractor", "extractor_weights", "resizer")}
+    row["feature_precision"] = described["precision"]  # `precision` is a number
     device = extractor.device
     row["settings"] = _describe_settings(protocol)
     return row | {

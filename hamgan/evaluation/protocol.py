@@ -195,7 +195,7 @@ def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
         split = f" {row['reference_split']}" if row.get("reference_split") else ""
         origin = f", {row['reference_origin']}" if row.get("reference_origin") else ""
         parts.append(f"against {row['reference']}{split} ({count}, hash {row['reference_hash']}{origin})")
-    parts.append(f"{row['extractor']} {row['precision']}, {row['resizer']}, trained on {row['extractor_saw']}")
+    parts.append(f"{row['extractor']} {row['feature_precision']}, {row['resizer']}, trained on {row['extractor_saw']}")
     if row.get("is_splits"):
         parts.append(f"IS in {row['is_splits']} split{'s' if row['is_splits'] != 1 else ''}")
     parts += row.get("settings", [])

@@ -286,7 +286,7 @@ def test_no_ema_and_options_beside_a_preset_reach_the_row(run_folder: Path, tmp_
     arguments = ["--checkpoint", str(run_folder), "--preset", str(tmp_path / "old.yaml"), *COMMON]
     main(arguments)
     row = json.loads((run_folder / "results.jsonl").read_text())
-    assert (row["num_samples"], row["ema"], row["precision"]) == (6, True, "fp32")
+    assert (row["num_samples"], row["ema"], row["feature_precision"]) == (6, True, "fp32")
     with pytest.raises(ConfigError, match="has the averaged generator alone"):
         main([*arguments, "--no-ema"])
     (tmp_path / "old.yaml").write_text("precision: bf16\n")
