@@ -25,7 +25,7 @@ def warnings_about(
     if preset and other_split:  # a preset is a published protocol
         raise ConfigError(f"preset {preset}: {other_split}")
     warnings = _too_few_images(count, real, extractor, protocol) + ([other_split] if other_split else [])
-    return warnings + _few_a_split(count, extractor, protocol)
+    return warnings + _whole_reference(real, protocol) + _few_a_split(count, extractor, protocol)
 
 
 def splits_of_score(protocol: Protocol, count: int) -> int | None:
@@ -45,6 +45,15 @@ def _too_few_images(
         for side, number in (("samples", count), ("reference", real.count))
         if number is not None and number <= extractor.dimension
     ]
+
+
+def _whole_reference(real: FeatureStatistics | None, protocol: Protocol) -> list[str]:
+    """Warn of statistics, which are measured already, that are of more images than the protocol asks for."""
+    wanted = protocol.reference_samples
+    if real is None or wanted is None or (real.count is not None and real.count <= wanted):
+        return []
+    images = f"{real.count:,} images" if real.count else "an unknown number of images"
+    return [f"reference_samples is {wanted:,}, but the reference holds statistics of {images}, which are taken whole"]
 
 
 def _few_a_split(count: int, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:

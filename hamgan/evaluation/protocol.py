@@ -65,7 +65,7 @@ class Protocol:
     """Classes of the samples: drawn uniformly, in turn (balanced), or as often as in the reference (training)."""
     batch_norm: BatchNormStatistics | None = None
     """Batch-norm statistics of the generator: the running ones of the trained G, their average (ema) as the average of
-    G keeps it, or standing ones (made anew from 16 batches); null takes those of the network that is measured."""
+    G keeps it, or standing ones (made anew from 16 batches of 64); null takes those of the network that is measured."""
     ema: bool = True
     """Measure the averaged generator; false takes the one that is trained."""
     split: str = "val"

@@ -26,7 +26,7 @@ def truncation_sweep(
 
     Raises ConfigError where the samples are not a generator's.
     """
-    generator = load_samples(samples, protocol, resources.extractor.device, resources.batch_size)
+    generator = load_samples(samples, protocol, resources.extractor.device)
     if isinstance(generator, Images):
         raise ConfigError(f"{samples} is a fixed set of images; a truncation sweep needs a generator")
     if not truncations:
