@@ -13,7 +13,7 @@ import httpx
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from PIL import Image
 from support.local_hub import READ_ONLY, TOKEN, LocalHub, local_hub
 from support.small_runs import environment, run_small
@@ -144,6 +144,7 @@ def test_every_number_of_a_card_has_the_protocol_of_its_own_extractor(generator:
     other = {"clip_fid": 3.5, "protocols": {"clip_fid": "8 samples; by CLIP"}}
     generator.evaluations = [row | other]
     card = ModelCard(model_card(generator, "me/mine"))
+    assert isinstance(card.data, ModelCardData)
     protocols = {result.metric_type: result.metric_args for result in card.data.eval_results or []}
     assert protocols["clip_fid"] == {"protocol": "8 samples; by CLIP"}
     assert protocols["fid_efficientnet_lite0"] == {"protocol": row["protocol"]}
