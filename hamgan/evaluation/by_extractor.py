@@ -82,7 +82,7 @@ class Evaluation:
     @property
     def wanted(self) -> Wanted:
         """Return what a pass over the samples has to find out."""
-        splits = splits_of_score(self.protocol, self.count)
+        splits = splits_of_score(self.protocol, self.count, self.resources.extractor)
         return Wanted(self.resources.extractor, splits, keep_features=bool(self.keeping))
 
     def numbers(self, found: FeatureStatistics) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def _describe(
     device = extractor.device
     row["settings"] = _describe_settings(protocol)
     return row | {
-        "is_splits": splits_of_score(protocol, found.count or 0),
+        "is_splits": splits_of_score(protocol, found.count or 0, extractor),
         "processes": world_size(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "images_per_second": round(found.images_per_second or 0.0, 2),

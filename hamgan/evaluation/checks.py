@@ -28,9 +28,12 @@ def warnings_about(
     return warnings + _whole_reference(real, protocol) + _few_a_split(count, extractor, protocol)
 
 
-def splits_of_score(protocol: Protocol, count: int) -> int | None:
-    """Return the parts over which the Inception Score of that many samples is averaged; None where it is not wanted."""
-    return min(protocol.is_splits, count) if "is" in protocol.metrics else None
+def splits_of_score(protocol: Protocol, count: int, extractor: FeatureExtractor) -> int | None:
+    """Return the parts over which the Inception Score of that many samples is averaged.
+
+    None where it is not wanted, and where the extractor is no classifier.
+    """
+    return min(protocol.is_splits, count) if "is" in protocol.metrics and extractor.classes else None
 
 
 def _too_few_images(
@@ -57,8 +60,10 @@ def _whole_reference(real: FeatureStatistics | None, protocol: Protocol) -> list
 
 
 def _few_a_split(count: int, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
-    """Warn of an Inception Score whose splits are smaller than the classifier has classes."""
-    splits = splits_of_score(protocol, count)
+    """Warn of an Inception Score whose splits are smaller than the classifier has classes, or that is none."""
+    if "is" in protocol.metrics and not extractor.classes:
+        return [f"Inception Score: {extractor.architecture.label} is no classifier, so there is none"]
+    splits = splits_of_score(protocol, count, extractor)
     if splits is None or count // splits >= extractor.classes:
         return []
     each = count // splits

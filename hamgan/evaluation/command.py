@@ -167,19 +167,22 @@ def run_reference(options: argparse.Namespace) -> None:
     """Compute the statistics of a reference and write them."""
     from hamgan.data import default_resolution
     from hamgan.distributed.group import Processes
+    from hamgan.evaluation.checks import splits_of_score
     from hamgan.evaluation.inputs.references import open_reference_images
     from hamgan.evaluation.reference import save_reference
 
     output, protocol = _check_ending(options.output, ".safetensors"), _make_protocol(options)
     resolution = options.resolution or default_resolution(options.data)
     images = open_reference_images(options.data, protocol.split, resolution)
-    resources, splits = _make_resources(options, protocol), min(protocol.is_splits, len(images))
+    resources = _make_resources(options, protocol)
+    splits = splits_of_score(protocol, len(images), resources.extractor)
     statistics = resources.measure(images, "reference", is_splits=splits, keep_features=options.keep_features)
     if Processes.current().is_main:
         save_reference(statistics, output)
-        mean, std = statistics.inception_score or (0.0, 0.0)
         print(f"{output}: {statistics.count:,} images, hash {statistics.description['hash']}")
-        print(f"Inception Score of the reference ({statistics.description['extractor']}): {mean:.5g} ± {std:.2g}")
+        if statistics.inception_score:
+            mean, std = statistics.inception_score
+            print(f"Inception Score of the reference ({statistics.description['extractor']}): {mean:.5g} ± {std:.2g}")
 
 
 def run_sweep(options: argparse.Namespace) -> None:

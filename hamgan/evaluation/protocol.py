@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from hamgan.config import FEATURES, OWN_EXTRACTORS, BatchNormStatistics, Config, Resizer, check_metrics
+from hamgan.config import FEATURES, METRICS, OWN_EXTRACTORS, BatchNormStatistics, Config, Resizer, check_metrics
 from hamgan.errors import ConfigError, did_you_mean, one_line
 from hamgan.evaluation.report import Row
 
@@ -106,6 +106,8 @@ class Protocol:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.resamples < 0:
             raise ConfigError(f"resamples is {self.resamples}; allowed: 0 and above")
+        if not self.metrics:
+            raise ConfigError("metrics names none; there are " + ", ".join(METRICS))
         if self.num_samples < 2:
             raise ConfigError("num_samples is 1; a covariance needs two at least")
 

@@ -286,6 +286,7 @@ def test_help_lists_the_options_and_the_commands(capsys: pytest.CaptureFixture[s
         ([], "--checkpoint is missing"),
         (["reference"], "required: --data, --output"),
         (["--checkpoint", ".", "--batch-size", "0", "--metrics", "is", *COMMON], "batch_size is 0; it must be 1"),
+        (["--checkpoint", ".", "--metrics", ","], "metrics names none; there are fid, is"),
         (["--checkpoint", ".", "--labels", "unifrom"], "labels is 'unifrom'.*did you mean `uniform`"),
     ],
 )
