@@ -108,8 +108,7 @@ def _evaluate(options: argparse.Namespace, device: str | None) -> None:
     loaded = load_segmenter(options.checkpoint, device or default_device())
     settings = evaluation_settings(options, loaded.config)
     source = open_source(data_settings(options, loaded.config), settings.split or HELD_OUT)
-    if loaded.header.class_names is not None:
-        check_classes(source, loaded.header.class_names)
+    check_classes(source, loaded.network.classes, loaded.header.class_names)
     row = evaluate(loaded.network, source, settings, kimg=loaded.header.kimg, progress=wants_progress())
     if not Processes.current().is_main:
         return

@@ -163,7 +163,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         return segmenter_from_state(self.config, state, self.config.folder).to(self.accelerator.device)
 
     def draw_sheet(self) -> None:
-        """Draw the first held-out images with truth and prediction; the main process alone does."""
+        """Draw held-out images with truth and prediction; the main process alone does."""
         if not self.accelerator.is_main_process or self.held_out is None:
             return
         network, source, settings = self.measured(), self.held_out, self.config.eval
