@@ -9,6 +9,7 @@ from hamgan.config import flat_config, preset_names
 from hamgan.config.help import asked_topic, help_text
 from hamgan.data.finding.locations import check_place
 from hamgan.errors import ConfigError, did_you_mean
+from hamgan.sampling.outputs import check_file
 from hamgan.sampling.places import check_place as check_checkpoint
 from hamgan.segmentation.config import DATA_SETS, SEGMENTATION
 from hamgan.segmentation.options import (
@@ -90,6 +91,9 @@ def run_evaluate(arguments: Arguments, prog: str) -> None:
     check_checkpoint(options.checkpoint)
     if options.data is not None:
         check_place(options.data, DATA_SETS)
+    for option, file in (("--results", options.results), ("--class-table", options.class_table)):
+        if file:
+            check_file(file, option)
     from hamgan.distributed.failure_watch import FailureWatch
     from hamgan.distributed.group import joined_processes
 

@@ -23,6 +23,7 @@ from hamgan.config import (
 )
 from hamgan.config.reading import load_stored_config
 from hamgan.errors import ConfigError
+from hamgan.segmentation.config import SEGMENTATION
 
 
 def write(folder: Path, text: str) -> Path:
@@ -257,6 +258,11 @@ def test_lists_take_commas(value: str) -> None:
     assert load_config(None, [f"eval.metrics={value}"]).eval.metrics == ["fid", "kid"]
     config, _ = parse_config(["--eval.metrics", value, "--generator.context_resolutions", "16,32", "--seed", "3"])
     assert (config.eval.metrics, config.generator.context_resolutions, config.seed) == (["fid", "kid"], [16, 32], 3)
+
+
+def test_lists_that_may_be_null_take_commas_too() -> None:
+    assert SEGMENTATION.parse(["--encoder.depths", "1,2,3,4"])[0].encoder.depths == [1, 2, 3, 4]
+    assert SEGMENTATION.parse(["--encoder.depths", "null"])[0].encoder.depths is None
 
 
 def test_a_list_may_be_empty_or_be_added_to() -> None:

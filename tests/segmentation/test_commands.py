@@ -101,7 +101,7 @@ def test_an_inspection_counts_classes_and_problems(tmp_path: Path, capsys: pytes
             (tmp_path / folder / "train").mkdir(parents=True, exist_ok=True)
             Image.fromarray(values).save(tmp_path / folder / "train" / f"{number}.png")
     (tmp_path / "classes.yaml").write_text("[sea, land, ice]")
-    sheet = tmp_path / "sheet.png"
+    sheet = tmp_path / "sheets/sheet.png"
     arguments = [
         "inspect",
         "--data.source",
@@ -145,6 +145,8 @@ def test_an_inspection_counts_classes_and_problems(tmp_path: Path, capsys: pytes
         ),
         (["evaluate", "--checkpoint", "x", "--bases-seeds", "4-1"], ConfigError, "no list of whole numbers"),
         (["evaluate", "--checkpoint", "x", "--layout", "ade"], ConfigError, "invalid choice: 'ade'"),
+        (["evaluate", "--checkpoint", ".", "--class-table", "."], ConfigError, "--class-table . is a folder"),
+        (["inspect", "--data.source", "mosaic", "--output", "sheet"], ConfigError, "--output sheet must end in .png"),
         (["predict", "--checkpoint", "x", "a.png"], ConfigError, "--output"),
         (["predict", "--checkpoint", "x", "a.png", "--output", "o"], DataError, "no picture and no folder at a.png"),
     ],
