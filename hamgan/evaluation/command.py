@@ -13,6 +13,7 @@ from hamgan.evaluation.inputs.places import check_place_of_reference, check_plac
 from hamgan.evaluation.options import FIELDS, parse
 from hamgan.evaluation.protocol import Protocol, make_protocol
 from hamgan.evaluation.report import TABLES, Row, append_row, describe_numbers, print_remarks, print_row, save_table
+from hamgan.sampling.outputs import check_file
 
 if TYPE_CHECKING:
     from hamgan.evaluation.statistics import Resources
@@ -51,7 +52,7 @@ def take_values_of_run(options: argparse.Namespace) -> None:
 
     path = Path(getattr(options, "checkpoint", None) or "nothing")
     if not is_generator(path):
-        options.batch_size = options.batch_size or EvalConfig.batch_size
+        options.batch_size = EvalConfig.batch_size if options.batch_size is None else options.batch_size
         return
     config = read_config(path)
     own = dataclasses.asdict(config.eval)
@@ -98,6 +99,7 @@ def run_evaluate(options: argparse.Namespace, named: Collection[str]) -> None:
     from hamgan.evaluation.contamination import avoid_chosen_samples
     from hamgan.evaluation.evaluator import evaluate_parts
     from hamgan.evaluation.inputs.samples import is_generator, load_samples
+    from hamgan.sampling.loading import find_run
 
     if options.checkpoint is None:
         raise ConfigError("--checkpoint is missing: a run, a checkpoint, a generator, an image folder or an .npz")
@@ -105,7 +107,7 @@ def run_evaluate(options: argparse.Namespace, named: Collection[str]) -> None:
     confusion = _check_outputs(options, protocol)
     protocol, resources = _load_extractors(options, protocol, named, say)
     first = next(iter(resources.values()))
-    samples = load_samples(options.checkpoint, protocol, first.extractor.device, first.batch_size)
+    samples = load_samples(options.checkpoint, protocol, first.extractor.device)
     if "seed" not in named:
         protocol = avoid_chosen_samples(protocol, [samples], say)
     parts = [(part, resources[part.features]) for part in protocol.by_extractor()]
@@ -116,7 +118,7 @@ def run_evaluate(options: argparse.Namespace, named: Collection[str]) -> None:
     _write_class_files(row, options.class_table, confusion)
     results = options.results
     if results is None and Path(options.checkpoint).is_dir() and is_generator(Path(options.checkpoint)):
-        results = Path(options.checkpoint) / "results.jsonl"
+        results = find_run(Path(options.checkpoint)) / "results.jsonl"
     if results:
         print(f"row appended to {append_row(row, results)}")
 
@@ -131,7 +133,7 @@ def _load_extractors(
     from hamgan.evaluation.contamination import add_metric_beside_fid
 
     if "metrics" not in named:
-        protocol = add_metric_beside_fid(protocol, say)
+        protocol = add_metric_beside_fid(protocol, options.reference, say)
     return protocol, {part.features: _make_resources(options, part) for part in protocol.by_extractor()}
 
 
@@ -143,11 +145,11 @@ def _check_outputs(options: argparse.Namespace, protocol: Protocol) -> Path | No
     """Raise ConfigError for files that could not be written; return that of the confusions."""
     for option, file in (("--results", options.results), ("--class-table", options.class_table)):
         if file:
-            _check_file(file, option)
+            check_file(file, option)
     for option, file in (("--class-table", options.class_table), ("--confusion", options.confusion)):
         if file and "per_class" not in protocol.metrics:
             raise ConfigError(f"{option} needs per_class among --metrics; they are {', '.join(protocol.metrics)}")
-    return _check_ending(options.confusion, ".png", "--confusion") if options.confusion else None
+    return check_file(options.confusion, "--confusion", (".png",)) if options.confusion else None
 
 
 def _write_class_files(row: Row, table: str | None, confusion: Path | None) -> None:
@@ -166,19 +168,22 @@ def run_reference(options: argparse.Namespace) -> None:
     """Compute the statistics of a reference and write them."""
     from hamgan.data import default_resolution
     from hamgan.distributed.group import Processes
+    from hamgan.evaluation.checks import splits_of_score
     from hamgan.evaluation.inputs.references import open_reference_images
     from hamgan.evaluation.reference import save_reference
 
-    output, protocol = _check_ending(options.output, ".safetensors"), _make_protocol(options)
+    output, protocol = check_file(options.output, endings=(".safetensors",)), _make_protocol(options)
     resolution = options.resolution or default_resolution(options.data)
     images = open_reference_images(options.data, protocol.split, resolution)
-    resources, splits = _make_resources(options, protocol), min(protocol.is_splits, len(images))
+    resources = _make_resources(options, protocol)
+    splits = splits_of_score(protocol, len(images), resources.extractor)
     statistics = resources.measure(images, "reference", is_splits=splits, keep_features=options.keep_features)
     if Processes.current().is_main:
         save_reference(statistics, output)
-        mean, std = statistics.inception_score or (0.0, 0.0)
         print(f"{output}: {statistics.count:,} images, hash {statistics.description['hash']}")
-        print(f"Inception Score of the reference ({statistics.description['extractor']}): {mean:.5g} ± {std:.2g}")
+        if statistics.inception_score:
+            mean, std = statistics.inception_score
+            print(f"Inception Score of the reference ({statistics.description['extractor']}): {mean:.5g} ± {std:.2g}")
 
 
 def run_sweep(options: argparse.Namespace) -> None:
@@ -186,7 +191,7 @@ def run_sweep(options: argparse.Namespace) -> None:
     from hamgan.distributed.group import Processes
     from hamgan.evaluation.studies.truncation_sweep import save_sweep, sweep_protocol, truncation_sweep
 
-    output, protocol = _check_ending(options.output, ".png"), _make_protocol(options)
+    output, protocol = check_file(options.output, endings=(".png",)), _make_protocol(options)
     try:
         truncations = [float(value) for value in options.truncations]
     except ValueError as error:
@@ -207,12 +212,12 @@ def run_compare(options: argparse.Namespace, named: Collection[str]) -> None:
     from hamgan.evaluation.contamination import avoid_chosen_samples, families_of, lonely
     from hamgan.evaluation.studies.comparison import compare, describe_difference, equal_sides, save_comparison
 
-    output = _check_ending(options.output, ".png")
+    output = check_file(options.output, endings=(".png",))
     check_place_of_samples(options.other)
     say = print if Processes.current().is_main else _say_nothing
     protocol, resources = _load_extractors(options, _make_protocol(options), named, say)
     first, places = next(iter(resources.values())), (options.checkpoint, options.other)
-    sides, protocol = equal_sides(places, protocol, first.extractor.device, first.batch_size)
+    sides, protocol = equal_sides(places, protocol, first.extractor.device)
     if "seed" not in named:
         protocol = avoid_chosen_samples(protocol, sides, say)
     parts = [(part, resources[part.features]) for part in protocol.by_extractor()]
@@ -234,11 +239,11 @@ def run_neighbours(options: argparse.Namespace) -> None:
     from hamgan.evaluation.inputs.samples import load_samples, make_images
     from hamgan.evaluation.studies.neighbours import neighbour_sheet
 
-    output, protocol = _check_ending(options.output, ".png"), _make_protocol(options)
+    output, protocol = check_file(options.output, endings=(".png",)), _make_protocol(options)
     if options.reference is None:
         raise ConfigError("neighbours needs --reference, the training images")
     resources = _make_resources(options, protocol)
-    loaded = load_samples(options.checkpoint, protocol, resources.extractor.device, resources.batch_size)
+    loaded = load_samples(options.checkpoint, protocol, resources.extractor.device)
     row = neighbour_sheet(
         make_images(loaded, protocol),
         options.reference,
@@ -254,19 +259,3 @@ def run_neighbours(options: argparse.Namespace) -> None:
         print(f"median distance to the nearest of {row['count']:,} real images: {near:.4g} (smallest")
         print(f"  {row['smallest_distance']:.4g}); of a real image to the nearest other one: {real:.4g}")
         print(f"sheet {output}")
-
-
-def _check_ending(path: str, suffix: str, option: str = "--output") -> Path:
-    if not path.endswith(suffix):
-        raise ConfigError(f"{option} {path} must end in {suffix}")
-    _check_file(path, option)
-    return Path(path)
-
-
-def _check_file(path: str, option: str) -> None:
-    """Raise ConfigError for an output that cannot be a file, before anything is measured."""
-    from hamgan.sampling.outputs import check_parents
-
-    check_parents(Path(path), option)
-    if Path(path).is_dir():
-        raise ConfigError(f"{option} {path} is a folder; name a file")

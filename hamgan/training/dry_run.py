@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hamgan.checkpoint import latest_checkpoint, read_state
-from hamgan.config import Config, validate
+from hamgan.config import Config, check_intervals, validate
 from hamgan.data import check_source, open_training
 from hamgan.distributed.group import rank, world_size
 from hamgan.machine import free_memory
@@ -41,6 +41,7 @@ def dry_run(config: Config, override: Sequence[str] = ()) -> None:
     whatever training would refuse. A few steps are made on the real data, where they fit.
     """
     validate(config)
+    check_intervals(config)
     accelerator = make_accelerator(config)
     source = open_training(config.data, config.resolution)
     check_source(source)

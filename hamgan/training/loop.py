@@ -8,7 +8,7 @@ from typing import cast
 
 from hamgan.checkpoint import CheckpointManager, Progress, checkpoint_name
 from hamgan.checkpoint.warm_start import initialise_from, parse_class_mapping
-from hamgan.config import Config, TrainConfig, validate
+from hamgan.config import Config, TrainConfig, check_intervals, validate
 from hamgan.data import check_source, open_training
 from hamgan.distributed.failure_watch import FailureWatch
 from hamgan.distributed.group import rank, world_size
@@ -51,6 +51,7 @@ class Training(Run[Config, GanStep, Batches]):
 
     def __init__(self, config: Config, override: Sequence[str] = ()) -> None:
         validate(config)
+        check_intervals(config)
         self.accelerator = make_accelerator(config)
         with FailureWatch():
             self._set_up(config, override)

@@ -132,6 +132,10 @@ def test_a_number_of_another_family_stands_beside_fid_or_its_lack_is_said(
     assert "note: " not in printed
     main([*arguments, "--metrics", "fid"])
     assert told in capsys.readouterr().out
+    file = str(tmp_path / "real.safetensors")
+    main(["reference", "--data", str(images[1]), "--resolution", "32", "--output", file, *arguments[-5:]])
+    main([*arguments, "--reference", file])  # of one network
+    assert "CLIP-FID: " not in capsys.readouterr().out
 
 
 def test_the_page_has_the_part_of_the_line_that_every_extractor_gives() -> None:

@@ -133,6 +133,12 @@ def test_a_folder_that_cannot_be_made_is_the_system_s_error(tmp_path: Path) -> N
         FolderLock(tmp_path / "file" / "run").acquire()
 
 
+@pytest.mark.parametrize("key", ["checkpoint.keep_best", "checkpoint.keep_last", "checkpoint.every_kimg"])
+def test_keeping_all_is_not_spelt_minus_one(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key} is -1.*; allowed: 0 and above"):
+        Training(small_config(tmp_path, f"{key}=-1"))
+
+
 def test_a_section_may_be_overridden_and_only_what_differs_is_returned(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     config.folder.mkdir()

@@ -17,7 +17,7 @@ from hamgan.checkpoint import read_class_names
 from hamgan.config import Config, ConfigReader, flat_config
 from hamgan.config.reading import GAN
 from hamgan.errors import CheckpointError, one_line
-from hamgan.evaluation.report import EXTREMES, numbers_of
+from hamgan.evaluation.report import EXTREMES, numbers_of, other_protocols
 from hamgan.files import write_atomically
 from hamgan.progress import duration
 from hamgan.tracking.html.plots import lines_of, panel_data
@@ -159,6 +159,7 @@ def _evaluations(rows: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, A
         values = {
             "kimg": row["kimg"],
             "protocol": row.get("protocol", ""),
+            "others": other_protocols(row),
             "score": kind.score(row),
             "extremes": extremes,
             "notes": row.get("notes", []),
