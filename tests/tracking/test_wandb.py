@@ -178,6 +178,8 @@ def test_evaluations_stand_in_the_summary_with_their_protocol(tmp_path: Path) ->
         # As `protocol_line` words it: the position is a part of it.
         row = {"fid": fid, "kimg": images / 1000, "num_samples": count, "protocol": f"{count} samples, {images} images"}
         log.evaluation(row | {"class_table": [1]})
+        with (log.folder / "results.jsonl").open("a") as file:  # another process, of `hamgan evaluate`, was killed
+            file.write('{"fid": 1.0, "kim\n')
     log.close()
     run = ended_run(tmp_path / "run/wandb")
     same = {"num_samples": 50_000}
