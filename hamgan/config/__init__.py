@@ -41,7 +41,7 @@ from hamgan.config.schema import (
     Resizer,
 )
 from hamgan.config.training import SCHEDULES, ConsistencyConfig, FiniteDifferencesConfig, TrainConfig, Transformation
-from hamgan.config.validation import RESOLUTIONS, check_metrics, latent_chunks, validate
+from hamgan.config.validation import RESOLUTIONS, check_intervals, check_metrics, latent_chunks, validate
 
 __all__ = [
     "FEATURES",
@@ -70,6 +70,7 @@ __all__ = [
     "SpectralNormConfig",
     "TrainConfig",
     "Transformation",
+    "check_intervals",
     "check_keys",
     "check_metrics",
     "config_from_dict",

@@ -6,9 +6,9 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -160,7 +160,7 @@ class ConfigReader(Generic[Kind]):
 
     def _with_lists(self, arguments: Sequence[str]) -> list[str]:
         """Write lists that are given with commas, as ``--eval.metrics fid,is``, as YAML does."""
-        lists = {f"--{key}" for key, value in flat_config(self.kind()).items() if isinstance(value, list)}
+        lists = {f"--{key}" for key in _list_keys(self.kind())}
         found, rest = [], iter(arguments)
         for argument in rest:
             name, equals, value = argument.partition("=")
@@ -192,6 +192,16 @@ def _flatten(values: Values, prefix: str = "") -> Values:
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")
     return flat
+
+
+def _list_keys(section: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of a section that take lists, those that may be null as well among them."""
+    for item in dataclasses.fields(section):
+        value = getattr(section, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from _list_keys(value, f"{prefix}{item.name}.")
+        elif any(get_origin(kind) is list for kind in (item.type, *get_args(item.type))):
+            yield f"{prefix}{item.name}"
 
 
 def _read_yaml(path: Path) -> Values:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig, HamburgerConfig
 from hamgan.config.ranges import below_one, not_negative, positive, require
+from hamgan.config.runs import RunConfig
 from hamgan.config.schedules import parse_schedule
 from hamgan.config.schema import METRICS, Config, MonitorConfig
 from hamgan.config.training import SCHEDULES, TrainConfig
@@ -15,23 +16,46 @@ RESOLUTIONS = (32, 64, 128, 256, 512)
 
 def validate(config: Config) -> None:
     """Raise ConfigError for the first value that is out of range or does not fit the others."""
-    require(bool(config.name), "name is empty; give the run a name")
-    require(0 <= config.seed < 2**63, f"seed is {config.seed}; allowed: 0 to 2^63 - 1")
+    validate_run(config)
     require(config.resolution in RESOLUTIONS, f"resolution is {config.resolution}; allowed: {RESOLUTIONS}")
     _validate_generator(config.generator, config.resolution)
     _validate_context("discriminator", config.discriminator, config.resolution)
     _validate_train(config.train)
-    if config.checkpoint.averages_every_kimg is not None:
-        positive("checkpoint", config.checkpoint, "averages_every_kimg")
     positive("log", config.log, "sample_classes", "samples_per_class")
-    require(
-        not config.log.artifact or config.log.tracker == "wandb",
-        f"log.artifact needs log.tracker: wandb; it is {config.log.tracker}",
-    )
     _validate_evaluation(config)
     _validate_monitor(config.monitor)
     if config.data.num_classes is not None:
         positive("data", config.data, "num_classes")
+
+
+def validate_run(config: RunConfig) -> None:
+    """Raise ConfigError for the first value out of range of what all kinds of runs have."""
+    require(bool(config.name), "name is empty; give the run a name")
+    require(0 <= config.seed < 2**63, f"seed is {config.seed}; allowed: 0 to 2^63 - 1")
+    if config.checkpoint.averages_every_kimg is not None:
+        positive("checkpoint", config.checkpoint, "averages_every_kimg")
+    require(
+        not config.log.artifact or config.log.tracker == "wandb",
+        f"log.artifact needs log.tracker: wandb; it is {config.log.tracker}",
+    )
+    positive("monitor", config.monitor, "patience", "lr_factor")
+    require(config.monitor.window >= 2, f"monitor.window is {config.monitor.window}; allowed: 2 and above")
+    not_negative("monitor", config.monitor, "max_rollbacks")
+    require(config.monitor.lr_factor <= 1, f"monitor.lr_factor is {config.monitor.lr_factor}; allowed: above 0 to 1")
+    require(
+        config.monitor.jump > 1,
+        f"monitor.jump is {config.monitor.jump}; it multiplies what is usual: allowed is above 1",
+    )
+
+
+def check_intervals(config: RunConfig) -> None:
+    """Raise ConfigError for intervals and numbers of checkpoints that a run may not start with.
+
+    They are no part of `validate_run`, for files of earlier runs may hold them and are to load.
+    """
+    not_negative("log", config.log, "every_kimg", "samples_every_kimg")
+    not_negative("eval", config.eval, "every_kimg")
+    not_negative("checkpoint", config.checkpoint, "every_kimg", "keep_last", "keep_best", "milestone_kimg")
 
 
 def check_metrics(names: Sequence[str]) -> None:
@@ -94,7 +118,7 @@ def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConf
 def validate_hamburger(section: str, ham: HamburgerConfig) -> None:
     """Raise ConfigError for the first value of a Hamburger that is out of range; ``section`` names it."""
     positive(section, ham, "rank", "heads", "steps", "cheese_factor")
-    for name in ("latent_dim", "cheese_dim"):
+    for name in ("latent_dim", "cheese_dim", "eval_steps", "temperature"):
         if getattr(ham, name) is not None:
             positive(section, ham, name)
     require(not ham.dual or ham.version == "v2+", f"{section}.dual needs {section}.version: v2+")
@@ -170,11 +194,7 @@ def _validate_schedules(train: TrainConfig) -> None:
 
 
 def _validate_monitor(monitor: MonitorConfig) -> None:
-    positive("monitor", monitor, "patience", "lr_factor")
-    require(monitor.window >= 2, f"monitor.window is {monitor.window}; allowed: 2 and above")
-    not_negative("monitor", monitor, "max_rollbacks")
-    require(monitor.lr_factor <= 1, f"monitor.lr_factor is {monitor.lr_factor}; allowed: above 0 to 1")
-    for name in ("jump", "sigma_jump", "fid_jump"):
+    for name in ("sigma_jump", "fid_jump"):
         value = getattr(monitor, name)
         require(value > 1, f"monitor.{name} is {value}; it multiplies what is usual: allowed is above 1")
     below_one("monitor", monitor, "diversity_floor")

@@ -13,6 +13,7 @@ from hamgan.evaluation.inputs.places import check_place_of_reference, check_plac
 from hamgan.evaluation.options import FIELDS, parse
 from hamgan.evaluation.protocol import Protocol, make_protocol
 from hamgan.evaluation.report import TABLES, Row, append_row, describe_numbers, print_remarks, print_row, save_table
+from hamgan.sampling.outputs import check_file
 
 if TYPE_CHECKING:
     from hamgan.evaluation.statistics import Resources
@@ -144,11 +145,11 @@ def _check_outputs(options: argparse.Namespace, protocol: Protocol) -> Path | No
     """Raise ConfigError for files that could not be written; return that of the confusions."""
     for option, file in (("--results", options.results), ("--class-table", options.class_table)):
         if file:
-            _check_file(file, option)
+            check_file(file, option)
     for option, file in (("--class-table", options.class_table), ("--confusion", options.confusion)):
         if file and "per_class" not in protocol.metrics:
             raise ConfigError(f"{option} needs per_class among --metrics; they are {', '.join(protocol.metrics)}")
-    return _check_ending(options.confusion, ".png", "--confusion") if options.confusion else None
+    return check_file(options.confusion, "--confusion", (".png",)) if options.confusion else None
 
 
 def _write_class_files(row: Row, table: str | None, confusion: Path | None) -> None:
@@ -171,7 +172,7 @@ def run_reference(options: argparse.Namespace) -> None:
     from hamgan.evaluation.inputs.references import open_reference_images
     from hamgan.evaluation.reference import save_reference
 
-    output, protocol = _check_ending(options.output, ".safetensors"), _make_protocol(options)
+    output, protocol = check_file(options.output, endings=(".safetensors",)), _make_protocol(options)
     resolution = options.resolution or default_resolution(options.data)
     images = open_reference_images(options.data, protocol.split, resolution)
     resources = _make_resources(options, protocol)
@@ -190,7 +191,7 @@ def run_sweep(options: argparse.Namespace) -> None:
     from hamgan.distributed.group import Processes
     from hamgan.evaluation.studies.truncation_sweep import save_sweep, sweep_protocol, truncation_sweep
 
-    output, protocol = _check_ending(options.output, ".png"), _make_protocol(options)
+    output, protocol = check_file(options.output, endings=(".png",)), _make_protocol(options)
     try:
         truncations = [float(value) for value in options.truncations]
     except ValueError as error:
@@ -211,7 +212,7 @@ def run_compare(options: argparse.Namespace, named: Collection[str]) -> None:
     from hamgan.evaluation.contamination import avoid_chosen_samples, families_of, lonely
     from hamgan.evaluation.studies.comparison import compare, describe_difference, equal_sides, save_comparison
 
-    output = _check_ending(options.output, ".png")
+    output = check_file(options.output, endings=(".png",))
     check_place_of_samples(options.other)
     say = print if Processes.current().is_main else _say_nothing
     protocol, resources = _load_extractors(options, _make_protocol(options), named, say)
@@ -238,7 +239,7 @@ def run_neighbours(options: argparse.Namespace) -> None:
     from hamgan.evaluation.inputs.samples import load_samples, make_images
     from hamgan.evaluation.studies.neighbours import neighbour_sheet
 
-    output, protocol = _check_ending(options.output, ".png"), _make_protocol(options)
+    output, protocol = check_file(options.output, endings=(".png",)), _make_protocol(options)
     if options.reference is None:
         raise ConfigError("neighbours needs --reference, the training images")
     resources = _make_resources(options, protocol)
@@ -258,19 +259,3 @@ def run_neighbours(options: argparse.Namespace) -> None:
         print(f"median distance to the nearest of {row['count']:,} real images: {near:.4g} (smallest")
         print(f"  {row['smallest_distance']:.4g}); of a real image to the nearest other one: {real:.4g}")
         print(f"sheet {output}")
-
-
-def _check_ending(path: str, suffix: str, option: str = "--output") -> Path:
-    if not path.endswith(suffix):
-        raise ConfigError(f"{option} {path} must end in {suffix}")
-    _check_file(path, option)
-    return Path(path)
-
-
-def _check_file(path: str, option: str) -> None:
-    """Raise ConfigError for an output that cannot be a file, before anything is measured."""
-    from hamgan.sampling.outputs import check_parents
-
-    check_parents(Path(path), option)
-    if Path(path).is_dir():
-        raise ConfigError(f"{option} {path} is a folder; name a file")

@@ -15,6 +15,17 @@ def check_parents(path: Path, option: str = "--output") -> None:
             raise ConfigError(f"{path}: {above} is a file, not a folder; choose another {option}")
 
 
+def check_file(path: str | Path, option: str = "--output", endings: tuple[str, ...] = ("",)) -> Path:
+    """Return the path of an output; ConfigError where it cannot be a file with one of these endings."""
+    path = Path(path)
+    if not path.name.lower().endswith(endings):
+        raise ConfigError(f"{option} {path} must end in {' or '.join(endings)}")
+    check_parents(path, option)
+    if path.is_dir():
+        raise ConfigError(f"{option} {path} is a folder; name a file")
+    return path
+
+
 def check_output(path: Path, force: bool = False) -> None:
     """Raise ConfigError when an output path is of another format, or taken by what may not be replaced.
 

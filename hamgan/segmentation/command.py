@@ -7,8 +7,10 @@ from pathlib import Path
 
 from hamgan.config import flat_config, preset_names
 from hamgan.config.help import asked_topic, help_text
+from hamgan.config.presets import check_run_to_resume
 from hamgan.data.finding.locations import check_place
 from hamgan.errors import ConfigError, did_you_mean
+from hamgan.sampling.outputs import check_file
 from hamgan.sampling.places import check_place as check_checkpoint
 from hamgan.segmentation.config import DATA_SETS, SEGMENTATION
 from hamgan.segmentation.options import (
@@ -63,6 +65,7 @@ def run_train(arguments: Arguments, prog: str) -> None:
         return
     config, options = SEGMENTATION.parse(arguments, parser)
     _ask_for_configuration(arguments, prog)
+    check_run_to_resume(arguments, config.folder)
     check_place(config.data.source, DATA_SETS)
     from hamgan.distributed.group import joined_processes, rank
     from hamgan.segmentation.training import train
@@ -90,6 +93,9 @@ def run_evaluate(arguments: Arguments, prog: str) -> None:
     check_checkpoint(options.checkpoint)
     if options.data is not None:
         check_place(options.data, DATA_SETS)
+    for option, file in (("--results", options.results), ("--class-table", options.class_table)):
+        if file:
+            check_file(file, option)
     from hamgan.distributed.failure_watch import FailureWatch
     from hamgan.distributed.group import joined_processes
 
@@ -108,8 +114,7 @@ def _evaluate(options: argparse.Namespace, device: str | None) -> None:
     loaded = load_segmenter(options.checkpoint, device or default_device())
     settings = evaluation_settings(options, loaded.config)
     source = open_source(data_settings(options, loaded.config), settings.split or HELD_OUT)
-    if loaded.header.class_names is not None:
-        check_classes(source, loaded.header.class_names)
+    check_classes(source, loaded.network.classes, loaded.header.class_names)
     row = evaluate(loaded.network, source, settings, kimg=loaded.header.kimg, progress=wants_progress())
     if not Processes.current().is_main:
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hamgan.config import ConfigReader
 from hamgan.config.ranges import below_one, not_negative, positive, require
-from hamgan.config.validation import validate_hamburger
+from hamgan.config.validation import validate_hamburger, validate_run
 from hamgan.errors import did_you_mean
 from hamgan.segmentation.schema import (
     AugmentConfig,
@@ -56,8 +56,7 @@ STAGES = 4
 
 def validate(config: SegmentationConfig) -> None:
     """Raise ConfigError for the first value that is out of range or does not fit the others."""
-    require(bool(config.name), "name is empty; give the run a name")
-    require(0 <= config.seed < 2**63, f"seed is {config.seed}; allowed: 0 to 2^63 - 1")
+    validate_run(config)
     _validate_encoder(config.encoder)
     _validate_head(config)
     if config.data.num_classes is not None:
@@ -75,15 +74,6 @@ def validate(config: SegmentationConfig) -> None:
     _validate_train(config.train)
     validate_evaluation(config.eval)
     positive("log", config.log, "samples")
-    require(
-        not config.log.artifact or config.log.tracker == "wandb",
-        f"log.artifact needs log.tracker: wandb; it is {config.log.tracker}",
-    )
-    positive("monitor", config.monitor, "patience", "lr_factor")
-    require(config.monitor.window >= 2, f"monitor.window is {config.monitor.window}; allowed: 2 and above")
-    require(config.monitor.lr_factor <= 1, f"monitor.lr_factor is {config.monitor.lr_factor}; allowed: above 0 to 1")
-    require(config.monitor.jump > 1, f"monitor.jump is {config.monitor.jump}; allowed: above 1")
-    not_negative("monitor", config.monitor, "max_rollbacks")
 
 
 def _validate_encoder(encoder: EncoderConfig) -> None:
@@ -177,7 +167,7 @@ def validate_evaluation(evaluation: EvalConfig) -> None:
         if getattr(evaluation, name) is not None:
             positive("eval", evaluation, name)
     require(
-        bool(evaluation.scales) and min(evaluation.scales) > 0,
+        bool(evaluation.scales) and all(0 < scale < math.inf for scale in evaluation.scales),
         f"eval.scales is {evaluation.scales}; give one or more, such as [1.0]",
     )
     require(bool(evaluation.bases_seeds), "eval.bases_seeds is empty; give one or more, such as [0]")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hamgan.config.ranges import require
 from hamgan.progress import duration
 from hamgan.segmentation.data.opening import HELD_OUT, open_source
 from hamgan.segmentation.data.source import IGNORED, SegmentationSource
@@ -21,7 +22,14 @@ ROWS = 8
 
 
 def demo(config: SegmentationConfig) -> Row:
-    """Train, measure, draw ``demo.png`` in the run folder and print where to look; return the evaluation."""
+    """Train, measure, draw ``demo.png`` in the run folder and print where to look; return the evaluation.
+
+    Raises ConfigError for other data than land cover.
+    """
+    require(
+        config.data.source in ("land", "land17"),
+        f"the demo compares with what is known of land cover; train on {config.data.source} by hamgan segment train",
+    )
     held_out = open_source(config.data, HELD_OUT)  # first: a missing package should end the demo now
     started = time.perf_counter()
     train(config)

@@ -10,7 +10,7 @@ from hamgan.data import image_order
 from hamgan.distributed.cores import core_count
 from hamgan.errors import DataError
 from hamgan.progress import ProgressBar
-from hamgan.sampling.outputs import check_parents
+from hamgan.sampling.outputs import check_file
 from hamgan.segmentation.augment import augment, random_at
 from hamgan.segmentation.data.opening import open_source
 from hamgan.segmentation.data.source import IGNORED, SegmentationSource
@@ -19,6 +19,8 @@ from hamgan.segmentation.schema import SegmentationConfig
 
 ROWS, CROPS = 6, 3
 """The sheet shows this many images, with this many augmented crops of each."""
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+"""Endings that the sheet may have."""
 SHOWN = 5
 """Problems that are printed one by one."""
 
@@ -28,7 +30,7 @@ def inspect(config: SegmentationConfig, output: Path) -> None:
 
     Raises DataError, after all files were read, with the number of those that cannot be used.
     """
-    check_parents(output)
+    check_file(output, endings=PICTURES)
     source = open_source(config.data)
     counts, sizes, problems = _read_all(source, config.data.threads or core_count())
     print(f"{source.name}/{source.split}: {len(source):,} images, {len(source.class_names)} classes")
@@ -92,4 +94,5 @@ def _draw(source: SegmentationSource, config: SegmentationConfig, output: Path) 
         rows.append(tuple(row))
         titles.append(source.key(index)[-24:])
     columns = ["image", "labels", *(f"crop {number}" for number in range(1, CROPS + 1))]
+    output.parent.mkdir(parents=True, exist_ok=True)
     draw_comparison(rows, titles, columns, source.class_names, source.palette).save(output)

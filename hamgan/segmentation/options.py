@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from hamgan.config.ranges import require
 from hamgan.errors import ConfigError, did_you_mean
 from hamgan.segmentation.config import validate_evaluation
-from hamgan.segmentation.schema import DataConfig, EvalConfig, SegmentationConfig
+from hamgan.segmentation.schema import LAYOUTS, DataConfig, EvalConfig, SegmentationConfig
 
 PUBLISHED_SCALES = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 """Scales of published multi-scale numbers, each also mirrored."""
@@ -57,7 +57,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """Add what says where labelled pictures are; without them it is the run's own data."""
     group = parser.add_argument_group("data (default: the run's)")
     group.add_argument("--data", metavar="SOURCE", help="land, land17, mosaic or a folder")
-    group.add_argument("--layout", help="arrangement of the folder's files, such as ade20k; auto recognises it")
+    text = "arrangement of the folder's files; auto recognises it"
+    group.add_argument("--layout", choices=LAYOUTS, metavar="NAME", help=f"{text}: {', '.join(LAYOUTS)}")
     group.add_argument("--classes", metavar="FILE", help="YAML file of the classes")
     group.add_argument("--split", help="split to measure (default: the held-out one)")
 
@@ -74,16 +75,23 @@ def evaluation_settings(options: argparse.Namespace, config: SegmentationConfig)
             changes[name] = None
     settings = replace(config.eval, **changes)
     validate_evaluation(settings)
+    require(
+        settings.mode == "slide" or not given.keys() & {"window", "stride"},
+        "--window and --stride are for --mode slide; the run looks at whole pictures",
+    )
+    require(
+        settings.short_side is not None or "long_side" not in given,
+        "--long-side limits what --short-side makes, and the run keeps the picture's size; name both",
+    )
     return settings
 
 
 def data_settings(options: argparse.Namespace, config: SegmentationConfig) -> DataConfig:
-    """Return the run's ``data`` section, or that of another source where one is named."""
-    if options.data is None:
-        return config.data
-    own = DataConfig(reduce_zero_label=config.data.reduce_zero_label, ignore_label=config.data.ignore_label)
-    layout = options.layout or own.layout
-    return replace(own, source=options.data, layout=layout, classes=options.classes)
+    """Return the run's ``data`` section, or that of another source where one is named, with what the options change."""
+    data = config.data
+    if options.data is not None:
+        data = DataConfig(source=options.data, reduce_zero_label=data.reduce_zero_label, ignore_label=data.ignore_label)
+    return replace(data, layout=options.layout or data.layout, classes=options.classes or data.classes)
 
 
 def whole_numbers(text: str) -> list[int]:

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hamgan.data.finding.names import is_hidden
 from hamgan.errors import ConfigError, DataError, hint_at
 from hamgan.files import nearest_path
+from hamgan.sampling.outputs import check_parents
 from hamgan.segmentation.data.layouts import IMAGE_SUFFIXES
 
 
@@ -17,7 +19,8 @@ def find_pictures(places: Sequence[str]) -> list[tuple[str, Path]]:
         if place.is_file():
             found.append((place.stem, place))
             continue
-        inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        paths = (path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        inside = sorted(path for path in paths if not is_hidden(path.name))
         if not inside:
             raise DataError(f"the folder {place} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
         found += [(path.relative_to(place).with_suffix("").as_posix(), path) for path in inside]
@@ -29,6 +32,7 @@ def find_pictures(places: Sequence[str]) -> list[tuple[str, Path]]:
 
 def check_folder(output: Path, force: bool) -> None:
     """Raise ConfigError for an output that is a file, or a folder with something in it unless ``force``."""
+    check_parents(output)
     if output.is_file():
         raise ConfigError(f"--output {output} is a file; name a folder")
     if output.is_dir() and any(output.iterdir()) and not force:

@@ -9,7 +9,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from hamgan.errors import DataError, one_line
+from hamgan.errors import DataError, PictureError, one_line
+from hamgan.segmentation.data.folders import rgb_pixels
 from hamgan.segmentation.drawing import colourise, indexed, overlay
 from hamgan.segmentation.inference import predict_labels, predict_probabilities
 from hamgan.segmentation.schema import EvalConfig
@@ -83,7 +84,9 @@ def read_picture(picture: Picture) -> np.ndarray:
         return picture
     try:
         image = picture if isinstance(picture, Image.Image) else Image.open(picture)
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        return rgb_pixels(ImageOps.exif_transpose(image))
+    except PictureError as error:
+        raise DataError(f"{picture} {error}") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{picture} cannot be read: {one_line(error)}") from error
 

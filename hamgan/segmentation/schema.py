@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from hamgan.config import CheckpointConfig, HamburgerConfig
+
+Layout = Literal["auto", "folders", "ade20k", "pascal_context", "pascal_context_59", "voc", "cityscapes"]
+LAYOUTS: tuple[str, ...] = get_args(Layout)
+"""Arrangements of a folder's files."""
 
 
 @dataclass
@@ -82,7 +86,7 @@ class DataConfig:
     source: str = "mosaic"
     """land or land17 (satellite picture with 8 or 17 classes of land cover), mosaic (textures with exact labels) or a
     folder."""
-    layout: Literal["auto", "folders", "ade20k", "pascal_context", "pascal_context_59", "voc", "cityscapes"] = "auto"
+    layout: Layout = "auto"
     """Arrangement of a folder's files; auto recognises it."""
     classes: str | None = None
     """YAML file of the classes: a list of names, or of names with colours; null takes those of the source."""
@@ -217,7 +221,7 @@ class LogConfig:
     samples_every_kimg: float = 100.0
     """Interval of sheets of image, truth and prediction; 0 draws none."""
     samples: int = 6
-    """Rows of a sheet: the first held-out images."""
+    """Rows of a sheet: held-out images, spread evenly over the split."""
     tracker: Literal["none", "wandb", "tensorboard"] = "none"
     """Tracker that gets rows and sheets, besides the run folder."""
     project: str | None = None

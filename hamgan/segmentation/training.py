@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hamgan.checkpoint import Progress, RunCheckpoints, checkpoint_name, read_class_names
 from hamgan.checkpoint.evaluations import select_evaluations
+from hamgan.config import check_intervals
 from hamgan.data.source import name_some
 from hamgan.distributed.cores import core_count
 from hamgan.distributed.failure_watch import FailureWatch
@@ -78,6 +79,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
 
     def __init__(self, config: SegmentationConfig, override: Sequence[str] = ()) -> None:
         validate(config)
+        check_intervals(config)
         start_processes()
         threads = config.train.threads or (
             torch.get_num_threads() if torch.accelerator.is_available() else core_count()
@@ -163,7 +165,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         return segmenter_from_state(self.config, state, self.config.folder).to(self.accelerator.device)
 
     def draw_sheet(self) -> None:
-        """Draw the first held-out images with truth and prediction; the main process alone does."""
+        """Draw held-out images with truth and prediction; the main process alone does."""
         if not self.accelerator.is_main_process or self.held_out is None:
             return
         network, source, settings = self.measured(), self.held_out, self.config.eval
@@ -194,6 +196,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         self.log.evaluation(row)
         if not np.isfinite(row["miou"]):
             self.act_on(Alarm("the mIoU is not finite: no pixel of the held-out images has a label"))
+        self.compare_scores_of(row)
         self.progress.miou[checkpoint_name(self.progress.images)] = row["miou"]
 
     def _describe(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hamgan.checkpoint import latest_checkpoint, read_state
-from hamgan.config import Config, validate
+from hamgan.config import Config, check_intervals, validate
 from hamgan.data import check_source, open_training
 from hamgan.distributed.group import rank, world_size
 from hamgan.machine import free_memory
@@ -34,17 +34,19 @@ COUNTED = 8
 COLUMNS, ROWS = 8, 12
 
 
-def dry_run(config: Config) -> None:
+def dry_run(config: Config, override: Sequence[str] = ()) -> None:
     """Print what a run needs and takes, and draw the first batch beside the run folder, which is not touched.
 
-    Raises ConfigError for whatever training would refuse. A few steps are made on the real data, where they fit.
+    ``override`` names configuration keys that may differ from those of the run in the folder. Raises ConfigError for
+    whatever training would refuse. A few steps are made on the real data, where they fit.
     """
     validate(config)
+    check_intervals(config)
     accelerator = make_accelerator(config)
     source = open_training(config.data, config.resolution)
     check_source(source)
     config = with_classes(config, source)
-    changed = check_same_run(config.folder, config)
+    changed = check_same_run(config.folder, config, override)
     share = micro_batch(config, world_size()) // world_size()
     step = GanStep(*build_networks(config), config.train, accelerator)
     checkpoint = latest_checkpoint(config.folder / "checkpoints", accelerator.print)

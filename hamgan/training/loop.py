@@ -8,7 +8,7 @@ from typing import cast
 
 from hamgan.checkpoint import CheckpointManager, Progress, checkpoint_name
 from hamgan.checkpoint.warm_start import initialise_from, parse_class_mapping
-from hamgan.config import Config, TrainConfig, validate
+from hamgan.config import Config, TrainConfig, check_intervals, validate
 from hamgan.data import check_source, open_training
 from hamgan.distributed.failure_watch import FailureWatch
 from hamgan.distributed.group import rank, world_size
@@ -51,6 +51,7 @@ class Training(Run[Config, GanStep, Batches]):
 
     def __init__(self, config: Config, override: Sequence[str] = ()) -> None:
         validate(config)
+        check_intervals(config)
         self.accelerator = make_accelerator(config)
         with FailureWatch():
             self._set_up(config, override)
@@ -61,8 +62,7 @@ class Training(Run[Config, GanStep, Batches]):
         check_same_everywhere("training data with", describe_data(self.source))
         self.config = config = with_classes(config, self.source)
         overridden = check_same_run(config.folder, config, override)
-        if "data.source" not in overridden:
-            keep_class_order(self.source, config.folder)
+        keep_class_order(self.source, config.folder, others="data.source" in overridden)
         self.micro_batch = micro_batch(config, world_size())
         self.step = GanStep(*build_networks(config), config.train, self.accelerator)
         self.progress = Progress()
@@ -153,6 +153,7 @@ class Training(Run[Config, GanStep, Batches]):
         self.log.evaluation(row)
         fid = next((value for key, value in row.items() if key.startswith("fid")), None)
         if fid is not None:
+            self.compare_scores_of(row)
             alarm = self.monitor.check_fid(fid)
             self.progress.fid[checkpoint_name(self.progress.images)] = fid
             self.act_on(alarm)

@@ -23,6 +23,7 @@ from hamgan.config import (
 )
 from hamgan.config.reading import load_stored_config
 from hamgan.errors import ConfigError
+from hamgan.segmentation.config import SEGMENTATION
 
 
 def write(folder: Path, text: str) -> Path:
@@ -149,6 +150,8 @@ def test_null_on_the_command_line_gets_a_sentence() -> None:
         ("generator.hamburger.rank=0", "generator.hamburger.rank is 0; it must be positive"),
         ("generator.hamburger.dual=true", r"dual needs generator.hamburger.version: v2\+"),
         ("discriminator.hamburger.momentum=1.5", "momentum is 1.5; allowed: 0 to 1"),
+        ("generator.hamburger.temperature=0", "temperature is 0.0; it must be positive"),
+        ("generator.hamburger.eval_steps=-1", "eval_steps is -1; it must be positive"),
         ("train.accumulation=3", "batch_size 256 does not divide into train.accumulation 3 parts"),
         ("train.total_kimg=.inf", "total_kimg is inf; it must be positive and finite"),
         ("train.generator_lr=-1e-4", "generator_lr is -0.0001; it must be positive"),
@@ -258,6 +261,11 @@ def test_lists_take_commas(value: str) -> None:
     assert load_config(None, [f"eval.metrics={value}"]).eval.metrics == ["fid", "kid"]
     config, _ = parse_config(["--eval.metrics", value, "--generator.context_resolutions", "16,32", "--seed", "3"])
     assert (config.eval.metrics, config.generator.context_resolutions, config.seed) == (["fid", "kid"], [16, 32], 3)
+
+
+def test_lists_that_may_be_null_take_commas_too() -> None:
+    assert SEGMENTATION.parse(["--encoder.depths", "1,2,3,4"])[0].encoder.depths == [1, 2, 3, 4]
+    assert SEGMENTATION.parse(["--encoder.depths", "null"])[0].encoder.depths is None
 
 
 def test_a_list_may_be_empty_or_be_added_to() -> None:

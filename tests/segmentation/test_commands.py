@@ -79,7 +79,10 @@ def test_a_run_becomes_a_page(run: Path) -> None:
 def test_pictures_become_label_maps(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 50, 3), np.uint8)).save(tmp_path / "a.png")
     out = tmp_path / "out"
-    arguments = ["predict", "--checkpoint", str(run), str(tmp_path / "a.png"), "--output", str(out)]
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "pictures/a.png")
+    (tmp_path / "pictures/._a.png").write_text("what macOS writes beside a file")
+    arguments = ["predict", "--checkpoint", str(run), str(tmp_path / "pictures"), "--output", str(out)]
     main([*arguments, "--overlays", "--arrays"])
     assert sorted(path.name for path in out.iterdir()) == ["a.npz", "a.png", "a_overlay.png"]
     assert Image.open(out / "a.png").size == (50, 70)
@@ -98,7 +101,7 @@ def test_an_inspection_counts_classes_and_problems(tmp_path: Path, capsys: pytes
             (tmp_path / folder / "train").mkdir(parents=True, exist_ok=True)
             Image.fromarray(values).save(tmp_path / folder / "train" / f"{number}.png")
     (tmp_path / "classes.yaml").write_text("[sea, land, ice]")
-    sheet = tmp_path / "sheet.png"
+    sheet = tmp_path / "sheets/sheet.png"
     arguments = [
         "inspect",
         "--data.source",
@@ -141,6 +144,10 @@ def test_an_inspection_counts_classes_and_problems(tmp_path: Path, capsys: pytes
             "unknown option --scale; did you mean `--scales`",
         ),
         (["evaluate", "--checkpoint", "x", "--bases-seeds", "4-1"], ConfigError, "no list of whole numbers"),
+        (["evaluate", "--checkpoint", "x", "--layout", "ade"], ConfigError, "invalid choice: 'ade'"),
+        (["evaluate", "--checkpoint", ".", "--class-table", "."], ConfigError, "--class-table . is a folder"),
+        (["inspect", "--data.source", "mosaic", "--output", "sheet"], ConfigError, "--output sheet must end in .png"),
+        (["demo", "--data.source", "mosaic"], ConfigError, "train on mosaic by hamgan segment train"),
         (["predict", "--checkpoint", "x", "a.png"], ConfigError, "--output"),
         (["predict", "--checkpoint", "x", "a.png", "--output", "o"], DataError, "no picture and no folder at a.png"),
     ],
@@ -156,6 +163,12 @@ def test_options_that_contradict_are_refused(run: Path) -> None:
         main(["evaluate", "--checkpoint", str(run), "--multi-scale", "--scales", "1"])
     with pytest.raises(ConfigError, match=r"stride 600 is above eval\.window 512"):
         main(["evaluate", "--checkpoint", str(run), "--stride", "600"])
+    with pytest.raises(ConfigError, match="--window and --stride are for --mode slide"):
+        main(["evaluate", "--checkpoint", str(run), "--window", "600"])
+    with pytest.raises(ConfigError, match="--long-side limits what --short-side makes"):
+        main(["evaluate", "--checkpoint", str(run), "--long-side", "64"])
+    with pytest.raises(DataError, match=r"data\.classes is for folders; mosaic has classes of its own"):
+        main(["evaluate", "--checkpoint", str(run), "--classes", "classes.yaml"])
 
 
 @needs_land

@@ -285,9 +285,12 @@ def test_colours_differ() -> None:
 
 def test_other_classes_than_those_of_a_segmenter_are_refused(tmp_path: Path) -> None:
     source = open_folder(make_folder(tmp_path))
-    check_classes(source, NAMES)
+    check_classes(source, 3, NAMES)
+    check_classes(source, 3, None)
     with pytest.raises(DataError, match="where it has `lava`, the data has `ice`"):
-        check_classes(source, ["sea", "land", "lava"])
+        check_classes(source, 3, ["sea", "land", "lava"])
+    with pytest.raises(DataError, match="has 3 classes and the segmenter 2, and they are not the same"):
+        check_classes(source, 2, None)
 
 
 def test_batches_are_the_same_for_any_number_of_processes_and_threads_and_after_resuming() -> None:

@@ -40,6 +40,12 @@ def test_a_run_writes_rows_sheets_evaluations_and_its_segmenter(finished: Path) 
     assert again["miou"] == results[-1]["miou"], "what is passed on is what was measured"
 
 
+@pytest.mark.parametrize("key", ["checkpoint.keep_best", "checkpoint.keep_last", "checkpoint.every_kimg"])
+def test_keeping_all_is_not_spelt_minus_one(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key} is -1.*; allowed: 0 and above"):
+        SegmentationTraining(small_config(tmp_path, f"{key}=-1"))
+
+
 def test_a_run_in_half_precision_is_measured_in_full(tmp_path: Path) -> None:
     run = run_small(tmp_path, "train.precision=bf16", "eval.every_kimg=0.008", "train.total_kimg=0.008")
     measured = json.loads((run / "results.jsonl").read_text())["miou"]

@@ -17,7 +17,7 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Imag
     """Convert any Pillow image to RGB: 16 and 32 bits scaled, in sRGB, on the background where it is transparent."""
     profile = image.info.get("icc_profile")
     if image.mode[0] in "IF":
-        image = _to_eight_bits(image)
+        image = to_eight_bits(image)
     alpha = _alpha(image)
     if alpha is None:
         return _to_srgb(image, profile)
@@ -27,7 +27,7 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Imag
     return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), colours).convert("RGB")
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
+def to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit and floating-point grey to L, by the range of the type that the values fit into.
 
     The value that a PNG declares transparent becomes an alpha channel (LA).

@@ -1,11 +1,13 @@
 """Read a file of classes: their names, and where wanted their colours and label values."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hamgan.errors import DataError, one_line
+from hamgan.segmentation.config import DataConfig
 from hamgan.segmentation.data.source import IGNORED, MOST_CLASSES, Classes, make_palette
 
 EXAMPLE = "`- water` or `- {name: water, color: [0, 0, 255], values: [0, 11]}`"
@@ -21,7 +23,7 @@ def find_class_file(given: str | None, root: Path) -> Path | None:
     return next((root / name for name in FILES if (root / name).is_file()), None)
 
 
-def read_classes(path: Path, *, reduce_zero_label: bool = False, ignore_label: int = IGNORED) -> Classes:
+def read_classes(path: Path, *, reduce_zero_label: bool = False) -> Classes:
     """Read a YAML list of names or of ``{name, color, values}``, or a text file with a name a line.
 
     Without ``values`` a class has its place in the list as its value, counted from 0, or from 1 with
@@ -34,16 +36,34 @@ def read_classes(path: Path, *, reduce_zero_label: bool = False, ignore_label: i
     if doubles := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{path} names {len(doubles)} classes twice, such as `{doubles[0]}`")
     first = int(reduce_zero_label)
-    values = {ignore_label: IGNORED} | ({0: IGNORED} if reduce_zero_label else {})
+    values: dict[int, int] = {}
     for number, entry in enumerate(entries):
         for value in entry.get("values", [number + first]):
-            if values.get(value, number) not in (number, IGNORED):
+            if values.setdefault(value, number) != number:
                 raise DataError(f"{path}: the value {value} is both `{names[values[value]]}` and `{names[number]}`")
-            values[value] = number
     colours = make_palette(len(names))
     for number, entry in enumerate(entries):
         colours[number] = entry.get("color", colours[number])
-    return Classes(names, colours, values)
+    return Classes(names, colours, values, by_colour=all("color" in entry for entry in entries))
+
+
+def ignore_values(classes: Classes, data: DataConfig, where: str) -> Classes:
+    """Return the classes with the values ignored that ``data.ignore_label`` and ``data.reduce_zero_label`` name.
+
+    Raises DataError where such a value is a class, but for 255, which is a class where a file says so: masks of 0 and
+    255 are common.
+    """
+    values = dict(classes.values)
+    keys = {data.ignore_label: f"data.ignore_label {data.ignore_label}"}
+    if data.reduce_zero_label:
+        keys[0] = "data.reduce_zero_label"
+    for value, key in keys.items():
+        if values.setdefault(value, IGNORED) != IGNORED and value != IGNORED:
+            raise DataError(
+                f"{key}: the value {value} is the class `{classes.names[values[value]]}` of {where}; leave that class "
+                "out of a file of classes that names the values of the others"
+            )
+    return replace(classes, values=values)
 
 
 def _entries(path: Path) -> list[Any]:

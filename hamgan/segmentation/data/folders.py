@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from hamgan.data.decoding.colours import to_eight_bits
 from hamgan.data.source import Description
-from hamgan.errors import DataError, one_line
+from hamgan.errors import DataError, PictureError, one_line
 from hamgan.segmentation.config import DataConfig
 from hamgan.segmentation.data.layouts import Pair, list_pairs
 from hamgan.segmentation.data.source import Classes, Sample, apply_table
@@ -18,6 +19,9 @@ from hamgan.segmentation.data.source import Classes, Sample, apply_table
 T = TypeVar("T")
 
 THREADS = 16
+GIVE_COLOURS = (
+    "give every class its colour in the file of classes, or, where values are meant, write label maps of one channel"
+)
 ORIENTATION = 0x0112
 """EXIF's tag for how a picture is to be turned."""
 
@@ -40,11 +44,13 @@ class FolderSource:
     def read(self, index: int) -> Sample:
         """Return one sample; DataError for a file that cannot be read and for values that are no class."""
         pair = self.pairs[index]
-        raw = read_labels(pair.labels)
+        raw, where = read_labels(pair.labels), str(pair.labels)
+        if raw.ndim == 3 and not self._classes.by_colour:
+            raw = grey_values(raw, where)
         if raw.ndim == 3:
-            labels = by_colour(raw, self._classes, str(pair.labels))
+            labels = by_colour(raw, self._classes, where)
         else:
-            labels = apply_table(raw, self._table, self.class_names, str(pair.labels))
+            labels = apply_table(raw, self._table, self.class_names, where)
         return Sample(_read_image(pair, labels.shape[::-1]), labels)
 
     def key(self, index: int) -> str:
@@ -97,13 +103,21 @@ def _read_image(pair: Pair, size: tuple[int, ...]) -> np.ndarray:
             if size not in (stored.size, _shown_size(stored)):
                 raise DataError(_sizes(pair, _shown_size(stored), size))
             image = ImageOps.exif_transpose(stored) if _shown_size(stored) == size else stored
-            return np.asarray(image.convert("RGB"))
+            return rgb_pixels(image)
 
     return _read(pair.image, read)
 
 
+def rgb_pixels(image: Image.Image) -> np.ndarray:
+    """Return the pixels of a picture, uint8 [H, W, 3]; PictureError where they are not finite.
+
+    Deeper grey is scaled to 8 bits. Colour profiles and transparency are passed over, as in the references.
+    """
+    return np.asarray((to_eight_bits(image) if image.mode[0] in "IF" else image).convert("RGB"))
+
+
 def read_labels(path: Path) -> np.ndarray:
-    """Return raw label values [H, W], or colours [H, W, 3] where a file has them."""
+    """Return raw label values [H, W], or the channels uint8 [H, W, 3] of a file that has three."""
     if path.suffix == ".npy":
         return _whole(_read(path, lambda path: np.load(path, allow_pickle=False)), path)
     if path.suffix == ".mat":
@@ -113,9 +127,7 @@ def read_labels(path: Path) -> np.ndarray:
     if image.mode in ("RGBA", "LA", "PA", "CMYK"):
         image = image.convert("L" if image.mode == "LA" else "RGB")
     pixels = np.asarray(image)
-    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
-        return pixels[..., 0]
-    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+    return pixels if pixels.ndim == 3 else _whole(pixels, path)
 
 
 def _read_mat(path: Path) -> np.ndarray:
@@ -129,7 +141,14 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
         raise DataError(
             f"{path} must hold whole numbers [height, width], from 0 on; it holds {values.dtype} {list(values.shape)}"
         )
-    return values.astype(np.int64)
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def grey_values(channels: np.ndarray, where: str) -> np.ndarray:
+    """Return the values [H, W] of channels [H, W, 3] that are alike; DataError where they are colours."""
+    if (channels != channels[..., :1]).any():
+        raise DataError(f"{where} is a colour picture; {GIVE_COLOURS}")
+    return channels[..., 0]
 
 
 def by_colour(colours: np.ndarray, classes: Classes, where: str) -> np.ndarray:
@@ -143,12 +162,13 @@ def by_colour(colours: np.ndarray, classes: Classes, where: str) -> np.ndarray:
     unknown = [
         (int(count), int(code)) for code, count in zip(found, counts, strict=True) if int(code) not in known and code
     ]
+    if len(known) < len(classes.names):
+        raise DataError(f"{where} is a colour picture, and the file of classes gives a colour to several classes")
     if unknown:
         count, code = max(unknown)
         raise DataError(
             f"{where} is a colour picture, and {len(unknown):,} of its colours are no class, such as "
-            f"{[code >> 16, code >> 8 & 255, code & 255]} in {count:,} pixels; give every class its "
-            "colour in the file of classes"
+            f"{[code >> 16, code >> 8 & 255, code & 255]} in {count:,} pixels; {GIVE_COLOURS}"
         )
     return np.asarray([known.get(int(code), 255) for code in found], np.uint8)[inverse].reshape(packed.shape)
 
@@ -156,6 +176,8 @@ def by_colour(colours: np.ndarray, classes: Classes, where: str) -> np.ndarray:
 def _read(path: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
+    except PictureError as error:
+        raise DataError(f"{path} {error}") from error
     except DataError:
         raise
     except (OSError, ValueError, KeyError, Image.DecompressionBombError, SyntaxError) as error:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hamgan.data.source import name_some
+from hamgan.data.source import SPLITS, name_some
 from hamgan.errors import DataError
 from hamgan.segmentation.config import DataConfig
 from hamgan.segmentation.data import known
-from hamgan.segmentation.data.classes import EXAMPLE, find_class_file, read_classes
+from hamgan.segmentation.data.classes import EXAMPLE, find_class_file, ignore_values, read_classes
 from hamgan.segmentation.data.source import Classes
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -49,15 +49,15 @@ def list_pairs(root: Path, split: str, data: DataConfig) -> Listing:
     pairs, classes = LAYOUTS[layout](root, split)
     if not pairs:
         raise DataError(f"{root} ({layout}) has no images in the split `{split}`")
-    file = find_class_file(data.classes, root)
+    file, where = find_class_file(data.classes, root), layout
     if file is not None and (data.classes is not None or classes is None):
-        classes = read_classes(file, reduce_zero_label=data.reduce_zero_label, ignore_label=data.ignore_label)
+        classes, where = read_classes(file, reduce_zero_label=data.reduce_zero_label), str(file)
     if classes is None:
         raise DataError(
             f"{root} has no classes.yaml: write one, or name it by --data.classes; it lists the classes in the "
             f"order of their label values, each as {EXAMPLE}"
         )
-    return Listing(layout, sorted(pairs, key=lambda pair: pair.key), classes)
+    return Listing(layout, sorted(pairs, key=lambda pair: pair.key), ignore_values(classes, data, where))
 
 
 def recognise(root: Path) -> str:
@@ -90,6 +90,8 @@ def find_folders(root: Path, split: str) -> tuple[list[Pair], Classes | None]:
         for labels in LABEL_FOLDERS:
             folders = root / images, root / labels
             if all(folder.is_dir() for folder in folders) and not any((folders[0] / name).is_dir() for name in others):
+                if split not in SPLITS:
+                    raise DataError(f"{root} has no split `{split}`: of its pairs every fifth is val, the others train")
                 pairs = match(*folders)
                 return [pair for index, pair in enumerate(pairs) if (index % 5 == 4) == (split == "val")], None
     raise DataError(f"{root} has no images and labels of the split `{split}`; looked for {ARRANGEMENTS}")

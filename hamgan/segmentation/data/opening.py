@@ -15,6 +15,11 @@ def open_source(data: DataConfig, split: str | None = None) -> SegmentationSourc
     """Open a split (None: that of the configuration) of what ``data.source`` names; raises DataError (a sentence)."""
     split = data.split if split is None else split
     check_place(data.source, DATA_SETS)
+    if data.source in DATA_SETS:
+        own = DataConfig()
+        for name in ("layout", "classes"):
+            if getattr(data, name) != getattr(own, name):
+                raise DataError(f"data.{name} is for folders; {data.source} has classes of its own")
     if data.source in ("land", "land17"):
         return LandSource(split, detailed=data.source == "land17")
     if data.source == "mosaic":
@@ -22,14 +27,17 @@ def open_source(data: DataConfig, split: str | None = None) -> SegmentationSourc
     return FolderSource(data.source, split, data)
 
 
-def check_classes(source: SegmentationSource, class_names: list[str]) -> None:
-    """Raise DataError unless a source has the classes that a segmenter was trained on, in the same order."""
-    if source.class_names != class_names:
-        different = next(
-            (pair for pair in zip(source.class_names, class_names, strict=False) if pair[0] != pair[1]), None
-        )
-        detail = f"; where it has `{different[1]}`, the data has `{different[0]}`" if different else ""
-        raise DataError(
-            f"{source.name} has {len(source.class_names)} classes and the segmenter {len(class_names)}, and they are "
-            f"not the same{detail}"
-        )
+def check_classes(source: SegmentationSource, classes: int, class_names: list[str] | None) -> None:
+    """Raise DataError unless a source has the classes that a segmenter was trained on, in the same order.
+
+    Of a segmenter that does not know their names (None) the number alone is compared.
+    """
+    if len(source.class_names) == classes and class_names in (None, source.class_names):
+        return
+    pairs = zip(source.class_names, class_names or [], strict=False)
+    different = next((pair for pair in pairs if pair[0] != pair[1]), None)
+    detail = f"; where it has `{different[1]}`, the data has `{different[0]}`" if different else ""
+    raise DataError(
+        f"{source.name} has {len(source.class_names)} classes and the segmenter {classes}, and they are not the same"
+        f"{detail}"
+    )

@@ -52,6 +52,8 @@ class Classes:
     """uint8 [classes, 3]."""
     values: Mapping[int, int]
     """Raw value in a mask -> class, or `IGNORED`; other values are refused."""
+    by_colour: bool = False
+    """Colours are those of the masks, not only of pictures drawn here: one of three channels is read by them."""
 
     def table(self) -> np.ndarray:
         """Return int16 [largest raw value + 1]: class, `IGNORED`, or -1 for a value that is not known."""
