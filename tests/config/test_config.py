@@ -166,6 +166,7 @@ def test_null_on_the_command_line_gets_a_sentence() -> None:
         ("log.sample_classes=0", "sample_classes is 0; it must be positive"),
         ("data.num_classes=0", "num_classes is 0; it must be positive"),
         ("eval.num_samples=0", "num_samples is 0; it must be positive"),
+        ("eval.reference_samples=-5", "reference_samples is -5; a covariance needs two at least"),
     ],
 )
 def test_values_that_do_not_fit_together_get_a_sentence(override: str, message: str) -> None:
