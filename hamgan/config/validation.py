@@ -68,6 +68,8 @@ def check_metrics(names: Sequence[str]) -> None:
 
 def _validate_evaluation(config: Config) -> None:
     positive("eval", config.eval, "num_samples", "batch_size")
+    if config.eval.reference_samples is not None:
+        positive("eval", config.eval, "reference_samples")
     require(bool(config.eval.metrics), f"eval.metrics is empty; there are {', '.join(METRICS)}")
     check_metrics(config.eval.metrics)
     require(
@@ -116,7 +118,7 @@ def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConf
 def validate_hamburger(section: str, ham: HamburgerConfig) -> None:
     """Raise ConfigError for the first value of a Hamburger that is out of range; ``section`` names it."""
     positive(section, ham, "rank", "heads", "steps", "cheese_factor")
-    for name in ("latent_dim", "cheese_dim"):
+    for name in ("latent_dim", "cheese_dim", "eval_steps"):
         if getattr(ham, name) is not None:
             positive(section, ham, name)
     require(not ham.dual or ham.version == "v2+", f"{section}.dual needs {section}.version: v2+")
