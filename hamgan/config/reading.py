@@ -204,9 +204,22 @@ def _list_keys(section: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{item.name}"
 
 
+class _OneOfEach(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]  # has no types
+    """Read YAML as safe_load does, but refuse a key that stands twice, of which safe_load drops the first."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key `{key.value}` stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
 def _read_yaml(path: Path) -> Values:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), _OneOfEach)
         if isinstance(values, dict):
             _flatten(values)  # fails here for an alias that contains itself
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date such as 2020-99-99

@@ -262,6 +262,13 @@ def test_lists_take_commas(value: str) -> None:
     assert (config.eval.metrics, config.generator.context_resolutions, config.seed) == (["fid", "kid"], [16, 32], 3)
 
 
+def test_a_section_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("train:\n  batch_size: 8\nname: twice\ntrain:\n  ema_decay: 0.5\n")
+    with pytest.raises(ConfigError, match=r"twice\.yaml is not valid YAML: the key `train` stands twice .*line 4"):
+        load_config(path)
+
+
 def test_lists_that_may_be_null_take_commas_too() -> None:
     assert SEGMENTATION.parse(["--encoder.depths", "1,2,3,4"])[0].encoder.depths == [1, 2, 3, 4]
     assert SEGMENTATION.parse(["--encoder.depths", "null"])[0].encoder.depths is None

@@ -91,6 +91,12 @@ def test_what_is_to_be_ignored_of_a_public_data_set_is_refused_where_it_is_a_cla
         first_labels(tmp_path, reduce_zero_label=True)
 
 
+def test_label_maps_as_jpeg_are_refused(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, HALF, ["sea", "land"], ".jpg")
+    with pytest.raises(DataError, match=r"masks holds no label maps .*; a JPEG is none, for it changes their values"):
+        first_labels(root)
+
+
 def test_pairs_without_splits_have_two_splits_and_no_other(tmp_path: Path) -> None:
     root = make_folder(tmp_path, HALF, ["sea", "land"])
     with pytest.raises(DataError, match="has no split `test`: of its pairs every fifth is val"):
