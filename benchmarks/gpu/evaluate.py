@@ -27,7 +27,7 @@ def run(options: argparse.Namespace, clock: Clock) -> Report:
         if clock.allows(report, f"TF32 {'on' if tf32 else 'off'}"):
             rows[tf32] = measure(tf32=tf32, num_samples=options.samples, reference_samples=options.samples)
     fids = {tf32: next(v for key, v in row.items() if key.startswith("fid")) for tf32, row in rows.items()}
-    table = [[tf32, row["precision"], fids[tf32], row["images_per_second"]] for tf32, row in rows.items()]
+    table = [[tf32, row["feature_precision"], fids[tf32], row["images_per_second"]] for tf32, row in rows.items()]
     report.tables.append(Table(["TF32", "precision", "FID", "images/s"], table))
     if len(fids) == 2:
         ratio = rows[True]["images_per_second"] / rows[False]["images_per_second"]

@@ -15,7 +15,7 @@ import torch
 
 from hamgan.app.requests import check_size, plan_blend, plan_classes, plan_walk, read_picture
 from hamgan.errors import ConfigError
-from hamgan.evaluation.report import describe_numbers
+from hamgan.evaluation.report import describe_numbers, other_protocols
 from hamgan.inversion import invert
 from hamgan.networks import count_parameters
 from hamgan.sampling import LoadedGenerator, Plan, PlannedImage
@@ -75,6 +75,7 @@ def describe(generator: LoadedGenerator) -> str:
     text = f"<h1>{html.escape(config.name)}</h1><p>{' · '.join(facts)}</p>"
     if row:
         summary, *rest = [*describe_numbers({"extractor": ""} | row), f"Protocol: {row['protocol']}"]
+        rest += [f"Protocol of {title}: {line}" for title, line in other_protocols(row).items()]
         more = "".join(f"<p>{html.escape(line)}</p>" for line in rest)
         text += f"<details><summary>Evaluation: {html.escape(summary)}</summary>{more}</details>"
     return f"<header>{text}</header>"

@@ -42,13 +42,16 @@ def plan_blend(
 ) -> Plan:
     """Plan a row of the first class, one with ``percent`` of the second class, and one of the second class."""
     labels = [read_class(generator, first), read_class(generator, second)]
-    ends = plan_samples(labels, read_seeds(seeds, count), [truncation], generator.titles)
+    # One by one: both may be the same class, which is drawn once in a plan.
+    ends = [plan_samples([label], read_seeds(seeds, count), [truncation], generator.titles) for label in labels]
+    (first_row,), (second_row,) = (end.rows for end in ends)
     blend = [
         PlannedImage(image.seed, labels[0], truncation, next_label=labels[1], fraction=percent / 100)
-        for image in ends.rows[0]
+        for image in first_row
     ]
-    title = f"{100 - percent:g} % {ends.titles[0]}, {percent:g} % {ends.titles[1]}"
-    return Plan([ends.rows[0], blend, ends.rows[1]], [ends.titles[0], title, ends.titles[1]], names=[])
+    names = [generator.titles[label] for label in labels]
+    title = f"{100 - percent:g} % {names[0]}, {percent:g} % {names[1]}"
+    return Plan([first_row, blend, second_row], [names[0], title, names[1]], names=[])
 
 
 def plan_walk(

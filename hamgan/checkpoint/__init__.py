@@ -4,7 +4,7 @@ A checkpoint is a folder ``checkpoints/NAME`` named by its thousands of images. 
 networks, the average of G, both optimisers) and ``state.json`` (counters and the sha256 of the former).
 """
 
-from hamgan.checkpoint.choice import Choice, describe_choice, independent_seed, was_chosen_by
+from hamgan.checkpoint.choice import Choice, describe_choice, independent_seed, was_chosen_by, way_of_measuring
 from hamgan.checkpoint.evaluations import Evaluation, largest_first, read_evaluations
 from hamgan.checkpoint.generator import (
     GENERATOR_FORMAT,
@@ -46,4 +46,5 @@ __all__ = [
     "save_checkpoint",
     "save_generator",
     "was_chosen_by",
+    "way_of_measuring",
 ]

@@ -1,10 +1,11 @@
 """Tell whether a checkpoint was chosen by a number, for such a number flatters: it is the lowest of several draws."""
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict, cast
 
 Evaluation = Mapping[str, Any]
-SAME = ("num_samples", "seed", "repeats", "truncation", "labels", "reference_hash", "reference_count", "is_splits")
+SAME = ("num_samples", "seed", "repeats", "truncation", "labels", "reference_hash", "reference_count")
 """Entries that must be equal in evaluations whose FIDs a choice compares; only the checkpoint differs."""
 
 
@@ -43,6 +44,13 @@ def find_choice(rows: Iterable[Evaluation], kimg: float) -> Choice | None:
 def fid_key(row: Evaluation) -> str | None:
     """Return the key of the FID by which a run keeps its best checkpoints, None where a row has none."""
     return next((key for key, value in row.items() if key.startswith("fid") and isinstance(value, float)), None)
+
+
+def way_of_measuring(row: Evaluation) -> str:
+    """Say how a run measured its FID or mIoU: scores can be compared where this is the same."""
+    if "miou" in row:
+        return str(row["protocol"])  # that of a segmenter does not name the checkpoint
+    return json.dumps([fid_key(row), *map(row.get, (*SAME, "ema", "batch_norm"))])
 
 
 def sample_numbers(row: Evaluation) -> list[int]:

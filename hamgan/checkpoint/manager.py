@@ -147,11 +147,13 @@ class CheckpointManager(RunCheckpoints):
 
     def _write(self, snapshot: Snapshot) -> None:
         super()._write(snapshot)
-        lengths, settings = self.config.train.power_averages, self.config.checkpoint
+        train, settings = self.config.train, self.config.checkpoint
         folder, images = self.config.folder / "averages", Progress(**snapshot.state["progress"]).images
-        interval = round(1000 * (settings.averages_every_kimg or self.config.train.total_kimg / 64))
-        if lengths and is_due(folder, images, max(1, interval)):
-            keep_averages(folder, snapshot.tensors, lengths, images)
+        interval = round(1000 * (settings.averages_every_kimg or train.total_kimg / 64))
+        # What `hamgan average` takes unless it is told another time.
+        ended = images >= round(1000 * train.total_kimg)
+        if train.power_averages and (ended or is_due(folder, images, max(1, interval))):
+            keep_averages(folder, snapshot.tensors, train.power_averages, images)
 
     def write_weights(self, weights: Mapping[str, Tensor], images: int) -> None:
         """Write the generator, with what has been measured of it."""

@@ -5,7 +5,6 @@ length is the standard deviation of this profile by the time trained.
 """
 
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hamgan.checkpoint.progress import checkpoint_name
+from hamgan.checkpoint.progress import checkpoint_name, position_of
 from hamgan.checkpoint.tensors import read_tensors, write_file
 from hamgan.errors import CheckpointError
 
 LONGEST = 0.28
 """Length beyond which early weights would count more than late ones: 12^-1/2 is the plain mean."""
 FORMAT = "hamgan-averages"
-_NAME = re.compile(r"(\d{8,}(\.\d{3})?)\.safetensors")
 
 
 @functools.cache
@@ -91,10 +89,8 @@ def remove_averages_after(folder: Path, images: int) -> None:
 
 
 def _list_kept(folder: Path) -> list[tuple[int, Path]]:
-    if not folder.is_dir():
-        return []
-    found = ((match, path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
-    return sorted((round(1000 * float(match[1])), path) for match, path in found)
+    found = ((position_of(path.stem), path) for path in folder.glob("*.safetensors"))
+    return sorted((images, path) for images, path in found if images is not None)
 
 
 def combine_averages(

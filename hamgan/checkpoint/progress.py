@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,6 +15,12 @@ from hamgan.files import sha256
 def checkpoint_name(images: int) -> str:
     """Return the folder name of a checkpoint: thousands of images, with a fraction where there is one."""
     return f"{images // 1000:08d}" + (f".{images % 1000:03d}" if images % 1000 else "")
+
+
+def position_of(name: str) -> int | None:
+    """Return the images that `checkpoint_name` named so, None for any other name: a user's own file, a leftover."""
+    found = re.fullmatch(r"(\d{8,})(?:\.(\d{3}))?", name)
+    return None if found is None else 1000 * int(found[1]) + int(found[2] or 0)
 
 
 class Rollback(TypedDict):
@@ -54,6 +61,10 @@ class Progress:
     """FID by checkpoint name, for keeping the best: the lowest."""
     miou: dict[str, float] = field(default_factory=dict)
     """mIoU of a segmenter by checkpoint name, for keeping the best: the highest."""
+    measured: str = ""
+    """How these scores were measured, by `way_of_measuring`; scores of another way are never compared with them."""
+    superseded: list[str] = field(default_factory=list)
+    """Names of the checkpoints that were measured in another way before, the best first."""
     monitor: MonitorMemory = field(default_factory=MonitorMemory)
     """Memory of the monitor: the usual values of earlier rows."""
     rollbacks: list[Rollback] = field(default_factory=list)
@@ -63,10 +74,22 @@ class Progress:
         """Stand where another one stands."""
         vars(self).update(vars(saved))
 
+    def measure_by(self, way: str) -> bool:
+        """Begin new scores where they are measured in another way from now on; return whether they are."""
+        changed = self.measured not in ("", way)
+        if changed:
+            self.superseded, self.fid, self.miou = self.ranking, {}, {}
+        self.measured = way
+        return changed
+
     @property
-    def ranking(self) -> dict[str, float]:
-        """Return a number for every checkpoint that was evaluated; the best has the lowest: its FID, or -mIoU."""
-        return self.fid or {name: -score for name, score in self.miou.items()}
+    def ranking(self) -> list[str]:
+        """Return the names of all checkpoints that were evaluated, the best first: lowest FID, or highest mIoU.
+
+        Those that were measured in another way come last.
+        """
+        scores = self.fid or {name: -score for name, score in self.miou.items()}
+        return [*sorted(scores, key=lambda name: scores[name]), *self.superseded]
 
     @property
     def evaluation_share(self) -> float:

@@ -1,24 +1,20 @@
 """List, find and delete checkpoint folders."""
 
-import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hamgan.checkpoint.progress import checkpoint_name, read_state
+from hamgan.checkpoint.progress import checkpoint_name, position_of, read_state
 from hamgan.config import CheckpointConfig
 from hamgan.errors import CheckpointError
 from hamgan.files import temporary_name
-
-# A checkpoint's folder; what lies beside them (a user's notes, a leftover of a crash) is no checkpoint.
-_NAME = re.compile(r"\d{8,}(\.\d{3})?")
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoint folders, oldest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+    found = [path for path in folder.iterdir() if path.is_dir() and position_of(path.name) is not None]
     return sorted(found, key=lambda path: float(path.name))
 
 
@@ -46,9 +42,9 @@ def latest_checkpoint(folder: Path, warn: Callable[[str], object] = print) -> Pa
 
 
 def rotate(
-    folder: Path, config: CheckpointConfig, ranking: dict[str, float], images_per_step: int = 1, newest: str = "9" * 20
+    folder: Path, config: CheckpointConfig, ranking: Sequence[str], images_per_step: int = 1, newest: str = "9" * 20
 ) -> None:
-    """Delete checkpoints that are neither among the newest, nor the best (lowest) of a ranking, nor milestones.
+    """Delete checkpoints that are neither among the newest, nor the first (best) of a ranking, nor milestones.
 
     A milestone is the first checkpoint at or after a multiple of ``milestone_kimg``, less than one step after it.
     ``newest`` names the one just written. What lies beyond it was damaged and passed over, and is made again: it must
@@ -56,7 +52,7 @@ def rotate(
     """
     paths = list_checkpoints(folder)
     known = {path.name for path in paths}
-    best = sorted((name for name in ranking if name in known), key=lambda name: ranking[name])[: config.keep_best]
+    best = [name for name in ranking if name in known][: config.keep_best]
     behind = [path.name for path in paths if float(path.name) <= float(newest)]
     keep = set(behind[-max(1, config.keep_last) :]) | set(best)
     for path in paths:

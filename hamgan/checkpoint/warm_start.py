@@ -15,6 +15,7 @@ from hamgan.checkpoint.state import select_tensors
 from hamgan.checkpoint.tensors import read_tensors
 from hamgan.errors import CheckpointError
 from hamgan.networks.batch_norm import PerClassBatchNorm
+from hamgan.networks.slicing import SlicingLayer
 from hamgan.networks.spectral_norm import SpectralWeight
 
 ClassMapping = Literal["auto", "redraw"] | Mapping[int, int]
@@ -207,6 +208,8 @@ def _class_tables(network: nn.Module) -> set[str]:
     """Return the names of tensors with a row per class; a table's singular vector is none: it is warmed up anew."""
     names = {"class_embedding.weight"}
     for name, module in network.named_modules():
+        if isinstance(module, SlicingLayer):
+            names |= {f"{name}.direction", f"{name}.scale"}
         if isinstance(module, PerClassBatchNorm):
             names |= {f"{name}.gamma", f"{name}.beta"}
     return names

@@ -1,6 +1,7 @@
 """Find configuration files: by path, or by the name of a preset that comes with the package."""
 
 import difflib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -44,6 +45,22 @@ def find_config(given: str, section: str = "") -> Path:
     neighbours = sorted(str(item) for item in path.parent.glob("*.yaml"))
     near = did_you_mean(given, neighbours) or did_you_mean(path.stem, names) or "."
     raise ConfigError(f"no configuration file at {path}{near} Presets are {', '.join(names)}")
+
+
+def check_run_to_resume(arguments: Sequence[str], folder: Path) -> None:
+    """Raise ConfigError where ``--config`` is the file of a run that lies elsewhere than in ``folder``, the run's own.
+
+    It was moved, or this is another working folder: the run would not go on but begin anew. ``--name`` or ``--run_dir``
+    say that this is meant.
+    """
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    file = Path(words[words.index("--config") + 1])
+    place, is_run = file.parent, file.name == "config.yaml" and (file.parent / "checkpoints").is_dir()
+    if is_run and not {"--name", "--run_dir"} & set(words) and place.resolve() != folder.resolve():
+        raise ConfigError(
+            f"{place} holds a run, which with this configuration would begin anew in {folder}; to resume it: --run_dir "
+            f"{place}; for a new run with its configuration: --name NAME"
+        )
 
 
 def suggest_config(stray: str, section: str = "") -> str:

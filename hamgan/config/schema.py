@@ -65,7 +65,8 @@ class CheckpointConfig:
     milestone_kimg: float = 0.0
     """Checkpoints at multiples of this are kept for good; 0 keeps none."""
     averages_every_kimg: float | None = None
-    """Interval of what is kept of `train.power_averages`, with a checkpoint; null takes a 64th of the run."""
+    """Interval of what is kept of `train.power_averages`, with a checkpoint; null takes a 64th of the run. The end of a
+    run is always kept."""
     on_full_disk: Literal["stop", "continue"] = "stop"
     """Reaction to a file that cannot be written: stop with a sentence, or warn and try again at the next interval."""
 

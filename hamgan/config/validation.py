@@ -118,7 +118,7 @@ def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConf
 def validate_hamburger(section: str, ham: HamburgerConfig) -> None:
     """Raise ConfigError for the first value of a Hamburger that is out of range; ``section`` names it."""
     positive(section, ham, "rank", "heads", "steps", "cheese_factor")
-    for name in ("latent_dim", "cheese_dim", "eval_steps"):
+    for name in ("latent_dim", "cheese_dim", "eval_steps", "temperature"):
         if getattr(ham, name) is not None:
             positive(section, ham, name)
     require(not ham.dual or ham.version == "v2+", f"{section}.dual needs {section}.version: v2+")

@@ -22,6 +22,8 @@ from hamgan.training.step import GanStep
 
 SHARED_KEYS = ("resolution", "data.num_classes")
 """Keys that both networks of a model have in common, and that no option can change."""
+AVERAGE = "G_ema"
+"""Beginning of the name under which BigGAN-PyTorch saves the average of G: ``G_ema.pth``, ``G_ema_best0.pth``."""
 
 
 @dataclass
@@ -78,6 +80,7 @@ def convert_files(
     if len(kinds) > 1:
         raise ConversionError(f"the files are of different families: {', '.join(sorted(kinds))}")
     for path, role in roles.items():
+        role = role or ("average" if path.name.startswith(AVERAGE) else "")
         for conversion in read[path][1]:
             name = role or conversion.network
             if role and conversion.network != "generator":
@@ -188,7 +191,9 @@ def write_converted_generator(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConversionError(f"could not make the folder of {path}: {error}") from error
-    extra = {"converted_from": converted.source}
+    is_average = role == "average"  # whatever the configuration says of a run that would go on from here
+    statistics = "ema" if is_average else "running"
+    extra = {"converted_from": converted.source, "ema": is_average, "batch_norm": statistics}
     save_generator(path, generator, converted.config, class_names=class_names, kimg=kimg, extra=extra)
 
 

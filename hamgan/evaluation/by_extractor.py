@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hamgan.distributed.group import from_main, world_size
 from hamgan.errors import ConfigError
 from hamgan.evaluation.checks import check_classes, splits_of_score, warnings_about
 from hamgan.evaluation.contamination import choice_of, flattering, uses_in_training
 from hamgan.evaluation.features.extractor import FeatureExtractor
+from hamgan.evaluation.inputs.generated import SampleGenerator
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.inputs.samples import Samples, load_samples, make_images
 from hamgan.evaluation.metrics.compute import average_repeats, compute_numbers
@@ -46,12 +48,11 @@ class Evaluation:
     ) -> None:
         self.start = time.perf_counter()
         self.protocol, self.resources, self.preset = protocol, resources, preset
-        self.loaded = loaded = load_samples(samples, protocol, resources.extractor.device, resources.batch_size)
+        self.loaded = loaded = load_samples(samples, protocol, resources.extractor.device)
         if protocol.repeats > 1 and isinstance(loaded, Images):
             source = loaded.describe()["source"]
             raise ConfigError(f"repeats is {protocol.repeats}, but {source} is a fixed set of images, not a generator")
-        names = getattr(loaded, "class_names", None)
-        self.counts = class_histogram(reference, protocol.split, names) if protocol.labels == "training" else None
+        self.counts = _count_classes(reference, loaded, protocol)
         images = make_images(loaded, protocol, class_counts=self.counts)
         self.count = len(images)
         resources.check_memory(self.bytes_of_samples, f"{self.count:,} samples for {', '.join(self.keeping)}")
@@ -81,7 +82,7 @@ class Evaluation:
     @property
     def wanted(self) -> Wanted:
         """Return what a pass over the samples has to find out."""
-        splits = splits_of_score(self.protocol, self.count)
+        splits = splits_of_score(self.protocol, self.count, self.resources.extractor)
         return Wanted(self.resources.extractor, splits, keep_features=bool(self.keeping))
 
     def numbers(self, found: FeatureStatistics) -> dict[str, Any]:
@@ -138,6 +139,14 @@ def measure_samples(evaluations: Sequence[Evaluation], repeat: int = 0) -> list[
     batch_size, progress = first.resources.batch_size, first.resources.progress
     wanted = [one.wanted for one in evaluations]
     return measure_together(images, wanted, batch_size=batch_size, progress=progress, title="samples")
+
+
+def _count_classes(reference: Reference | None, samples: Images | SampleGenerator, protocol: Protocol) -> Tensor | None:
+    """Return the images of each class in the reference, where a generator is to draw labels as often as there."""
+    if protocol.labels != "training" or isinstance(samples, Images):
+        return None
+    drawn = make_images(samples, replace(protocol, labels="uniform"))
+    return class_histogram(reference, protocol.split, _resolution(drawn), drawn.class_names)
 
 
 def _resolution(images: Images) -> int:
@@ -206,11 +215,12 @@ def _describe(
         row |= {"reference": real.description.get("source"), "reference_count": real.count}
         told = ("split", "hash", "preparation", "subset", "left_out", "origin")
         row |= {f"reference_{key}": real.description.get(key) for key in told}
-    row |= {key: described[key] for key in ("extractor", "extractor_weights", "resizer", "precision")}
+    row |= {key: described[key] for key in ("extractor", "extractor_weights", "resizer")}
+    row["feature_precision"] = described["precision"]  # `precision` is a number
     device = extractor.device
     row["settings"] = _describe_settings(protocol)
     return row | {
-        "is_splits": splits_of_score(protocol, found.count or 0),
+        "is_splits": splits_of_score(protocol, found.count or 0, extractor),
         "processes": world_size(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "images_per_second": round(found.images_per_second or 0.0, 2),

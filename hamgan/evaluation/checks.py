@@ -25,12 +25,15 @@ def warnings_about(
     if preset and other_split:  # a preset is a published protocol
         raise ConfigError(f"preset {preset}: {other_split}")
     warnings = _too_few_images(count, real, extractor, protocol) + ([other_split] if other_split else [])
-    return warnings + _few_a_split(count, extractor, protocol)
+    return warnings + _whole_reference(real, protocol) + _few_a_split(count, extractor, protocol)
 
 
-def splits_of_score(protocol: Protocol, count: int) -> int | None:
-    """Return the parts over which the Inception Score of that many samples is averaged; None where it is not wanted."""
-    return min(protocol.is_splits, count) if "is" in protocol.metrics else None
+def splits_of_score(protocol: Protocol, count: int, extractor: FeatureExtractor) -> int | None:
+    """Return the parts over which the Inception Score of that many samples is averaged.
+
+    None where it is not wanted, and where the extractor is no classifier.
+    """
+    return min(protocol.is_splits, count) if "is" in protocol.metrics and extractor.classes else None
 
 
 def _too_few_images(
@@ -47,9 +50,20 @@ def _too_few_images(
     ]
 
 
+def _whole_reference(real: FeatureStatistics | None, protocol: Protocol) -> list[str]:
+    """Warn of statistics, which are measured already, that are of more images than the protocol asks for."""
+    wanted = protocol.reference_samples
+    if real is None or wanted is None or (real.count is not None and real.count <= wanted):
+        return []
+    images = f"{real.count:,} images" if real.count else "an unknown number of images"
+    return [f"reference_samples is {wanted:,}, but the reference holds statistics of {images}, which are taken whole"]
+
+
 def _few_a_split(count: int, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
-    """Warn of an Inception Score whose splits are smaller than the classifier has classes."""
-    splits = splits_of_score(protocol, count)
+    """Warn of an Inception Score whose splits are smaller than the classifier has classes, or that is none."""
+    if "is" in protocol.metrics and not extractor.classes:
+        return [f"Inception Score: {extractor.architecture.label} is no classifier, so there is none"]
+    splits = splits_of_score(protocol, count, extractor)
     if splits is None or count // splits >= extractor.classes:
         return []
     each = count // splits

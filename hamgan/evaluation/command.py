@@ -52,7 +52,7 @@ def take_values_of_run(options: argparse.Namespace) -> None:
 
     path = Path(getattr(options, "checkpoint", None) or "nothing")
     if not is_generator(path):
-        options.batch_size = options.batch_size or EvalConfig.batch_size
+        options.batch_size = EvalConfig.batch_size if options.batch_size is None else options.batch_size
         return
     config = read_config(path)
     own = dataclasses.asdict(config.eval)
@@ -99,6 +99,7 @@ def run_evaluate(options: argparse.Namespace, named: Collection[str]) -> None:
     from hamgan.evaluation.contamination import avoid_chosen_samples
     from hamgan.evaluation.evaluator import evaluate_parts
     from hamgan.evaluation.inputs.samples import is_generator, load_samples
+    from hamgan.sampling.loading import find_run
 
     if options.checkpoint is None:
         raise ConfigError("--checkpoint is missing: a run, a checkpoint, a generator, an image folder or an .npz")
@@ -106,7 +107,7 @@ def run_evaluate(options: argparse.Namespace, named: Collection[str]) -> None:
     confusion = _check_outputs(options, protocol)
     protocol, resources = _load_extractors(options, protocol, named, say)
     first = next(iter(resources.values()))
-    samples = load_samples(options.checkpoint, protocol, first.extractor.device, first.batch_size)
+    samples = load_samples(options.checkpoint, protocol, first.extractor.device)
     if "seed" not in named:
         protocol = avoid_chosen_samples(protocol, [samples], say)
     parts = [(part, resources[part.features]) for part in protocol.by_extractor()]
@@ -117,7 +118,7 @@ def run_evaluate(options: argparse.Namespace, named: Collection[str]) -> None:
     _write_class_files(row, options.class_table, confusion)
     results = options.results
     if results is None and Path(options.checkpoint).is_dir() and is_generator(Path(options.checkpoint)):
-        results = Path(options.checkpoint) / "results.jsonl"
+        results = find_run(Path(options.checkpoint)) / "results.jsonl"
     if results:
         print(f"row appended to {append_row(row, results)}")
 
@@ -132,7 +133,7 @@ def _load_extractors(
     from hamgan.evaluation.contamination import add_metric_beside_fid
 
     if "metrics" not in named:
-        protocol = add_metric_beside_fid(protocol, say)
+        protocol = add_metric_beside_fid(protocol, options.reference, say)
     return protocol, {part.features: _make_resources(options, part) for part in protocol.by_extractor()}
 
 
@@ -167,19 +168,22 @@ def run_reference(options: argparse.Namespace) -> None:
     """Compute the statistics of a reference and write them."""
     from hamgan.data import default_resolution
     from hamgan.distributed.group import Processes
+    from hamgan.evaluation.checks import splits_of_score
     from hamgan.evaluation.inputs.references import open_reference_images
     from hamgan.evaluation.reference import save_reference
 
     output, protocol = check_file(options.output, endings=(".safetensors",)), _make_protocol(options)
     resolution = options.resolution or default_resolution(options.data)
     images = open_reference_images(options.data, protocol.split, resolution)
-    resources, splits = _make_resources(options, protocol), min(protocol.is_splits, len(images))
+    resources = _make_resources(options, protocol)
+    splits = splits_of_score(protocol, len(images), resources.extractor)
     statistics = resources.measure(images, "reference", is_splits=splits, keep_features=options.keep_features)
     if Processes.current().is_main:
         save_reference(statistics, output)
-        mean, std = statistics.inception_score or (0.0, 0.0)
         print(f"{output}: {statistics.count:,} images, hash {statistics.description['hash']}")
-        print(f"Inception Score of the reference ({statistics.description['extractor']}): {mean:.5g} ± {std:.2g}")
+        if statistics.inception_score:
+            mean, std = statistics.inception_score
+            print(f"Inception Score of the reference ({statistics.description['extractor']}): {mean:.5g} ± {std:.2g}")
 
 
 def run_sweep(options: argparse.Namespace) -> None:
@@ -213,7 +217,7 @@ def run_compare(options: argparse.Namespace, named: Collection[str]) -> None:
     say = print if Processes.current().is_main else _say_nothing
     protocol, resources = _load_extractors(options, _make_protocol(options), named, say)
     first, places = next(iter(resources.values())), (options.checkpoint, options.other)
-    sides, protocol = equal_sides(places, protocol, first.extractor.device, first.batch_size)
+    sides, protocol = equal_sides(places, protocol, first.extractor.device)
     if "seed" not in named:
         protocol = avoid_chosen_samples(protocol, sides, say)
     parts = [(part, resources[part.features]) for part in protocol.by_extractor()]
@@ -239,7 +243,7 @@ def run_neighbours(options: argparse.Namespace) -> None:
     if options.reference is None:
         raise ConfigError("neighbours needs --reference, the training images")
     resources = _make_resources(options, protocol)
-    loaded = load_samples(options.checkpoint, protocol, resources.extractor.device, resources.batch_size)
+    loaded = load_samples(options.checkpoint, protocol, resources.extractor.device)
     row = neighbour_sheet(
         make_images(loaded, protocol),
         options.reference,

@@ -7,6 +7,7 @@ the choice of the checkpoint used. So every protocol names these, and a number o
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 from hamgan.checkpoint import Choice, describe_choice, independent_seed
@@ -17,6 +18,7 @@ from hamgan.evaluation.features.extractor import ARCHITECTURES, Family
 from hamgan.evaluation.features.weights import PublishedWeights, find_weights
 from hamgan.evaluation.inputs.samples import Samples
 from hamgan.evaluation.protocol import Protocol
+from hamgan.evaluation.reference import Reference, is_statistics_file
 from hamgan.sampling import LoadedGenerator
 
 Use = dict[str, str]
@@ -60,12 +62,13 @@ def flattering(family: Family, uses: Sequence[Use] | None) -> list[str]:
     ]
 
 
-def add_metric_beside_fid(protocol: Protocol, say: Callable[[str], object]) -> Protocol:
+def add_metric_beside_fid(protocol: Protocol, reference: Reference | None, say: Callable[[str], object]) -> Protocol:
     """Put a number of another family beside FID, where its weights are here, and say so; all processes must call this.
 
-    Nothing is downloaded for it.
+    Nothing is downloaded for it. A reference must be images: a file of statistics is of networks that it was made with.
     """
-    if "fid" not in protocol.metrics or len(families_of(protocol)) > 1:
+    has_images = isinstance(reference, str | Path) and not is_statistics_file(reference)
+    if "fid" not in protocol.metrics or len(families_of(protocol)) > 1 or not has_images:
         return protocol
     beside = from_main(next((name for name in _candidates(protocol) if _is_here(name)), None))
     if beside is None:

@@ -79,7 +79,7 @@ def evaluate_parts(
     holds, by number, the lines of those that another extractor was used for.
     """
     first, resources = parts[0]
-    samples = load_samples(samples, first, resources.extractor.device, resources.batch_size)
+    samples = load_samples(samples, first, resources.extractor.device)
     evaluations = [Evaluation(samples, reference, *part, preset=preset, strict=strict) for part in parts]
     check_memory(evaluations)
     each: list[list[dict[str, Any]]] = [[] for _ in parts]

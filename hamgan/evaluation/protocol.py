@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from hamgan.config import FEATURES, OWN_EXTRACTORS, BatchNormStatistics, Config, Resizer, check_metrics
+from hamgan.config import FEATURES, METRICS, OWN_EXTRACTORS, BatchNormStatistics, Config, Resizer, check_metrics
 from hamgan.errors import ConfigError, did_you_mean, one_line
 from hamgan.evaluation.report import Row
 
@@ -65,7 +65,7 @@ class Protocol:
     """Classes of the samples: drawn uniformly, in turn (balanced), or as often as in the reference (training)."""
     batch_norm: BatchNormStatistics | None = None
     """Batch-norm statistics of the generator: the running ones of the trained G, their average (ema) as the average of
-    G keeps it, or standing ones (made anew from 16 batches); null takes those of the network that is measured."""
+    G keeps it, or standing ones (made anew from 16 batches of 64); null takes those of the network that is measured."""
     ema: bool = True
     """Measure the averaged generator; false takes the one that is trained."""
     split: str = "val"
@@ -106,6 +106,8 @@ class Protocol:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.resamples < 0:
             raise ConfigError(f"resamples is {self.resamples}; allowed: 0 and above")
+        if not self.metrics:
+            raise ConfigError("metrics names none; there are " + ", ".join(METRICS))
         if self.num_samples < 2:
             raise ConfigError("num_samples is 1; a covariance needs two at least")
 
@@ -195,7 +197,7 @@ def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
         split = f" {row['reference_split']}" if row.get("reference_split") else ""
         origin = f", {row['reference_origin']}" if row.get("reference_origin") else ""
         parts.append(f"against {row['reference']}{split} ({count}, hash {row['reference_hash']}{origin})")
-    parts.append(f"{row['extractor']} {row['precision']}, {row['resizer']}, trained on {row['extractor_saw']}")
+    parts.append(f"{row['extractor']} {row['feature_precision']}, {row['resizer']}, trained on {row['extractor_saw']}")
     if row.get("is_splits"):
         parts.append(f"IS in {row['is_splits']} split{'s' if row['is_splits'] != 1 else ''}")
     parts += row.get("settings", [])

@@ -63,7 +63,7 @@ def save_reference(statistics: FeatureStatistics, file: str | Path) -> Path:
 
 def is_statistics_file(reference: str | Path) -> bool:
     """Return whether a reference names a file of statistics rather than images."""
-    path = Path(reference)
+    path = Path(reference).expanduser()
     if path.suffix not in STATISTICS_FILES or not path.is_file():
         return False
     names = _npz_names(path)
@@ -85,7 +85,7 @@ def load_reference(file: str | Path, extractor: str | None = None) -> FeatureSta
     ``extractor``: whose statistics are wanted, where a file holds those of several. Raises ConfigError naming the file
     and what it lacks.
     """
-    file = Path(file)
+    file = Path(file).expanduser()
     if not file.is_file():
         raise ConfigError(f"there is no reference file at {file}")
     try:
@@ -184,14 +184,15 @@ def reference_statistics(
     if isinstance(reference, FeatureStatistics):
         return reference
     if is_statistics_file(reference):
-        statistics = load_reference(reference, resources.extractor.name)
+        file = Path(reference).expanduser()
+        statistics = load_reference(file, resources.extractor.name)
         if statistics.features is not None or not keep_features:
             return statistics
-        if not _npz_names(Path(reference)) & IMAGE_NAMES:
+        if not _npz_names(file) & IMAGE_NAMES:
             raise ConfigError(
                 f"{reference} holds no features, which KID, precision and recall need; make it with --keep-features"
             )
-        return _with_features_of_images(statistics, Path(reference), resources)
+        return _with_features_of_images(statistics, file, resources)
     images = open_reference_images(reference, split, resolution)
     if max_count is not None and max_count < len(images):
         images = Subset(images, max_count)
@@ -244,10 +245,13 @@ def _keep(statistics: FeatureStatistics, file: Path) -> None:
         log.warning("the features of the reference are not kept: %s", error)
 
 
-def class_histogram(reference: Reference | None, split: str, class_names: Sequence[str] | None) -> Tensor | None:
+def class_histogram(
+    reference: Reference | None, split: str, resolution: int, class_names: Sequence[str] | None
+) -> Tensor | None:
     """Count the images of each class in a reference, int64 [classes]; return None where it has no labels.
 
     class_names: those of the samples, in whose order the counts are returned where the reference has the same.
+    resolution: that of the samples; a prepared store has one.
     """
     if reference is None:
         return None
@@ -256,7 +260,7 @@ def class_histogram(reference: Reference | None, split: str, class_names: Sequen
         found = reference
     else:
         is_file = is_statistics_file(reference)
-        found = load_reference(reference) if is_file else open_reference_images(reference, split, 32)
+        found = load_reference(reference) if is_file else open_reference_images(reference, split, resolution)
     if found.labels is None:
         return None
     counts = torch.bincount(found.labels, minlength=len(names := found.class_names or []))

@@ -114,6 +114,16 @@ def name_network(network: str, suffix: str) -> str:
     return f" ({network}{resizer})" if suffix else ""
 
 
+def protocol_of(row: Row, key: str) -> str:
+    """Return the line of the protocol behind a number: another one where that has an extractor of its own."""
+    return str(row.get("protocols", {}).get(key, row["protocol"]))
+
+
+def other_protocols(row: Row) -> dict[str, str]:
+    """Return by their titles the lines of the protocols of numbers that have an extractor of their own."""
+    return {NAMES.get(key, key): line for key, line in row.get("protocols", {}).items()}
+
+
 def print_row(row: Row) -> None:
     """Print the numbers, the protocol that belongs to them, and the warnings."""
     for line in describe_numbers(row):
@@ -126,8 +136,8 @@ def print_row(row: Row) -> None:
         if note := next((value for key, value in row.items() if key.startswith(name)), None):
             print(f"{title}: {note}")
     print(f"protocol: {row['protocol']}")
-    for key, line in row.get("protocols", {}).items():
-        print(f"protocol of {NAMES.get(key, key)}: {line}")
+    for title, line in other_protocols(row).items():
+        print(f"protocol of {title}: {line}")
     print(f"{row['seconds']:.1f} s, {row['images_per_second']:.1f} images/s on {row['device']}")
     print_remarks([row])
 

@@ -74,6 +74,10 @@ class Resources:
     memory_gib: float = 8.0
     """Memory that features may take on every process, those of both sides and of all extractors together."""
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size is {self.batch_size}; it must be 1 or more")
+
     def check_memory(self, needed: int, whose: str) -> None:
         """Raise ConfigError where kept features would take more bytes on every process than is allowed."""
         if needed > self.memory_gib * 2**30:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hamgan.config import GeneratorConfig, latent_chunks
+from hamgan.hamburger import Ham
 from hamgan.networks.batch_norm import (
     BatchNorm,
     PerClassBatchNorm,
@@ -111,12 +112,16 @@ class Generator(nn.Module):
 def standing_statistics(generator: Generator, batches: list[tuple[Tensor, Tensor]]) -> None:
     """Replace the running batch-norm statistics by averages over fresh batches (BigGAN, appendix B).
 
-    Args: batches of z [B, latent_dim] and labels [B]. Biased variances, as BigGAN-PyTorch accumulates them.
+    Args: batches of z [B, latent_dim] and labels [B]. Biased variances, as BigGAN-PyTorch accumulates them. Persistent
+    bases are weights here, and stay as they are.
     """
     norms = [module for module in generator.modules() if isinstance(module, BatchNorm)]
     kept = [(norm.momentum, norm.biased) for norm in norms]
     was_training = generator.training
     generator.train()
+    for module in generator.modules():
+        if isinstance(module, Ham) and module.bases is not None:
+            module.eval()
     for count, (z, labels) in enumerate(batches, start=1):
         for norm in norms:
             # A running mean with weight 1/k of the k-th batch is the plain average of all of them.

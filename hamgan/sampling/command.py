@@ -97,6 +97,8 @@ def _plan(options: argparse.Namespace, generator: "LoadedGenerator", classes: li
     film = options.output.suffix.lower() in (".gif", ".mp4")
     between: Between | None = options.interpolate or ("seeds" if film else None)
     if between is None:
+        if options.frames is not None:
+            raise ConfigError("--frames is for the way between seeds or classes: add --interpolate, or write a film")
         return plan_samples(classes, seeds, truncations, generator.titles, options.per_class)
     unfit = {"several truncations": len(truncations) > 1, "--per-class": options.per_class, "--sheets": options.sheets}
     for name in (name for name, given in unfit.items() if given):

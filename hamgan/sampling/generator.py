@@ -181,7 +181,7 @@ class LoadedGenerator:
         with torch.random.fork_rng(), using_tf32(self.tf32):
             torch.manual_seed(seed)  # Hamburgers draw their bases in training mode
             standing_statistics(clone.network, batches)
-        clone.batch_norm = "standing"
+        clone.batch_norm, clone.evaluations = "standing", []  # these images have not been measured
         return clone
 
 

@@ -76,7 +76,7 @@ def load_generator(
     header.pop("folded", None)
     names, kimg, evaluations = (header.pop(key, None) for key in ("class_names", "kimg", "evaluations"))
     if kimg is not None:  # the run knows of evaluations made since the file was written
-        evaluations = read_evaluations(_find_run(place), kimg, ema=is_average, batch_norm=stored) or evaluations
+        evaluations = read_evaluations(find_run(place), kimg, ema=is_average, batch_norm=stored) or evaluations
     return LoadedGenerator(
         _move(fold_spectral_norm(network), device, dtype),
         config,
@@ -102,13 +102,13 @@ def _move(network: Generator, device: str | torch.device | None, dtype: torch.dt
 
 def read_config(place: Path) -> Config:
     """Read the configuration of a run folder, a checkpoint folder or a file of a generator, without its weights."""
-    file, stored = _find_run(place) / "generator.safetensors", _find_run(place) / "config.yaml"
+    file, stored = find_run(place) / "generator.safetensors", find_run(place) / "config.yaml"
     if place.is_dir() and stored.is_file():
         return load_stored_config(stored)
     return read_generator_config(place if place.is_file() else file)
 
 
-def _find_run(place: Path) -> Path:
+def find_run(place: Path) -> Path:
     """Return the run folder that a path is, or lies in."""
     if place.name == "generator.safetensors":
         return place.parent

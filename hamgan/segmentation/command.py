@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hamgan.config import flat_config, preset_names
 from hamgan.config.help import asked_topic, help_text
+from hamgan.config.presets import check_run_to_resume
 from hamgan.data.finding.locations import check_place
 from hamgan.errors import ConfigError, did_you_mean
 from hamgan.sampling.outputs import check_file
@@ -64,6 +65,7 @@ def run_train(arguments: Arguments, prog: str) -> None:
         return
     config, options = SEGMENTATION.parse(arguments, parser)
     _ask_for_configuration(arguments, prog)
+    check_run_to_resume(arguments, config.folder)
     check_place(config.data.source, DATA_SETS)
     from hamgan.distributed.group import joined_processes, rank
     from hamgan.segmentation.training import train

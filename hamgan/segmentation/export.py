@@ -18,7 +18,7 @@ from hamgan.segmentation.loading import LoadedSegmenter
 from hamgan.segmentation.segmenter import Segmenter, normalise
 from hamgan.segmentation.storing import SegmenterHeader
 from hamgan.sharing.onnx import check_new, onnx_forward, onnx_model, require_onnx, write_model
-from hamgan.sharing.public import public_name
+from hamgan.sharing.public import public_line, public_name
 
 TOLERANCE = 1e-4
 """Largest distance of an exported model's logits from PyTorch's, as a share of the largest logit."""
@@ -76,7 +76,7 @@ def _public_evaluation(row: dict[str, Any]) -> dict[str, Any]:
     """Return an evaluation without the place of its data, also in the line of its protocol."""
     data = row.get("data", {})
     place = str(data.get("source", ""))
-    protocol = row["protocol"].replace(place, public_name(place)) if place else row["protocol"]
+    protocol = public_line(row["protocol"], [place] if place else [])
     return row | {"data": data | {"source": public_name(place)}, "protocol": protocol}
 
 

@@ -196,6 +196,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         self.log.evaluation(row)
         if not np.isfinite(row["miou"]):
             self.act_on(Alarm("the mIoU is not finite: no pixel of the held-out images has a label"))
+        self.compare_scores_of(row)
         self.progress.miou[checkpoint_name(self.progress.images)] = row["miou"]
 
     def _describe(self) -> list[str]:

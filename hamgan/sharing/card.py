@@ -8,7 +8,7 @@ import yaml
 from hamgan.checkpoint import describe_choice, was_chosen_by
 from hamgan.config import Config, GeneratorConfig, config_to_dict
 from hamgan.data.opening import EMBEDDED
-from hamgan.evaluation.report import numbers_of
+from hamgan.evaluation.report import numbers_of, other_protocols, protocol_of
 from hamgan.networks import count_parameters
 from hamgan.sampling import LoadedGenerator
 from hamgan.sampling.hub import GENERATOR_FILE
@@ -50,7 +50,7 @@ def model_card(generator: LoadedGenerator, name: str, licence: str | None = None
         "most_names": MOST_NAMES,
         "training": converted or _describe_training(generator, config),
         "chosen": describe_choice(chosen) if chosen else None,
-        "evaluations": [row | {"numbers": numbers_of(row)} for row in evaluations],
+        "evaluations": [row | {"numbers": numbers_of(row), "others": other_protocols(row)} for row in evaluations],
         "generator_file": GENERATOR_FILE,
         "config": yaml.safe_dump(stored, sort_keys=False).strip(),
         "licence": licence,
@@ -128,7 +128,7 @@ def _results(row: dict[str, Any]) -> list[Any]:
             metric_type=number.key,
             metric_name=number.title,
             metric_value=number.value,
-            metric_args={"protocol": row["protocol"]},
+            metric_args={"protocol": protocol_of(row, number.key)},
         )
         for number in numbers_of(row)
         if not number.key.startswith("class_accuracy_real")  # of the data, not of this generator

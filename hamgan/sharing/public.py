@@ -1,5 +1,7 @@
 """Remove from a generator that leaves the machine where its files lie; their names stay."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,11 @@ def public_config(config: Config) -> Config:
     return replace(
         config,
         run_dir=None,
-        data=replace(config.data, source=public_name(config.data.source)),
+        data=replace(
+            config.data,
+            source=public_name(config.data.source),
+            selection=_optional(config.data.selection),
+        ),
         train=replace(
             config.train,
             init_from=_optional(config.train.init_from),
@@ -41,18 +47,28 @@ def public_config(config: Config) -> Config:
 
 
 def public_evaluation(row: Evaluation) -> Evaluation:
-    """Return an evaluation without the places of samples and reference, also in the line of its protocol."""
-    public, protocol = dict(row), str(row["protocol"])
-    for key in PLACES:
-        if isinstance(place := row.get(key), str):
-            public[key] = public_name(place)
-            protocol = protocol.replace(place, public_name(place))
-    return public | {"protocol": protocol}
+    """Return an evaluation without the places of samples and reference, also in the lines of its protocols."""
+    places = {key: place for key in PLACES if isinstance(place := row.get(key), str)}
+    public = row | {key: public_name(place) for key, place in places.items()}
+    if "protocols" in row:
+        public["protocols"] = {key: public_line(line, places.values()) for key, line in row["protocols"].items()}
+    return public | {"protocol": public_line(row["protocol"], places.values())}
+
+
+def public_line(line: str, places: Iterable[str]) -> str:
+    """Return the line of a protocol with each of the places, which are words of it, cut to its last part.
+
+    A place may be as short as ``.``, which is in numbers too.
+    """
+    for place in places:
+        name = public_name(place).replace("\\", r"\\")
+        line = re.sub(rf"(?<!\S){re.escape(place)}(?![^\s/,;)])", name, line)
+    return line
 
 
 def public_name(place: str) -> str:
     """Return the last part of a path or address, which may hold a name or a token; a hub's data set as it is."""
-    return place if place.startswith("hf:") else Path(urlsplit(place).path if "://" in place else place).name
+    return place if place.startswith("hf:") else Path(urlsplit(place).path if "://" in place else place).name or "."
 
 
 def _optional(place: str | None) -> str | None:

@@ -150,8 +150,7 @@ class RunLog:
 
     def weights_written(self, images: int) -> None:
         """Pass the file of weights on where that is wanted and it is the best one so far; called in any thread."""
-        ranking = self.progress.ranking
-        best = min(ranking, key=lambda name: ranking[name], default=None)
+        best = next(iter(self.progress.ranking), None)
         if self._tracker is not None and self.config.log.artifact and best == checkpoint_name(images):
             # A file of its own: the next checkpoint replaces this one, perhaps before it has been sent.
             copy = temporary_name(self.folder / f"best_{self.weights}")

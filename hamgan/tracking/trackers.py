@@ -9,8 +9,8 @@ from typing import Any, BinaryIO, Protocol
 
 from PIL import Image
 
-from hamgan.checkpoint import Progress
-from hamgan.checkpoint.progress import Rollback
+from hamgan.checkpoint import Progress, way_of_measuring
+from hamgan.checkpoint.progress import Rollback, position_of
 from hamgan.config import RunConfig
 from hamgan.tracking.panels import panel_of
 from hamgan.tracking.tensorboard_writer import TensorBoardWriter
@@ -146,8 +146,7 @@ class Earlier:
         # Kept open: rows that are dropped later leave this file and make another one.
         self._rows: BinaryIO | None = path.open("rb") if path.is_file() else None
         self._bytes = path.stat().st_size if path.is_file() else 0
-        sheets = {round(float(sheet.stem) * 1000): sheet for sheet in (folder / "samples").glob("*.png")}
-        self._sheets = {images: sheets[images] for images in sorted(sheets) if images <= self.images}
+        self._sheets = {images: sheet for images, sheet in find_sheets(folder).items() if images <= self.images}
 
     def __enter__(self) -> "Earlier":
         return self
@@ -186,6 +185,12 @@ class Earlier:
         yield from sheets
 
 
+def find_sheets(run: Path) -> dict[int, Path]:
+    """Return the sample sheets of a run folder by the images seen, in order, without other pictures beside them."""
+    found = {position_of(path.stem): path for path in (run / "samples").glob("*.png")}
+    return {images: found[images] for images in sorted(images for images in found if images is not None)}
+
+
 def images_made(images: int, rollbacks: list[Rollback]) -> int:
     """Return the images seen by D up to a position, with those that rollbacks up to there have abandoned."""
     abandoned = before = 0
@@ -219,7 +224,7 @@ def summarise_evaluations(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
     last = rows[-1]
     name = next((key for key in last if key.startswith(("fid", "miou"))), "")
-    comparable = [row for row in rows if name in row and row["protocol"] == last["protocol"]]
+    comparable = [row for row in rows if name in row and way_of_measuring(row) == way_of_measuring(last)]
     if not comparable:
         return {"last": last}
     sign = -1 if name.startswith("miou") else 1

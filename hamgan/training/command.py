@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser
 
 from hamgan.config import config_parser, parse_config, preset_names
 from hamgan.config.help import asked_topic, help_text
+from hamgan.config.presets import check_run_to_resume
 from hamgan.data.finding.locations import check_place
 from hamgan.errors import ConfigError
 
@@ -40,19 +41,21 @@ def main(arguments: Sequence[str], prog: str = "hamgan train") -> None:
     config, options = parse_config(arguments, parser)
     if not any(argument.partition("=")[0] == "--config" for argument in arguments):
         raise ConfigError(_ask_for_configuration(config.folder, prog))
+    check_run_to_resume(arguments, config.folder)
     check_place(config.data.source)
     if config.eval.reference is not None and config.eval.every_kimg > 0:
         check_place(config.eval.reference)
+    override = [key for given in options.override_resume for key in given.split(",")]
     if options.dry_run:
         from hamgan.training.dry_run import dry_run
 
-        dry_run(config)
+        dry_run(config, override)
         return
     from hamgan.distributed.group import joined_processes, rank
     from hamgan.training.loop import train
 
     with joined_processes():
-        train(config, [key for given in options.override_resume for key in given.split(",")])
+        train(config, override)
         if rank() == 0:
             folder = shlex.quote(str(config.folder))
             print(f"trained; go on with hamgan sample --checkpoint {folder} --output grid.png")

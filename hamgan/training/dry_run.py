@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -34,10 +34,11 @@ COUNTED = 8
 COLUMNS, ROWS = 8, 12
 
 
-def dry_run(config: Config) -> None:
+def dry_run(config: Config, override: Sequence[str] = ()) -> None:
     """Print what a run needs and takes, and draw the first batch beside the run folder, which is not touched.
 
-    Raises ConfigError for whatever training would refuse. A few steps are made on the real data, where they fit.
+    ``override`` names configuration keys that may differ from those of the run in the folder. Raises ConfigError for
+    whatever training would refuse. A few steps are made on the real data, where they fit.
     """
     validate(config)
     check_intervals(config)
@@ -45,7 +46,7 @@ def dry_run(config: Config) -> None:
     source = open_training(config.data, config.resolution)
     check_source(source)
     config = with_classes(config, source)
-    changed = check_same_run(config.folder, config)
+    changed = check_same_run(config.folder, config, override)
     share = micro_batch(config, world_size()) // world_size()
     step = GanStep(*build_networks(config), config.train, accelerator)
     checkpoint = latest_checkpoint(config.folder / "checkpoints", accelerator.print)

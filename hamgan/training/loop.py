@@ -62,8 +62,7 @@ class Training(Run[Config, GanStep, Batches]):
         check_same_everywhere("training data with", describe_data(self.source))
         self.config = config = with_classes(config, self.source)
         overridden = check_same_run(config.folder, config, override)
-        if "data.source" not in overridden:
-            keep_class_order(self.source, config.folder)
+        keep_class_order(self.source, config.folder, others="data.source" in overridden)
         self.micro_batch = micro_batch(config, world_size())
         self.step = GanStep(*build_networks(config), config.train, self.accelerator)
         self.progress = Progress()
@@ -154,6 +153,7 @@ class Training(Run[Config, GanStep, Batches]):
         self.log.evaluation(row)
         fid = next((value for key, value in row.items() if key.startswith("fid")), None)
         if fid is not None:
+            self.compare_scores_of(row)
             alarm = self.monitor.check_fid(fid)
             self.progress.fid[checkpoint_name(self.progress.images)] = fid
             self.act_on(alarm)

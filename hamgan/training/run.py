@@ -11,7 +11,15 @@ from typing import Generic, Protocol, TypeVar
 
 from accelerate import Accelerator
 
-from hamgan.checkpoint import Progress, RunCheckpoints, latest_checkpoint, list_checkpoints, load_checkpoint
+from hamgan.checkpoint import (
+    Evaluation,
+    Progress,
+    RunCheckpoints,
+    latest_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    way_of_measuring,
+)
 from hamgan.checkpoint.state import TrainingState
 from hamgan.config import RunConfig, save_config
 from hamgan.distributed.failure_watch import FailureWatch
@@ -163,6 +171,11 @@ class Run(ABC, Generic[C, S, B]):
         """Return whether the next step is one to log a row of."""
         before, after = self.progress.images, self.progress.images + self.config.images_per_step
         return crosses(before, after, self.config.log.every_kimg) or after >= self.total
+
+    def compare_scores_of(self, row: Evaluation) -> None:
+        """Say where an evaluation measures otherwise than those before it, whose scores are not compared with it."""
+        if self.progress.measure_by(way_of_measuring(row)):
+            self.log.print_line("evaluations are measured otherwise than before: the best checkpoint is sought anew")
 
     def act_on(self, alarm: Alarm | None) -> None:
         """Act on the main process's alarm: by going back, or by a warning where that is all that is wanted."""

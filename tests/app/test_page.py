@@ -108,6 +108,8 @@ def test_a_blend_goes_from_one_class_to_the_other(app: Served, generator: Loaded
     for image, name in ((first, "cat"), (second, "coffee")):
         np.testing.assert_array_equal(image, np.asarray(generator([5], [name])[0]))
         assert (between != image).any()
+    alike = app.ask("blend", "cat", "cat", 25, "5", 1, 1, 1)
+    assert len({pixels(app.get(path)).tobytes() for path in alike.pictures}) == 1
     ends = [pixels(app.get(app.ask("blend", "cat", "coffee", end, "5", 1, 1, 1).pictures[1])) for end in (0, 100)]
     np.testing.assert_array_equal(ends, [first, second])
 

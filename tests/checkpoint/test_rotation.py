@@ -5,11 +5,7 @@ from pathlib import Path
 import pytest
 from support.training_steps import copies
 
-from hamgan.checkpoint import (
-    checkpoint_name,
-    latest_checkpoint,
-    list_checkpoints,
-)
+from hamgan.checkpoint import Progress, checkpoint_name, latest_checkpoint, list_checkpoints
 from hamgan.checkpoint.rotation import rotate
 from hamgan.config import CheckpointConfig
 from hamgan.errors import CheckpointError
@@ -66,8 +62,23 @@ def test_rotation_keeps_the_newest_the_best_and_milestones(tmp_path: Path) -> No
     for count in images:
         (tmp_path / checkpoint_name(count)).mkdir()
     fid = {checkpoint_name(480): 9.0, checkpoint_name(960): 5.0, checkpoint_name(2400): 7.0, "00000099": 1.0}
-    rotate(tmp_path, CheckpointConfig(keep_last=2, keep_best=2, milestone_kimg=1.0), fid, images_per_step=96)
+    ranking = Progress(fid=fid).ranking
+    rotate(tmp_path, CheckpointConfig(keep_last=2, keep_best=2, milestone_kimg=1.0), ranking, images_per_step=96)
     kept = [round(float(path.name) * 1000) for path in list_checkpoints(tmp_path)]
     assert kept == [960, 1056, 2016, 2400, 3072, 3840, 4320]
-    rotate(tmp_path, CheckpointConfig(keep_last=0, keep_best=0), {})
+    rotate(tmp_path, CheckpointConfig(keep_last=0, keep_best=0), [])
     assert [path.name for path in list_checkpoints(tmp_path)] == [checkpoint_name(4320)]
+
+
+def test_scores_of_another_way_of_measuring_come_last() -> None:
+    """Measure a segmenter in a second way, and in a third: the newest scores decide, then those before them."""
+    progress = Progress()
+    assert not progress.measure_by("whole")
+    progress.miou = {"00000001": 0.3, "00000002": 0.4}
+    assert not progress.measure_by("whole")
+    assert progress.ranking == ["00000002", "00000001"]
+    assert progress.measure_by("by windows")
+    progress.miou["00000003"] = 0.2
+    assert progress.ranking == ["00000003", "00000002", "00000001"]
+    assert progress.measure_by("mirrored too")
+    assert (progress.ranking, progress.miou) == (["00000003", "00000002", "00000001"], {})

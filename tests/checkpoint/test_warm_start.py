@@ -168,6 +168,24 @@ def test_per_class_gains_follow_the_classes_as_well(tmp_path: Path) -> None:
     assert torch.equal(generator.state_dict()["contexts.32.gate"], state["contexts.32.gate"])
 
 
+def test_a_slicing_layer_follows_the_classes_as_well(tmp_path: Path) -> None:
+    config, _, _ = converted()
+    config.discriminator.last_layer = "san"
+    source = Discriminator(config.discriminator, 32, 5)
+    assert source.slicing is not None
+    torch.nn.init.uniform_(source.slicing.scale)
+    tensors = {f"discriminator.{key}": value.contiguous() for key, value in source.state_dict().items()}
+    save_file(tensors, tmp_path / "state.safetensors")
+    for mapping in ({0: 1, 1: 0, 2: 2, 3: 3, 4: 4}, {0: 3, 1: 1}):
+        network = Discriminator(config.discriminator, 32, len(mapping))
+        report = initialise_from({"discriminator": network}, tmp_path, classes=mapping)["discriminator"]
+        assert report.classes == ["slicing.direction", "slicing.scale"]
+        assert network.slicing is not None
+        for name in ("direction", "scale"):
+            known = source.slicing.get_parameter(name)[list(mapping.values())]
+            assert torch.equal(network.slicing.get_parameter(name), known)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

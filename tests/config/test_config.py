@@ -150,6 +150,8 @@ def test_null_on_the_command_line_gets_a_sentence() -> None:
         ("generator.hamburger.rank=0", "generator.hamburger.rank is 0; it must be positive"),
         ("generator.hamburger.dual=true", r"dual needs generator.hamburger.version: v2\+"),
         ("discriminator.hamburger.momentum=1.5", "momentum is 1.5; allowed: 0 to 1"),
+        ("generator.hamburger.temperature=0", "temperature is 0.0; it must be positive"),
+        ("generator.hamburger.eval_steps=-1", "eval_steps is -1; it must be positive"),
         ("train.accumulation=3", "batch_size 256 does not divide into train.accumulation 3 parts"),
         ("train.total_kimg=.inf", "total_kimg is inf; it must be positive and finite"),
         ("train.generator_lr=-1e-4", "generator_lr is -0.0001; it must be positive"),

@@ -9,8 +9,10 @@ import pytest
 from support.paths import ROOT
 from support.small_runs import environment
 
-from hamgan.config import load_config, parse_config, preset_names, preset_path
+from hamgan.config import load_config, parse_config, preset_names, preset_path, save_config
+from hamgan.config.presets import check_run_to_resume
 from hamgan.errors import ConfigError
+from hamgan.training.command import main as train
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +105,16 @@ def test_a_word_without_an_option_is_told_what_it_may_have_been(
     with pytest.raises(ConfigError) as caught:
         parse_config(arguments)
     assert str(caught.value) == message
+
+
+def test_a_run_that_was_moved_does_not_begin_anew(tmp_path: Path) -> None:
+    (tmp_path / "runs/moved/checkpoints").mkdir(parents=True)
+    config, file = load_config("photos", ["name=first"]), "runs/moved/config.yaml"
+    save_config(config, Path(file))
+    with pytest.raises(ConfigError, match=r"moved holds a run, .* anew in runs/first; .*: --run_dir runs/moved; for"):
+        train(["--config", file, "--train.total_kimg", "1"])
+    assert not (tmp_path / "runs/first").exists()
+    for arguments in (["--config", file, "--name=second"], ["--run_dir", "runs/moved", f"--config={file}"]):
+        check_run_to_resume(arguments, parse_config(arguments)[0].folder)
+    (tmp_path / "runs/moved").rename(tmp_path / "runs/first")
+    check_run_to_resume(["--config", "runs/first/config.yaml"], config.folder)

@@ -59,7 +59,7 @@ def test_a_converted_file_samples_with_no_further_option(convert: Convert, capsy
     names.write_text("ant\nbee\ncat\ndog\nelk\n")
     assert convert(pickled, "--output", convert.output, "--class-names", names, "--kimg", 12) == 0
     report = capsys.readouterr().out
-    assert "generator: 83 tensors mapped" in report
+    assert "average: 83 tensors mapped" in report
     assert "generator.spectral_norm.eps=1e-06" in report
     loaded, config, header = load_generator_file(convert.output)
     expected_config, state = biggan_pytorch(weights("biggan32_hier_g"))
@@ -67,9 +67,17 @@ def test_a_converted_file_samples_with_no_further_option(convert: Convert, capsy
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
     assert header["kimg"] == 12
     assert set(header["converted_from"]["sha256"]) == {"G_ema.pth"}
+    converted = load_generator(convert.output, "cpu")
+    assert (converted.is_average, converted.batch_norm) == (True, "ema")
     grid = convert.folder / "grid.png"
     assert convert("--checkpoint", convert.output, "--classes", "bee,0-1", "--output", grid, script="sample") == 0
     assert grid.is_file()
+
+
+def test_weights_of_g_itself_are_not_called_an_average(convert: Convert) -> None:
+    assert convert(convert.generator, "--output", convert.output) == 0
+    converted = load_generator(convert.output, "cpu", average=False)  # as `--no-ema` and the preset hamgan-paper ask
+    assert (converted.is_average, converted.batch_norm) == (False, "running")
 
 
 def test_official_variables_become_a_file_that_samples(convert: Convert) -> None:

@@ -14,6 +14,7 @@ from support.small_runs import run_small
 
 from hamgan.checkpoint import list_checkpoints, read_evaluations, was_chosen_by
 from hamgan.checkpoint.choice import find_choice
+from hamgan.checkpoint.progress import read_progress
 from hamgan.evaluation import evaluate
 from hamgan.evaluation.command import main
 from hamgan.evaluation.contamination import flattering, uses_in_training
@@ -55,6 +56,22 @@ def test_only_the_lowest_of_several_was_chosen_and_never_the_last(chosen: Path) 
     (row,) = load_generator(chosen, "cpu").evaluations
     assert row["chosen"] == {"by": FID, "network": "efficientnet-lite0", "among": 3, "samples": [0, 6]}
     assert row["protocol"].endswith(f"; checkpoint chosen among 3 for its {FID}")
+
+
+def test_fids_of_another_protocol_are_not_compared_when_a_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Resume with a tenth of the samples, whose FID is far higher: nothing has collapsed, and no checkpoint is lost."""
+    options = [*SETTINGS, "monitor.fid_jump=1.01", "monitor.action=stop", "checkpoint.keep_last=1"]
+    many, few = "eval.num_samples=40", "eval.num_samples=4"
+    run = run_small(tmp_path, *options, many, "train.total_kimg=0.016", "checkpoint.keep_best=1", "monitor.fid_jump=9")
+    best = read_progress(list_checkpoints(run / "checkpoints")[-1]).ranking[0]
+    run_small(tmp_path, *options, few, "checkpoint.keep_best=2")
+    checkpoints = {path.name: path for path in list_checkpoints(run / "checkpoints")}
+    assert list(checkpoints) == [best, "00000000.024"]
+    progress = read_progress(checkpoints["00000000.024"])
+    assert (list(progress.fid), progress.superseded[0]) == (["00000000.024"], best)
+    assert "evaluations are measured otherwise than before" in capsys.readouterr().err
 
 
 def test_a_chosen_checkpoint_is_measured_with_other_seeds_before_a_card_has_its_number(
@@ -115,6 +132,10 @@ def test_a_number_of_another_family_stands_beside_fid_or_its_lack_is_said(
     assert "note: " not in printed
     main([*arguments, "--metrics", "fid"])
     assert told in capsys.readouterr().out
+    file = str(tmp_path / "real.safetensors")
+    main(["reference", "--data", str(images[1]), "--resolution", "32", "--output", file, *arguments[-5:]])
+    main([*arguments, "--reference", file])  # of one network
+    assert "CLIP-FID: " not in capsys.readouterr().out
 
 
 def test_the_page_has_the_part_of_the_line_that_every_extractor_gives() -> None:

@@ -11,7 +11,7 @@ import torch_fidelity
 from PIL import Image
 from support.evaluations import FID, OPTIONS, small_generator
 from support.paths import ROOT
-from support.photo_crops import PHOTOGRAPHS, crop_photographs, save_by_class, save_flat
+from support.photo_crops import PHOTOGRAPHS, crop_photographs, save_by_class, save_flat, save_store
 
 from hamgan.errors import ConfigError
 from hamgan.evaluation import (
@@ -95,16 +95,29 @@ def test_array_of_adm_style_equals_the_folder(
 
 
 def test_reference_file_gives_the_same_numbers(
-    tmp_path: Path, folders: tuple[Path, Path], extractor: FeatureExtractor
+    tmp_path: Path, folders: tuple[Path, Path], extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statistics = measure(FolderImages(folders[1]), extractor, keep_features=True)
-    file = save_reference(statistics, tmp_path / "reference.safetensors")
+    save_reference(statistics, tmp_path / "reference.safetensors")
+    monkeypatch.setenv("HOME", str(tmp_path))
     rows = [
         evaluate(folders[0], reference, ("fid", "kid"), extractor=extractor, **OPTIONS)
-        for reference in (folders[1], file)
+        for reference in (folders[1], "~/reference.safetensors")
     ]
     for key in (FID, "kid_efficientnet_lite0", "reference_hash", "reference_count"):
         assert rows[0][key] == rows[1][key]
+
+
+def test_a_reference_file_is_taken_whole_and_says_so(
+    tmp_path: Path, folders: tuple[Path, Path], extractor: FeatureExtractor
+) -> None:
+    file = save_reference(measure(FolderImages(folders[1]), extractor), tmp_path / "reference.safetensors")
+    told = []
+    for reference, count in ((file, 23), (file, 24), (folders[1], 23)):
+        row = evaluate(folders[0], reference, ("fid",), reference_samples=count, extractor=extractor, **OPTIONS)
+        told.append([warning for warning in row["warnings"] if "whole" in warning])
+    words = "reference_samples is 23, but the reference holds statistics of 24 images, which are taken whole"
+    assert told == [[words], [], []]
 
 
 @pytest.mark.parametrize("names", [("mu", "sigma"), ("mu", "sigma", "mu_s", "sigma_s")])
@@ -185,9 +198,13 @@ def test_repeats_give_the_mean_and_the_spread_over_seeds(extractor: FeatureExtra
 def test_standing_statistics_change_the_images_but_not_the_generator(extractor: FeatureExtractor) -> None:
     generator = small_generator()
     before = {name: value.clone() for name, value in generator.network.state_dict().items()}
-    options: dict[str, Any] = {**OPTIONS, "extractor": extractor, "num_samples": 8, "batch_size": 8, "is_splits": 1}
-    rows = [evaluate(generator, None, ("is",), batch_norm=kind, **options) for kind in (None, "standing")]
+    options: dict[str, Any] = {**OPTIONS, "extractor": extractor, "num_samples": 8, "is_splits": 1}
+    rows = [
+        evaluate(generator, None, ("is",), batch_norm=kind, batch_size=batch_size, **options)
+        for kind, batch_size in ((None, 8), ("standing", 8), ("standing", 3))
+    ]
     assert rows[0][SCORE] != pytest.approx(rows[1][SCORE], rel=1e-4)
+    assert rows[1][SCORE] == pytest.approx(rows[2][SCORE], rel=1e-6)
     assert all(torch.equal(before[name], value) for name, value in generator.network.state_dict().items())
 
 
@@ -198,6 +215,15 @@ def test_training_labels_follow_the_histogram_of_the_reference(tmp_path: Path) -
     counts = torch.bincount(labels, minlength=3)
     assert counts[0] == 0
     assert 680 < int(counts[1]) < 820
+
+
+def test_training_labels_are_drawn_as_a_store_of_any_resolution_has_them(
+    tmp_path: Path, extractor: FeatureExtractor
+) -> None:
+    store = save_store(crop_photographs(0, 2, size=64), tmp_path / "store")
+    sizes = {"resolution": 64, "generator.latent_dim": 10, "data.num_classes": len(PHOTOGRAPHS)}
+    options: dict[str, Any] = {**OPTIONS, "extractor": extractor, "num_samples": 4, "labels": "training"}
+    assert evaluate(small_generator(**sizes), store, ("is",), **options)["labels"] == "training"
 
 
 def test_photographs_tell_the_classes_of_real_crops_from_noise(
@@ -298,8 +324,21 @@ def test_presets_are_the_published_protocols(preset: str, expected: tuple[Any, .
 def test_labels_follow_the_names_of_the_classes() -> None:
     nothing = torch.zeros(0)
     found = FeatureStatistics(3, nothing, nothing, labels=torch.tensor([0, 1, 1]), class_names=["cat", "moon"])
-    reference = FeatureStatistics(3, nothing, nothing, class_names=["brick", "moon", "cat"])
+    labels = torch.tensor([0, 2, 1])
+    reference = FeatureStatistics(3, nothing, nothing, labels=labels, class_names=["brick", "moon", "cat"])
     assert match_classes(found, reference).tolist() == [2, 1, 1]
     reference.class_names = ["cat", "sun"]
     with pytest.raises(ConfigError, match="no class 'moon'; it has cat, sun"):
+        match_classes(found, reference)
+
+
+def test_classes_without_names_or_with_one_name_are_matched_by_index() -> None:
+    nothing = torch.zeros(0)
+    found, reference = (FeatureStatistics(3, nothing, nothing, labels=torch.tensor([0, 1, 2])) for _ in range(2))
+    found.class_names = reference.class_names = ["crane", "cat", "crane"]
+    assert match_classes(found, reference).tolist() == [0, 1, 2]
+    found.class_names, reference.labels = None, torch.tensor([0, 1, 1])
+    assert match_classes(found, reference).tolist() == [0, 1, 2]
+    reference.class_names = None
+    with pytest.raises(ConfigError, match="a class of index 2, but the reference has 2 classes"):
         match_classes(found, reference)

@@ -81,9 +81,10 @@ def test_a_run_is_evaluated_as_its_own_section_says_and_options_win(
     main(["--checkpoint", str(run), "--device", "cpu", "--quiet", "--num-samples", "4", "--reference-samples", "6"])
     main(["--checkpoint", str(next((run / "checkpoints").iterdir())), "--device", "cpu", "--quiet", "--metrics", "is"])
     rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
-    assert [(row["num_samples"], row["reference_count"], row["reference"]) for row in rows] == [
+    assert [(row["num_samples"], row.get("reference_count"), row.get("reference")) for row in rows] == [
         (10, 12, "photos"),
         (4, 6, "photos"),
+        (10, None, None),
     ]
     assert "inception_score_efficientnet_lite0" not in rows[0]
     preset = tmp_path / "mine.yaml"
@@ -92,7 +93,7 @@ def test_a_run_is_evaluated_as_its_own_section_says_and_options_win(
     row = json.loads((run / "results.jsonl").read_text().splitlines()[-1])
     assert (row["num_samples"], row["preset"]) == (6, str(preset))
     generator = load_generator(run, "cpu")
-    assert [row["num_samples"] for row in generator.evaluations] == [10, 6, 4]
+    assert [row["num_samples"] for row in generator.evaluations] == [10, 10, 6, 4]
 
 
 def test_how_long_a_long_evaluation_takes_is_said_at_its_second_batch(
@@ -164,6 +165,17 @@ def test_neighbours_show_copies_first(tmp_path: Path, capsys: pytest.CaptureFixt
     copy = pixels.crop((pixels.width - 2 * 96 - 2, 18, pixels.width - 96 - 2, 18 + 96))
     sample = Image.fromarray(fake[4]).resize((96, 96), Image.Resampling.NEAREST)
     assert copy.tobytes() == sample.tobytes()
+
+
+def test_the_distance_of_real_images_is_that_of_all_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    real = crop_photographs(1, 4)
+    real[:4] = real[0]  # the first class has one picture, four times
+    sources = ["--checkpoint", str(save_flat(crop_photographs(0, 1)[:3], tmp_path / "fake"))]
+    sources += ["--reference", str(save_by_class(real, tmp_path / "real"))]
+    main(["neighbours", *sources, "--columns", "2", "--output", str(tmp_path / "sheet.png"), *COMMON])
+    found = re.search(r"of a real image to the nearest other one: ([\d.]+)", capsys.readouterr().out)
+    assert found is not None
+    assert float(found[1]) > 1
 
 
 def test_class_table_and_confusions_are_written(tmp_path: Path) -> None:
@@ -273,6 +285,8 @@ def test_help_lists_the_options_and_the_commands(capsys: pytest.CaptureFixture[s
         (["--precision", "bf16"], "--precision has gone: features are computed in float32, or with --tf32"),
         ([], "--checkpoint is missing"),
         (["reference"], "required: --data, --output"),
+        (["--checkpoint", ".", "--batch-size", "0", "--metrics", "is", *COMMON], "batch_size is 0; it must be 1"),
+        (["--checkpoint", ".", "--metrics", ","], "metrics names none; there are fid, is"),
         (["--checkpoint", ".", "--labels", "unifrom"], "labels is 'unifrom'.*did you mean `uniform`"),
     ],
 )
@@ -286,7 +300,7 @@ def test_no_ema_and_options_beside_a_preset_reach_the_row(run_folder: Path, tmp_
     arguments = ["--checkpoint", str(run_folder), "--preset", str(tmp_path / "old.yaml"), *COMMON]
     main(arguments)
     row = json.loads((run_folder / "results.jsonl").read_text())
-    assert (row["num_samples"], row["ema"], row["precision"]) == (6, True, "fp32")
+    assert (row["num_samples"], row["ema"], row["feature_precision"]) == (6, True, "fp32")
     with pytest.raises(ConfigError, match="has the averaged generator alone"):
         main([*arguments, "--no-ema"])
     (tmp_path / "old.yaml").write_text("precision: bf16\n")

@@ -19,7 +19,7 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 
 from benchmarks.timing import count_flops
 from hamgan.errors import ConfigError
-from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
+from hamgan.evaluation import FeatureExtractor, Resources, evaluate, load_extractor, make_protocol
 from hamgan.evaluation.features import dinov2
 from hamgan.evaluation.features.efficientnet import EfficientNetLite0Extractor
 from hamgan.evaluation.features.extractor import ARCHITECTURES
@@ -27,6 +27,7 @@ from hamgan.evaluation.features.resizing import RESIZING
 from hamgan.evaluation.features.weights import PublishedWeights
 from hamgan.evaluation.report import numbers_of
 from hamgan.evaluation.studies.cost import EXTRACTOR_FLOPS
+from hamgan.evaluation.studies.truncation_sweep import truncation_sweep
 from hamgan.files import sha256
 from hamgan.sampling import LoadedGenerator
 
@@ -136,6 +137,18 @@ def test_one_command_gives_every_number_with_its_own_protocol(installed: dict[st
     assert other["fd_dinov2_antialiased"] == pytest.approx(row["fd_dinov2"], rel=0.2)
     (number,) = numbers_of(other)
     assert (number.key, number.title) == ("fd_dinov2_antialiased", "FD-DINOv2 (dinov2-vit-l-14, antialiased)")
+
+
+def test_features_of_no_classifier_have_no_inception_score(installed: dict[str, Path], tmp_path: Path) -> None:
+    images = save_flat(crop_photographs(0, 2), tmp_path / "a")
+    options = OPTIONS | {"features": "clip-vit-b-32"}
+    row = evaluate(images, images, ("fid", "is"), **options)
+    assert [number.key for number in numbers_of(row)] == ["clip_fid"]
+    assert "Inception Score: clip-vit-b-32 is no classifier, so there is none" in row["warnings"]
+    assert "IS in" not in row["protocol"]
+    extractor = load_extractor("clip-vit-b-32", device="cpu")
+    with pytest.raises(ConfigError, match="FID over the Inception Score; features clip-vit-b-32 give none"):
+        truncation_sweep(small_generator(), images, make_protocol(features="clip-vit-b-32"), Resources(extractor))
 
 
 @pytest.fixture

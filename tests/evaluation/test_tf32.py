@@ -57,7 +57,7 @@ def test_an_evaluation_follows_its_protocol_and_says_so(tmp_path: Path, seen: di
         )
         assert (seen["InferenceGenerator"], seen["InvertedResidual"]) == ({tf32}, {tf32})
     # On a CPU nothing is TF32, and the row says what was.
-    assert row["precision"] == row["sample_precision"] == "fp32"
+    assert row["feature_precision"] == row["sample_precision"] == "fp32"
     assert "drawn in fp32)" in row["protocol"]
 
 

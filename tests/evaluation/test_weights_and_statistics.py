@@ -59,7 +59,7 @@ def test_weights_and_statistics_are_those_asked_for(
 
 
 def test_standing_statistics_of_the_trained_network_say_so(run: Path) -> None:
-    found = load_samples(run, make_protocol(ema=False, batch_norm="standing"), CPU, batch_size=2)
+    found = load_samples(run, make_protocol(ema=False, batch_norm="standing"), CPU)
     assert isinstance(found, LoadedGenerator)
     assert (found.is_average, found.batch_norm) == (False, "standing")
     stored = last_state(run)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from support.small_runs import forget_accelerator, small_config
+from support.two_processes import compiled_norms, in_two_processes
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
@@ -119,3 +120,13 @@ def test_a_discriminator_with_a_slicing_layer_is_compiled(tmp_path: Path) -> Non
 def test_compiled_code_gives_the_gradients_of_the_eager_form(tmp_path: Path, precision: str) -> None:
     """Compare both forms; this takes minutes on a CPU, as every fused kernel is a run of the C++ compiler."""
     compare_with_eager(tmp_path, precision)
+
+
+def test_a_compiled_batch_norm_over_two_processes_equals_the_eager_one(tmp_path: Path) -> None:
+    for process in in_two_processes(compiled_norms)(tmp_path):
+        for (eager, compiled), tolerance in zip(process, (1e-5, 1e-2), strict=True):
+            assert eager.keys() == compiled.keys() >= {"y", "x", "gain", "bias", "running_mean", "running_var"}
+            assert eager["kept"] == 0
+            for name, expected in eager.items():
+                assert compiled[name].dtype == expected.dtype, name
+                torch.testing.assert_close(compiled[name], expected, rtol=tolerance, atol=tolerance, msg=name)

@@ -11,6 +11,7 @@ from hamgan.config import Config, load_config
 from hamgan.convert.official import official_base
 from hamgan.errors import ConfigError
 from hamgan.networks import Discriminator, Generator, build_networks, count_parameters
+from hamgan.networks.generator import standing_statistics
 from hamgan.networks.spectral_norm import SpectralWeight
 
 ATTENTION = ["generator.context=attention", "discriminator.context=attention"]
@@ -191,7 +192,7 @@ def test_unknown_number_of_classes_is_a_sentence() -> None:
         build_networks(config)
 
 
-def test_persistent_bases_know_the_positions_of_their_feature_map() -> None:
+def test_persistent_bases_know_the_positions_of_their_feature_map_and_standing_statistics_leave_them() -> None:
     config = load_config(
         None,
         [
@@ -208,9 +209,14 @@ def test_persistent_bases_know_the_positions_of_their_feature_map() -> None:
         ],
     )
     generator, _ = build_networks(config)
-    images = generator(torch.randn(2, 16), torch.tensor([0, 2]))
+    z, labels = torch.randn(2, 16), torch.tensor([0, 2])
+    images = generator(z, labels)
     assert images.shape == (2, 3, 32, 32)
     assert torch.isfinite(images).all()
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    standing_statistics(generator.eval(), [(z, labels)])
+    moved = {name for name, value in generator.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.rpartition(".")[2] for name in moved} == {"running_mean", "running_var", "vector"}
 
 
 def test_attention_on_too_few_channels_is_a_sentence() -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from PIL import Image
 from support.local_hub import READ_ONLY, TOKEN, LocalHub, local_hub
 from support.small_runs import environment, run_small
@@ -25,8 +25,9 @@ from hamgan.checkpoint.warm_start import initialise_from
 from hamgan.errors import CheckpointError, ConfigError
 from hamgan.networks import build_networks
 from hamgan.sampling.hub import download
+from hamgan.sharing.card import model_card
 from hamgan.sharing.command import main
-from hamgan.sharing.public import public_name
+from hamgan.sharing.public import public_config, public_evaluation, public_name
 
 EVALUATION = [
     "eval.every_kimg=0.04",
@@ -123,6 +124,37 @@ def test_nothing_that_is_shared_names_a_place_of_this_machine(run: Path, folder:
         assert place not in path.read_bytes(), path
     places = ("/home/me/data/cats", "photos", "hf:owner/cats@small", "https://me:key@host/a/cats.tar?token=1", "a/b/")
     assert [public_name(place) for place in places] == ["cats", "photos", "hf:owner/cats@small", "cats.tar", "b"]
+
+
+def test_lines_of_protocols_keep_their_numbers_and_lose_places(run: Path) -> None:
+    line = "4 samples (truncation 0.5, 1.5 kimg); against {} val (8 images, hash 01)"
+    row = rows(run)[0] | {"samples": ".", "protocol": line.format("/home/me/my data")}
+    row |= {"reference": "/home/me/my data", "protocols": {"clip_fid": line.format("/home/me/my data") + "; CLIP"}}
+    public = public_evaluation(row)
+    assert (public["samples"], public["protocol"]) == (".", line.format("my data"))
+    assert public["protocols"] == {"clip_fid": line.format("my data") + "; CLIP"}
+    assert public_evaluation(row | {"reference": ".", "protocol": line.format(".")})["protocol"] == line.format(".")
+    config = load_generator(run, "cpu").config
+    config.data.selection = "/home/me/store-efficientnet-lite0-0.5.json"
+    assert public_config(config).data.selection == "store-efficientnet-lite0-0.5.json"
+
+
+def test_every_number_of_a_card_has_the_protocol_of_its_own_extractor(generator: LoadedGenerator) -> None:
+    (row,) = generator.evaluations
+    other = {"clip_fid": 3.5, "protocols": {"clip_fid": "8 samples; by CLIP"}}
+    generator.evaluations = [row | other]
+    card = ModelCard(model_card(generator, "me/mine"))
+    assert isinstance(card.data, ModelCardData)
+    protocols = {result.metric_type: result.metric_args for result in card.data.eval_results or []}
+    assert protocols["clip_fid"] == {"protocol": "8 samples; by CLIP"}
+    assert protocols["fid_efficientnet_lite0"] == {"protocol": row["protocol"]}
+    assert "\n\nProtocol of CLIP-FID: 8 samples; by CLIP.\n" in card.text
+
+
+def test_images_of_other_statistics_have_not_been_measured(generator: LoadedGenerator) -> None:
+    assert generator.evaluations
+    assert generator.with_standing_statistics(batch_size=4).evaluations == []
+    assert generator.evaluations
 
 
 def test_the_card_says_what_was_measured_and_nothing_else(run: Path, folder: Path) -> None:

@@ -21,7 +21,8 @@ def small_generator(**changes: Any) -> LoadedGenerator:
         + ["generator.context=none", "discriminator.context=none", "data.num_classes=15", "name=small"]
         + [f"{key}={value}" for key, value in changes.items()],
     )
-    return LoadedGenerator(Generator(config.generator, 32, 15).eval(), config, kimg=1.5, source="small")
+    network = Generator(config.generator, config.resolution, config.data.num_classes or 1)
+    return LoadedGenerator(network.eval(), config, kimg=1.5, source="small")
 
 
 def features(count: int, dimension: int, seed: int, shift: float = 0.0) -> torch.Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
+from hamgan.config import NormConfig
 from hamgan.distributed.failure_watch import FailureWatch
 from hamgan.distributed.group import (
     Processes,
@@ -25,6 +26,7 @@ from hamgan.distributed.group import (
 )
 from hamgan.distributed.stop_signals import StopSignals
 from hamgan.errors import Stopped
+from hamgan.networks.batch_norm import BatchNorm
 from hamgan.segmentation.losses import cross_entropy
 
 ROWS = torch.arange(10).reshape(5, 2)
@@ -134,3 +136,37 @@ def valid_loss_gradients() -> torch.Tensor:
     cross_entropy(logits, labels[[rank()]], "valid").backward()
     assert logits.grad is not None
     return logits.grad
+
+
+def norm_with_gradients(layer: BatchNorm, precision: torch.dtype, *, compiled: bool) -> dict[str, torch.Tensor]:
+    """Return what one of two images becomes by a batch norm over both, its gradients and the running moments.
+
+    ``kept`` counts the maps that the eager form keeps in another precision than the image's.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images, weights = (torch.randn(2, 3, 8, 8, generator=generator).to(precision) for _ in range(2))
+    gain, bias = (torch.randn(2, 3, generator=generator)[[rank()]].requires_grad_() for _ in range(2))
+    x = (images * 3 + 1)[[rank()]].requires_grad_()
+    affine = torch.compile(layer.affine, backend="aot_eager", fullgraph=True) if compiled else layer.affine
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = affine(x, gain, bias)
+    others = sum(tensor.numel() == x.numel() and tensor.dtype != precision for tensor in kept)
+    (y * weights[[rank()]]).sum().backward()
+    found = {"y": y, "x": x.grad, "gain": gain.grad, "bias": bias.grad, **dict(layer.named_buffers())}
+    found["kept"] = torch.tensor(0 if compiled else others)
+    return {name: value.detach() for name, value in found.items() if value is not None}
+
+
+def compiled_norms() -> list[list[dict[str, torch.Tensor]]]:
+    """Return the results of `norm_with_gradients`, eager and compiled, in float32 and in bfloat16."""
+    start_processes()
+    return [
+        [norm_with_gradients(BatchNorm(3, NormConfig()), precision, compiled=compiled) for compiled in (False, True)]
+        for precision in (torch.float32, torch.bfloat16)
+    ]

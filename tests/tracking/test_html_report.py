@@ -136,6 +136,17 @@ def test_a_run_without_rows_and_one_that_went_back_have_reports(run: Path, tmp_p
     assert "&lt;b&gt;margin&lt;/b&gt;" in page
 
 
+def test_other_pictures_and_evaluations_beside_those_of_the_run_are_left_out(run: Path, tmp_path: Path) -> None:
+    """Draw a grid into the folder of sheets, and measure a folder of pictures into the run's results."""
+    mine = shutil.copytree(run, tmp_path / "mine")
+    shutil.copy(ROOT / "docs/demo.png", mine / "samples/grid.png")
+    with (mine / "results.jsonl").open("a") as file:
+        file.write(json.dumps({"kimg": None, "fid": 1.0, "extractor": "inception", "protocol": "10 pictures"}) + "\n")
+    page = write_report(mine).read_text()
+    assert page.count("data:image/webp;base64,") == 2
+    assert "10 pictures" not in page
+
+
 def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"is not a run folder: there is no .*config.yaml"):
         write_report(tmp_path)

@@ -1,6 +1,7 @@
 """Check that a run folder is one wandb run through every resumption, with the user's own settings of wandb."""
 
 import os
+import shutil
 import signal
 import socket
 import time
@@ -161,6 +162,7 @@ def test_a_tracker_that_comes_later_gets_everything(tmp_path: Path) -> None:
         log_row(log, images, d_loss=images / 1000)
     log_sheet(log, 2000)
     log.close()
+    shutil.copy(log.folder / "samples/00000002.png", log.folder / "samples/mine.png")
     again = open_log(tmp_path, "log.tracker=wandb", images=2000)
     log_row(again, 3000, d_loss=3.0)
     again.close()
@@ -171,13 +173,16 @@ def test_a_tracker_that_comes_later_gets_everything(tmp_path: Path) -> None:
 
 def test_evaluations_stand_in_the_summary_with_their_protocol(tmp_path: Path) -> None:
     log = open_log(tmp_path, "log.tracker=wandb")
-    for images, fid in ((1000, 9.0), (2000, 7.0), (3000, 8.0)):
+    for images, fid, count in ((1000, 6.0, 10_000), (2000, 7.0, 50_000), (3000, 8.0, 50_000)):
         log.progress.images = images
-        log.evaluation({"fid": fid, "kimg": images / 1000, "protocol": "50k samples", "class_table": [1]})
+        # As `protocol_line` words it: the position is a part of it.
+        row = {"fid": fid, "kimg": images / 1000, "num_samples": count, "protocol": f"{count} samples, {images} images"}
+        log.evaluation(row | {"class_table": [1]})
     log.close()
     run = ended_run(tmp_path / "run/wandb")
-    assert run.summary["evaluation/last"] == {"fid": 8.0, "kimg": 3.0, "protocol": "50k samples"}
-    assert run.summary["evaluation/best"] == {"fid": 7.0, "kimg": 2.0, "protocol": "50k samples"}
+    same = {"num_samples": 50_000}
+    assert run.summary["evaluation/last"] == same | {"fid": 8.0, "kimg": 3.0, "protocol": "50000 samples, 3000 images"}
+    assert run.summary["evaluation/best"] == same | {"fid": 7.0, "kimg": 2.0, "protocol": "50000 samples, 2000 images"}
 
 
 def test_the_best_generator_is_an_artifact_where_that_is_wanted(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from benchmarks.steps import benchmark_accelerator, make_workload
 from benchmarks.timing import peak_memory
 from hamgan.errors import ConfigError
 from hamgan.training import dry_run as module
+from hamgan.training.command import main
 from hamgan.training.dry_run import count_saved_bytes, dry_run
 
 
@@ -46,6 +47,10 @@ def test_it_counts_from_the_checkpoint_of_a_run(tmp_path: Path, capsys: pytest.C
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     with pytest.raises(ConfigError, match="holds a run with another configuration"):
         dry_run(small_config(tmp_path, "seed=3"))
+    options = ["--config", str(tmp_path / "small.yaml"), "--run_dir", str(run), "--seed", "3", "--dry-run"]
+    main([*options, "--override-resume", "seed"])
+    assert "0.024 kimg take" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_steps_that_do_not_fit_are_not_made(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.prepared import encoded
 from support.small_runs import (
     forget_accelerator,
     rows,
@@ -157,3 +158,15 @@ def test_a_new_name_that_is_free_is_suggested(tmp_path: Path, monkeypatch: pytes
     config = replace(small_config(tmp_path), name="small", run_dir=None)
     with pytest.raises(ConfigError, match=r"runs/small .*there is samples\. .*: --name small-3$"):
         check_same_run(config.folder, config)
+
+
+def test_data_in_another_place_keeps_its_class_numbers(tmp_path: Path) -> None:
+    """Move a run from the embedded articles to a folder of them, whose classes come in alphabetical order."""
+    run = run_small(tmp_path, "data.source=fashion", "train.total_kimg=0.008")
+    names = json.loads((run / "classes.json").read_text())
+    for name in names:
+        (tmp_path / "data/train" / name).mkdir(parents=True)
+        (tmp_path / "data/train" / name / "0.jpg").write_bytes(encoded("cat", names.index(name)))
+    options = [f"data.source={tmp_path / 'data'}", "train.total_kimg=0.016"]
+    Training(small_config(tmp_path, *options), ["data.source"]).run()
+    assert sorted(names) != names == json.loads((run / "classes.json").read_text())

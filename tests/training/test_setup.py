@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +83,18 @@ def test_auto_takes_bf16_where_the_cpu_has_matrix_units(
     assert make_accelerator(small_config(tmp_path, "train.precision=auto")).mixed_precision == expected
     forget_accelerator()
     assert make_accelerator(small_config(tmp_path, "train.precision=fp32")).mixed_precision == "no"
+
+
+@pytest.mark.parametrize(("major", "expected"), [(7, False), (8, True)])
+def test_emulated_bf16_is_none(monkeypatch: pytest.MonkeyPatch, major: int, expected: bool) -> None:
+    """Describe a T4 (7.5) and an A100 (8.0) to torch, which says that both support bf16."""
+    monkeypatch.setattr(torch.version, "hip", None)
+    described: dict[str, object] = {"is_available": True, "current_device": 0, "_check_bf16_tensor_supported": True}
+    described["get_device_properties"] = SimpleNamespace(major=major)
+    for name, answer in described.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    assert torch.cuda.is_bf16_supported()
+    assert setup.has_fast_bf16() == expected
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="threads are chosen for CPUs")

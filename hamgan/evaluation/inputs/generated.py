@@ -12,6 +12,7 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.protocol import LabelDistribution
 from hamgan.sampling import LoadedGenerator, truncated_latent
+from hamgan.sampling.latents import check_truncation
 
 SampleGenerator = Callable[..., Any]
 """A `LoadedGenerator`, or a callable with its signature that has ``num_classes`` or ``class_names``."""
@@ -42,8 +43,7 @@ class GeneratedImages(Images):
             raise ConfigError(
                 f"seed is {seed}; with {num_samples} samples it must be 0 to {MAX_SEED // num_samples - 1}"
             )
-        if truncation <= 0:
-            raise ConfigError(f"truncation is {truncation}; it must be above 0 (1 or more: no truncation)")
+        check_truncation(truncation)
         self.generator, self.num_samples = generator, num_samples
         self.seed, self.truncation, self.distribution = seed, truncation, labels
         names = getattr(generator, "class_names", None)

@@ -20,9 +20,7 @@ Samples = str | Path | Images | SampleGenerator
 """Anything that can be measured: a path, a fixed set of images, or a generator in memory."""
 
 
-def load_samples(
-    samples: Samples, protocol: Protocol, device: torch.device, batch_size: int = 64
-) -> Images | SampleGenerator:
+def load_samples(samples: Samples, protocol: Protocol, device: torch.device) -> Images | SampleGenerator:
     """Load a generator or a fixed set of images, with the weights and batch-norm statistics of the protocol.
 
     Raises ConfigError that says what was looked for, and for a generator in memory that is not the protocol's.
@@ -45,7 +43,7 @@ def load_samples(
     if not isinstance(samples, LoadedGenerator):
         raise ConfigError(f"batch_norm: {protocol.batch_norm} needs one of our generators, whose batch norms are known")
     make_standing = protocol.batch_norm == "standing" and samples.batch_norm != "standing"
-    return samples.with_standing_statistics(batch_size, protocol.seed) if make_standing else samples
+    return samples.with_standing_statistics(seed=protocol.seed) if make_standing else samples
 
 
 def _open_path(path: Path, protocol: Protocol, device: torch.device) -> Images | LoadedGenerator:

@@ -38,12 +38,18 @@ def class_accuracy(found: FeatureStatistics, real: FeatureStatistics, train: Fea
 
 
 def match_classes(found: FeatureStatistics, reference: FeatureStatistics) -> Tensor:
-    """Return the samples' labels as indices of the reference's classes, by name where both sides have names."""
+    """Return the samples' labels as indices of the reference's classes, by name where both sides have names.
+
+    Raises ConfigError for a class that the reference does not have.
+    """
     assert found.labels is not None
-    if not found.class_names or not reference.class_names:
-        return found.labels
-    missing = set(found.class_names) - set(reference.class_names)
-    if missing:
-        known = ", ".join(reference.class_names[:20])
-        raise ConfigError(f"the reference has no class {min(missing)!r}; it has {known}")
-    return torch.tensor([reference.class_names.index(name) for name in found.class_names])[found.labels]
+    assert reference.labels is not None
+    names, known = found.class_names, reference.class_names
+    if names and known and names != known:  # equal lists may hold a name twice, as ImageNet's words do
+        if missing := set(names) - set(known):
+            raise ConfigError(f"the reference has no class {min(missing)!r}; it has {', '.join(known[:20])}")
+        return torch.tensor([known.index(name) for name in names])[found.labels]
+    largest, count = int(found.labels.max()), len(known or ()) or int(reference.labels.max()) + 1
+    if largest >= count:
+        raise ConfigError(f"the samples have a class of index {largest}, but the reference has {count} classes")
+    return found.labels

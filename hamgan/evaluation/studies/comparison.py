@@ -163,13 +163,13 @@ def _differences(
 
 
 def equal_sides(
-    samples: Sequence[Samples], protocol: Protocol, device: torch.device, batch_size: int
+    samples: Sequence[Samples], protocol: Protocol, device: torch.device
 ) -> tuple[tuple[Samples, Samples], Protocol]:
     """Load both sides, such that both have the same number of samples: FID falls with their number.
 
     Fixed sets of images have one "seed" and the smaller one's count; a generator beside one draws as many.
     """
-    loaded = [load_samples(side, protocol, device, batch_size) for side in samples]
+    loaded = [load_samples(side, protocol, device) for side in samples]
     counts = [len(side) for side in loaded if isinstance(side, Images)]
     if counts:
         protocol = replace(protocol, num_samples=min(counts), repeats=1)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -11,6 +12,7 @@ from hamgan.distributed.group import Processes
 from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.images import Images, Subset
 from hamgan.evaluation.inputs.references import open_reference_images
+from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
 from hamgan.evaluation.metrics.prdc import BLOCK_BYTES
 from hamgan.evaluation.reference import statistics_of_images
 from hamgan.evaluation.report import Row
@@ -54,11 +56,12 @@ def neighbour_sheet(
     real = statistics_of_images(images, resources, keep_features=True).kept_features
     found = resources.measure(samples, "samples", keep_features=True).kept_features
     distances, indices = nearest(found, real, neighbours)
-    among_real = nearest(real[: len(found)], real, 2)[0][:, 1]
+    order = torch.from_numpy(np.random.RandomState(SHUFFLE_SEED).permutation(len(real)))  # sets are sorted by class
+    among_real = nearest(real[order[: len(found)]], real, 2)[0][:, 1]
     if Processes.current().is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
-        order = distances[:, 0].argsort()[:rows].tolist()
-        _draw(samples, images, distances, indices, order).save(file)
+        shown = distances[:, 0].argsort()[:rows].tolist()
+        _draw(samples, images, distances, indices, shown).save(file)
     return {
         "neighbours_of": samples.describe()["source"],
         "among": images.describe().get("source"),

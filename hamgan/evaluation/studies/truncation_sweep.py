@@ -26,9 +26,11 @@ def truncation_sweep(
 
     Raises ConfigError where the samples are not a generator's.
     """
-    generator = load_samples(samples, protocol, resources.extractor.device, resources.batch_size)
+    generator = load_samples(samples, protocol, resources.extractor.device)
     if isinstance(generator, Images):
         raise ConfigError(f"{samples} is a fixed set of images; a truncation sweep needs a generator")
+    if not resources.extractor.classes:
+        raise ConfigError(f"a sweep draws FID over the Inception Score; features {protocol.features} give none")
     if not truncations:
         raise ConfigError("a truncation sweep needs at least one truncation")
     return [

@@ -17,10 +17,11 @@ from hamgan.checkpoint import read_class_names
 from hamgan.config import Config, ConfigReader, flat_config
 from hamgan.config.reading import GAN
 from hamgan.errors import CheckpointError, one_line
-from hamgan.evaluation.report import EXTREMES, numbers_of
+from hamgan.evaluation.report import EXTREMES, numbers_of, other_protocols
 from hamgan.files import write_atomically
 from hamgan.progress import duration
 from hamgan.tracking.html.plots import lines_of, panel_data
+from hamgan.tracking.trackers import find_sheets
 
 MOST_SHEETS = 60
 """Sheets on the page; of more, evenly spaced ones are taken, the first and the last among them."""
@@ -97,7 +98,7 @@ def _contents(run: Path, config: Any, kind: Kind) -> dict[str, Any]:
         "demo": _picture(run / "demo.png") if (run / "demo.png").is_file() else None,
         "panels": [panel_data(title, lines) for title, lines in lines_of(metrics).items()],
         "marks": marks,
-        "sheets": _sheets(run / "samples"),
+        "sheets": _sheets(run),
         "rollbacks": rollbacks,
         "overrides": _rows(run / "overrides.jsonl"),
         "environments": _rows(run / "environment.jsonl"),
@@ -115,7 +116,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             rows += [json.loads(line) for line in lines[-1:]]
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {one_line(error)}") from error
-    if not all(isinstance(row, dict) and isinstance(row.get("kimg", 0.0), (int, float)) for row in rows):
+    # An evaluation of pictures that somebody else has drawn has no position.
+    if not all(isinstance(row, dict) and isinstance(row.get("kimg"), (int, float, type(None))) for row in rows):
         raise CheckpointError(f"{path} is damaged: not every line is a row of numbers by name")
     return rows
 
@@ -157,6 +159,7 @@ def _evaluations(rows: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, A
         values = {
             "kimg": row["kimg"],
             "protocol": row.get("protocol", ""),
+            "others": other_protocols(row),
             "score": kind.score(row),
             "extremes": extremes,
             "notes": row.get("notes", []),
@@ -183,12 +186,12 @@ def _classes(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     return next((row["extremes"] for row in reversed(evaluations) if row["extremes"]), {})
 
 
-def _sheets(folder: Path) -> list[dict[str, str]]:
+def _sheets(run: Path) -> list[dict[str, str]]:
     """Return sample sheets as data URLs, with where in the run they stand."""
-    paths = sorted(folder.glob("*.png"))
-    if len(paths) > MOST_SHEETS:
-        paths = [paths[round(index * (len(paths) - 1) / (MOST_SHEETS - 1))] for index in range(MOST_SHEETS)]
-    return [{"kimg": f"{float(path.stem):g}", **_picture(path)} for path in paths]
+    sheets = list(find_sheets(run).items())
+    if len(sheets) > MOST_SHEETS:
+        sheets = [sheets[round(index * (len(sheets) - 1) / (MOST_SHEETS - 1))] for index in range(MOST_SHEETS)]
+    return [{"kimg": f"{images / 1000:g}", **_picture(path)} for images, path in sheets]
 
 
 def _picture(path: Path) -> dict[str, Any]:
