@@ -66,7 +66,7 @@ class ConfigReader(Generic[Kind]):
         ``options`` go to the parser, e.g. ``prog`` and ``description``.
         """
         parser = _Parser(exit_on_error=False, **options)
-        help_text = "YAML file or name of a preset; later options override it"
+        help_text = "YAML file or name of a preset; options override it"
         parser.add_argument("--config", action="config", metavar="FILE|PRESET", help=help_text)
         parser.add_class_arguments(self.kind, as_group=False)
         parser.keys = frozenset(vars(self.kind()))
@@ -147,16 +147,17 @@ class ConfigReader(Generic[Kind]):
         _check_sections(values, self.kind(), where)
 
     def _with_config_paths(self, arguments: Sequence[str]) -> list[str]:
-        """Replace the value of ``--config`` by the path of its file, whose keys are checked."""
-        found, rest = [], iter(arguments)
+        """Put every ``--config``, with its file's path, in front; check its keys. Options override it from anywhere."""
+        files, others, rest = [], [], iter(arguments)
         for argument in rest:
             name, equals, value = argument.partition("=")
             if name == "--config":
                 path = find_config(value if equals else next(rest, ""), self.section)
                 self._check_values(_read_yaml(path), str(path))
-                argument = f"--config={path}"
-            found.append(argument)
-        return found
+                files.append(f"--config={path}")
+            else:
+                others.append(argument)
+        return files + others
 
     def _with_lists(self, arguments: Sequence[str]) -> list[str]:
         """Write lists that are given with commas, as ``--eval.metrics fid,is``, as YAML does."""

@@ -264,6 +264,12 @@ def test_lists_take_commas(value: str) -> None:
     assert (config.eval.metrics, config.generator.context_resolutions, config.seed) == (["fid", "kid"], [16, 32], 3)
 
 
+def test_options_override_a_file_that_stands_behind_them() -> None:
+    config, _ = parse_config(["--name", "mine", "--train.batch_size=8", "--config", "photos", "--seed", "3"])
+    assert (config.name, config.train.batch_size, config.seed) == ("mine", 8, 3)
+    assert parse_config(["--config", "photos", "--config=fashion"])[0].name == "fashion"
+
+
 def test_a_section_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text("train:\n  batch_size: 8\nname: twice\ntrain:\n  ema_decay: 0.5\n")
