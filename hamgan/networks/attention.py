@@ -33,10 +33,12 @@ class SelfAttention(nn.Module):
         height, width = x.shape[2:]  # condition and bases are for Hamburgers only
         query = self.query(x, weights)
         key, value = (F.max_pool2d(conv(x, weights), 2) for conv in (self.key, self.value))
-        query, key, value = (part.flatten(2).mT[:, None] for part in (query, key, value))  # [B, 1, positions, features]
+        # [1, B, positions, features]: the images are the heads. As a batch with one head each, the compiler gives that
+        # head a stride of 1, for which CUDA has no kernel.
+        query, key, value = (part.flatten(2).mT[None] for part in (query, key, value))
         if x.is_cuda and (missing := -query.shape[-1] % 8):  # its kernels want multiples of 8; zeros add nothing
             query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
         # A GPU does not make the map of attention, [B, H W, H W / 4], which would be most of the network's memory.
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0].mT
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)[0].mT
         y: Tensor = self.output(mixed.unflatten(2, (height, width)), weights)
         return torch.addcmul(x, y.to(x.dtype), self.gate.to(x.dtype))
