@@ -95,7 +95,10 @@ def test_pictures_become_label_maps(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert "1 label maps" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="holds files already; choose another, or add --force"):
         main(arguments)
-    main([*arguments, "--force"])
+    (tmp_path / "pictures/0.png").write_bytes(b"cut short")
+    with pytest.raises(DataError, match=r"1 of 2 pictures have none; the first: .*0\.png cannot be read"):
+        main([*arguments, "--force"])
+    assert "1 label maps" in capsys.readouterr().out, "those behind a bad picture are labelled all the same"
 
 
 def test_an_inspection_counts_classes_and_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
