@@ -9,7 +9,7 @@ from hamgan.errors import ConfigError
 from hamgan.networks import Generator
 from hamgan.networks.inference import fold_spectral_norm
 from hamgan.networks.spectral_norm import effective_weights
-from hamgan.sampling.generator import LoadedGenerator, default_device
+from hamgan.sampling.generator import LoadedGenerator, find_device
 
 ITERATIONS = 20
 """Power iterations for the singular vectors of weights that no step has seen."""
@@ -33,7 +33,7 @@ def average_run(run: Path, length: float, images: int | None = None, device: str
     network = generator_from_state(config, tensors, run / "averages")
     _settle_vectors(network)
     generator = LoadedGenerator(
-        fold_spectral_norm(network).to(device or default_device()),
+        fold_spectral_norm(network).to(find_device(device)),
         config,
         class_names=read_class_names(run),
         kimg=reached / 1000,
