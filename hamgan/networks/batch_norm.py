@@ -20,23 +20,23 @@ LARGE = 2**20
 class _NormaliseAcross(torch.autograd.Function):
     """Compute (x - mean) / sqrt(var + eps) by moments that all processes share, with the gradient through them.
 
-    In the type of x, with moments in float32 at least.
+    In the type of x, with moments in float32 at least. Backward needs the normalised map alone: x is not kept.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
-        ctx.save_for_backward(x, mean, torch.rsqrt(var + eps))
-        return F.batch_norm(x, mean, var, eps=eps)
+        normalised = F.batch_norm(x, mean, var, eps=eps)
+        ctx.save_for_backward(normalised, torch.rsqrt(var + eps))
+        return normalised
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        x, mean, scale = ctx.saved_tensors
-        grad_rows = _rows(grad).to(mean.dtype)
-        normalised = (_rows(x) - mean) * scale
-        means = mean_over_processes_(torch.stack([grad_rows.mean(0), (grad_rows * normalised).mean(0)]))
-        result = (grad_rows - means[0] - normalised.mul_(means[1])) * scale
-        return result.unflatten(0, (len(x), *x.shape[2:])).permute(0, 3, 1, 2).to(x.dtype), None, None, None
+        normalised, scale = ctx.saved_tensors
+        grads, rows = _rows(grad).to(scale.dtype), _rows(normalised).to(scale.dtype)
+        means = mean_over_processes_(torch.stack([grads.mean(0), (grads * rows).mean(0)]))
+        result = (grads - means[0] - rows * means[1]) * scale
+        return result.unflatten(0, (len(grad), *grad.shape[2:])).permute(0, 3, 1, 2).to(grad.dtype), None, None, None
 
 
 class _AffineNormOnGpu(torch.autograd.Function):
