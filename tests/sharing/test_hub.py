@@ -365,6 +365,7 @@ def test_a_second_attempt_with_a_closed_client_is_a_hub_that_cannot_be_reached(m
         (["--output", "PLACE/a.safetensors"], "models are written as .onnx or .pt2"),
         (["--output", "PLACE/taken.onnx"], "taken.onnx exists already"),
         (["--output", "PLACE"], "exists already"),
+        (["--output", "PLACE/taken.onnx/a.onnx"], "taken.onnx is a file, not a folder"),
         (["--output", "PLACE/new", "--private"], "--private is for --push"),
         (["--output", "PLACE/new", "--checkpoint", "PLACE/none"], "there is no checkpoint at .*none"),
     ],
