@@ -66,7 +66,7 @@ class ConfigReader(Generic[Kind]):
         ``options`` go to the parser, e.g. ``prog`` and ``description``.
         """
         parser = _Parser(exit_on_error=False, **options)
-        help_text = "YAML file or name of a preset; later options override it"
+        help_text = "YAML file or name of a preset; options override it"
         parser.add_argument("--config", action="config", metavar="FILE|PRESET", help=help_text)
         parser.add_class_arguments(self.kind, as_group=False)
         parser.keys = frozenset(vars(self.kind()))
@@ -147,16 +147,17 @@ class ConfigReader(Generic[Kind]):
         _check_sections(values, self.kind(), where)
 
     def _with_config_paths(self, arguments: Sequence[str]) -> list[str]:
-        """Replace the value of ``--config`` by the path of its file, whose keys are checked."""
-        found, rest = [], iter(arguments)
+        """Put every ``--config``, with its file's path, in front; check its keys. Options override it from anywhere."""
+        files, others, rest = [], [], iter(arguments)
         for argument in rest:
             name, equals, value = argument.partition("=")
             if name == "--config":
                 path = find_config(value if equals else next(rest, ""), self.section)
                 self._check_values(_read_yaml(path), str(path))
-                argument = f"--config={path}"
-            found.append(argument)
-        return found
+                files.append(f"--config={path}")
+            else:
+                others.append(argument)
+        return files + others
 
     def _with_lists(self, arguments: Sequence[str]) -> list[str]:
         """Write lists that are given with commas, as ``--eval.metrics fid,is``, as YAML does."""
@@ -204,9 +205,22 @@ def _list_keys(section: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{item.name}"
 
 
+class _OneOfEach(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]  # has no types
+    """Read YAML as safe_load does, but refuse a key that stands twice, of which safe_load drops the first."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key `{key.value}` stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
 def _read_yaml(path: Path) -> Values:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), _OneOfEach)
         if isinstance(values, dict):
             _flatten(values)  # fails here for an alias that contains itself
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date such as 2020-99-99

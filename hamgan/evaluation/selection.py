@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hamgan.config import FEATURES
 from hamgan.data.finding.locations import check_place
 from hamgan.errors import ConfigError
+from hamgan.sampling.outputs import check_file
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str], prog: str = "hamgan prepare select") -> None:
     if not 0 < options.keep < 1:
         raise ConfigError(f"--keep is {options.keep:g}; allowed: above 0 and below 1")
     check_place(options.source)
+    name = f"{options.features}-{options.keep:g}.json"
+    file = check_file(options.output or _beside(options.source, name))
     import numpy as np
     import torch
 
@@ -68,7 +71,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan prepare select") -> None:
         indices = select_densest(source, extract, score, options.keep, bar.update)
     named = f"{options.features}:{extractor.weights[:8]}"
     selection = Selection(options.split, source.describe()["sha256"], named, options.keep, indices)
-    file = options.output or _beside(options.source, f"{options.features}-{options.keep:g}.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
     selection.save(file)
     print(f"{file}: {len(indices):,} of {len(source):,} images, {selection}")
     print(f"train on them with --data.source {options.source} --data.selection {file}")

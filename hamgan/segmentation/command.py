@@ -9,7 +9,7 @@ from hamgan.config import flat_config, preset_names
 from hamgan.config.help import asked_topic, help_text
 from hamgan.config.presets import check_run_to_resume
 from hamgan.data.finding.locations import check_place
-from hamgan.errors import ConfigError, did_you_mean
+from hamgan.errors import ConfigError, DataError, did_you_mean
 from hamgan.sampling.outputs import check_file
 from hamgan.sampling.places import check_place as check_checkpoint
 from hamgan.segmentation.config import DATA_SETS, SEGMENTATION
@@ -153,16 +153,22 @@ def run_predict(arguments: Arguments, prog: str) -> None:
 
     loaded = load_segmenter(options.checkpoint, options.device or default_device())
     settings = evaluation_settings(options, loaded.config)
+    problems: list[str] = []
 
     def label_all() -> Iterator[tuple[str, LabelMap]]:
         with ProgressBar(len(pictures), "label") as bar:
             for name, path in pictures:
-                yield name, loaded.label(path, settings, options.bases_seed)
+                try:
+                    yield name, loaded.label(path, settings, options.bases_seed)
+                except DataError as error:
+                    problems.append(str(error))
                 bar.update()
 
     more = {"overlays": options.overlays, "arrays": options.arrays, "probabilities": options.probabilities}
     count = write_labels(label_all(), options.output, **more)
     print(f"{count:,} label maps in {options.output}")
+    if problems:
+        raise DataError(f"{len(problems):,} of {len(pictures):,} pictures have none; the first: {problems[0]}")
 
 
 def run_inspect(arguments: Arguments, prog: str) -> None:

@@ -1,8 +1,8 @@
-"""Predict the class of every pixel: whole or by windows, at several scales, mirrored or not, in bounded memory.
+"""Predict the class of every pixel: whole or by windows, at several scales, mirrored or not.
 
 As MMSegmentation does it: every view of an image gives logits, which are resized to the view and from there to the
 image, become probabilities, and are averaged. That is done for one strip of rows after the other: 150 classes of a
-large image would be gigabytes.
+large image would be gigabytes. Windows need them once more, for each view's logits have the view's size.
 """
 
 from collections.abc import Iterator

@@ -29,6 +29,7 @@ from hamgan.segmentation.drawing import colourise, draw_comparison
 from hamgan.segmentation.evaluation import describe_scores, evaluate
 from hamgan.segmentation.inference import predict_labels
 from hamgan.segmentation.parameters import describe_groups
+from hamgan.segmentation.schedule import learning_rate
 from hamgan.segmentation.segmenter import Segmenter, build_segmenter
 from hamgan.segmentation.step import SegmentationStep, make_input
 from hamgan.segmentation.storing import (
@@ -43,7 +44,7 @@ from hamgan.tracking.run_log import RunLog
 from hamgan.training.divergence import Alarm, RowMonitor
 from hamgan.training.noise import Noise
 from hamgan.training.run import Run
-from hamgan.training.run_folder import check_same_run
+from hamgan.training.run_folder import LENGTH, Differences, check_same_run
 from hamgan.training.setup import check_number_of_classes, check_same_everywhere, divide_batch, start_accelerator
 
 
@@ -101,7 +102,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         self.progress = Progress()
         self.monitor = RowMonitor(config.monitor, self.progress)
         self.open(overridden, self.source.class_names, self._open_log, lambda log: SegmenterCheckpoints(self, log))
-        for line in self._describe():
+        for line in [*self._describe(), *describe_length(overridden, config, self.progress.images)]:
             self.log.print_line(line)
 
     def _open_log(self) -> RunLog:
@@ -223,6 +224,18 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
 def spread(index: int, count: int, total: int) -> int:
     """Return the index-th of ``count`` indices that lie evenly below ``total``."""
     return index if total <= count else (2 * index + 1) * total // (2 * count)
+
+
+def describe_length(differences: Differences, config: SegmentationConfig, images: int) -> list[str]:
+    """Say what another length than the run was started with means for the learning rate, which falls until its end."""
+    if LENGTH not in differences:
+        return []
+    before = replace(config.train, total_kimg=float(str(differences[LENGTH][0])))
+    first, then = (learning_rate(train, images) for train in (before, config.train))
+    return [
+        f"length    {config.train.total_kimg:g} kimg, was {before.total_kimg:g}: the learning rate falls to "
+        f"the new end, so at {images / 1000:g} kimg it goes from {first:.3g} to {then:.3g}"
+    ]
 
 
 def warn_of_untrained_reach(config: SegmentationConfig, held_out: SegmentationSource) -> list[str]:

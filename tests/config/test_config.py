@@ -155,6 +155,7 @@ def test_null_on_the_command_line_gets_a_sentence() -> None:
         ("train.accumulation=3", "batch_size 256 does not divide into train.accumulation 3 parts"),
         ("train.total_kimg=.inf", "total_kimg is inf; it must be positive and finite"),
         ("train.generator_lr=-1e-4", "generator_lr is -0.0001; it must be positive"),
+        ("generator.hamburger.eval_steps=0", "generator.hamburger.eval_steps is 0; it must be positive"),
         ("train.beta2=1", "beta2 is 1.0; allowed: 0 to below 1"),
         ("train.ema_decay=1", "ema_decay is 1.0; allowed: 0 to below 1"),
         ("train.r1_gamma=-1", "r1_gamma is -1.0; allowed: 0 and above"),
@@ -261,6 +262,19 @@ def test_lists_take_commas(value: str) -> None:
     assert load_config(None, [f"eval.metrics={value}"]).eval.metrics == ["fid", "kid"]
     config, _ = parse_config(["--eval.metrics", value, "--generator.context_resolutions", "16,32", "--seed", "3"])
     assert (config.eval.metrics, config.generator.context_resolutions, config.seed) == (["fid", "kid"], [16, 32], 3)
+
+
+def test_options_override_a_file_that_stands_behind_them() -> None:
+    config, _ = parse_config(["--name", "mine", "--train.batch_size=8", "--config", "photos", "--seed", "3"])
+    assert (config.name, config.train.batch_size, config.seed) == ("mine", 8, 3)
+    assert parse_config(["--config", "photos", "--config=fashion"])[0].name == "fashion"
+
+
+def test_a_section_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("train:\n  batch_size: 8\nname: twice\ntrain:\n  ema_decay: 0.5\n")
+    with pytest.raises(ConfigError, match=r"twice\.yaml is not valid YAML: the key `train` stands twice .*line 4"):
+        load_config(path)
 
 
 def test_lists_that_may_be_null_take_commas_too() -> None:

@@ -92,7 +92,7 @@ def test_images_of_another_class_are_left_out() -> None:
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write an index of a tenth of the held-out articles by the command."""
-    file = tmp_path_factory.mktemp("selection") / "tenth.json"
+    file = tmp_path_factory.mktemp("selection") / "indices/tenth.json"
     given = ["fashion", "--split", "val", "--keep", "0.1", "--output", str(file), "--quiet"]
     select(given)
     return file
@@ -148,6 +148,8 @@ def test_what_is_no_index_of_these_images_gets_a_sentence(index: Path, tmp_path:
         read_selection(tmp_path / "missing.json")
     with pytest.raises(ConfigError, match="--keep is 1; allowed: above 0 and below 1"):
         select(["fashion", "--keep", "1"])
+    with pytest.raises(ConfigError, match=r"--output .* is a folder; name a file"):
+        select(["fashion", "--output", str(tmp_path)])
 
 
 def test_an_index_survives_the_way_to_the_disk(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ def test_a_run_becomes_a_page(run: Path) -> None:
         assert part in page
     for part in ('<th scope="row">highest mIoU</th>', "<th>mIoU</th><th>mAcc</th><th>aAcc</th>"):
         assert part in page
+    row = json.loads((run / "results.jsonl").read_text().splitlines()[-1])
+    with (run / "results.jsonl").open("a") as file:
+        file.write(json.dumps(row | {"size": [32, 2048], "miou": 0.99}) + "\n")
+    main(["report", str(run)])
+    best = (run / "report.html").read_text().partition("highest mIoU</th>")[2].partition("</tr>")[0]
+    assert "99.00" not in best, "numbers of another size are not compared"
     with pytest.raises(CheckpointError, match="is the run of a segmenter: hamgan segment report"):
         write_report(run)
 
@@ -89,7 +95,10 @@ def test_pictures_become_label_maps(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert "1 label maps" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="holds files already; choose another, or add --force"):
         main(arguments)
-    main([*arguments, "--force"])
+    (tmp_path / "pictures/0.png").write_bytes(b"cut short")
+    with pytest.raises(DataError, match=r"1 of 2 pictures have none; the first: .*0\.png cannot be read"):
+        main([*arguments, "--force"])
+    assert "1 label maps" in capsys.readouterr().out, "those behind a bad picture are labelled all the same"
 
 
 def test_an_inspection_counts_classes_and_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,6 +91,12 @@ def test_what_is_to_be_ignored_of_a_public_data_set_is_refused_where_it_is_a_cla
         first_labels(tmp_path, reduce_zero_label=True)
 
 
+def test_label_maps_as_jpeg_are_refused(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, HALF, ["sea", "land"], ".jpg")
+    with pytest.raises(DataError, match=r"masks holds no label maps .*; a JPEG is none, for it changes their values"):
+        first_labels(root)
+
+
 def test_pairs_without_splits_have_two_splits_and_no_other(tmp_path: Path) -> None:
     root = make_folder(tmp_path, HALF, ["sea", "land"])
     with pytest.raises(DataError, match="has no split `test`: of its pairs every fifth is val"):
@@ -114,3 +120,11 @@ def test_deep_grey_pictures_keep_their_levels(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "nothing.tif")
     with pytest.raises(DataError, match=r"nothing\.tif has pixels that are not finite"):
         read_picture(tmp_path / "nothing.tif")
+
+
+def test_a_damaged_orientation_does_not_cost_the_picture(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, HALF, ["sea", "land"])
+    # An orientation, tag 0x0112, that is the text "ab" and no number.
+    damaged = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0ab\0\0"
+    Image.new("RGB", (8, 8)).save(root / "images/0.png", exif=damaged)
+    assert first_labels(root) == [0, 1]

@@ -46,6 +46,14 @@ def test_keeping_all_is_not_spelt_minus_one(tmp_path: Path, key: str) -> None:
         SegmentationTraining(small_config(tmp_path, f"{key}=-1"))
 
 
+def test_another_length_says_what_the_learning_rate_becomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_small(tmp_path, "train.total_kimg=0.008", "train.lr=0.01")
+    assert "length " not in capsys.readouterr().err
+    run_small(tmp_path, "train.total_kimg=0.016", "train.lr=0.01")
+    assert "falls to the new end, so at 0.008 kimg it goes from 0 to 0.005\n" in capsys.readouterr().err
+    assert '"train.total_kimg", "before": 0.008, "after": 0.016' in (tmp_path / "run/overrides.jsonl").read_text()
+
+
 def test_a_run_in_half_precision_is_measured_in_full(tmp_path: Path) -> None:
     run = run_small(tmp_path, "train.precision=bf16", "eval.every_kimg=0.008", "train.total_kimg=0.008")
     measured = json.loads((run / "results.jsonl").read_text())["miou"]

@@ -39,7 +39,7 @@ class Preparation:
         return {**values, "profiles": "converted to sRGB"}
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """Read the EXIF orientation, 1 to 8; a damaged EXIF block does not cost the picture."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -58,7 +58,7 @@ def jpeg_pixels(data: bytes) -> np.ndarray:
 
 def _is_plain(image: Image.Image) -> bool:
     """Tell whether a picture is a JPEG whose pixels are used as they are: RGB, upright, in sRGB."""
-    if image.format not in ("JPEG", "MPO") or image.mode != "RGB" or _orientation(image) != 1:
+    if image.format not in ("JPEG", "MPO") or image.mode != "RGB" or orientation(image) != 1:
         return False
     profile = image.info.get("icc_profile")
     return not profile or profile_transform(profile, "RGB") is None
@@ -72,7 +72,7 @@ def _pixels(data: bytes, image: Image.Image, background: tuple[int, int, int]) -
             # Pillow reads a few JPEGs that torchvision does not, and names the reason for the others.
             pass
     image.load()
-    if _orientation(image) != 1:
+    if orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     return np.asarray(to_rgb(image, background))
 

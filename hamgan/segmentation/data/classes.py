@@ -69,7 +69,7 @@ def ignore_values(classes: Classes, data: DataConfig, where: str) -> Classes:
 def _entries(path: Path) -> list[Any]:
     try:
         if path.suffix == ".txt":
-            return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+            return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
         entries = yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {one_line(error)}") from error

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hamgan.data.decoding.colours import to_eight_bits
+from hamgan.data.decoding.decode import orientation
 from hamgan.data.source import Description
 from hamgan.errors import DataError, PictureError, one_line
 from hamgan.segmentation.config import DataConfig
@@ -22,8 +23,6 @@ THREADS = 16
 GIVE_COLOURS = (
     "give every class its colour in the file of classes, or, where values are meant, write label maps of one channel"
 )
-ORIENTATION = 0x0112
-"""EXIF's tag for how a picture is to be turned."""
 
 
 class FolderSource:
@@ -92,7 +91,7 @@ def _sizes(pair: Pair, image: tuple[int, ...], labels: tuple[int, ...]) -> str:
 
 def _shown_size(image: Image.Image) -> tuple[int, int]:
     """Return width and height of a picture as it is shown: a camera may have been turned."""
-    return image.size[::-1] if image.getexif().get(ORIENTATION, 1) >= 5 else image.size
+    return image.size[::-1] if orientation(image) >= 5 else image.size
 
 
 def _read_image(pair: Pair, size: tuple[int, ...]) -> np.ndarray:

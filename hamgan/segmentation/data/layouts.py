@@ -100,6 +100,10 @@ def find_folders(root: Path, split: str) -> tuple[list[Pair], Classes | None]:
 def match(images: Path, labels: Path) -> list[Pair]:
     """Pair the files of two folders by their names; DataError counts those without a partner."""
     pictures, masks = _files(images, IMAGE_SUFFIXES), _files(labels, LABEL_SUFFIXES)
+    if pictures and not masks:
+        raise DataError(
+            f"{labels} holds no label maps ({', '.join(LABEL_SUFFIXES)}); a JPEG is none, for it changes their values"
+        )
     ending = max(ENDINGS, key=lambda ending: sum(f"{key}{ending}" in masks for key in pictures))
     wanted = {f"{key}{ending}": key for key in pictures}
     lonely, unused = sorted(key for name, key in wanted.items() if name not in masks), sorted(set(masks) - set(wanted))
