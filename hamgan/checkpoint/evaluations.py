@@ -20,17 +20,18 @@ def read_evaluations(run: Path, kimg: float, *, ema: bool, batch_norm: str) -> l
     such as one that is being written, are passed over: weights are worth more than their figures. Where the run's
     other evaluations show that the checkpoint was chosen by its FID, every row says so as ``chosen``.
     """
-    rows = _read_rows(run, lambda row: (row.get("ema"), row.get("batch_norm")) == (ema, batch_norm))
+    rows = read_rows(run, lambda row: (row.get("ema"), row.get("batch_norm")) == (ema, batch_norm))
     choice = find_choice(rows, kimg)
     return [_mark(row, choice) for row in _merge(row for row in rows if row.get("kimg") == kimg)]
 
 
 def select_evaluations(run: Path, wanted: Callable[[Evaluation], bool]) -> list[Evaluation]:
     """Read the rows of RUN/results.jsonl that are wanted: one per protocol, newer numbers over older."""
-    return _merge(_read_rows(run, wanted))
+    return _merge(read_rows(run, wanted))
 
 
-def _read_rows(run: Path, wanted: Callable[[Evaluation], bool]) -> list[Evaluation]:
+def read_rows(run: Path, wanted: Callable[[Evaluation], bool]) -> list[Evaluation]:
+    """Read the rows of RUN/results.jsonl that are wanted, oldest first; lines that cannot be read are passed over."""
     try:
         lines = (run / "results.jsonl").read_text(errors="replace").splitlines()
     except OSError:

@@ -65,6 +65,7 @@ class RunCheckpoints(ABC):
                 raise Collapse(f"weights of the {name} are not finite")
         self.step.share_sums()
         self.wait_until_written(strict=False)
+        self._saved = position  # a failure of the one before has reset it
         if self.step.accelerator.is_main_process:
             self._writing = self._thread.submit(self._write, take_snapshot(self.step, self.progress))
 
@@ -97,6 +98,8 @@ class RunCheckpoints(ABC):
         except CheckpointError as error:
             problem = str(error)
         problem = from_main(problem)
+        if problem:
+            self._saved = None  # the end of a run at this position has to try again
         if problem and (strict or self._settings.on_full_disk == "stop"):
             raise CheckpointError(problem)
         if problem:

@@ -49,13 +49,19 @@ def validate_run(config: RunConfig) -> None:
 
 
 def check_intervals(config: RunConfig) -> None:
-    """Raise ConfigError for intervals and numbers of checkpoints that a run may not start with.
+    """Raise ConfigError for intervals, numbers of checkpoints and uploads that a run may not start with.
 
     They are no part of `validate_run`, for files of earlier runs may hold them and are to load.
     """
     not_negative("log", config.log, "every_kimg", "samples_every_kimg")
     not_negative("eval", config.eval, "every_kimg")
     not_negative("checkpoint", config.checkpoint, "every_kimg", "keep_last", "keep_best", "milestone_kimg")
+    measures = not isinstance(config, Config) or any(name.startswith("fid") for name in config.eval.metrics)
+    require(
+        not config.log.artifact or (config.eval.every_kimg > 0 and measures),
+        "log.artifact uploads the weights that evaluations find the best, and there is none to compare: set "
+        "eval.every_kimg" + ("" if measures else ", and fid among eval.metrics"),
+    )
 
 
 def check_metrics(names: Sequence[str]) -> None:

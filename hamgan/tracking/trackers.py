@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Protocol
 from PIL import Image
 
 from hamgan.checkpoint import Progress, way_of_measuring
+from hamgan.checkpoint.evaluations import read_rows
 from hamgan.checkpoint.progress import Rollback, position_of
 from hamgan.config import RunConfig
 from hamgan.tracking.panels import panel_of
@@ -217,9 +218,7 @@ def summarise_evaluations(folder: Path) -> dict[str, dict[str, Any]]:
 
     The best has the lowest FID, or the highest mIoU.
     """
-    path = folder / "results.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    rows = [row for row in map(json.loads, lines) if row.get("kimg") is not None]
+    rows = read_rows(folder, lambda row: row.get("kimg") is not None)
     if not rows:
         return {}
     last = rows[-1]

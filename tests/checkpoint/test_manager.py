@@ -88,6 +88,10 @@ def test_a_disk_that_takes_no_checkpoint_is_an_error_or_a_warning(
         (warning,) = manager.warnings  # type: ignore[attr-defined]
         assert warning.endswith("; the run goes on and tries again at the next checkpoint")
     assert not manager.failed
+    assert names(manager) == []
+    manager.save()  # at the same position, as at the end of a run
+    manager.wait_until_written(strict=True)
+    assert names(manager) == ["00000000.016"]
 
 
 def test_with_strict_the_last_checkpoint_must_be_written(manager: CheckpointManager) -> None:

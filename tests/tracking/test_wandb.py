@@ -15,7 +15,7 @@ from support.run_logs import log_row, log_sheet, open_log
 from support.small_runs import forget_accelerator, rows, small_config, start, write_config
 from support.wandb_files import OfflineRun, ended_run, offline_runs
 
-from hamgan.config import config_to_dict
+from hamgan.config import check_intervals, config_to_dict
 from hamgan.errors import ConfigError
 from hamgan.tracking.trackers import images_made
 from hamgan.tracking.wandb_writer import why_no_answer
@@ -178,6 +178,8 @@ def test_evaluations_stand_in_the_summary_with_their_protocol(tmp_path: Path) ->
         # As `protocol_line` words it: the position is a part of it.
         row = {"fid": fid, "kimg": images / 1000, "num_samples": count, "protocol": f"{count} samples, {images} images"}
         log.evaluation(row | {"class_table": [1]})
+        with (log.folder / "results.jsonl").open("a") as file:  # another process, of `hamgan evaluate`, was killed
+            file.write('{"fid": 1.0, "kim\n')
     log.close()
     run = ended_run(tmp_path / "run/wandb")
     same = {"num_samples": 50_000}
@@ -198,9 +200,14 @@ def test_the_best_generator_is_an_artifact_where_that_is_wanted(tmp_path: Path) 
     assert not list(log.folder.glob(".best*"))
 
 
-def test_an_artifact_needs_wandb(tmp_path: Path) -> None:
+def test_an_artifact_needs_wandb_and_evaluations_to_choose_by(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"log\.artifact needs log\.tracker: wandb; it is none"):
         small_config(tmp_path, "log.artifact=true")
+    for options, needed in (([], "eval.every_kimg"), (["eval.every_kimg=1", "eval.metrics=[is]"], "fid among eval")):
+        config = small_config(tmp_path, "log.artifact=true", "log.tracker=wandb", *options)
+        with pytest.raises(ConfigError, match=rf"^log\.artifact uploads .*{needed}"):
+            check_intervals(config)
+    check_intervals(small_config(tmp_path, "log.artifact=true", "log.tracker=wandb", "eval.every_kimg=1"))
 
 
 def test_the_step_never_falls() -> None:
