@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hamgan.config import EvalConfig
+from hamgan.config import Config, DataConfig, EvalConfig
 from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.places import check_place_of_reference, check_place_of_samples
 from hamgan.evaluation.options import FIELDS, parse
@@ -57,7 +57,8 @@ def take_values_of_run(options: argparse.Namespace) -> None:
     config = read_config(path)
     own = dataclasses.asdict(config.eval)
     of_training = options.command == "neighbours"  # which are looked for among the training images
-    own["reference"] = config.data.source if of_training else own["reference"] or config.data.source
+    data = None if _is_without_data(path, config) else config.data.source
+    own["reference"] = data if of_training else own["reference"] or data
     names = {None: FIELDS, "sweep": set(FIELDS) - {"metrics"}, "neighbours": {"features"}, "compare": FIELDS}[
         options.command
     ]
@@ -75,6 +76,15 @@ def take_values_of_run(options: argparse.Namespace) -> None:
     if Processes.current().is_main:
         words = [f"{name} {','.join(value) if isinstance(value, list) else value}" for name, value in taken.items()]
         print(f"as the run's eval section has it: {'; '.join(words)}", flush=True)
+
+
+def _is_without_data(path: Path, config: Config) -> bool:
+    """Return whether weights are converted and nobody has said what they were trained on: it is not the default."""
+    from hamgan.checkpoint.tensors import read_metadata
+
+    file = path / "generator.safetensors" if path.is_dir() else path
+    converted = file.is_file() and "converted_from" in read_metadata(file)
+    return converted and config.data.source == DataConfig.source
 
 
 def _make_protocol(options: argparse.Namespace) -> Protocol:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,11 +151,15 @@ def print_remarks(rows: Sequence[Row]) -> None:
 
 
 def append_row(row: Row, file: str | Path) -> Path:
-    """Append a row to a JSON-lines file, without its tables."""
+    """Append a row to a JSON-lines file, without its tables; on a line of its own, also behind half a line."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as stream:
-        stream.write(json.dumps({key: value for key, value in row.items() if not key.startswith(TABLES)}) + "\n")
+    line = json.dumps({key: value for key, value in row.items() if not key.startswith(TABLES)}) + "\n"
+    with file.open("a+b") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            line = line if stream.read(1) == b"\n" else f"\n{line}"  # a full disk leaves half a line
+        stream.write(line.encode())
     return file
 
 

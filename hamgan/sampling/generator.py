@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -154,8 +155,9 @@ class LoadedGenerator:
             raise ConfigError(f"output is {output!r}; allowed: pil, tensor")
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; it must be 1 or more")
-        seeds = check_seeds([seeds] if isinstance(seeds, int) else seeds)
-        labels = [self.class_index(name) for name in ([classes] if isinstance(classes, (int, str)) else classes)]
+        seeds = check_seeds([seeds] if isinstance(seeds, (int, np.integer)) else seeds)
+        names = [classes] if isinstance(classes, (int, np.integer, str)) else classes
+        labels = [self.class_index(name) for name in names]
         labels = labels * len(seeds) if len(labels) == 1 else labels
         if len(labels) != len(seeds):
             raise ConfigError(f"{len(seeds)} seeds and {len(labels)} classes; give as many of both, or one class")

@@ -61,6 +61,8 @@ def check_request(plan: Plan, output: Output, resolution: int) -> None:
     check_output(path, output.force)
     if output.scale is not None and output.scale < 1:
         raise ConfigError(f"scale is {output.scale}; it must be 1 or more")
+    if output.scale not in (None, 1) and (output.kind == ".npz" or not (output.kind or output.sheets)):
+        raise ConfigError(f"scale is {output.scale}: sheets and films alone are enlarged, and {path} is none")
     if not plan.images:
         raise ConfigError("there is nothing to draw: no class or no seed")
     if output.kind in FILMS:

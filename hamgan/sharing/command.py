@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.errors import ConfigError, refuse_renamed
+from hamgan.sampling.outputs import check_parents
 from hamgan.sampling.places import check_place
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"{options.output}: models are written as .onnx or .pt2; a name without an ending is a folder"
         )
+    if options.output:
+        check_parents(options.output)
     if options.output and options.output.exists() and (options.output.suffix or not options.output.is_dir()):
         raise ConfigError(f"{options.output} exists already; choose another --output, or remove it first")
 

@@ -68,7 +68,9 @@ def public_line(line: str, places: Iterable[str]) -> str:
 
 def public_name(place: str) -> str:
     """Return the last part of a path or address, which may hold a name or a token; a hub's data set as it is."""
-    return place if place.startswith("hf:") else Path(urlsplit(place).path if "://" in place else place).name or "."
+    if not place or place.startswith("hf:"):
+        return place
+    return Path(urlsplit(place).path if "://" in place else place).name or "."
 
 
 def _optional(place: str | None) -> str | None:

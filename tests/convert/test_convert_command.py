@@ -19,7 +19,8 @@ from hamgan.checkpoint import load_checkpoint, load_generator_file
 from hamgan.config import load_config
 from hamgan.convert.biggan import biggan_pytorch
 from hamgan.convert.files import read_weights
-from hamgan.errors import ConversionError
+from hamgan.errors import ConfigError, ConversionError
+from hamgan.evaluation.command import main as evaluate
 from hamgan.networks import build_networks
 from hamgan.sampling import load_generator
 from hamgan.training.step import GanStep
@@ -78,6 +79,9 @@ def test_weights_of_g_itself_are_not_called_an_average(convert: Convert) -> None
     assert convert(convert.generator, "--output", convert.output) == 0
     converted = load_generator(convert.output, "cpu", average=False)  # as `--no-ema` and the preset hamgan-paper ask
     assert (converted.is_average, converted.batch_norm) == (False, "running")
+    arguments = ["--checkpoint", str(convert.output), "--features", "efficientnet-lite0", "--device", "cpu", "--quiet"]
+    with pytest.raises(ConfigError, match="fid need a reference"):
+        evaluate([*arguments, "--metrics", "fid"])  # and not against `photos`, the default of a configuration
 
 
 def test_official_variables_become_a_file_that_samples(convert: Convert) -> None:

@@ -225,6 +225,7 @@ def test_films_have_their_rate_and_their_frames(run: Path, generator: LoadedGene
         (["--seeds", "1"], "a.gif", "a way between seeds needs two seeds or more; 1 given"),
         (["--interpolate", "classes", "--classes", "1"], "a", "needs two classes or more; 1 given"),
         (["--frames", "0"], "a.gif", "frames is 0"),
+        (["--scale", "2", "--classes", "0"], "a.npz", "scale is 2: sheets and films alone are enlarged"),
         (["--frames", "5"], "a.png", "--frames is for the way between seeds or classes"),
         (["--fps", "24"], "a.gif", "fps is 24; a GIF shows .* take 25"),
         (["--fps", "0"], "a.mp4", "fps is 0; allowed: 1 to 120"),

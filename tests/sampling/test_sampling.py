@@ -54,6 +54,8 @@ def test_an_image_depends_on_its_seed_and_class_alone(generator: LoadedGenerator
     for index, (seed, label) in enumerate(zip(seeds, classes, strict=True)):
         torch.manual_seed(index)  # global randomness has no say
         assert close(generator([seed], [label], output="tensor"), images[index : index + 1])
+    first: dict[str, Any] = {"seeds": np.int64(5), "classes": np.int64(1), "output": "tensor"}
+    assert close(generator(**first), images[:1])
     assert len(torch.unique(images.flatten(1), dim=0)) == 5
     assert not torch.equal(generator([5], [2], output="tensor")[0], images[0])
 

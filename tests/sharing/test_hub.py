@@ -23,6 +23,7 @@ from hamgan.checkpoint import load_generator_file, save_generator
 from hamgan.checkpoint.tensors import read_tensors
 from hamgan.checkpoint.warm_start import initialise_from
 from hamgan.errors import CheckpointError, ConfigError
+from hamgan.evaluation.report import append_row
 from hamgan.networks import build_networks
 from hamgan.sampling.hub import download
 from hamgan.sharing.card import model_card
@@ -90,6 +91,15 @@ def test_a_run_tells_of_evaluations_that_are_newer_than_its_file(run: Path, tmp_
         assert found == [own | {"kid": 0.5}, own | {"protocol": "another"}]
     (copy / "generator.safetensors").rename(tmp_path / "alone.safetensors")
     assert load_generator(tmp_path / "alone.safetensors", "cpu").evaluations == [own]
+
+
+def test_a_row_behind_half_a_line_is_not_lost(run: Path, tmp_path: Path) -> None:
+    (row,) = rows(run)
+    for before in ("", "{}\n", '{"kimg": 0.0'):
+        file = tmp_path / "results.jsonl"
+        file.write_text(before)
+        append_row(row, file)
+        assert json.loads(file.read_text().splitlines()[-1]) == row
 
 
 def test_weights_that_were_not_measured_have_no_evaluation(run: Path) -> None:
@@ -365,6 +375,7 @@ def test_a_second_attempt_with_a_closed_client_is_a_hub_that_cannot_be_reached(m
         (["--output", "PLACE/a.safetensors"], "models are written as .onnx or .pt2"),
         (["--output", "PLACE/taken.onnx"], "taken.onnx exists already"),
         (["--output", "PLACE"], "exists already"),
+        (["--output", "PLACE/taken.onnx/a.onnx"], "taken.onnx is a file, not a folder"),
         (["--output", "PLACE/new", "--private"], "--private is for --push"),
         (["--output", "PLACE/new", "--checkpoint", "PLACE/none"], "there is no checkpoint at .*none"),
     ],
