@@ -23,6 +23,7 @@ from hamgan.errors import (
     PreparationError,
     Stopped,
     did_you_mean,
+    one_line,
 )
 from hamgan.interrupts import CtrlC, end_interrupted, end_now
 from hamgan.machine import hamgan_version, keep_freed_memory, let_waiting_threads_sleep
@@ -122,6 +123,9 @@ def _exit_after(main: Callable[[], None]) -> NoReturn:
         # OSError: no space, no permission, not a folder
         if isinstance(error, (CheckpointError, PreparationError, Diverged, OtherProcessFailed, OSError)):
             _end(FAILURE, f"error: {error}")
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not have been loaded
+            hint = "take a larger --train.accumulation in training, else a smaller --batch-size"
+            _end(FAILURE, f"error: {one_line(error).rstrip('.')}; {hint}")
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             _end(FAILURE, "".join(traceback.format_exception(error)).rstrip())
         raise

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from support.paths import ROOT
 from support.small_runs import environment
 from test_docs import SUBCOMMANDS
@@ -169,6 +170,12 @@ def test_scripts_hold_no_logic(script: Path) -> None:
         (CheckpointError("damaged"), FAILURE, "error: damaged"),
         (OSError("no space"), FAILURE, "error: no space"),
         (Stopped("saved"), STOPPED, "stopped: saved"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+            FAILURE,
+            "error: CUDA out of memory. Tried to allocate 2.00 GiB; take a larger --train.accumulation in training, "
+            "else a smaller --batch-size",
+        ),
     ],
 )
 def test_a_users_mistake_is_a_sentence_and_an_exit_code(

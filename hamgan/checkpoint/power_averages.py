@@ -42,16 +42,20 @@ class Profile:
     length: float
 
 
-def coefficients(kept: Sequence[Profile], wanted: Profile) -> np.ndarray:
+def coefficients(kept: Sequence[Profile], wanted: Profile) -> tuple[np.ndarray, float]:
     """Return the factors with which the kept averages add up to the wanted one as nearly as they can (algorithm 3).
 
-    Least squares of the profiles; the factors add up to 1.
+    Least squares of the profiles; the factors add up to 1. Also returns how far the sum of the profiles stays from the
+    wanted one: the norm of the difference by that of the wanted one.
     """
     among = np.array([[_overlap(first, second) for second in kept] for first in kept])
     with_wanted = np.array([_overlap(profile, wanted) for profile in kept])
     scale = 1.0 / np.sqrt(np.diag(among))  # profiles differ in height by orders of magnitude
     solution = np.linalg.lstsq(among * np.outer(scale, scale), with_wanted * scale, rcond=None)[0] * scale
-    return np.asarray(solution / solution.sum())
+    factors = solution / solution.sum()
+    itself = _overlap(wanted, wanted)
+    square = factors @ among @ factors - 2 * factors @ with_wanted + itself
+    return factors, float(np.sqrt(max(0.0, square) / itself))
 
 
 def _overlap(first: Profile, second: Profile) -> float:
@@ -95,10 +99,11 @@ def _list_kept(folder: Path) -> list[tuple[int, Path]]:
 
 def combine_averages(
     folder: Path, lengths: Sequence[float], length: float, images: int | None = None
-) -> tuple[dict[str, Tensor], int]:
+) -> tuple[dict[str, Tensor], int, float]:
     """Return the state of G averaged over a length, from the averages kept in a folder, and its time in images.
 
-    ``images``: the time, None for that of the newest ones. Raises CheckpointError where too few were kept.
+    The third is how far the average's profile is from that of the length, see `coefficients`. ``images``: the time,
+    None for that of the newest ones. Raises CheckpointError where too few were kept.
     """
     files = [(number, path) for number, path in _list_kept(folder) if images is None or number <= images]
     if not files or (images is not None and images != files[-1][0]):
@@ -106,7 +111,8 @@ def combine_averages(
         raise CheckpointError(f"{folder} has no averages of that time; the last kimg that it has: {there or 'none'}")
     wanted = Profile(files[-1][0], length)
     kept = [Profile(number, each) for number, _ in files for each in lengths]
-    factors = iter(coefficients(kept, wanted))
+    found, error = coefficients(kept, wanted)
+    factors = iter(found)
     total: dict[str, Tensor] = {}
     for _, path in files:
         for each in lengths:
@@ -116,4 +122,4 @@ def combine_averages(
                 total[name] = total[name] + share if name in total else share
     if not all(torch.isfinite(value).all() for value in total.values()):
         raise CheckpointError(f"averages in {folder} are not finite")
-    return {name: value.float() for name, value in total.items()}, wanted.images
+    return {name: value.float() for name, value in total.items()}, wanted.images, error

@@ -13,7 +13,8 @@ from hamgan.checkpoint.generator import GENERATOR_FORMAT
 from hamgan.checkpoint.rotation import latest_checkpoint
 from hamgan.checkpoint.state import select_tensors
 from hamgan.checkpoint.tensors import read_tensors
-from hamgan.errors import CheckpointError
+from hamgan.errors import CheckpointError, hint_at
+from hamgan.files import nearest_path
 from hamgan.networks.batch_norm import PerClassBatchNorm
 from hamgan.networks.slicing import SlicingLayer
 from hamgan.networks.spectral_norm import SpectralWeight
@@ -116,7 +117,7 @@ def _read_sources(path: Path) -> dict[str, dict[str, Tensor]]:
             return {name: select_tensors(tensors, name) for name in ("generator", "discriminator", "average")}
         path = path / "generator.safetensors"
     if not path.is_file():
-        raise CheckpointError(f"there are no weights at {path}")
+        raise CheckpointError(f"there are no weights at {path}{hint_at(nearest_path(path))}")
     if path.suffix == ".safetensors":
         tensors, metadata = read_tensors(path)
         if metadata.get("format") == GENERATOR_FORMAT:

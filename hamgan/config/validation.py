@@ -68,8 +68,8 @@ def check_metrics(names: Sequence[str]) -> None:
 
 def _validate_evaluation(config: Config) -> None:
     positive("eval", config.eval, "num_samples", "batch_size")
-    if config.eval.reference_samples is not None:
-        positive("eval", config.eval, "reference_samples")
+    count = config.eval.reference_samples
+    require(count is None or count >= 2, f"eval.reference_samples is {count}; a covariance needs two at least")
     require(bool(config.eval.metrics), f"eval.metrics is empty; there are {', '.join(METRICS)}")
     check_metrics(config.eval.metrics)
     require(

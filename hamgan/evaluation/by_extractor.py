@@ -18,6 +18,7 @@ from hamgan.evaluation.features.extractor import FeatureExtractor
 from hamgan.evaluation.inputs.generated import SampleGenerator
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.inputs.samples import Samples, load_samples, make_images
+from hamgan.evaluation.metrics.class_accuracy import match_classes
 from hamgan.evaluation.metrics.compute import average_repeats, compute_numbers
 from hamgan.evaluation.metrics.standard_error import RESAMPLED, half_differences, standard_errors
 from hamgan.evaluation.protocol import NEED_FEATURES, NEED_REFERENCE_FEATURES, Protocol, protocol_line
@@ -28,6 +29,8 @@ from hamgan.machine import hamgan_version
 
 TRAIN_IMAGES, TRAIN_IMAGES_PER_CLASS = 1_000, 20
 """Real training images that fit the nearest-class-mean classifier: the larger of both."""
+BY_CLASS = {"class_accuracy", "per_class"}
+"""Metrics that compare classes."""
 
 
 class Evaluation:
@@ -57,6 +60,8 @@ class Evaluation:
         self.count = len(images)
         resources.check_memory(self.bytes_of_samples, f"{self.count:,} samples for {', '.join(self.keeping)}")
         self.real = _measure_reference(reference, images, protocol, resources)
+        if self.real is not None and BY_CLASS & set(protocol.metrics):
+            match_classes(images, self.real)  # rather now than after hours of sampling
         self.warnings = warnings_about(self.count, self.real, resources.extractor, protocol, preset)
         if strict and self.warnings:
             raise ConfigError("; ".join(self.warnings))

@@ -23,7 +23,6 @@ POSITIVE = (
     "repeats",
     "is_splits",
     "kid_subsets",
-    "kid_subset_size",
     "neighbours",
     "coverage_neighbours",
     "truncation",
@@ -108,8 +107,11 @@ class Protocol:
             raise ConfigError(f"resamples is {self.resamples}; allowed: 0 and above")
         if not self.metrics:
             raise ConfigError("metrics names none; there are " + ", ".join(METRICS))
-        if self.num_samples < 2:
-            raise ConfigError("num_samples is 1; a covariance needs two at least")
+        for name in ("num_samples", "reference_samples"):
+            if (count := getattr(self, name)) is not None and count < 2:
+                raise ConfigError(f"{name} is {count}; a covariance needs two at least")
+        if self.kid_subset_size < 2:
+            raise ConfigError(f"kid_subset_size is {self.kid_subset_size}; KID compares pairs, so 2 at least")
 
     def by_extractor(self) -> list["Protocol"]:
         """Split into protocols of one extractor each: that of `features`, and those that single metrics mean."""

@@ -9,7 +9,7 @@ from hamgan.errors import ConfigError
 from hamgan.networks import Generator
 from hamgan.networks.inference import fold_spectral_norm
 from hamgan.networks.spectral_norm import effective_weights
-from hamgan.sampling.generator import LoadedGenerator, default_device
+from hamgan.sampling.generator import LoadedGenerator, find_device
 
 ITERATIONS = 20
 """Power iterations for the singular vectors of weights that no step has seen."""
@@ -18,7 +18,8 @@ ITERATIONS = 20
 def average_run(run: Path, length: float, images: int | None = None, device: str | None = None) -> LoadedGenerator:
     """Average G over a share of its training, with singular vectors and batch-norm statistics made anew.
 
-    ``length`` and ``images`` as in `combine_averages`. Raises ConfigError for a run that has kept no averages.
+    ``length`` and ``images`` as in `combine_averages`; the header of the generator has the length, and how far the
+    average's profile is from that of the length. Raises ConfigError for a run that has kept no averages.
     """
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"{run} is no run folder: there is no config.yaml")
@@ -28,15 +29,16 @@ def average_run(run: Path, length: float, images: int | None = None, device: str
         raise ConfigError(f"{run} was trained without train.power_averages, such as 0.05,0.1; it has kept no averages")
     if not 0 < length <= LONGEST:
         raise ConfigError(f"--length is {length:g}; allowed: above 0 to {LONGEST}")
-    tensors, reached = combine_averages(run / "averages", lengths, length, images)
+    tensors, reached, error = combine_averages(run / "averages", lengths, length, images)
     network = generator_from_state(config, tensors, run / "averages")
     _settle_vectors(network)
     generator = LoadedGenerator(
-        fold_spectral_norm(network).to(device or default_device()),
+        fold_spectral_norm(network).to(find_device(device)),
         config,
         class_names=read_class_names(run),
         kimg=reached / 1000,
         source=str(run),
+        header={"average_length": length, "average_error": error},
         is_average=True,
     )
     return generator.with_standing_statistics()
@@ -49,8 +51,8 @@ def _settle_vectors(network: Generator) -> None:
     network.eval()
 
 
-def write_average(path: Path, generator: LoadedGenerator, length: float) -> None:
+def write_average(path: Path, generator: LoadedGenerator) -> None:
     """Write what `average_run` has made, for `load_generator`."""
-    about = {"ema": True, "batch_norm": "standing", "folded": True, "average_length": length}
+    about = {"ema": True, "batch_norm": "standing", "folded": True} | generator.header
     names, kimg = generator.class_names, generator.kimg
     save_generator(path, generator.network.cpu(), generator.config, class_names=names, kimg=kimg, extra=about)

@@ -7,6 +7,9 @@ from pathlib import Path
 from hamgan.errors import ConfigError
 from hamgan.sampling.places import check_place
 
+LARGEST_ERROR = 0.05
+"""Distance from the profile of a length, by that profile, beyond which an average is not what was asked for."""
+
 
 def average_parser(prog: str) -> argparse.ArgumentParser:
     """Return a parser of all options."""
@@ -40,5 +43,11 @@ def main(arguments: Sequence[str], prog: str = "hamgan average") -> None:
 
     images = None if options.kimg is None else round(1000 * options.kimg)
     generator = average_run(Path(options.checkpoint), options.length, images, options.device)
-    write_average(output, generator, options.length)
+    write_average(output, generator)
+    error = generator.header["average_error"]
+    if error > LARGEST_ERROR:
+        print(
+            f"warning: the average is {error:.0%} off one of this length; nearer come lengths about those that were "
+            "kept, or averages that are kept more often: --checkpoint.averages_every_kimg, --checkpoint.every_kimg"
+        )
     print(f"wrote {output}: G averaged over {options.length:g} of {generator.kimg:g} kimg, batch norm made anew")

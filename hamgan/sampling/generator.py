@@ -188,3 +188,11 @@ class LoadedGenerator:
 def default_device() -> str:
     """Return a GPU where there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def find_device(name: str | torch.device | None) -> torch.device:
+    """Return the device of a name, for None that of `default_device`; ConfigError for one that cannot be used."""
+    try:
+        return torch.empty(0, device=name or default_device()).device
+    except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch that was built without it
+        raise ConfigError(f"device {name} cannot be used: {str(error).splitlines()[0]}") from error

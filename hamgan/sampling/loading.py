@@ -22,7 +22,7 @@ from hamgan.errors import CheckpointError, ConfigError
 from hamgan.networks import Generator
 from hamgan.networks.batch_norm import batch_norm_statistics
 from hamgan.networks.inference import fold_spectral_norm
-from hamgan.sampling.generator import LoadedGenerator
+from hamgan.sampling.generator import LoadedGenerator, find_device
 from hamgan.sampling.places import check_place
 
 StoredStatistics = Literal["running", "ema"]
@@ -94,10 +94,7 @@ def _move(network: Generator, device: str | torch.device | None, dtype: torch.dt
     """Move folded weights to where, and into the type in which, images are to be drawn."""
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"dtype is {dtype!r}; allowed: {', '.join(map(str, DTYPES))}")
-    try:
-        return network.to(device=device, dtype=dtype)
-    except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch that was built without it
-        raise ConfigError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    return network.to(device=None if device is None else find_device(device), dtype=dtype)
 
 
 def read_config(place: Path) -> Config:

@@ -120,9 +120,8 @@ def divide_batch(batch_size: int, accumulation: int, processes: int) -> tuple[in
     parts, where = accumulation * processes, f"{processes} process(es) x {accumulation} accumulation step(s)"
     if batch_size % parts:
         below = batch_size // parts * parts
-        raise ConfigError(
-            f"train.batch_size {batch_size} does not divide by {where}; take {below or parts} or {below + parts}"
-        )
+        near = f"{below} or {below + parts}" if below else f"{parts}"
+        raise ConfigError(f"train.batch_size {batch_size} does not divide by {where}; take {near}")
     return batch_size // accumulation, where
 
 

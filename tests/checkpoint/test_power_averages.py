@@ -72,12 +72,25 @@ def test_averages_of_two_lengths_add_up_to_one_of_another_length(wanted: float) 
     kept = [Profile(time, length) for time in range(every, count + 1, every) for length in (0.05, 0.1)]
     averages = np.stack([factors(profile.length, profile.images) @ path[: profile.images] for profile in kept])
     expected = factors(wanted, count) @ path
-    found = coefficients(kept, Profile(count, wanted)) @ averages
+    found = coefficients(kept, Profile(count, wanted))[0] @ averages
     nearest = min(np.abs(averages[index] - expected).max() for index in (-1, -2))
     assert np.abs(found - expected).max() < 5e-3
     assert wanted in (0.05, 0.1) or nearest > 2e-2
-    at_half = coefficients([item for item in kept if item.images <= count // 2], Profile(count // 2, wanted))
+    at_half, _ = coefficients([item for item in kept if item.images <= count // 2], Profile(count // 2, wanted))
     assert np.abs(at_half @ averages[: len(at_half)] - factors(wanted, count // 2) @ path[: count // 2]).max() < 5e-3
+
+
+@pytest.mark.parametrize(("wanted", "least"), [(0.05, 0.0), (0.08, 0.005), (0.02, 0.1), (0.25, 0.1)])
+def test_it_is_known_how_far_a_sum_is_from_the_length(wanted: float, least: float) -> None:
+    """Compare ten pairs of averages with the profiles written out at 4,000 times."""
+    count, every = 4000, 400
+    kept = [Profile(time, length) for time in range(every, count + 1, every) for length in (0.05, 0.1)]
+    profiles = np.stack([np.pad(factors(item.length, item.images), (0, count - item.images)) for item in kept])
+    found, error = coefficients(kept, Profile(count, wanted))
+    expected = factors(wanted, count)
+    distance = np.linalg.norm(found @ profiles - expected) / np.linalg.norm(expected)
+    assert error == pytest.approx(distance, rel=0.02, abs=1e-6)
+    assert error >= least
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +111,16 @@ def test_a_run_keeps_its_averages_and_goes_on_where_it_stopped(run: Path, tmp_pa
     assert sorted(path.name for path in (sparse / "averages").iterdir()) == [names[1], names[3], names[4]]
 
 
-def test_the_command_writes_a_generator_of_another_length(run: Path, tmp_path: Path) -> None:
+def test_the_command_writes_a_generator_of_another_length(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "average.safetensors"
     main(["--checkpoint", str(run), "--length", "0.1", "--output", str(output), "--device", "cpu"])
     generator = load_generator(output, device="cpu")
     assert (generator.kimg, generator.batch_norm, generator.is_average) == (0.04, "standing", True)
     assert generator.header["average_length"] == 0.1
+    assert generator.header["average_error"] == pytest.approx(0, abs=1e-6)
+    assert "warning" not in capsys.readouterr().out
     assert generator.class_names is not None
     assert len(generator([0, 1], ["cat"])) == 2
     # One of the lengths that were kept comes back: its newest file, with spectral norm folded.
@@ -121,6 +138,9 @@ def test_the_command_writes_a_generator_of_another_length(run: Path, tmp_path: P
     earlier = tmp_path / "earlier.safetensors"
     main(["--checkpoint", str(run), "--length", "0.07", "--kimg", "0.024", "--output", str(earlier)])
     assert load_generator(earlier, device="cpu").kimg == 0.024
+    capsys.readouterr()
+    main(["--checkpoint", str(run), "--length", "0.01", "--output", str(tmp_path / "short.safetensors")])
+    assert "warning: the average is 61% off one of this length; nearer come" in capsys.readouterr().out
 
 
 def test_a_rollback_leaves_no_averages_of_a_time_that_was_given_up(run: Path, tmp_path: Path) -> None:

@@ -209,8 +209,9 @@ def test_a_mapping_to_an_unknown_class_is_a_sentence(source: Path) -> None:
 
 def test_a_bad_source_is_a_sentence(tmp_path: Path) -> None:
     networks = hamgan_networks()
-    with pytest.raises(CheckpointError, match="no weights at"):
-        initialise_from(networks, tmp_path / "nothing")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(CheckpointError, match=r"no weights at .*/photo; did you mean `.*/photos`\?$"):
+        initialise_from(networks, tmp_path / "photo")
     with pytest.raises(CheckpointError, match=r"convert foreign weights first"):
         initialise_from(networks, golden_file("biggan_pytorch/biggan32_hier_g.safetensors"))
     save_file({"generator.other": torch.zeros(1)}, tmp_path / "state.safetensors")

@@ -156,7 +156,6 @@ def test_null_on_the_command_line_gets_a_sentence() -> None:
         ("train.total_kimg=.inf", "total_kimg is inf; it must be positive and finite"),
         ("train.generator_lr=-1e-4", "generator_lr is -0.0001; it must be positive"),
         ("generator.hamburger.eval_steps=0", "generator.hamburger.eval_steps is 0; it must be positive"),
-        ("eval.reference_samples=-5", "eval.reference_samples is -5; it must be positive"),
         ("train.beta2=1", "beta2 is 1.0; allowed: 0 to below 1"),
         ("train.ema_decay=1", "ema_decay is 1.0; allowed: 0 to below 1"),
         ("train.r1_gamma=-1", "r1_gamma is -1.0; allowed: 0 and above"),
@@ -168,6 +167,7 @@ def test_null_on_the_command_line_gets_a_sentence() -> None:
         ("log.sample_classes=0", "sample_classes is 0; it must be positive"),
         ("data.num_classes=0", "num_classes is 0; it must be positive"),
         ("eval.num_samples=0", "num_samples is 0; it must be positive"),
+        ("eval.reference_samples=-5", "reference_samples is -5; a covariance needs two at least"),
     ],
 )
 def test_values_that_do_not_fit_together_get_a_sentence(override: str, message: str) -> None:

@@ -105,6 +105,12 @@ def test_the_papers_experiments_differ_in_batch_and_length_only() -> None:
     assert strong | {"name": ""} == baby | {"name": ""}
 
 
+def test_cifar10_takes_as_many_epochs_as_the_script_that_it_follows() -> None:
+    train = load_config("cifar10").train
+    steps = train.total_kimg * 1000 / train.batch_size / train.discriminator_steps
+    assert (train.total_kimg / 50, steps, train.ema_start_kimg) == (500, 125_000, 200)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/accelerate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_launch_files_are_read_by_accelerate_and_fit_the_batches(path: Path) -> None:
     from accelerate.commands.config.config_args import load_config_from_file

@@ -19,6 +19,8 @@ from hamgan.evaluation import load_extractor
 from hamgan.evaluation.features import dinov2
 from hamgan.evaluation.studies.cost import BATCH, EXTRACTOR_FLOPS, count_flops_per_image, evaluation_share
 
+FINITE_DIFFERENCES = ("train.finite_differences.enabled=true", "train.finite_differences.stride=4")
+
 
 @pytest.mark.parametrize("name", ["hamgan_imagenet128", "hamgan_baby_imagenet128"])
 def test_evaluations_stay_below_a_tenth_of_an_imagenet_run(name: str) -> None:
@@ -26,8 +28,16 @@ def test_evaluations_stay_below_a_tenth_of_an_imagenet_run(name: str) -> None:
     assert 0.0005 < evaluation_share(load_config(ROOT / f"configs/{name}.yaml")) < 0.1
 
 
-def test_counted_flops_are_those_of_a_real_step(tmp_path: Path) -> None:
-    config = small_config(tmp_path, "data.num_classes=5")
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        [f"train.consistency.{term}=1" for term in ("real", "fake", "latent", "spread")],
+        ["train.loss=relativistic", "train.r1_gamma=1", "train.r2_gamma=1", *FINITE_DIFFERENCES],
+    ],
+)
+def test_counted_flops_are_those_of_a_real_step(tmp_path: Path, options: list[str]) -> None:
+    config = small_config(tmp_path, "data.num_classes=5", *options)
     forget_accelerator()
     workload = make_workload(config, "fast", BATCH, Accelerator(cpu=True))
     real = count_flops(workload) / BATCH

@@ -41,6 +41,19 @@ def measured(extractor: FeatureExtractor) -> Callable[..., dict[str, Any]]:
     return measure
 
 
+def test_classes_that_do_not_fit_are_named_before_samples_are_drawn(
+    tmp_path: Path, measured: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes, flat = save_by_class(CROPS, tmp_path / "classes"), save_flat(CROPS, tmp_path / "flat")
+    for samples, reference, side in ((flat, classes, "samples"), (classes, flat, "reference")):
+        with pytest.raises(ConfigError, match=f"the {side} have no classes, which numbers by class need"):
+            measured(samples, reference, "per_class")
+    monkeypatch.setattr("hamgan.evaluation.evaluator.measure_samples", lambda *_: pytest.fail("samples are measured"))
+    np.savez(tmp_path / "many.npz", arr_0=CROPS, arr_1=np.arange(12))
+    with pytest.raises(ConfigError, match="the samples have a class of index 11, but the reference has 6 classes"):
+        measured(tmp_path / "many.npz", classes, "per_class")
+
+
 def test_one_picture_on_either_side_is_a_sentence(tmp_path: Path, measured: Callable[..., dict[str, Any]]) -> None:
     one, many = save_flat(CROPS[:1], tmp_path / "one"), save_flat(CROPS, tmp_path / "many")
     for sides in ((one, many), (many, one)):

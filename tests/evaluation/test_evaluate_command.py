@@ -287,6 +287,9 @@ def test_help_lists_the_options_and_the_commands(capsys: pytest.CaptureFixture[s
         (["reference"], "required: --data, --output"),
         (["--checkpoint", ".", "--batch-size", "0", "--metrics", "is", *COMMON], "batch_size is 0; it must be 1"),
         (["--checkpoint", ".", "--metrics", ","], "metrics names none; there are fid, is"),
+        (["--checkpoint", ".", "--reference-samples", "-5"], "reference_samples is -5; a covariance needs two"),
+        (["--checkpoint", ".", "--kid-subset-size", "1"], "kid_subset_size is 1; KID compares pairs, so 2 at least"),
+        (["--checkpoint", ".", "--metrics", "is", *COMMON, "--device", "cdua"], "device cdua cannot be used: "),
         (["--checkpoint", ".", "--labels", "unifrom"], "labels is 'unifrom'.*did you mean `uniform`"),
     ],
 )

@@ -19,7 +19,7 @@ from hamgan.evaluation.features.resizing import RESIZING
 from hamgan.evaluation.features.weights import PublishedWeights, find_weights_on_every_process
 from hamgan.files import sha256
 from hamgan.hamburger.precision import using_tf32
-from hamgan.sampling import default_device
+from hamgan.sampling.generator import find_device
 
 
 class Network(Protocol):
@@ -228,7 +228,8 @@ def load_extractor(
     """Load an extractor by name (see `ARCHITECTURES`) onto ``device`` (default: a GPU, else the CPU).
 
     ``resizer``: ``native`` takes the usual one. Raises ConfigError for an unknown name, for a resizer that no published
-    number of this extractor was made with, and for missing or wrong weights. Of several processes the first downloads.
+    number of this extractor was made with, for a device that cannot be used, and for missing or wrong weights. Of
+    several processes the first downloads.
     """
     if name not in ARCHITECTURES:
         raise ConfigError(f"unknown features {name!r}{did_you_mean(name, FEATURES)}; there are {', '.join(FEATURES)}")
@@ -236,7 +237,7 @@ def load_extractor(
     if resizer != "native" and resizer not in architecture.resizers:
         allowed = ", ".join(architecture.resizers)
         raise ConfigError(f"features {name} are not resized by {resizer!r}; allowed: native, {allowed}")
-    published = architecture.weights
+    device, published = find_device(device), architecture.weights
     if isinstance(published, Path):
         file = published
     else:
@@ -246,5 +247,4 @@ def load_extractor(
     except Exception as error:
         raise ConfigError(f"{file} does not hold the weights of {architecture.label}: {one_line(error)}") from error
     chosen = architecture.resizers[0] if resizer == "native" else resizer
-    device = torch.device(device or default_device())
     return FeatureExtractor(network, name, sha256(file), chosen, device, compiled, tf32)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hamgan.errors import ConfigError
+from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.metrics.per_class import ClassMoments, recognise
 from hamgan.evaluation.statistics import FeatureStatistics
 
@@ -21,8 +22,6 @@ def nearest_class_mean(train_features: Tensor, train_labels: Tensor, features: T
 
 def class_accuracy(found: FeatureStatistics, real: FeatureStatistics, train: FeatureStatistics) -> dict[str, Any]:
     """Return the samples' accuracy, and beside it that of the real images of the reference, which have labels."""
-    if found.labels is None:
-        raise ConfigError("class_accuracy needs samples with classes: a conditional generator or class folders")
     assert train.labels is not None
     assert real.labels is not None
     fitted = train.kept_features, train.labels
@@ -37,13 +36,16 @@ def class_accuracy(found: FeatureStatistics, real: FeatureStatistics, train: Fea
     }
 
 
-def match_classes(found: FeatureStatistics, reference: FeatureStatistics) -> Tensor:
+def match_classes(found: FeatureStatistics | Images, reference: FeatureStatistics) -> Tensor:
     """Return the samples' labels as indices of the reference's classes, by name where both sides have names.
 
-    Raises ConfigError for a class that the reference does not have.
+    Raises ConfigError for a side without classes and for a class that the reference does not have.
     """
-    assert found.labels is not None
-    assert reference.labels is not None
+    if found.labels is None or reference.labels is None:
+        side = "the samples" if found.labels is None else "the reference"
+        raise ConfigError(
+            f"{side} have no classes, which numbers by class need: take a generator, a data set or class folders"
+        )
     names, known = found.class_names, reference.class_names
     if names and known and names != known:  # equal lists may hold a name twice, as ImageNet's words do
         if missing := set(names) - set(known):

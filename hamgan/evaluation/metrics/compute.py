@@ -93,9 +93,8 @@ def _by_neighbours(found: FeatureStatistics, real: FeatureStatistics, protocol: 
 
 
 def _per_class(found: FeatureStatistics, real: FeatureStatistics) -> dict[str, Any]:
-    if found.labels is None or real.labels is None:
-        raise ConfigError("per_class needs classes on both sides: folders of class folders, a data set, a generator")
     labels = match_classes(found, real)
+    assert real.labels is not None
     names = real.class_names or [str(index) for index in range(int(real.labels.max()) + 1)]
     classes = compare_classes(found.kept_features, labels, real.kept_features, real.labels, len(names))
     if not bool(classes.known.any()):

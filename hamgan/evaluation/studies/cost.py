@@ -1,6 +1,7 @@
 """Count what evaluating while training costs, as a share of the run's arithmetic, before the first step."""
 
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,9 +25,10 @@ def evaluation_share(config: Config) -> float:
     """Return the FLOPs of the evaluations during training by those of training and evaluations together, 0 to 1.
 
     Counted per image by torch's FLOP counter on the real networks with tensors that hold no values: a step is D forward
-    and backward on generated and real images (and G forward for the former), then G and D forward and backward; an
-    evaluation is G and all extractors forward on every sample. Left out: penalties, optimisers, the reference (once per
-    run), and that an evaluation runs G and extractors in another precision than training.
+    and backward on generated and real images (and G forward for the former), then G and D forward and backward, with
+    the variants of images that consistency and finite differences compare; an evaluation is G and all extractors
+    forward on every sample. Left out: second differentiations, optimisers, the reference (once per run), and that an
+    evaluation runs G and extractors in another precision than training.
     """
     generating, training = count_flops_per_image(config)
     parts = make_protocol(metrics=config.eval.metrics, features=config.eval.features).by_extractor()
@@ -38,6 +40,11 @@ def evaluation_share(config: Config) -> float:
 
 def count_flops_per_image(config: Config) -> tuple[float, float]:
     """Return the FLOPs of G forward per image, and of training per image that D sees; needs ``data.num_classes``."""
+    train, consistency = config.train, config.train.consistency
+    drawn = 2 if consistency.latent else 1
+    judged = BATCH * (1 + drawn + (consistency.real > 0) + (consistency.fake > 0))
+    if train.finite_differences.enabled:
+        judged += ((train.r1_gamma > 0) + (train.r2_gamma > 0)) * BATCH // train.finite_differences.stride
     # Allocates and computes nothing, whatever the size; unlike on the meta device, tensors say they are on the CPU.
     with (
         torch.random.fork_rng(devices=[]),
@@ -45,14 +52,21 @@ def count_flops_per_image(config: Config) -> tuple[float, float]:
         FlopCounterMode(display=False) as count,
     ):
         generator, discriminator = build_networks(config)
-        z, labels = torch.empty(BATCH, config.generator.latent_dim), torch.zeros(BATCH, dtype=torch.int64)
+
+        def draw(images: int) -> tuple[Tensor, Tensor]:
+            labels = torch.zeros(images, dtype=torch.int64)
+            return generator(torch.empty(images, config.generator.latent_dim), labels), labels
+
         with torch.no_grad():
-            fake = generator(z, labels)
+            draw(drawn * BATCH)
         generating = count.get_total_flops()
-        discriminator(torch.cat([fake, fake]), torch.cat([labels, labels])).sum().backward()
+        images = torch.empty(judged, 3, config.resolution, config.resolution)
+        discriminator(images, torch.zeros(judged, dtype=torch.int64)).sum().backward()
         discriminator_step = count.get_total_flops()
         discriminator.requires_grad_(False)
-        discriminator(generator(z, labels), labels).sum().backward()
+        fake, labels = draw(BATCH * (2 if consistency.spread else 1))
+        beside = 2 if train.loss == "relativistic" else 1
+        discriminator(torch.cat([fake[:BATCH]] * beside), torch.cat([labels[:BATCH]] * beside)).sum().backward()
         generator_step = count.get_total_flops() - discriminator_step
-    per_image = discriminator_step + generator_step / config.train.discriminator_steps
-    return generating / BATCH, per_image / BATCH
+    per_image = discriminator_step + generator_step / train.discriminator_steps
+    return generating / drawn / BATCH, per_image / BATCH
