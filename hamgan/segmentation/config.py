@@ -114,11 +114,10 @@ def _validate_head(config: SegmentationConfig) -> None:
     )
     require(not head.concat_input or head.kind == "ham", "head.concat_input needs head.kind: ham")
     if head.norm == "group":
-        for name in ("channels", "ham_channels"):
-            value = getattr(head, name)
-            require(
-                value % head.groups == 0, f"head.{name} {value} does not divide into head.groups {head.groups} groups"
-            )
+        normed = {"head.channels": head.channels, "head.ham_channels": head.ham_channels}
+        normed |= {"auxiliary.channels": config.auxiliary.channels} if config.auxiliary.weight > 0 else {}
+        for name, value in normed.items():
+            require(value % head.groups == 0, f"{name} {value} does not divide into head.groups {head.groups} groups")
     if head.context == "hamburger":
         validate_hamburger("head.hamburger", head.hamburger)
         require(

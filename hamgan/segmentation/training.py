@@ -239,13 +239,15 @@ def describe_length(differences: Differences, config: SegmentationConfig, images
 
 
 def warn_of_untrained_reach(config: SegmentationConfig, held_out: SegmentationSource) -> list[str]:
-    """Return a line where whole images meet weights of a VAN's large kernels that lie outside of every crop.
+    """Return a line where images, or windows, meet weights of a VAN's large kernels that lie outside of every crop.
 
     Such weights keep their random initial values: the preset ``land`` had an mIoU of 48 so, and 59 by windows.
     """
     settings, crop, stride = config.eval, config.augment.crop, math.prod(config.encoder.strides)
     side = max(scaled_size(held_out.read(0).labels.shape, settings.short_side, settings.long_side))
-    if config.encoder.kind != "van" or settings.mode != "whole" or side <= crop or crop > REACH * stride:
+    if settings.mode == "slide":
+        side = min(side, settings.window)
+    if config.encoder.kind != "van" or side <= crop or crop > REACH * stride:
         return []
     return [
         f"warning   a crop of {crop} px has {-(-crop // stride)} cells at stride {stride}, and the encoder's kernels "

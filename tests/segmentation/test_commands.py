@@ -145,6 +145,11 @@ def test_an_inspection_counts_classes_and_problems(tmp_path: Path, capsys: pytes
         (["train", "--config", "lnd"], ConfigError, "did you mean `land`"),
         (["train", "--config", "land", "--train.batchsize", "3"], ConfigError, r"did you mean `train\.batch_size`"),
         (["train", "--config", "land", "--head.context", "nothing"], ConfigError, "hamburger"),
+        (
+            ["train", "--config", "mosaic", "--auxiliary.weight=1", "--auxiliary.channels=100"],
+            ConfigError,
+            r"auxiliary\.channels 100 does not divide into head\.groups",
+        ),
         (["evaluate"], ConfigError, "--checkpoint"),
         (["evaluate", "--checkpoint", "nowhere/at/all"], CheckpointError, "no checkpoint at nowhere/at/all"),
         (

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from support.lands import needs_land
 
 from hamgan.errors import DataError
 from hamgan.segmentation.data.opening import open_source
@@ -101,6 +102,12 @@ def test_pairs_without_splits_have_two_splits_and_no_other(tmp_path: Path) -> No
     root = make_folder(tmp_path, HALF, ["sea", "land"])
     with pytest.raises(DataError, match="has no split `test`: of its pairs every fifth is val"):
         open_source(DataConfig(source=str(root)), "test")
+
+
+@pytest.mark.parametrize("source", ["mosaic", pytest.param("land", marks=needs_land)])
+def test_data_sets_have_two_splits_and_no_other(source: str) -> None:
+    with pytest.raises(DataError, match="unknown split `test`; allowed: train, val"):
+        open_source(DataConfig(source=source), "test")
 
 
 @pytest.mark.parametrize("given", [{"classes": "classes.yaml"}, {"layout": "voc"}])

@@ -10,7 +10,8 @@ import zlib
 import numpy as np
 
 from hamgan.data.photos import IMAGES_PER_CLASS, PhotoSource
-from hamgan.data.source import Description
+from hamgan.data.source import SPLITS, Description
+from hamgan.errors import DataError
 from hamgan.segmentation.data.source import IGNORED, Sample, make_palette
 
 SIZE = 128
@@ -24,6 +25,8 @@ class MosaicSource:
     """Make mosaics of ``size`` pixels; each is a function of split and index."""
 
     def __init__(self, split: str, *, size: int = SIZE) -> None:
+        if split not in SPLITS:
+            raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
         self._photos = PhotoSource(split, size)
         self.name, self.split, self.size = "mosaic", split, size
         self.class_names = self._photos.class_names
