@@ -27,7 +27,7 @@ OF_A_SEGMENTER = Kind(
     numbers=lambda row: scores(row) if "miou" in row else {},
     score=_error,
     best="highest mIoU",
-    size=("images", "pixels", "data", "size", "scales", "flip", "mode", "size_divisor"),
+    size=("images", "pixels"),
     evaluate="hamgan segment evaluate",
     demo="Pictures that the run has not seen, their labels, and what the segmenter says.",
 )

@@ -84,9 +84,10 @@ def test_the_demos_picture_classes_and_largest_evaluation_are_shown(run: Path, t
     Image.new("RGB", (400, 200), "red").save(copy / "demo.png")
     (own,) = [json.loads(line) for line in (copy / "results.jsonl").read_text().splitlines()]
     trial = own | {"num_samples": 2, "fid_efficientnet_lite0": 1.0}  # too good: of two images
+    other = own | {"reference_hash": "0" * 16, "fid_efficientnet_lite0": 0.5}  # of other images
     classes = own | {"best_classes_efficientnet_lite0": ["cat 0.1"], "worst_classes_efficientnet_lite0": ["brick 9"]}
     with (copy / "results.jsonl").open("a") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in (trial, classes)))
+        file.write("".join(json.dumps(row) + "\n" for row in (trial, other, classes)))
     page = write_report(copy).read_text()
     assert 'width="800" alt="Real and generated images of every class"' in page
     assert "<h3>worst classes</h3><ol><li>brick 9</li></ol>" in page

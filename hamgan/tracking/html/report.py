@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from hamgan.checkpoint import read_class_names
+from hamgan.checkpoint import read_class_names, way_of_measuring
 from hamgan.config import Config, ConfigReader, flat_config
 from hamgan.config.reading import GAN
 from hamgan.errors import CheckpointError, one_line
@@ -45,8 +45,7 @@ class Kind:
     best: str
     """What to call the figure of that evaluation."""
     size: tuple[str, ...]
-    """Entries of an evaluation that must agree for scores to be compared; where the first ones are numbers, the largest
-    are taken."""
+    """Entries of an evaluation that tell how large it is; the best one is sought among those like the largest."""
     evaluate: str
     """Command that makes an evaluation."""
     demo: str
@@ -166,19 +165,20 @@ def _evaluations(rows: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, A
             "warnings": row.get("warnings", []),
         }
         values["numbers"] = kind.numbers(row)
-        values["size"] = [row.get(key) for key in kind.size]
+        values["size"] = [row.get(key) or 0 for key in kind.size]
+        values["way"] = way_of_measuring({"protocol": ""} | row)
         if values not in found:
             found.append(values)
     return found
 
 
 def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the evaluation with the best score among those of the largest protocol: others cannot be compared."""
+    """Return the one with the best score among evaluations like the newest of the largest: others are no comparison."""
     scored = [row for row in evaluations if row["score"] is not None]
     if not scored:
         return None
-    largest = max(scored, key=lambda row: [value or 0 for value in row["size"][:2]])
-    return min((row for row in scored if row["size"] == largest["size"]), key=lambda row: row["score"])
+    largest = max(reversed(scored), key=lambda row: row["size"])
+    return min((row for row in scored if row["way"] == largest["way"]), key=lambda row: row["score"])
 
 
 def _classes(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
@@ -223,7 +223,7 @@ OF_A_GAN = Kind(
     numbers=lambda row: {number.title: str(number) for number in numbers_of({"extractor": ""} | row)},
     score=_fid,
     best="lowest FID",
-    size=("num_samples", "reference_count", "extractor", "truncation"),
+    size=("num_samples", "reference_count"),
     evaluate="hamgan evaluate",
     demo="Left: real images that the run has not seen. Right: generated images of the same classes, as they come.",
 )
