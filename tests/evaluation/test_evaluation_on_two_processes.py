@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.photo_crops import crop_photographs, save_by_class, save_flat
+from support.photo_crops import crop_photographs, save_by_class
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,9 +73,10 @@ def test_two_processes_equal_one_with_an_uneven_count(tmp_path: Path) -> None:
 
 
 def test_bad_image_of_one_process_stops_both_with_a_sentence(tmp_path: Path) -> None:
-    samples = save_flat(crop_photographs(0, 1), tmp_path / "a")
-    (samples / "005.png").write_bytes(b"no picture")  # read by the second process alone
-    reference = save_flat(crop_photographs(1, 1), tmp_path / "b")
+    samples = save_by_class(crop_photographs(0, 1), tmp_path / "a")
+    bad = sorted(samples.glob("*/*.png"))[-1]  # read by the second process alone
+    bad.write_bytes(b"no picture")
+    reference = save_by_class(crop_photographs(1, 1), tmp_path / "b")
     errors = [str(row["error"]) for row in run_processes(2, samples, reference, tmp_path / "out")]
-    assert "005.png is not a picture in a known format" in errors[1]
+    assert f"{bad.parent.name}/{bad.name} is not a picture in a known format" in errors[1]
     assert "another process stopped" in errors[0]
