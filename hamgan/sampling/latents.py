@@ -11,6 +11,8 @@ from torch import Tensor
 from hamgan.errors import ConfigError
 
 SMALLEST_TRUNCATION = 0.001
+SEEDS = 2**32
+"""Number of different seeds: torch's generator on the CPU keeps the low 32 bits of one, so that others repeat."""
 
 
 def truncated_latent(seed: int, size: int, truncation: float = 1.0) -> Tensor:
@@ -39,8 +41,8 @@ def check_seeds(seeds: Iterable[object]) -> list[int]:
     numbers = []
     for seed in seeds:
         number = operator.index(seed) if isinstance(seed, SupportsIndex) else -1
-        if not 0 <= number < 2**63:
-            raise ConfigError(f"seed {seed!r}: give whole numbers from 0")
+        if not 0 <= number < SEEDS:
+            raise ConfigError(f"seed {seed!r}: give whole numbers from 0 to {SEEDS - 1}")
         numbers.append(number)
     return numbers
 

@@ -12,12 +12,10 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.protocol import LabelDistribution
 from hamgan.sampling import LoadedGenerator, truncated_latent
-from hamgan.sampling.latents import check_truncation
+from hamgan.sampling.latents import SEEDS, check_truncation
 
 SampleGenerator = Callable[..., Any]
 """A `LoadedGenerator`, or a callable with its signature that has ``num_classes`` or ``class_names``."""
-MAX_SEED = 2**32
-"""torch's CPU generator keeps the low 32 bits of a seed; beyond that samples would repeat."""
 
 
 class GeneratedImages(Images):
@@ -39,10 +37,8 @@ class GeneratedImages(Images):
         labels: LabelDistribution = "uniform",
         class_counts: Tensor | None = None,
     ) -> None:
-        if not 0 <= (seed + 1) * num_samples <= MAX_SEED or seed < 0:
-            raise ConfigError(
-                f"seed is {seed}; with {num_samples} samples it must be 0 to {MAX_SEED // num_samples - 1}"
-            )
+        if not 0 <= (seed + 1) * num_samples <= SEEDS or seed < 0:
+            raise ConfigError(f"seed is {seed}; with {num_samples} samples it must be 0 to {SEEDS // num_samples - 1}")
         check_truncation(truncation)
         self.generator, self.num_samples = generator, num_samples
         self.seed, self.truncation, self.distribution = seed, truncation, labels
