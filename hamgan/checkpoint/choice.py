@@ -6,7 +6,7 @@ from typing import Any, TypedDict, cast
 
 Evaluation = Mapping[str, Any]
 SAME = ("num_samples", "seed", "repeats", "truncation", "labels", "reference_hash", "reference_count")
-"""Entries that must be equal in evaluations whose FIDs a choice compares; only the checkpoint differs."""
+"""Entries that must be equal in evaluations whose FIDs are compared; only the checkpoint differs."""
 
 
 class Choice(TypedDict):
@@ -27,10 +27,10 @@ def find_choice(rows: Iterable[Evaluation], kimg: float) -> Choice | None:
 
     ``rows`` are evaluations of one run's network. Of several choices the one among most checkpoints is returned.
     """
-    groups: dict[tuple[object, ...], dict[float, tuple[float, Evaluation]]] = {}
+    groups: dict[str, dict[float, tuple[float, Evaluation]]] = {}
     for row in rows:
         if (key := fid_key(row)) and isinstance(row.get("kimg"), (int, float)):
-            groups.setdefault((key, *map(row.get, SAME)), {})[row["kimg"]] = row[key], row
+            groups.setdefault(way_of_measuring(row), {})[row["kimg"]] = row[key], row
     found = []
     for by_kimg in groups.values():
         lowest = min(by_kimg, key=lambda position: by_kimg[position][0])

@@ -25,6 +25,13 @@ def not_negative(section: str, values: object, *names: str) -> None:
         require(0 <= value < math.inf, f"{section}.{name} is {value}; allowed: 0 and above")
 
 
+def above_one(section: str, values: object, *names: str) -> None:
+    """Raise ConfigError for the first of these fields of a section, factors of what is usual, that is 1 or below."""
+    for name in names:
+        value = getattr(values, name)
+        require(value > 1, f"{section}.{name} is {value}; it multiplies what is usual: allowed is above 1")
+
+
 def below_one(section: str, values: object, *names: str) -> None:
     """Raise ConfigError for the first of these fields of a section outside of [0, 1)."""
     for name in names:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig, HamburgerConfig
-from hamgan.config.ranges import below_one, not_negative, positive, require
+from hamgan.config.ranges import above_one, below_one, not_negative, positive, require
 from hamgan.config.runs import RunConfig
 from hamgan.config.schedules import parse_schedule
 from hamgan.config.schema import METRICS, Config, MonitorConfig
@@ -42,10 +42,7 @@ def validate_run(config: RunConfig) -> None:
     require(config.monitor.window >= 2, f"monitor.window is {config.monitor.window}; allowed: 2 and above")
     not_negative("monitor", config.monitor, "max_rollbacks")
     require(config.monitor.lr_factor <= 1, f"monitor.lr_factor is {config.monitor.lr_factor}; allowed: above 0 to 1")
-    require(
-        config.monitor.jump > 1,
-        f"monitor.jump is {config.monitor.jump}; it multiplies what is usual: allowed is above 1",
-    )
+    above_one("monitor", config.monitor, "jump")
 
 
 def check_intervals(config: RunConfig) -> None:
@@ -200,7 +197,5 @@ def _validate_schedules(train: TrainConfig) -> None:
 
 
 def _validate_monitor(monitor: MonitorConfig) -> None:
-    for name in ("sigma_jump", "fid_jump"):
-        value = getattr(monitor, name)
-        require(value > 1, f"monitor.{name} is {value}; it multiplies what is usual: allowed is above 1")
+    above_one("monitor", monitor, "sigma_jump", "fid_jump")
     below_one("monitor", monitor, "diversity_floor")

@@ -110,7 +110,7 @@ def _means(scores: list[Scores]) -> Row:
 def _protocol(segmenter: Segmenter, source: SegmentationSource, settings: EvalConfig) -> Row:
     head = segmenter.config.head
     hamburger = head.hamburger if head.context == "hamburger" else None
-    steps = None if hamburger is None else hamburger.steps if hamburger.eval_steps is None else hamburger.eval_steps
+    steps = None if hamburger is None else hamburger.eval_steps or hamburger.steps
     return {
         "data": source.describe(),
         "images": number_of_images(source, settings),

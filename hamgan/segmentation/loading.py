@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hamgan.errors import CheckpointError, ConfigError
+from hamgan.errors import CheckpointError
 from hamgan.networks import count_parameters
+from hamgan.sampling.generator import find_device
 from hamgan.sampling.places import check_place
 from hamgan.segmentation.data.source import make_palette
 from hamgan.segmentation.predict import LabelMap, Picture, label, read_picture
@@ -99,8 +100,5 @@ def load_segmenter(
             raise CheckpointError(f"{place} is not the folder of a segmenter's run: it has no {SEGMENTER_FILE}")
         place /= SEGMENTER_FILE
     network, header = load_segmenter_file(place)
-    try:
-        network.to(device)
-    except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch that was built without it
-        raise ConfigError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    network.to(None if device is None else find_device(device))
     return LoadedSegmenter(network, header, str(path_or_hub))

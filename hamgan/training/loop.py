@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from hamgan.checkpoint import CheckpointManager, Progress, checkpoint_name
+from hamgan.checkpoint.choice import fid_key
 from hamgan.checkpoint.warm_start import initialise_from, parse_class_mapping
 from hamgan.config import Config, TrainConfig, check_intervals, validate
 from hamgan.data import check_source, open_training
@@ -151,8 +152,8 @@ class Training(Run[Config, GanStep, Batches]):
         share = self.progress.evaluation_share
         self.log.print_line(f"evaluation: {duration(seconds)}; evaluations are {share:.1%} of the run's time so far")
         self.log.evaluation(row)
-        fid = next((value for key, value in row.items() if key.startswith("fid")), None)
-        if fid is not None:
+        if key := fid_key(row):
+            fid = row[key]
             self.compare_scores_of(row)
             alarm = self.monitor.check_fid(fid)
             self.progress.fid[checkpoint_name(self.progress.images)] = fid

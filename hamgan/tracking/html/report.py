@@ -14,6 +14,7 @@ import jinja2
 from PIL import Image
 
 from hamgan.checkpoint import read_class_names, way_of_measuring
+from hamgan.checkpoint.choice import fid_key
 from hamgan.config import Config, ConfigReader, flat_config
 from hamgan.config.reading import GAN
 from hamgan.errors import CheckpointError, one_line
@@ -142,7 +143,8 @@ def _facts(config: Config) -> dict[str, str]:
 
 
 def _fid(row: dict[str, Any]) -> float | None:
-    return next((value for key, value in row.items() if key.startswith("fid") and isinstance(value, float)), None)
+    key = fid_key(row)
+    return None if key is None else float(row[key])
 
 
 def _evaluations(rows: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:
