@@ -237,19 +237,24 @@ def test_a_picture_of_the_visitors_own_is_found(browser: Chrome, app: Served, tm
     assert np.abs(pictures(browser, app)[0].astype(int) - (254, 0, 0)).max() < 5
 
 
+def results_are_in_sight(phone: Chrome) -> bool:
+    """Tell whether the page went back to the pictures above the controls, as far as its end allows."""
+    (results,) = seen(phone, ".results")
+    top: float = phone.execute_script("return arguments[0].getBoundingClientRect().top", results)
+    return -2 < top < 200
+
+
 def test_a_phone_shows_everything_without_scrolling_sideways(phone: Chrome, app: Served) -> None:
     opened(phone, app)
     for number, button in enumerate(("Draw", "Blend", "Walk")):
         seen(phone, "[role=tab]")[number].click()
         wait(phone, lambda name=button: seen(phone, "button.primary")[0].text == name)  # type: ignore[misc]
-        seen(phone, "button.primary")[0].click()
+        # A tap of the driver may arrive after the page has moved, and meet something else.
+        phone.execute_script("arguments[0].scrollIntoView(); arguments[0].click()", seen(phone, "button.primary")[0])
         wait(phone, lambda: captions(phone))
         widths = "return [document.documentElement.scrollWidth, document.body.scrollWidth, window.innerWidth]"
         assert phone.execute_script(widths) == [360, 360, 360]
-        top = "return arguments[0].getBoundingClientRect().top"
-        (results,) = seen(phone, ".results")
-        # The pictures stand above the controls: the page went back to them, as far as its end allows.
-        wait(phone, lambda shown=results: -2 < phone.execute_script(top, shown) < 200)  # type: ignore[misc]
+        wait(phone, lambda: results_are_in_sight(phone))
         phone.execute_script("window.scrollTo(0, 0)")
 
 
