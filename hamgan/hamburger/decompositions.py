@@ -87,18 +87,16 @@ def _reconstruct(
         return (bases @ coefficients.mT).to(x.dtype)
 
 
-def nmf_step(
-    tokens: Tensor, bases: Tensor, coefficients: Tensor, projection: Tensor, eps: float = EPS
-) -> tuple[Tensor, Tensor]:
+def nmf_step(tokens: Tensor, bases: Tensor, coefficients: Tensor, projection: Tensor) -> tuple[Tensor, Tensor]:
     """Make one multiplicative update of ``tokens ≈ coefficients @ bases.mT``; returns (bases, coefficients).
 
     Shapes: tokens [B, N, D] and bases [B, D, R] non-negative, coefficients [B, N, R]; ``projection`` is
     ``tokens @ bases``, which the start of the loop has already made. The coefficients move first; the bases see the
     new ones. The R x R Gram matrices come first, so that nothing costs more than N D R.
     """
-    coefficients = coefficients * projection / (coefficients @ (bases.mT @ bases) + eps)
+    coefficients = coefficients * projection / (coefficients @ (bases.mT @ bases) + EPS)
     gram = coefficients.mT @ coefficients
-    return bases * (tokens.mT @ coefficients) / (bases @ gram + eps), coefficients
+    return bases * (tokens.mT @ coefficients) / (bases @ gram + EPS), coefficients
 
 
 def _nmf_constants(tokens: Tensor, bases: Tensor, steps: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
