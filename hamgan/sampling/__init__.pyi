@@ -1,6 +1,5 @@
 from .classes import imagenet_names as imagenet_names
 from .classes import parse_classes as parse_classes
-from .classes import parse_numbers as parse_numbers
 from .generator import LoadedGenerator as LoadedGenerator
 from .generator import default_device as default_device
 from .generator import to_uint8 as to_uint8
