@@ -26,8 +26,6 @@ from hamgan.training.optimiser import make_adam
 from hamgan.training.regularisers import add_orthogonal_gradient
 from hamgan.training.sums import MetricSums
 
-__all__ = ["DiscriminatorBatch", "GanStep", "GeneratorBatch"]
-
 T = TypeVar("T")
 
 
