@@ -16,8 +16,7 @@ from hamgan.networks.batch_norm import convert_cross_replica
 from hamgan.segmentation.data.loader import Batch
 from hamgan.segmentation.losses import segmentation_loss
 from hamgan.segmentation.parameters import make_optimizer, parameter_groups
-from hamgan.segmentation.schedule import learning_rate
-from hamgan.segmentation.schema import SegmentationConfig
+from hamgan.segmentation.schema import SegmentationConfig, TrainConfig
 from hamgan.segmentation.segmenter import Segmenter, SegmenterNoise, normalise
 from hamgan.training.noise import Noise
 from hamgan.training.sums import MetricSums
@@ -135,3 +134,18 @@ class SegmentationStep:
 
 def _float_state(network: nn.Module) -> list[Tensor]:
     return [value for value in network.state_dict().values() if value.is_floating_point()]
+
+
+def learning_rate(train: TrainConfig, images: int, base: float | None = None) -> float:
+    """Return the rate of the step that begins after a number of images; ``base`` replaces ``train.lr``.
+
+    MMCV's formulae: ``min_lr + (base - min_lr) (1 - t / T)^power``, which the warm-up multiplies by
+    ``1 - (1 - t / W) (1 - warmup_ratio)`` while t < W.
+    """
+    base = train.lr if base is None else base
+    progress = min(1.0, images / (train.total_kimg * 1000))
+    rate: float = train.min_lr + (base - train.min_lr) * (1.0 - progress) ** train.power
+    warmup = train.warmup_kimg * 1000
+    if images < warmup:
+        rate *= 1.0 - (1.0 - images / warmup) * (1.0 - train.warmup_ratio)
+    return rate
