@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from hamgan.distributed.group import world_size
 from hamgan.networks.batch_norm import convert_cross_replica
@@ -19,6 +18,7 @@ from hamgan.segmentation.parameters import make_optimizer, parameter_groups
 from hamgan.segmentation.schema import SegmentationConfig, TrainConfig
 from hamgan.segmentation.segmenter import Segmenter, SegmenterNoise, normalise
 from hamgan.training.noise import Noise
+from hamgan.training.step import float_state, prepare_model
 from hamgan.training.sums import MetricSums
 
 
@@ -61,9 +61,7 @@ class SegmentationStep:
         # DDP warns of gradients with other strides than their weights: those of depth-wise weights have them along
         # their one input channel, where a stride means nothing.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-        self._model: nn.Module = accelerator.prepare_model(self.network)
-        if isinstance(self._model, DistributedDataParallel):
-            self._model.broadcast_buffers = False  # they agree: batch norm takes the moments of all processes
+        self._model = prepare_model(self.network, accelerator)
         self._stepper = accelerator.prepare_optimizer(self.optimizer)
 
     @property
@@ -116,7 +114,7 @@ class SegmentationStep:
     def update_average(self) -> None:
         """Move the average of weights and buffers."""
         if self.average is not None:
-            average, current = (_float_state(network) for network in (self.average, self.network))
+            average, current = (float_state(network) for network in (self.average, self.network))
             torch._foreach_lerp_(average, current, 1.0 - self.config.train.ema_decay)
 
     def extra_state(self) -> dict[str, Tensor]:
@@ -130,10 +128,6 @@ class SegmentationStep:
     def share_sums(self) -> None:
         """Average the pending metrics over all processes."""
         self.metrics.share()
-
-
-def _float_state(network: nn.Module) -> list[Tensor]:
-    return [value for value in network.state_dict().values() if value.is_floating_point()]
 
 
 def learning_rate(train: TrainConfig, images: int, base: float | None = None) -> float:
