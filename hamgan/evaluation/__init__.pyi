@@ -8,4 +8,3 @@ from .reference import load_reference as load_reference
 from .reference import save_reference as save_reference
 from .statistics import FeatureStatistics as FeatureStatistics
 from .statistics import Resources as Resources
-from .statistics import measure as measure
