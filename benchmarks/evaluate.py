@@ -16,7 +16,7 @@ from benchmarks.report import Report, Table, time_table, write_tables_into_page
 from benchmarks.timing import Timings, Work, time_in_turn
 from hamgan.data import open_source
 from hamgan.errors import ConfigError
-from hamgan.evaluation import FeatureExtractor, measure
+from hamgan.evaluation import FeatureExtractor, Resources
 from hamgan.evaluation.features.inception import PUBLISHED
 from hamgan.evaluation.features.weights import find_weights
 from hamgan.evaluation.inputs.images import ArrayImages
@@ -148,7 +148,7 @@ def _measure_pipeline(ours: Evaluator, folder: Path, options: argparse.Namespace
             extractor(part)
 
     def measure_all() -> None:
-        measure(images, extractor, batch_size=options.batch, is_splits=1)
+        Resources(extractor, options.batch).measure(images, is_splits=1)
 
     return time_in_turn({"bare": extract, "whole": measure_all}, options.rounds, device=options.device)
 

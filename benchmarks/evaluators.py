@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from benchmarks.networks import pytorch_fid_network
-from hamgan.evaluation import FeatureExtractor, load_extractor, measure
+from hamgan.evaluation import FeatureExtractor, Resources, load_extractor
 from hamgan.evaluation.inputs.images import FolderImages
 from hamgan.evaluation.metrics.fid import frechet_distance
 from hamgan.files import sha256
@@ -80,8 +80,9 @@ def own_extractor(weights: Path, *, device: torch.device, compiled: bool = False
 
 def _own_numbers(extractor: FeatureExtractor, batch_size: int, splits: int) -> Callable[[Path, Path], Numbers]:
     def numbers(samples: Path, reference: Path) -> Numbers:
-        found = measure(FolderImages(samples), extractor, batch_size=batch_size, is_splits=splits)
-        real = measure(FolderImages(reference), extractor, batch_size=batch_size)
+        resources = Resources(extractor, batch_size)
+        found = resources.measure(FolderImages(samples), is_splits=splits)
+        real = resources.measure(FolderImages(reference))
         score = found.inception_score[0] if found.inception_score else None
         return Numbers(frechet_distance(real.mean, real.covariance, found.mean, found.covariance), score)
 

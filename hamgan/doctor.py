@@ -54,15 +54,12 @@ def describe() -> dict[str, str]:
 
 
 def _packages() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+    from hamgan.machine import package_versions
 
-    found, missing = [], []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
-    return ", ".join(found) + (f"; not installed: {', '.join(missing)}" if missing else "")
+    found = package_versions(PACKAGES)
+    missing = [name for name in PACKAGES if name not in found]
+    present = ", ".join(f"{name} {version}" for name, version in found.items())
+    return present + (f"; not installed: {', '.join(missing)}" if missing else "")
 
 
 def _memory() -> str:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ def describe_machine() -> dict[str, Any]:
     """Return processor, cores that this process may use, threads, GPUs, versions; ``summary`` is one line of it."""
     import torch  # which `--help` should not wait for
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     processor = _processor()
     summary = f"{cores}-core {processor}, {', '.join(gpus) or 'no GPU'}, torch {torch.__version__}"
@@ -35,22 +36,22 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def usable_cores() -> int:
+    """Return the cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def hamgan_version() -> str:
     """Return the version of this package, ``0+unknown`` for a checkout on the path that is not installed."""
+    return package_versions(("hamgan",)).get("hamgan", "0+unknown")
+
+
+def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of packages, by default of those that a run's numbers depend on; without what is not here."""
     from importlib.metadata import PackageNotFoundError, version  # a fifth of a second before the first line
 
-    try:
-        return version("hamgan")
-    except PackageNotFoundError:
-        return "0+unknown"
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that the numbers of a run depend on; what is not installed is left out."""
-    from importlib.metadata import PackageNotFoundError, version
-
     found = {}
-    for name in PACKAGES:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 import pytest
 import torch
 from support.fault_tally import Tally
+from support.small_runs import forget_accelerator
 
 TALLY = pytest.StashKey[Tally]()
 
@@ -52,6 +53,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def new_accelerator() -> Iterator[None]:
+    """Let the test make an accelerator of its own, whatever other tests have made, and forget it afterwards."""
+    forget_accelerator()
+    yield
+    forget_accelerator()
 
 
 @pytest.fixture(scope="session")

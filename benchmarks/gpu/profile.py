@@ -9,7 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.gpu import Clock
-from benchmarks.gpu.speed import with_benchmark
 from benchmarks.profiling import kind_of, profile_kernels
 from benchmarks.report import Report, Table
 from benchmarks.steps import benchmark_accelerator, make_workload, read_config
@@ -43,7 +42,7 @@ def run(options: argparse.Namespace, clock: Clock) -> Report:
     batch = (options.batches or [BATCH])[0]
     report = Report("Profile", f"One step at batch {batch} after three to warm up; GB: operands and results, eager.")
     for name in options.configs or CONFIGS:
-        config = with_benchmark(read_config(find_config(name), options.set))
+        config = read_config(find_config(name), options.set)
         accelerator = benchmark_accelerator(config, options.device)
         for form in check_forms(options.forms):
             if not clock.allows(report, f"{name}, {form}"):

@@ -5,7 +5,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
@@ -39,7 +38,7 @@ def run(options: argparse.Namespace, clock: Clock) -> Report:
                 if not clock.allows(report, f"{name}, {form}, batch {batch}"):
                     break
                 try:
-                    found = measure_form(with_benchmark(config), form, batch, accelerator, options.device)
+                    found = measure_form(config, form, batch, accelerator, options.device)
                 except (torch.OutOfMemoryError, ConfigError) as error:  # ConfigError: no compilation with this torch
                     reason = "out of memory" if isinstance(error, torch.OutOfMemoryError) else str(error)
                     rows.append([form, batch, reason, *[None] * 5])
@@ -58,11 +57,6 @@ def _row(form: Form, batch: int, found: dict[str, float], share: float | None) -
     utilisation = f"{share:.1%}" if share else None
     speed, waits = batch / found["seconds"], int(found["waits"])
     return [form, batch, speed, milliseconds, 1e3 * found["cpu_seconds"], gib, utilisation, waits]
-
-
-def with_benchmark(config: Config) -> Config:
-    """Return the configuration with a loss that pairs no images: the benchmark draws none of the same class."""
-    return replace(config, train=replace(config.train, accumulation=1))
 
 
 def measure_form(

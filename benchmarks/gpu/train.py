@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu import Clock
-from benchmarks.gpu.speed import DTYPES, with_benchmark
+from benchmarks.gpu.speed import DTYPES
 from benchmarks.report import Report, Table
 from benchmarks.steps import benchmark_accelerator, make_workload, read_config
 from benchmarks.timing import count_flops, measure_matmul
@@ -100,7 +100,7 @@ def _lines(path: Path) -> list[str]:
 
 def _utilisation(folder: Path, options: argparse.Namespace, speed: float) -> float:
     """Return the counted FLOPs of training by those of a large matrix product in the same time."""
-    config = with_benchmark(read_config(folder / "config.yaml", []))
+    config = read_config(folder / "config.yaml", [])
     accelerator = benchmark_accelerator(config, options.device)
     work = make_workload(config, "fast", COUNTED, accelerator)
     precision = accelerator.mixed_precision.replace("no", "fp32")

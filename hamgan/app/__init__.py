@@ -1,6 +1,1 @@
 """Serve a web page to play with a generator, on Gradio (an optional extra)."""
-
-import lazy_loader
-
-# What others use, each name from its module on first use: `--help` and a user's mistake should not wait for torch.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -16,7 +16,7 @@ import torch
 from hamgan.app.requests import check_size, plan_blend, plan_classes, plan_walk, read_picture
 from hamgan.errors import ConfigError
 from hamgan.evaluation.report import describe_numbers, other_protocols
-from hamgan.inversion import invert
+from hamgan.inversion.optimise import invert
 from hamgan.networks import count_parameters
 from hamgan.sampling import LoadedGenerator, Plan, PlannedImage
 from hamgan.sampling.animation import write_film

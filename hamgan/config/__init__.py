@@ -4,7 +4,6 @@ Every field is documented below its definition; ``hamgan train --help`` prints t
 """
 
 from hamgan.config.networks import (
-    Context,
     DiscriminatorConfig,
     GeneratorConfig,
     HamburgerConfig,
@@ -36,40 +35,34 @@ from hamgan.config.schema import (
     Config,
     DataConfig,
     EvalConfig,
-    LogConfig,
     MonitorConfig,
     Resizer,
 )
-from hamgan.config.training import SCHEDULES, ConsistencyConfig, FiniteDifferencesConfig, TrainConfig, Transformation
-from hamgan.config.validation import RESOLUTIONS, check_intervals, check_metrics, latent_chunks, validate
+from hamgan.config.training import SCHEDULES, ConsistencyConfig, TrainConfig
+from hamgan.config.validation import check_intervals, check_metrics, latent_chunks, validate
 
 __all__ = [
     "FEATURES",
     "METRICS",
     "OWN_EXTRACTORS",
-    "RESOLUTIONS",
     "SCHEDULES",
     "BatchNormStatistics",
     "CheckpointConfig",
     "Config",
     "ConfigReader",
     "ConsistencyConfig",
-    "Context",
     "DataConfig",
     "DiscriminatorConfig",
     "EvalConfig",
-    "FiniteDifferencesConfig",
     "GeneratorConfig",
     "HamburgerConfig",
     "Init",
-    "LogConfig",
     "MonitorConfig",
     "NormConfig",
     "Resizer",
     "RunConfig",
     "SpectralNormConfig",
     "TrainConfig",
-    "Transformation",
     "check_intervals",
     "check_keys",
     "check_metrics",

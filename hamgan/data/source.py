@@ -57,11 +57,11 @@ def name_some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(f"`{name}`" for name in names[:most]) + (", ..." if len(names) > most else "")
 
 
-def check_source(source: ImageSource, minimum: int = 2) -> None:
+def check_source(source: ImageSource) -> None:
     """Raise DataError unless a class-conditional GAN can learn from the source.
 
-    Refused: no images, one class only, a class without images, fewer than ``minimum`` images in all. A single label for
-    all images is how a collapse reported against BigGAN-PyTorch came about.
+    Refused: no images, one class only, a class without images. A single label for all images is how a collapse reported
+    against BigGAN-PyTorch came about.
     """
     counts = class_histogram(source)
     where = f"{source.name} ({source.split})"
@@ -77,5 +77,3 @@ def check_source(source: ImageSource, minimum: int = 2) -> None:
         raise DataError(
             f"{where}: {len(empty)} of {len(counts)} classes have no images ({name_some(empty)}); remove or fill them"
         )
-    if len(source) < minimum:
-        raise DataError(f"{where} holds {len(source)} images of {len(used)} classes; at least {minimum} are needed")

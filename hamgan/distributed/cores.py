@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from hamgan.machine import usable_cores
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -17,8 +19,7 @@ def core_count() -> int:
     """Return the cores that this process may keep busy: ``OMP_NUM_THREADS``, else its share of those it may run on."""
     if (given := os.environ.get("OMP_NUM_THREADS", "")).isdecimal() and int(given) > 0:
         return int(given)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def map_on_cores(threads: int, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:

@@ -3,13 +3,8 @@ from .evaluator import evaluate as evaluate
 from .features.extractor import FeatureExtractor as FeatureExtractor
 from .features.extractor import load_extractor as load_extractor
 from .metrics.class_accuracy import nearest_class_mean as nearest_class_mean
-from .protocol import PRESETS as PRESETS
-from .protocol import Protocol as Protocol
 from .protocol import make_protocol as make_protocol
-from .protocol import protocol_line as protocol_line
 from .reference import load_reference as load_reference
-from .reference import reference_statistics as reference_statistics
 from .reference import save_reference as save_reference
 from .statistics import FeatureStatistics as FeatureStatistics
 from .statistics import Resources as Resources
-from .statistics import measure as measure

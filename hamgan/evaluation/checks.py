@@ -81,14 +81,14 @@ def _other_split(real: FeatureStatistics | None, protocol: Protocol) -> str:
     )
 
 
-def check_reference(reference: str | Path, metrics: Sequence[str], resolution: int, split: str = "val") -> None:
+def check_reference(reference: str | Path, metrics: Sequence[str], resolution: int) -> None:
     """Raise ConfigError for a reference against which an evaluation could not compute its metrics, before any work."""
     if is_statistics_file(reference):
         labels, found = None, load_reference(reference).description.get("split")
     elif set(metrics) <= {"is"}:
         return
     else:
-        images = open_reference_images(reference, split, resolution)
+        images = open_reference_images(reference, "val", resolution)
         labels, found = images.labels, images.describe().get("split")
         if len(images) < 2:
             raise ConfigError(f"{reference} has one image for the reference; a covariance needs two at least")

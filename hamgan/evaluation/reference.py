@@ -14,9 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from hamgan.checkpoint.tensors import save_tensors
+from hamgan.checkpoint.tensors import write_file
 from hamgan.distributed.group import Processes
-from hamgan.errors import ConfigError, one_line
+from hamgan.errors import CheckpointError, ConfigError, one_line
 from hamgan.evaluation.cache import drop_oldest, name_file
 from hamgan.evaluation.features.extractor import ARCHITECTURES
 from hamgan.evaluation.features.resizing import RESIZING
@@ -24,7 +24,7 @@ from hamgan.evaluation.inputs.images import IMAGE_ARRAYS, ArrayImages, Images, S
 from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.published_statistics import load_published
 from hamgan.evaluation.statistics import FeatureStatistics, Resources, feature_bytes
-from hamgan.files import STATISTICS_PICKLE, recognise_file, temporary_name
+from hamgan.files import STATISTICS_PICKLE, recognise_file
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,7 @@ def save_reference(statistics: FeatureStatistics, file: str | Path) -> Path:
         "inception_score": json.dumps(statistics.inception_score),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = temporary_name(file)
-    try:
-        save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, header)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(file, tensors, header)
     return file
 
 
@@ -241,7 +236,7 @@ def _keep(statistics: FeatureStatistics, file: Path) -> None:
     try:
         save_reference(statistics, file)
         drop_oldest(file.parent)
-    except OSError as error:
+    except (OSError, CheckpointError) as error:
         log.warning("the features of the reference are not kept: %s", error)
 
 

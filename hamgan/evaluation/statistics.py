@@ -87,18 +87,11 @@ class Resources:
             )
 
     def measure(
-        self, images: Images, title: str, *, is_splits: int | None = None, keep_features: bool = False
+        self, images: Images, title: str = "features", *, is_splits: int | None = None, keep_features: bool = False
     ) -> FeatureStatistics:
-        """Call `measure` with this extractor and batch size."""
-        return measure(
-            images,
-            self.extractor,
-            batch_size=self.batch_size,
-            is_splits=is_splits,
-            keep_features=keep_features,
-            progress=self.progress,
-            title=title,
-        )
+        """Do what `measure_together` says by one extractor; ``is_splits`` asks for the Inception Score as well."""
+        wanted = [Wanted(self.extractor, is_splits, keep_features)]
+        return measure_together(images, wanted, batch_size=self.batch_size, progress=self.progress, title=title)[0]
 
 
 @dataclass(frozen=True)
@@ -151,21 +144,6 @@ class _Sums:
             class_names=images.class_names,
             inception_score=self.score.result() if self.score else None,
         )
-
-
-def measure(
-    images: Images,
-    extractor: FeatureExtractor,
-    *,
-    batch_size: int = 64,
-    is_splits: int | None = None,
-    keep_features: bool = False,
-    progress: bool = False,
-    title: str = "features",
-) -> FeatureStatistics:
-    """Do what `measure_together` says by one extractor; ``is_splits`` asks for the Inception Score as well."""
-    wanted = [Wanted(extractor, is_splits, keep_features)]
-    return measure_together(images, wanted, batch_size=batch_size, progress=progress, title=title)[0]
 
 
 @torch.inference_mode()

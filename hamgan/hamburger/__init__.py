@@ -5,7 +5,7 @@
 """
 
 from hamgan.hamburger.block import Bases, Hamburger
-from hamgan.hamburger.decompositions import cd, nmf, nmf_step, vq
+from hamgan.hamburger.decompositions import cd, nmf, vq
 from hamgan.hamburger.ham import Ham, measured_reconstruction, reconstruction_error
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "cd",
     "measured_reconstruction",
     "nmf",
-    "nmf_step",
     "reconstruction_error",
     "vq",
 ]

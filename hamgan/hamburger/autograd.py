@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CACHED_ELEMENTS = 2**18
-
 
 class _LinearCoefficients(torch.autograd.Function):
     """Give coefficients that were computed already the gradient of ``scale * (tokens @ bases)``."""
@@ -52,13 +50,7 @@ class _KeepGradient(torch.autograd.Function):
         (keep,) = ctx.saved_tensors
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return grad * keep, None
-        if grad.device.type != "cpu":
-            return grad.mul_(keep), None
-        # torch's CPU kernels for a mixed product take 8 times as long as a conversion from int8 that stays in cache.
-        rows = max(1, CACHED_ELEMENTS * len(grad) // grad.numel())
-        for part, kept in zip(grad.split(rows), keep.view(torch.int8).split(rows), strict=True):
-            part.mul_(kept.to(part.dtype))
-        return grad, None
+        return grad.mul_(keep), None
 
 
 def rectify_(x: Tensor) -> Tensor:

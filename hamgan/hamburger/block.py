@@ -1,7 +1,6 @@
 """Build the Hamburger block: bread, ham, (cheese,) bread around a shortcut; versions v1, v2 and v2+."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +27,7 @@ class Hamburger(nn.Module):
     when a condition is given.
     ``gate`` multiplies the branch by a learnt scalar that starts at 0; v2+ also learns the shortcut's factor.
     ``final_relu``: the output goes through ReLU. ``positions`` (height x width) is needed for persistent bases in
-    channel or dual mode only, ``update_in`` is explained at ``Ham``. Raises ConfigError when channels do not divide.
+    channel or dual mode only. Raises ConfigError when channels do not divide.
 
     Since the reconstruction is a product of two thin factors, the convolution behind it is applied to the bases
     (spatial mode) or the coefficients (channel mode): N D C multiplications become N R C.
@@ -45,7 +44,6 @@ class Hamburger(nn.Module):
         final_relu: bool = False,
         lower_conv: Callable[[int, int], nn.Module] | None = None,
         positions: int | None = None,
-        update_in: Literal["train", "eval"] = "train",
     ) -> None:
         super().__init__()
         self.config = config
@@ -55,8 +53,8 @@ class Hamburger(nn.Module):
         latent = half * (2 if config.dual else 1)
         self.lower_bread = (lower_conv or conv)(channels, latent)
         spatial = config.dual or config.mode == "spatial"
-        self.ham = Ham(config, self.head_dim if spatial else positions, update_in=update_in)
-        self.channel_ham = Ham(config, positions, update_in=update_in) if config.dual else None
+        self.ham = Ham(config, self.head_dim if spatial else positions)
+        self.channel_ham = Ham(config, positions) if config.dual else None
         self.cheese: nn.Module | None = None
         if config.version != "v1":
             cheese = _cheese_dim(latent, config)
@@ -171,9 +169,7 @@ class Hamburger(nn.Module):
 
     def _add(self, x: Tensor, y: Tensor) -> Tensor:
         y = y.to(x.dtype)
-        # y is this forward's own; the compiler fuses both, and older ones break their graph at ``out=``.
-        out = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else y
-        y = torch.add(x, y, out=out) if self.gate is None else torch.addcmul(x, y, self.gate.to(x.dtype), out=out)
+        y = x + y if self.gate is None else torch.addcmul(x, y, self.gate.to(x.dtype))
         return F.relu(y) if self.final_relu else y
 
 

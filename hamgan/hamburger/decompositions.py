@@ -87,39 +87,16 @@ def _reconstruct(
         return (bases @ coefficients.mT).to(x.dtype)
 
 
-def nmf_step(
-    tokens: Tensor, bases: Tensor, coefficients: Tensor, projection: Tensor, eps: float = EPS
-) -> tuple[Tensor, Tensor]:
+def nmf_step(tokens: Tensor, bases: Tensor, coefficients: Tensor, projection: Tensor) -> tuple[Tensor, Tensor]:
     """Make one multiplicative update of ``tokens ≈ coefficients @ bases.mT``; returns (bases, coefficients).
 
     Shapes: tokens [B, N, D] and bases [B, D, R] non-negative, coefficients [B, N, R]; ``projection`` is
     ``tokens @ bases``, which the start of the loop has already made. The coefficients move first; the bases see the
     new ones. The R x R Gram matrices come first, so that nothing costs more than N D R.
     """
-    coefficients = coefficients * projection / (coefficients @ (bases.mT @ bases) + eps)
+    coefficients = coefficients * projection / (coefficients @ (bases.mT @ bases) + EPS)
     gram = coefficients.mT @ coefficients
-    return bases * (tokens.mT @ coefficients) / (bases @ gram + eps), coefficients
-
-
-def _nmf_constants(tokens: Tensor, bases: Tensor, steps: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (coefficients, bases, scale) after ``steps`` times `nmf_step` and a last update of the coefficients.
-
-    Without gradient, in three buffers [B, N, R]: on a CPU fresh memory for every product cost a seventh of the time.
-    ``coefficients = scale * (tokens @ bases)``.
-    """
-    eps = tokens.new_full((), EPS)  # a number would be made a tensor, of float64, by every sum: 4 % of the time
-    projection = tokens @ bases
-    coefficients = torch.softmax(projection if temperature == 1 else temperature * projection, dim=-1)
-    denominator = torch.empty_like(projection)
-    for _ in range(steps):
-        torch.matmul(coefficients, bases.mT @ bases, out=denominator)
-        coefficients.mul_(projection).div_(denominator.add_(eps))
-        target = tokens.mT @ coefficients
-        bases = target.mul_(bases).div_((bases @ (coefficients.mT @ coefficients)).add_(eps))
-        torch.matmul(tokens, bases, out=projection)
-    torch.matmul(coefficients, bases.mT @ bases, out=denominator)
-    scale = coefficients.div_(denominator.add_(eps))
-    return projection.mul_(scale), bases, scale
+    return bases * (tokens.mT @ coefficients) / (bases @ gram + EPS), coefficients
 
 
 def nmf_factors(
@@ -129,18 +106,20 @@ def nmf_factors(
 
     With ``one_step`` bases and scale are constants, so the coefficients are linear in the tokens.
     """
-    if gradient == "one_step":
-        with torch.no_grad():
-            coefficients, bases, scale = _nmf_constants(tokens.detach(), bases, steps, temperature)
-        if torch.is_grad_enabled() and tokens.requires_grad:
-            coefficients = linear_coefficients(tokens, coefficients, bases, scale)
-        return coefficients, bases
-    projection = tokens @ bases
-    coefficients = F.softmax(temperature * projection, dim=-1)
-    for _ in range(steps):
-        bases, coefficients = nmf_step(tokens, bases, coefficients, projection)
+    with torch.set_grad_enabled(gradient == "unrolled" and torch.is_grad_enabled()):
         projection = tokens @ bases
-    return coefficients * projection / (coefficients @ (bases.mT @ bases) + EPS), bases
+        coefficients = F.softmax(temperature * projection, dim=-1)
+        for _ in range(steps):
+            bases, coefficients = nmf_step(tokens, bases, coefficients, projection)
+            projection = tokens @ bases
+        denominator = coefficients @ (bases.mT @ bases) + EPS
+        if gradient == "unrolled":
+            return coefficients * projection / denominator, bases
+        scale = coefficients / denominator
+        coefficients = scale * projection
+    if torch.is_grad_enabled() and tokens.requires_grad:
+        coefficients = linear_coefficients(tokens, coefficients, bases, scale)
+    return coefficients, bases
 
 
 def _assign(tokens: Tensor, norms: Tensor, bases: Tensor, temperature: float) -> Tensor:

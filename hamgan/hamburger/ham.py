@@ -3,7 +3,6 @@
 import contextlib
 import functools
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,18 +23,15 @@ class Ham(nn.Module):
     ``features`` is D: channels per head in spatial mode, height x width in channel mode; None where a channel-mode
     Ham with random bases should take what comes. Random bases: drawn per sample in training, one fixed seeded draw for
     all samples in evaluation. Persistent bases: the buffer ``bases`` [S, D, R], which moves towards the mean over the
-    batch (and over all processes) of the final bases at every forward in the mode that ``update_in`` names: "train", or
-    "eval" as the official PyTorch code does. Raises ConfigError for persistent bases of unknown size.
+    batch (and over all processes) of the final bases at every forward in training mode. Raises ConfigError for
+    persistent bases of unknown size.
     """
 
     bases: Tensor | None
 
-    def __init__(
-        self, config: HamburgerConfig, features: int | None, *, update_in: Literal["train", "eval"] = "train"
-    ) -> None:
+    def __init__(self, config: HamburgerConfig, features: int | None) -> None:
         super().__init__()
         self.config = config
-        self.update_in = update_in
         self._fixed: dict[tuple[int, torch.device], Tensor] = {}
         self._factors = _factor_function(config)
         if config.bases == "random":
@@ -93,7 +89,7 @@ class Ham(nn.Module):
         steps = config.steps if self.training or config.eval_steps is None else config.eval_steps
         temperature = config.temperature or (1.0 if config.decomposition == "nmf" else 100.0)
         coefficients, final = self._factors(tokens, bases.to(tokens.dtype), steps, config.gradient, temperature)
-        if self.bases is not None and self.training == (self.update_in == "train"):
+        if self.bases is not None and self.training:
             self.update_bases(final)
         return coefficients, final
 
@@ -103,8 +99,7 @@ class Ham(nn.Module):
         if self.bases is None:
             raise ConfigError("bases: random keeps no bases to update; allowed with bases: persistent")
         mean = final.unflatten(0, (-1, self.config.heads)).mean(dim=0).to(self.bases.dtype)
-        if self.training:
-            mean = mean_over_processes_(mean.contiguous())
+        mean = mean_over_processes_(mean.contiguous())
         self.bases.copy_(F.normalize(torch.lerp(mean, self.bases, self.config.momentum), dim=1))
 
 

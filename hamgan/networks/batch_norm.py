@@ -151,16 +151,13 @@ class BatchNorm(nn.Module):
         batch_mean, batch_var = torch.zeros_like(mean), torch.zeros_like(var)
         y = F.batch_norm(x, batch_mean, batch_var, training=True, momentum=1.0, eps=self.eps)
         count = x.numel() // x.shape[1]
-        self._update(batch_mean, batch_var * ((count - 1) / count))
+        mean.lerp_(batch_mean, self.momentum)
+        var.lerp_(batch_var * ((count - 1) / count), self.momentum)
         return y
 
     @property
     def _across(self) -> bool:
         return self.cross_replica and world_size() > 1
-
-    def _update(self, mean: Tensor, var: Tensor) -> None:
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(var, self.momentum)
 
     def affine(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
         """Return normalise(x) * gain + bias. Shapes: gain and bias [B, C] or [C]."""
@@ -296,7 +293,6 @@ class PerClassBatchNorm(BatchNorm):
         return self.affine(x, *self.gain_and_bias(labels, weights))
 
 
-@torch.no_grad()
 def batch_norm_statistics(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the running means and variances among the tensors of a network's state."""
     return {name: value for name, value in state.items() if name.endswith((".running_mean", ".running_var"))}

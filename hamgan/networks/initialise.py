@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hamgan.config import Init
-from hamgan.networks.spectral_norm import (
-    SpectralWeight,
-)
+from hamgan.networks.spectral_norm import SpectralWeight
 
 
 @torch.no_grad()

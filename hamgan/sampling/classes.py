@@ -95,12 +95,6 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold().replace("_", " ")
 
 
-def unique_names(class_names: Sequence[str] | None, count: int) -> list[str]:
-    """Return a text per class that `find_class` turns into its index: its name, or the index where two share a name."""
-    names = list(class_names or ())
-    return [names[index] if names and names.count(names[index]) == 1 else str(index) for index in range(count)]
-
-
 def describe_classes(indices: Iterable[int], titles: Sequence[str], most: int = 12) -> str:
     """Say which classes were taken, each once with its index: ``10 (index 2), cat (index 12)``."""
     chosen = list(dict.fromkeys(indices))
@@ -123,11 +117,6 @@ def numbers_in(text: str, what: str) -> Iterator[int]:
         if dash and int(last) - int(first) >= MOST_NUMBERS:
             raise ConfigError(f"{what} {part.strip()!r} names more than {MOST_NUMBERS:,} numbers")
         yield from range(int(first), int(last) + 1) if dash else [int(first)]
-
-
-def parse_numbers(text: str, what: str) -> list[int]:
-    """Return the numbers of a text, of ``"0-3,7"`` [0, 1, 2, 3, 7]; ConfigError where one is no number or range."""
-    return list(numbers_in(text, what))
 
 
 def parse_classes(texts: Iterable[str], generator: HasClasses) -> list[int]:

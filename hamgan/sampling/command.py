@@ -85,11 +85,11 @@ def _sample(options: argparse.Namespace, joined: str | None) -> None:
 
 
 def _plan(options: argparse.Namespace, generator: "LoadedGenerator", classes: list[int]) -> "Plan":
-    from hamgan.sampling.classes import parse_numbers
+    from hamgan.sampling.classes import numbers_in
     from hamgan.sampling.plan import plan_interpolation, plan_samples
 
     count = options.per_class * len(classes) if options.per_class and options.per_class > 0 else 8
-    seeds = parse_numbers(options.seeds, "seed range") if options.seeds is not None else list(range(count))
+    seeds = list(numbers_in(options.seeds, "seed range")) if options.seeds is not None else list(range(count))
     try:
         truncations = [float(part) for part in options.truncation.split(",")]
     except ValueError as error:

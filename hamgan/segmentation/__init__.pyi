@@ -1,8 +1,8 @@
-from .config import SegmentationConfig as SegmentationConfig
 from .config import load_config as load_config
 from .convert import load_encoder_weights as load_encoder_weights
 from .loading import LoadedSegmenter as LoadedSegmenter
 from .loading import load_segmenter as load_segmenter
+from .schema import SegmentationConfig as SegmentationConfig
 from .segmenter import Segmenter as Segmenter
 from .segmenter import SegmenterNoise as SegmenterNoise
 from .segmenter import build_segmenter as build_segmenter

@@ -13,8 +13,8 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from hamgan.segmentation.config import AugmentConfig
 from hamgan.segmentation.data.source import IGNORED, Sample
+from hamgan.segmentation.schema import AugmentConfig
 
 CROP_ATTEMPTS = 10
 BRIGHTNESS = 32.0

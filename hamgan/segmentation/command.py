@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -108,14 +109,14 @@ def _evaluate(options: argparse.Namespace, device: str | None) -> None:
     from hamgan.evaluation.report import append_row, save_table
     from hamgan.sampling import default_device
     from hamgan.segmentation.data.opening import HELD_OUT, check_classes, open_source
-    from hamgan.segmentation.evaluation import class_table, describe_scores, evaluate, wants_progress
+    from hamgan.segmentation.evaluation import class_table, describe_scores, evaluate
     from hamgan.segmentation.loading import load_segmenter
 
     loaded = load_segmenter(options.checkpoint, device or default_device())
     settings = evaluation_settings(options, loaded.config)
     source = open_source(data_settings(options, loaded.config), settings.split or HELD_OUT)
     check_classes(source, loaded.network.classes, loaded.header.class_names)
-    row = evaluate(loaded.network, source, settings, kimg=loaded.header.kimg, progress=wants_progress())
+    row = evaluate(loaded.network, source, settings, kimg=loaded.header.kimg, progress=sys.stderr.isatty())
     if not Processes.current().is_main:
         return
     print(class_table(row))

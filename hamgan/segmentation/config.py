@@ -1,8 +1,6 @@
 """Read a segmenter's configuration, and check values that must fit together."""
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
 
 from hamgan.config import ConfigReader
 from hamgan.config.ranges import below_one, not_negative, positive, require
@@ -10,33 +8,11 @@ from hamgan.config.validation import validate_hamburger, validate_run
 from hamgan.errors import did_you_mean
 from hamgan.segmentation.schema import (
     AugmentConfig,
-    AuxiliaryConfig,
-    DataConfig,
     EncoderConfig,
     EvalConfig,
-    HeadConfig,
-    LogConfig,
-    MonitorConfig,
     SegmentationConfig,
     TrainConfig,
 )
-
-__all__ = [
-    "SEGMENTATION",
-    "VAN_SIZES",
-    "AugmentConfig",
-    "AuxiliaryConfig",
-    "DataConfig",
-    "EncoderConfig",
-    "EvalConfig",
-    "HeadConfig",
-    "LogConfig",
-    "MonitorConfig",
-    "SegmentationConfig",
-    "TrainConfig",
-    "load_config",
-    "validate",
-]
 
 VAN_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "tiny": ((32, 64, 160, 256), (3, 3, 5, 2)),
@@ -179,10 +155,4 @@ def validate_evaluation(evaluation: EvalConfig) -> None:
 SEGMENTATION = ConfigReader(SegmentationConfig, validate, section="segmentation")
 """Reader of a segmenter's configurations: from files, presets, options and headers of files."""
 
-
-def load_config(preset_or_path: str | Path | None, overrides: Sequence[str] | None = None) -> SegmentationConfig:
-    """Read a YAML file or a preset (``land``) and apply overrides such as ``"train.batch_size=8"``.
-
-    Raises ConfigError (a sentence) for a missing file, unknown keys, wrong types or values that do not fit.
-    """
-    return SEGMENTATION.load(preset_or_path, overrides)
+load_config = SEGMENTATION.load

@@ -15,9 +15,10 @@ from hamgan.checkpoint.tensors import read_tensors
 from hamgan.config import preset_names
 from hamgan.errors import ConfigError, ConversionError
 from hamgan.files import sha256
-from hamgan.segmentation.config import SegmentationConfig, load_config
+from hamgan.segmentation.config import load_config
 from hamgan.segmentation.names import CLASSIFIERS, UNUSED, encoder_name, is_segmenter, segmenter_name
 from hamgan.segmentation.resnet import TimmEncoder
+from hamgan.segmentation.schema import SegmentationConfig
 from hamgan.segmentation.segmenter import Segmenter, build_segmenter
 from hamgan.segmentation.storing import SEGMENTER_FORMAT, Palette, SegmenterHeader, save_segmenter
 

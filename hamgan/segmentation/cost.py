@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hamgan.networks import count_parameters
-from hamgan.segmentation.config import SegmentationConfig
+from hamgan.segmentation.schema import SegmentationConfig
 from hamgan.segmentation.segmenter import Segmenter, build_segmenter
 
 _aten = torch.ops.aten

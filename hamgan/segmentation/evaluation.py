@@ -1,6 +1,5 @@
 """Measure a segmenter on a held-out split, with the protocol that has to stand beside its numbers."""
 
-import sys
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -61,7 +60,7 @@ def count(
     processes = Processes.current()
     matrix = ConfusionMatrix(len(source.class_names), IGNORED)
     total = number_of_images(source, settings)
-    bar = ProgressBar(len(processes.share(total)), "evaluate") if progress and processes.is_main else None
+    bar = ProgressBar(len(processes.share(total)), "evaluate", disable=not (progress and processes.is_main))
     device = next(segmenter.parameters()).device
     was_training = segmenter.training
     segmenter.eval()
@@ -70,10 +69,8 @@ def count(
         labels = torch.from_numpy(np.stack([sample.labels for sample in samples]))
         predictions = predict_labels(segmenter, images.to(device), settings, bases_seed)
         matrix.add(predictions, labels.to(device))
-        if bar is not None:
-            bar.update(len(samples))
-    if bar is not None:
-        bar.close()
+        bar.update(len(samples))
+    bar.close()
     segmenter.train(was_training)
     matrix.sum_over(processes)
     return matrix
@@ -166,8 +163,3 @@ def class_table(row: Row) -> str:
         ]
         lines.append(f"{entry['class']:<{width}} {' '.join(cells)}")
     return "\n".join(lines)
-
-
-def wants_progress() -> bool:
-    """Return whether somebody watches."""
-    return sys.stderr.isatty()

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hamgan.distributed.group import mean_over_processes_
-from hamgan.segmentation.config import SegmentationConfig
 from hamgan.segmentation.data.source import IGNORED
 from hamgan.segmentation.heads import resize
+from hamgan.segmentation.schema import SegmentationConfig
 from hamgan.segmentation.segmenter import Logits
 
 LossAverage = Literal["all", "valid"]

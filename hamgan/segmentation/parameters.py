@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from hamgan.segmentation.config import TrainConfig
+from hamgan.segmentation.schema import TrainConfig
 
 HEADS = ("head.", "auxiliary.")
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from hamgan.segmentation.config import SEGMENTATION, SegmentationConfig
+from hamgan.segmentation.config import SEGMENTATION
 from hamgan.segmentation.evaluation import scores
+from hamgan.segmentation.schema import SegmentationConfig
 from hamgan.tracking.html.report import Kind
 
 

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from hamgan.errors import ConfigError
-from hamgan.segmentation.config import SegmentationConfig, validate
+from hamgan.segmentation.config import validate
 from hamgan.segmentation.heads import AuxiliaryHead, HamHead, draw_dropout, resize
 from hamgan.segmentation.resnet import build_timm
+from hamgan.segmentation.schema import SegmentationConfig
 from hamgan.segmentation.van import VAN, build_van
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)

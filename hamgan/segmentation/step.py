@@ -9,17 +9,16 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from hamgan.distributed.group import world_size
 from hamgan.networks.batch_norm import convert_cross_replica
 from hamgan.segmentation.data.loader import Batch
 from hamgan.segmentation.losses import segmentation_loss
 from hamgan.segmentation.parameters import make_optimizer, parameter_groups
-from hamgan.segmentation.schedule import learning_rate
-from hamgan.segmentation.schema import SegmentationConfig
+from hamgan.segmentation.schema import SegmentationConfig, TrainConfig
 from hamgan.segmentation.segmenter import Segmenter, SegmenterNoise, normalise
 from hamgan.training.noise import Noise
+from hamgan.training.step import float_state, prepare_model
 from hamgan.training.sums import MetricSums
 
 
@@ -62,9 +61,7 @@ class SegmentationStep:
         # DDP warns of gradients with other strides than their weights: those of depth-wise weights have them along
         # their one input channel, where a stride means nothing.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-        self._model: nn.Module = accelerator.prepare_model(self.network)
-        if isinstance(self._model, DistributedDataParallel):
-            self._model.broadcast_buffers = False  # they agree: batch norm takes the moments of all processes
+        self._model = prepare_model(self.network, accelerator)
         self._stepper = accelerator.prepare_optimizer(self.optimizer)
 
     @property
@@ -117,7 +114,7 @@ class SegmentationStep:
     def update_average(self) -> None:
         """Move the average of weights and buffers."""
         if self.average is not None:
-            average, current = (_float_state(network) for network in (self.average, self.network))
+            average, current = (float_state(network) for network in (self.average, self.network))
             torch._foreach_lerp_(average, current, 1.0 - self.config.train.ema_decay)
 
     def extra_state(self) -> dict[str, Tensor]:
@@ -133,5 +130,16 @@ class SegmentationStep:
         self.metrics.share()
 
 
-def _float_state(network: nn.Module) -> list[Tensor]:
-    return [value for value in network.state_dict().values() if value.is_floating_point()]
+def learning_rate(train: TrainConfig, images: int, base: float | None = None) -> float:
+    """Return the rate of the step that begins after a number of images; ``base`` replaces ``train.lr``.
+
+    MMCV's formulae: ``min_lr + (base - min_lr) (1 - t / T)^power``, which the warm-up multiplies by
+    ``1 - (1 - t / W) (1 - warmup_ratio)`` while t < W.
+    """
+    base = train.lr if base is None else base
+    progress = min(1.0, images / (train.total_kimg * 1000))
+    rate: float = train.min_lr + (base - train.min_lr) * (1.0 - progress) ** train.power
+    warmup = train.warmup_kimg * 1000
+    if images < warmup:
+        rate *= 1.0 - (1.0 - images / warmup) * (1.0 - train.warmup_ratio)
+    return rate

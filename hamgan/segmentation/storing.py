@@ -13,7 +13,8 @@ from hamgan.checkpoint.evaluations import is_evaluation
 from hamgan.checkpoint.tensors import load_checked, read_metadata, read_tensors, write_file
 from hamgan.config.reading import config_to_dict
 from hamgan.errors import CheckpointError, one_line
-from hamgan.segmentation.config import SEGMENTATION, SegmentationConfig, validate
+from hamgan.segmentation.config import SEGMENTATION, validate
+from hamgan.segmentation.schema import SegmentationConfig
 from hamgan.segmentation.segmenter import Segmenter
 
 SEGMENTER_FORMAT = "hamgan-segmenter"

@@ -20,7 +20,7 @@ from hamgan.errors import ConfigError
 from hamgan.networks import count_parameters
 from hamgan.progress import duration
 from hamgan.segmentation.augment import scaled_size
-from hamgan.segmentation.config import SEGMENTATION, SegmentationConfig, validate
+from hamgan.segmentation.config import SEGMENTATION, validate
 from hamgan.segmentation.convert import load_encoder_weights
 from hamgan.segmentation.data.loader import TrainingLoader
 from hamgan.segmentation.data.opening import HELD_OUT, open_source
@@ -29,9 +29,9 @@ from hamgan.segmentation.drawing import colourise, draw_comparison
 from hamgan.segmentation.evaluation import describe_scores, evaluate
 from hamgan.segmentation.inference import predict_labels
 from hamgan.segmentation.parameters import describe_groups
-from hamgan.segmentation.schedule import learning_rate
+from hamgan.segmentation.schema import SegmentationConfig
 from hamgan.segmentation.segmenter import Segmenter, build_segmenter
-from hamgan.segmentation.step import SegmentationStep, make_input
+from hamgan.segmentation.step import SegmentationStep, learning_rate, make_input
 from hamgan.segmentation.storing import (
     SEGMENTER_FILE,
     SegmenterHeader,

@@ -1,6 +1,5 @@
 """Write a folder that a hub shows well: the generator's file, a sheet of its images and a model card."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from PIL import Image
 
 from hamgan.checkpoint import save_generator
 from hamgan.errors import CheckpointError
+from hamgan.files import temporary_name
 from hamgan.sampling import LoadedGenerator
 from hamgan.sampling.hub import GENERATOR_FILE, check_login, require_hub, upload
 from hamgan.sampling.sheets import draw_sheet
@@ -51,7 +51,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     check_new(folder)
     require_hub("to write a model card")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(folder)
     try:
         temporary.mkdir(parents=True)
         yield temporary

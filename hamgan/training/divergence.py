@@ -96,7 +96,12 @@ class Monitor(RowMonitor):
 
     def series(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """Return the numbers that have a usual value: gradient norms, D's margin, spread of images, sigma per layer."""
-        return _series(numbers)
+        found = {name: numbers[name] for name in ("g_gradient_norm", "d_gradient_norm") if name in numbers}
+        if "logits_real" in numbers and "logits_fake" in numbers:
+            found["margin"] = abs(numbers["logits_real"] - numbers["logits_fake"])
+        if numbers.get("spread_real"):
+            found["spread"] = numbers["spread_fake"] / numbers["spread_real"]
+        return found | {name: value for name, value in numbers.items() if name.startswith("sigma of ")}
 
     def dead(self, numbers: Mapping[str, float]) -> list[str]:
         """Return what is wrong where G gets no gradient."""
@@ -137,13 +142,3 @@ def _numbers(row: Metrics) -> dict[str, float]:
         elif isinstance(value, float):
             numbers[key] = value
     return numbers
-
-
-def _series(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return the series that have a usual value: gradient norms, D's margin, spread of images, sigma per layer."""
-    found = {name: numbers[name] for name in ("g_gradient_norm", "d_gradient_norm") if name in numbers}
-    if "logits_real" in numbers and "logits_fake" in numbers:
-        found["margin"] = abs(numbers["logits_real"] - numbers["logits_fake"])
-    if numbers.get("spread_real"):
-        found["spread"] = numbers["spread_fake"] / numbers["spread_real"]
-    return found | {name: value for name, value in numbers.items() if name.startswith("sigma of ")}

@@ -1,20 +1,21 @@
 """Guard a run folder: one process group at a time, and a configuration that may change in parts only."""
 
-import fcntl
 import itertools
 import json
 import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from hamgan.config import Config, ConfigReader, RunConfig, flat_config
 from hamgan.config.reading import GAN
 from hamgan.distributed.group import from_main, rank
 from hamgan.errors import ConfigError
+from hamgan.files import lock
 from hamgan.machine import describe_machine, package_versions
 from hamgan.training.schedules import follows_length, scheduled_values, settings_at
 
@@ -124,7 +125,7 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._file: TextIO | None = None
+        self._held = ExitStack()
 
     def acquire(self) -> None:
         """Hold the folder; all processes raise when another run holds it (ConfigError) or it cannot be written."""
@@ -133,30 +134,20 @@ class FolderLock:
             raise problem
 
     def _try_to_acquire(self) -> ConfigError | OSError | None:
+        file = self.folder / LOCK
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / LOCK).open("a+")
-        except OSError as error:
-            return error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._held.enter_context(lock(file, wait=False))
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
         except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            file.close()
+            holder = file.read_text().strip() or "another process"
             sentence = f"{self.folder} is being trained by {holder}; stop it first, or choose another name or --run_dir"
             return ConfigError(sentence)
-        except OSError:  # a network file system without locks: go on as if there were none
-            file.close()
-            return None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        file.flush()
-        self._file = file
+        except OSError as error:
+            return error
         return None
 
     def release(self) -> None:
         """Let others have the folder; safe to call twice."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._held.close()

@@ -26,8 +26,6 @@ from hamgan.training.optimiser import make_adam
 from hamgan.training.regularisers import add_orthogonal_gradient
 from hamgan.training.sums import MetricSums
 
-__all__ = ["DiscriminatorBatch", "GanStep", "GeneratorBatch"]
-
 T = TypeVar("T")
 
 
@@ -62,19 +60,10 @@ class GanStep:
             self.generator.compile(dynamic=False)
             if not has_double_backward(config):  # compiled code has no second derivatives
                 self.discriminator.compile(dynamic=False)
-        self._generator = self._prepare(self.generator)
-        self._discriminator = self._prepare(self.discriminator)
+        self._generator = prepare_model(self.generator, accelerator)
+        self._discriminator = prepare_model(self.discriminator, accelerator)
         self._generator_stepper = accelerator.prepare_optimizer(self.generator_optimizer)
         self._discriminator_stepper = accelerator.prepare_optimizer(self.discriminator_optimizer)
-
-    def _prepare(self, network: nn.Module) -> nn.Module:
-        model: nn.Module = self.accelerator.prepare_model(network)
-        if isinstance(model, DistributedDataParallel):
-            # Buffers agree by construction: the same power iterations, batch norm over all processes. Broadcasting them
-            # in place between two forwards of a step would break autograd (pytorch/pytorch#175024). Set here, since as
-            # an argument the name is deprecated from torch 2.13 on, and Accelerate does not know its successor.
-            model.broadcast_buffers = False
-        return model
 
     def _make_optimizer(self, network: nn.Module, lr: float) -> torch.optim.Adam:
         return make_adam(network, self.config, lr)
@@ -177,11 +166,11 @@ class GanStep:
         before = images_seen - self.config.batch_size * self.config.discriminator_steps
         for length, power_average in self.power_averages.items():
             share = 1.0 - decay(length, before, images_seen)
-            torch._foreach_lerp_(_float_state(power_average), _float_state(self.generator), share)
+            torch._foreach_lerp_(float_state(power_average), float_state(self.generator), share)
         if self.average is None:
             return
         weight = 1.0 if images_seen < self.config.ema_start_kimg * 1000 else 1.0 - self.config.ema_decay
-        average, current = _float_state(self.average), _float_state(self.generator)
+        average, current = float_state(self.average), float_state(self.generator)
         if weight == 1.0:
             torch._foreach_copy_(average, current)
         else:
@@ -206,7 +195,7 @@ class GanStep:
 
     def _record_gradient_norm(self, name: str, network: nn.Module) -> None:
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        self.metrics.add(**{name: torch.stack(torch._foreach_norm(gradients)).norm()})
+        self.metrics.add(**{name: nn.utils.get_total_norm(gradients)})
 
     @contextmanager
     def _measured(self, letter: str, network: Generator | Discriminator, report: bool) -> Iterator[None]:
@@ -224,6 +213,17 @@ class GanStep:
         return nullcontext() if last else self.accelerator.no_sync(model)
 
 
+def prepare_model(network: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """Return a network as Accelerate runs it, where several processes train it without broadcasts of its buffers."""
+    model: nn.Module = accelerator.prepare_model(network)
+    if isinstance(model, DistributedDataParallel):
+        # Buffers agree by construction: the same power iterations, batch norm over all processes. Broadcasting them in
+        # place between two forwards of a step would break autograd (pytorch/pytorch#175024). Set here, since as an
+        # argument the name is deprecated from torch 2.13 on, and Accelerate does not know its successor.
+        model.broadcast_buffers = False
+    return model
+
+
 def _with_last(items: Sequence[T]) -> Iterable[tuple[T, bool]]:
     return ((item, index == len(items) - 1) for index, item in enumerate(items))
 
@@ -233,5 +233,6 @@ def _spread(images: Tensor) -> Tensor:
     return images.float().std(dim=0, correction=0).mean()
 
 
-def _float_state(network: nn.Module) -> list[Tensor]:
+def float_state(network: nn.Module) -> list[Tensor]:
+    """Return the weights and buffers that an average follows."""
     return [value for value in network.state_dict().values() if value.is_floating_point()]

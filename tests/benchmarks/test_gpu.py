@@ -73,7 +73,7 @@ def test_training_evaluation_and_the_page(tmp_path: Path) -> None:
     call("report", tmp_path, "--docs", str(page))
     text = page.read_text()
     assert text.startswith("# A page\n")
-    assert "old" not in text
+    assert "\nold\n" not in text
     assert "### Training" in text
     assert "## Measured on " in text
     assert "FID over time" in text

@@ -1,14 +1,13 @@
 """Test power-function averages: the sum written out, lengths put together afterwards, runs, and the command."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from support.small_runs import assert_same_state, forget_accelerator, last_state, run_small, small_config
+from support.small_runs import assert_same_state, last_state, run_small, small_config
 
 from hamgan.checkpoint import Progress, read_state
 from hamgan.checkpoint.power_averages import Profile, coefficients, exponent
@@ -21,14 +20,9 @@ from hamgan.sampling.averaging import main
 from hamgan.training.rollback import commit_rollback
 from hamgan.training.step import GanStep
 
+pytestmark = pytest.mark.usefixtures("new_accelerator")
+
 AVERAGED = ["train.power_averages=[0.05,0.1]", "checkpoint.averages_every_kimg=0.008", "checkpoint.every_kimg=0.008"]
-
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
 
 
 def factors(length: float, count: int) -> np.ndarray:

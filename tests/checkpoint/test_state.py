@@ -23,7 +23,8 @@ from hamgan.checkpoint.state import state_tensors
 from hamgan.config import Config
 from hamgan.errors import CheckpointError
 from hamgan.networks import build_networks
-from hamgan.training.step import GanStep, GeneratorBatch
+from hamgan.training.inputs import GeneratorBatch
+from hamgan.training.step import GanStep
 
 
 def test_a_checkpoint_restores_everything(

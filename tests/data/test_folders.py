@@ -111,12 +111,6 @@ def test_folders_that_cannot_train_get_a_sentence(tmp_path: Path, counts: dict[s
     assert message in str(caught.value)
 
 
-def test_too_few_images_are_named_with_the_counts(tmp_path: Path) -> None:
-    source = open_source(str(make_classes(tmp_path, {"cat": 2, "cup": 1})), "train", 32)
-    with pytest.raises(DataError, match="holds 3 images of 2 classes; at least 8 are needed"):
-        check_source(source, minimum=8)
-
-
 def test_a_missing_split_gets_a_sentence(tmp_path: Path) -> None:
     make_classes(tmp_path, {"cat": 2, "cup": 1})
     with pytest.raises(DataError, match="has no split `val`"):

@@ -19,7 +19,7 @@ from support.prepared import call_command, images_of
 from hamgan.data import open_source
 from hamgan.data.store import read_manifest
 from hamgan.errors import CheckpointError, ConfigError, DataError
-from hamgan.evaluation import evaluate, load_extractor, measure
+from hamgan.evaluation import Resources, evaluate, load_extractor
 from hamgan.evaluation.inputs.images import FolderImages
 from hamgan.files import recognise_file
 from hamgan.sampling import load_generator
@@ -135,7 +135,7 @@ def test_arrays_of_images_serve_on_both_sides(tmp_path: Path, names: tuple[str, 
 
 def test_statistics_of_others_are_a_reference(tmp_path: Path) -> None:
     extractor = load_extractor("efficientnet-lite0", device="cpu")
-    found = measure(FolderImages(save_flat(CROPS, tmp_path / "real")), extractor, keep_features=True)
+    found = Resources(extractor).measure(FolderImages(save_flat(CROPS, tmp_path / "real")), keep_features=True)
     moments: dict[str, Any] = {"mu": found.mean.numpy(), "sigma": found.covariance.numpy()}
     hidden: Any = {"hparams": {"nsample": 24}}  # dgm-eval keeps a pickled dictionary beside reps
     np.savez(tmp_path / "dgm_eval.npz", reps=found.kept_features.double().numpy(), **hidden)

@@ -16,7 +16,7 @@ from benchmarks.evaluators import own_extractor
 from benchmarks.extractors import CASES, Case
 from benchmarks.networks import load_ours, load_theirs
 from benchmarks.random_weights import CLIP_SIZES, random_dinov2, save_random_clip, save_random_inception
-from hamgan.evaluation import evaluate, measure
+from hamgan.evaluation import Resources, evaluate
 from hamgan.evaluation.inputs.images import FolderImages
 from hamgan.evaluation.metrics.fid import frechet_distance
 from hamgan.files import sha256 as file_sha256
@@ -52,7 +52,8 @@ def test_moments_of_inception_features_equal_torchmetrics(tmp_path: Path, weight
     metric.update(torch.from_numpy(pixels).permute(0, 3, 1, 2), real=True)
     mean = metric.real_features_sum / len(pixels)
     covariance = metric.real_features_cov_sum - len(pixels) * torch.outer(mean, mean)
-    found = measure(FolderImages(save_flat(pixels, tmp_path)), own_extractor(weights, device=torch.device("cpu")))
+    resources = Resources(own_extractor(weights, device=torch.device("cpu")))
+    found = resources.measure(FolderImages(save_flat(pixels, tmp_path)))
     torch.testing.assert_close(found.mean, mean, rtol=1e-5, atol=1e-5 * float(mean.abs().max()))
     torch.testing.assert_close(
         found.covariance, covariance / (len(pixels) - 1), rtol=1e-3, atol=1e-5 * float(covariance.abs().max())

@@ -17,10 +17,10 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation import (
     FeatureExtractor,
     FeatureStatistics,
+    Resources,
     evaluate,
     load_extractor,
     load_reference,
-    measure,
     save_reference,
 )
 from hamgan.evaluation.inputs.images import ArrayImages, FolderImages
@@ -80,7 +80,7 @@ def test_hash_is_of_the_images_and_not_of_their_order_or_batches(tmp_path: Path,
     hashes = []
     for number, (pixels, batch) in enumerate(((images, 4), (images[::-1], 5), (other, 4))):
         folder = FolderImages(save_flat(pixels, tmp_path / str(number)))
-        hashes.append(measure(folder, extractor, batch_size=batch).description["hash"])
+        hashes.append(Resources(extractor, batch).measure(folder).description["hash"])
     assert hashes[0] == hashes[1] != hashes[2]
 
 
@@ -97,7 +97,7 @@ def test_array_of_adm_style_equals_the_folder(
 def test_reference_file_gives_the_same_numbers(
     tmp_path: Path, folders: tuple[Path, Path], extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    statistics = measure(FolderImages(folders[1]), extractor, keep_features=True)
+    statistics = Resources(extractor).measure(FolderImages(folders[1]), keep_features=True)
     save_reference(statistics, tmp_path / "reference.safetensors")
     monkeypatch.setenv("HOME", str(tmp_path))
     rows = [
@@ -111,7 +111,7 @@ def test_reference_file_gives_the_same_numbers(
 def test_a_reference_file_is_taken_whole_and_says_so(
     tmp_path: Path, folders: tuple[Path, Path], extractor: FeatureExtractor
 ) -> None:
-    file = save_reference(measure(FolderImages(folders[1]), extractor), tmp_path / "reference.safetensors")
+    file = save_reference(Resources(extractor).measure(FolderImages(folders[1])), tmp_path / "reference.safetensors")
     told = []
     for reference, count in ((file, 23), (file, 24), (folders[1], 23)):
         row = evaluate(folders[0], reference, ("fid",), reference_samples=count, extractor=extractor, **OPTIONS)
@@ -124,7 +124,7 @@ def test_a_reference_file_is_taken_whole_and_says_so(
 def test_npz_of_other_tools_is_a_reference(
     names: tuple[str, ...], tmp_path: Path, folders: tuple[Path, Path], extractor: FeatureExtractor
 ) -> None:
-    statistics = measure(FolderImages(folders[1]), extractor)
+    statistics = Resources(extractor).measure(FolderImages(folders[1]))
     values: dict[str, Any] = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}
     values |= {name: np.zeros(3) for name in names[2:]}
     np.savez(tmp_path / "stats.npz", **values)
@@ -137,7 +137,7 @@ def test_npz_of_other_tools_is_a_reference(
 def test_reference_of_another_resizer_is_refused_by_name(
     tmp_path: Path, folders: tuple[Path, Path], extractor: FeatureExtractor
 ) -> None:
-    file = save_reference(measure(FolderImages(folders[1]), extractor), tmp_path / "reference.safetensors")
+    file = save_reference(Resources(extractor).measure(FolderImages(folders[1])), tmp_path / "reference.safetensors")
     with pytest.raises(ConfigError, match=r"resizer bilinear.* \(reference\) and bicubic.*clean-fid"):
         evaluate(folders[0], file, ("fid",), resizer="clean", **OPTIONS)
 
@@ -145,7 +145,7 @@ def test_reference_of_another_resizer_is_refused_by_name(
 def test_reference_of_another_resolution_is_refused(
     tmp_path: Path, folders: tuple[Path, Path], extractor: FeatureExtractor
 ) -> None:
-    file = save_reference(measure(FolderImages(folders[1]), extractor), tmp_path / "reference.safetensors")
+    file = save_reference(Resources(extractor).measure(FolderImages(folders[1])), tmp_path / "reference.safetensors")
     large = save_flat(crop_photographs(0, 1, size=48), tmp_path / "large")
     with pytest.raises(ConfigError, match=r"resolution 32 \(reference\) and 48 \(samples\)"):
         evaluate(large, file, ("fid",), extractor=extractor, **OPTIONS)

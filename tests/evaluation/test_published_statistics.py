@@ -12,7 +12,7 @@ from support.photo_crops import crop_photographs, save_flat
 from support.published_weights import take_for_published, write_random_weights
 
 from hamgan.errors import ConfigError
-from hamgan.evaluation import FeatureStatistics, evaluate, load_extractor, load_reference, measure
+from hamgan.evaluation import FeatureStatistics, Resources, evaluate, load_extractor, load_reference
 from hamgan.evaluation.inputs.images import ArrayImages, FolderImages
 from hamgan.evaluation.reference import check_comparable
 
@@ -55,7 +55,7 @@ def made(folder: Path, options: dict[str, Any]) -> Callable[..., FeatureStatisti
     def make(name: str, resizer: str = "native", keep: bool = False) -> FeatureStatistics:
         digest = options["inception_sha256"] if name.startswith("inception") else None
         extractor = load_extractor(name, resizer=resizer, weights_sha256=digest, device="cpu")
-        return measure(FolderImages(folder / "real"), extractor, keep_features=keep)
+        return Resources(extractor).measure(FolderImages(folder / "real"), keep_features=keep)
 
     return make
 

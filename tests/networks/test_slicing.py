@@ -1,12 +1,11 @@
 """Test SAN's last layer against its formula, where its gradients go, and a step of D written out."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
-from support.small_runs import forget_accelerator, last_state, run_small, small_config
+from support.small_runs import last_state, run_small, small_config
 from torch import Tensor
 
 from hamgan.networks import build_networks
@@ -15,12 +14,7 @@ from hamgan.training.inputs import Inputs
 from hamgan.training.noise import Noise
 from hamgan.training.step import GanStep
 
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
+pytestmark = pytest.mark.usefixtures("new_accelerator")
 
 
 def layer() -> tuple[SlicingLayer, Tensor, Tensor]:

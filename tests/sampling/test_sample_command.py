@@ -19,7 +19,7 @@ from hamgan.errors import ConfigError
 from hamgan.networks.batch_norm import batch_norm_statistics
 from hamgan.networks.inference import fold_spectral_norm
 from hamgan.sampling import LoadedGenerator, imagenet_names, load_generator, parse_classes
-from hamgan.sampling.classes import describe_classes, find_class, readable_names, unique_names
+from hamgan.sampling.classes import describe_classes, find_class, readable_names
 from hamgan.sampling.command import main
 
 
@@ -312,9 +312,6 @@ def test_a_name_wins_over_an_index(generator: LoadedGenerator) -> None:
         parse_classes(["0"], other)
     assert find_class("2", ["2", "cat", "02"], 3) == 0
     assert find_class("1", ["2", "cat", "02"], 3) == 1
-    for names in (textual, ["crane", "cat", "crane"], [f"{i:05d}" for i in range(1, 16)], None):
-        texts = unique_names(names, count := len(names or range(5)))
-        assert [find_class(text, names, count) for text in texts] == list(range(count))
     assert describe_classes([2, 4, 2], textual) == "10 (index 2), 2 (index 4)"
 
 

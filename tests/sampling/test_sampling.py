@@ -15,7 +15,8 @@ from support.small_runs import small_config
 from hamgan.checkpoint import load_generator_file, save_generator
 from hamgan.errors import CheckpointError, ConfigError
 from hamgan.networks import build_networks
-from hamgan.sampling import LoadedGenerator, load_generator, parse_classes, parse_numbers, to_uint8, truncated_latent
+from hamgan.sampling import LoadedGenerator, load_generator, parse_classes, to_uint8, truncated_latent
+from hamgan.sampling.classes import numbers_in
 from hamgan.sampling.plan import plan_samples
 from hamgan.sampling.writing import Output, write_plan
 
@@ -152,21 +153,21 @@ def test_seeds_and_classes_pair_up(generator: LoadedGenerator) -> None:
 
 
 def test_numbers_classes_and_ranges_are_read(generator: LoadedGenerator) -> None:
-    assert parse_numbers("0-3,7, 9", "seed range") == [0, 1, 2, 3, 7, 9]
+    assert list(numbers_in("0-3,7, 9", "seed range")) == [0, 1, 2, 3, 7, 9]
     assert parse_classes(["1,3-5", "volcano", "12-string guitar"], generator) == [1, 3, 4, 5, 3, 5]
 
 
 @pytest.mark.parametrize("text", ["7-3", "", "a", "1-", "-1", "1.5", "1--2", "²", "0-99999999999", "9" * 30])
 def test_numbers_that_make_no_sense_get_a_sentence(text: str) -> None:
     with pytest.raises(ConfigError, match="seed range"):
-        parse_numbers(text, "seed range")
+        list(numbers_in(text, "seed range"))
 
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(max_size=8))
 def test_any_text_is_numbers_or_a_sentence(text: str) -> None:
     try:
-        assert all(number >= 0 for number in parse_numbers(text, "seed range"))
+        assert all(number >= 0 for number in numbers_in(text, "seed range"))
     except ConfigError:
         return
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hamgan.errors import ConfigError
 from hamgan.segmentation import Segmenter, build_segmenter, load_config
-from hamgan.segmentation.config import SegmentationConfig
+from hamgan.segmentation.schema import SegmentationConfig
 from hamgan.segmentation.van import VAN
 
 FACTS = json.loads(golden_file("light_ham/facts.json").read_text())

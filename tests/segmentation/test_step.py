@@ -15,10 +15,9 @@ from hamgan.segmentation.config import load_config
 from hamgan.segmentation.data.loader import Batch
 from hamgan.segmentation.data.source import IGNORED
 from hamgan.segmentation.parameters import describe_groups, parameter_groups
-from hamgan.segmentation.schedule import learning_rate
 from hamgan.segmentation.schema import SegmentationConfig, TrainConfig
 from hamgan.segmentation.segmenter import build_segmenter, normalise
-from hamgan.segmentation.step import SegmentationStep, StepInput, make_input
+from hamgan.segmentation.step import SegmentationStep, StepInput, learning_rate, make_input
 from hamgan.training.noise import Noise
 
 LIGHT_HAM = TrainConfig()

@@ -9,7 +9,8 @@ from support.paths import golden_file
 from torch import Tensor
 
 from hamgan.config import HamburgerConfig
-from hamgan.segmentation.config import HeadConfig, SegmentationConfig, load_config
+from hamgan.segmentation.config import load_config
+from hamgan.segmentation.schema import HeadConfig, SegmentationConfig
 
 CHANNELS, DEPTHS, CLASSES = [8, 16, 24, 32], [1, 2, 2, 1], 7
 """Sizes of the recorded miniature."""

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from support.small_runs import forget_accelerator
 
-from hamgan.segmentation.config import SegmentationConfig, load_config
+from hamgan.segmentation.config import load_config
+from hamgan.segmentation.schema import SegmentationConfig
 from hamgan.segmentation.training import SegmentationTraining
 
 VALUES = [

@@ -8,7 +8,8 @@ from accelerate import Accelerator
 
 from hamgan.config import Config
 from hamgan.networks import build_networks
-from hamgan.training.step import GanStep, GeneratorBatch
+from hamgan.training.inputs import GeneratorBatch
+from hamgan.training.step import GanStep
 
 
 def trained_step(config: Config, accelerator: Accelerator) -> GanStep:

@@ -2,21 +2,14 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.run_logs import log_row, log_sheet, open_log
-from support.small_runs import forget_accelerator
 
 from hamgan.tracking.run_log import keep_rows_until
 
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
+pytestmark = pytest.mark.usefixtures("new_accelerator")
 
 
 def test_rows_beyond_a_checkpoint_and_a_cut_line_are_dropped(tmp_path: Path) -> None:

@@ -3,25 +3,19 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from support.run_logs import log_row, log_sheet, open_log
-from support.small_runs import forget_accelerator, small_config
+from support.small_runs import small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[import-untyped]
 
 from hamgan.checkpoint import Progress
 from hamgan.tracking.trackers import QUEUE_LENGTH, Tracker
 
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
+pytestmark = pytest.mark.usefixtures("new_accelerator")
 
 
 def test_tensorboard_receives_rows_and_sheets(tmp_path: Path) -> None:

@@ -1,21 +1,15 @@
 """Check the share of a GPU's arithmetic that a run uses."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.small_runs import forget_accelerator, small_config
+from support.small_runs import small_config
 
 from hamgan.evaluation.studies.cost import count_flops_per_image
 from hamgan.tracking.utilisation import Arithmetic, count_arithmetic, peak_tflops
 from hamgan.training.setup import make_accelerator
 
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
+pytestmark = pytest.mark.usefixtures("new_accelerator")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """Check that batches depend on the seed and the images seen alone: image order, noise by purpose, a share per rank."""
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from support.small_runs import forget_accelerator, small_config
+from support.small_runs import small_config
 from torch import Tensor
 
 from hamgan.config import Config
@@ -18,12 +17,7 @@ from hamgan.training.noise import Noise
 from hamgan.training.setup import make_accelerator
 from hamgan.training.step import GanStep
 
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
+pytestmark = pytest.mark.usefixtures("new_accelerator")
 
 
 NOISE = Noise(0, torch.device("cpu"), batch=4)

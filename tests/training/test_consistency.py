@@ -13,9 +13,9 @@ from hamgan.config import load_config
 from hamgan.errors import ConfigError
 from hamgan.networks import build_networks
 from hamgan.training.augment import augment
-from hamgan.training.inputs import Inputs
+from hamgan.training.inputs import DiscriminatorBatch, GeneratorBatch, Inputs
 from hamgan.training.noise import Noise
-from hamgan.training.step import DiscriminatorBatch, GanStep, GeneratorBatch
+from hamgan.training.step import GanStep
 from hamgan.training.variants import select_parameters
 
 Drawn = tuple[GanStep, DiscriminatorBatch, GeneratorBatch]

@@ -1,7 +1,6 @@
 """Check that a dry run tells what training would need and refuses what it would refuse, and starts nothing."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,7 @@ from hamgan.training import dry_run as module
 from hamgan.training.command import main
 from hamgan.training.dry_run import count_saved_bytes, dry_run
 
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
+pytestmark = pytest.mark.usefixtures("new_accelerator")
 
 
 def test_it_tells_what_a_run_needs_and_makes_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,12 @@
 """Test R1 and R2 by finite differences: the term written out, near the exact penalty, and the batches that it needs."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from support.photo_batches import photo_batch
-from support.small_runs import forget_accelerator, small_config
+from support.small_runs import small_config
 from torch import Tensor
 
 from hamgan.config import load_config
@@ -21,16 +20,11 @@ from hamgan.training.setup import micro_batch
 from hamgan.training.step import GanStep
 from hamgan.training.variants import select_parameters
 
+pytestmark = pytest.mark.usefixtures("new_accelerator")
+
 BATCH = 8
 CPU = torch.device("cpu")
 ESTIMATED = ["train.finite_differences.enabled=true", "train.r1_gamma=0.8", "train.r2_gamma=0.3"]
-
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
 
 
 def set_up(folder: Path, *overrides: str, precision: str = "no") -> tuple[GanStep, Inputs, Tensor, Tensor]:

@@ -3,7 +3,6 @@
 import json
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from safetensors.torch import load_file
 from support.paths import ROOT
 from support.small_runs import (
     assert_same_state,
-    forget_accelerator,
     last_state,
     rows,
     run_small,
@@ -31,16 +29,11 @@ from hamgan.sampling import load_generator
 from hamgan.training.batches import Batches
 from hamgan.training.loop import Training
 
+pytestmark = pytest.mark.usefixtures("new_accelerator")
+
 # Rows are means over three steps and checkpoints come every two, so that a restart falls between two rows.
 UNEVEN = ["log.every_kimg=0.024", "train.total_kimg=0.048", "train.augment=[color,cutout]", "data.flip=true"]
 UNEVEN += ["train.lecam=0.1", "log.samples_every_kimg=0.024"]
-
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
 
 
 @pytest.fixture(scope="module")

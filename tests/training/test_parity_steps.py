@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from hamgan.config import TrainConfig
 from hamgan.convert.biggan import convert_biggan
-from hamgan.training.step import DiscriminatorBatch, GanStep, GeneratorBatch
+from hamgan.training.inputs import DiscriminatorBatch, GeneratorBatch
+from hamgan.training.step import GanStep
 
 TAG = "biggan32_hier"
 

@@ -1,7 +1,6 @@
 """Test going back after divergence: the checkpoint chosen, what changes, what survives, and exact resumption."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,12 +26,7 @@ from hamgan.errors import Diverged
 from hamgan.training.loop import Training
 from hamgan.training.rollback import choose_checkpoint, commit_rollback, find_good_checkpoint, restore_earlier
 
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
+pytestmark = pytest.mark.usefixtures("new_accelerator")
 
 
 def healthy_start(folder: Path) -> Path:

@@ -2,14 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.prepared import encoded
 from support.small_runs import (
-    forget_accelerator,
     rows,
     run_small,
     small_config,
@@ -23,12 +21,7 @@ from hamgan.errors import ConfigError
 from hamgan.training.loop import Training
 from hamgan.training.run_folder import FolderLock, check_same_run
 
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
+pytestmark = pytest.mark.usefixtures("new_accelerator")
 
 
 def test_override_resume_is_recorded_and_an_unknown_key_is_refused(tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """Test schedules against their formulas, through runs, and the sentences for those that cannot be."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from support.small_runs import assert_same_state, forget_accelerator, last_state, rows, run_small, small_config
+from support.small_runs import assert_same_state, last_state, rows, run_small, small_config
 
 from hamgan.config import TrainConfig, load_config
 from hamgan.config.schedules import Schedule, parse_schedule
@@ -17,12 +16,7 @@ from hamgan.training.inputs import Inputs
 from hamgan.training.noise import Noise
 from hamgan.training.schedules import settings_at
 
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
+pytestmark = pytest.mark.usefixtures("new_accelerator")
 
 
 def test_values_go_along_a_line_or_half_a_cosine_and_stay() -> None:

@@ -1,7 +1,6 @@
 """Test the set-up from a configuration: batches that divide, classes, intervals, learning rates, precision."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,12 +16,7 @@ from hamgan.errors import ConfigError
 from hamgan.training import setup
 from hamgan.training.setup import choose_threads, crosses, keep_class_order, make_accelerator, micro_batch
 
-
-@pytest.fixture(autouse=True)
-def _new_accelerator() -> Iterator[None]:
-    forget_accelerator()
-    yield
-    forget_accelerator()
+pytestmark = pytest.mark.usefixtures("new_accelerator")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from hamgan.config import Config
 from hamgan.networks import build_networks
 from hamgan.training.augment import augment, draw_augmentation
-from hamgan.training.step import DiscriminatorBatch, GanStep, GeneratorBatch
+from hamgan.training.inputs import DiscriminatorBatch, GeneratorBatch
+from hamgan.training.step import GanStep
 
 MakeStep = Callable[..., GanStep]
 BATCH = 4

@@ -6,7 +6,6 @@ When all units are there, `finish` makes them a store.
 """
 
 import json
-import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ from hamgan.data.preparation.units import Unit, cut_units, run_units
 from hamgan.data.store import HEADER_BYTES, Manifest, Plan, array_header, read_manifest, to_json
 from hamgan.errors import DataError, PreparationError
 from hamgan.files import lock, write_atomically
+from hamgan.machine import usable_cores
 
 
 def prepare(
@@ -133,8 +133,7 @@ def _write_missing_units(
         if split in unfinished or count == 0:  # a part may have no pictures of a small split
             _reserve(store / split / "images.npy", count, preparation.resolution)
     if missing:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(workers or cores, len(missing))
+        workers = min(workers or usable_cores(), len(missing))
         run_units(store, missing, preparation, strict=strict, workers=workers, total=total)
 
 

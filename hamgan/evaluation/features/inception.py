@@ -69,13 +69,3 @@ class SpatialInception(FoldedInception):
         for name in (*_STEM, *_MIXED[: _MIXED.index("Mixed_6d")]):
             x = getattr(self, name)(x)
         return (self.Mixed_6d.branch1x1(x)[:, :7].permute(0, 2, 3, 1).flatten(1),)
-
-
-def load_inception(weights: Path) -> FoldedInception:
-    """Load the extractor of FID and Inception Score."""
-    return FoldedInception(weights)
-
-
-def load_spatial_inception(weights: Path) -> SpatialInception:
-    """Load the extractor of sFID."""
-    return SpatialInception(weights)

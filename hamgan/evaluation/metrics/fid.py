@@ -18,33 +18,22 @@ class Moments:
         self.count = 0
         self.total = torch.zeros(dimension, dtype=torch.float64, device=device)
         self.outer = torch.zeros(dimension, dimension, dtype=torch.float64, device=device)
-        self.waiting: list[Tensor] = []
 
     def update(self, features: Tensor) -> None:
         """Add features [B, D]."""
-        self.count += len(features)
-        self.waiting.append(features.to(self.total.device))
-        # The product reads and writes all of D x D (33 MB for Inception): a few hundred rows at once make it worth it.
-        if sum(map(len, self.waiting)) >= 512:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self.waiting:
-            rows = torch.cat(self.waiting).to(self.total)
-            self.waiting = []
-            self.total += rows.sum(0)
-            self.outer.addmm_(rows.mT, rows)
+        rows = features.to(self.total)
+        self.count += len(rows)
+        self.total += rows.sum(0)
+        self.outer.addmm_(rows.mT, rows)
 
     def reduce(self, processes: Processes) -> None:
         """Add up the sums of all processes."""
-        self._flush()
         count = torch.tensor([self.count], dtype=torch.int64)
         processes.sum_(count, self.total, self.outer)
         self.count = int(count.item())
 
     def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
         """Return the mean [D] and the unbiased covariance [D, D]; needs at least two samples."""
-        self._flush()
         mean = self.total / self.count
         covariance = (self.outer - self.count * torch.outer(mean, mean)) / (self.count - 1)
         return mean, (covariance + covariance.mT) / 2

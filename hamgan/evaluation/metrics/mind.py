@@ -11,7 +11,7 @@ BLOCK = 64
 """Directions at a time: the memory is two matrices of N x BLOCK."""
 
 
-def monge_distance(samples: Tensor, reference: Tensor, projections: int = PROJECTIONS) -> float:
+def monge_distance(samples: Tensor, reference: Tensor) -> float:
     """Return MIND: the squared 2-Wasserstein distance along random directions, averaged, times 3 D.
 
     The larger set is cut to the smaller one's size at random. Both the draw and the directions are those of
@@ -26,14 +26,14 @@ def monge_distance(samples: Tensor, reference: Tensor, projections: int = PROJEC
         for features in (samples, reference)
     )
     dimension = samples.shape[1]
-    directions = torch.randn(projections, dimension, generator=generator)
+    directions = torch.randn(PROJECTIONS, dimension, generator=generator)
     directions = (directions / directions.norm(dim=1, keepdim=True).clamp_min(1e-12)).to(samples.device)
     processes, total = Processes.current(), torch.zeros(1, dtype=torch.float64)
-    share = processes.share(projections)
+    share = processes.share(PROJECTIONS)
     for block in directions[share.start : share.stop].split(BLOCK):
         sorted_samples, sorted_reference = (
             (features @ block.mT).sort(dim=0).values for features in (samples, reference)
         )
         total += (sorted_samples - sorted_reference).double().square().mean(0).sum().cpu()
     processes.sum_(total)
-    return float(3 * dimension * total.item() / projections)
+    return float(3 * dimension * total.item() / PROJECTIONS)

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from hamgan.errors import DataError, one_line
-from hamgan.segmentation.config import DataConfig
 from hamgan.segmentation.data.source import IGNORED, MOST_CLASSES, Classes, make_palette
+from hamgan.segmentation.schema import DataConfig
 
 EXAMPLE = "`- water` or `- {name: water, color: [0, 0, 255], values: [0, 11]}`"
 FILES = ("classes.yaml", "classes.yml", "classes.txt")

@@ -13,9 +13,9 @@ from hamgan.data.decoding.colours import to_eight_bits
 from hamgan.data.decoding.decode import orientation
 from hamgan.data.source import Description
 from hamgan.errors import DataError, PictureError, one_line
-from hamgan.segmentation.config import DataConfig
 from hamgan.segmentation.data.layouts import Pair, list_pairs
 from hamgan.segmentation.data.source import Classes, Sample, apply_table
+from hamgan.segmentation.schema import DataConfig
 
 T = TypeVar("T")
 

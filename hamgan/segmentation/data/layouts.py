@@ -7,10 +7,10 @@ from pathlib import Path
 
 from hamgan.data.source import SPLITS, name_some
 from hamgan.errors import DataError
-from hamgan.segmentation.config import DataConfig
 from hamgan.segmentation.data import known
 from hamgan.segmentation.data.classes import EXAMPLE, find_class_file, ignore_values, read_classes
 from hamgan.segmentation.data.source import Classes
+from hamgan.segmentation.schema import DataConfig
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".npy", ".mat")

@@ -14,8 +14,8 @@ from hamgan.data.loader import RETRY_SECONDS, image_order
 from hamgan.distributed.cores import core_count, one_core_threads
 from hamgan.errors import DataError
 from hamgan.segmentation.augment import TrainingSample, augment, random_at
-from hamgan.segmentation.config import AugmentConfig
 from hamgan.segmentation.data.source import Sample, SegmentationSource
+from hamgan.segmentation.schema import AugmentConfig
 
 log = logging.getLogger(__name__)
 

@@ -22,13 +22,13 @@ BORDER = 1
 
 
 class MosaicSource:
-    """Make mosaics of ``size`` pixels; each is a function of split and index."""
+    """Make mosaics of SIZE pixels; each is a function of split and index."""
 
-    def __init__(self, split: str, *, size: int = SIZE) -> None:
+    def __init__(self, split: str) -> None:
         if split not in SPLITS:
             raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
-        self._photos = PhotoSource(split, size)
-        self.name, self.split, self.size = "mosaic", split, size
+        self._photos = PhotoSource(split, SIZE)
+        self.name, self.split = "mosaic", split
         self.class_names = self._photos.class_names
         self.palette = make_palette(len(self.class_names))
 
@@ -36,14 +36,14 @@ class MosaicSource:
         return COUNTS[self.split]
 
     def read(self, index: int) -> Sample:
-        """Return one mosaic [size, size]; two cells may have the same class."""
+        """Return one mosaic [SIZE, SIZE]; two cells may have the same class."""
         # RandomState's stream is frozen for good (NEP 19).
         random = np.random.RandomState([zlib.crc32(self.split.encode()), index])
         classes = len(self.class_names)
         chosen = random.randint(classes, size=random.randint(CELLS.start, CELLS.stop))
-        seeds = random.uniform(0, self.size, (len(chosen), 2))
+        seeds = random.uniform(0, SIZE, (len(chosen), 2))
         crops = self._photos.read(classes * random.randint(IMAGES_PER_CLASS[self.split], size=len(chosen)) + chosen)
-        positions = np.moveaxis(np.mgrid[: self.size, : self.size], 0, -1) + 0.5
+        positions = np.moveaxis(np.mgrid[:SIZE, :SIZE], 0, -1) + 0.5
         cells = np.square(positions[:, :, None] - seeds).sum(-1).argmin(-1)
         image = np.take_along_axis(crops, cells[None, :, :, None], 0)[0]
         labels = chosen[cells].astype(np.uint8)
@@ -56,7 +56,7 @@ class MosaicSource:
 
     def describe(self) -> Description:
         """Return the origin, with that of the photographs."""
-        made = {"split": self.split, "count": len(self), "classes": len(self.class_names), "size": self.size}
+        made = {"split": self.split, "count": len(self), "classes": len(self.class_names), "size": SIZE}
         return {"source": self.name, **made, "photos": self._photos.describe()}
 
 

@@ -2,11 +2,12 @@
 
 from hamgan.data.finding.locations import check_place
 from hamgan.errors import DataError
-from hamgan.segmentation.config import DATA_SETS, DataConfig
+from hamgan.segmentation.config import DATA_SETS
 from hamgan.segmentation.data.folders import FolderSource
 from hamgan.segmentation.data.land import LandSource
 from hamgan.segmentation.data.mosaic import MosaicSource
 from hamgan.segmentation.data.source import SegmentationSource
+from hamgan.segmentation.schema import DataConfig
 
 HELD_OUT = "val"
 
