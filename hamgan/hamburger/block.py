@@ -1,4 +1,4 @@
-"""Build the Hamburger block: bread, ham, (cheese,) bread around a shortcut; versions v1, v2 and v2+."""
+"""Build the Hamburger block: two 1x1 convolutions around a decomposition, with a shortcut; versions v1, v2 and v2+."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -21,17 +21,19 @@ Bases = Tensor | tuple[Tensor, Tensor]
 class Hamburger(nn.Module):
     """Add global context by matrix decomposition (Geng et al. 2021): ``x + gate * bread(ham(bread(x)))``.
 
-    ``conv(in, out)`` builds a 1x1 convolution without bias; its weight is read once per forward: from ``weights`` where
-    it is among them, through ``effective_weight()`` where the module has one (spectral norm). ``lower_conv`` takes its
-    place in front of the decomposition and may have a bias (the official segmentation code). ``norm(channels)`` builds
-    what stands behind the upper bread (v1) or inside the cheese (v2, v2+), called as ``norm(y, condition, weights)``
-    when a condition is given.
-    ``gate`` multiplies the branch by a learnt scalar that starts at 0; v2+ also learns the shortcut's factor.
-    ``final_relu``: the output goes through ReLU. ``positions`` (height x width) is needed for persistent bases in
-    channel or dual mode only, ``update_in`` is explained at ``Ham``. Raises ConfigError when channels do not divide.
+    In the paper's terms, ham is the decomposition, bread a 1x1 convolution before (lower) or after (upper) it, and
+    cheese a 1x1 convolution with norm and ReLU before the upper bread (v2, v2+).
 
-    Since the reconstruction is a product of two thin factors, the convolution behind it is applied to the bases
-    (spatial mode) or the coefficients (channel mode): N D C multiplications become N R C.
+    ``conv(in, out)`` builds a 1x1 convolution without bias. Its weight is read once per forward pass: from ``weights``
+    if that has the module, else by ``effective_weight()`` if the module has this method (spectral norm). ``lower_conv``
+    builds the lower bread instead and may have a bias (the official segmentation code). ``norm(channels)`` builds the
+    norm after the upper bread (v1) or inside the cheese (v2, v2+), called as ``norm(y, condition, weights)`` if there
+    is a condition. ``gate`` multiplies the branch by a learnt scalar that starts at 0; v2+ also learns a factor on the
+    shortcut. ``final_relu`` applies ReLU to the output. ``positions`` (height x width) is needed only for persistent
+    bases in channel or dual mode. ``update_in`` as in `Ham`. Raises ConfigError if the channels are not divisible.
+
+    The reconstruction is a product of two thin factors, so the upper convolution is applied to the bases (spatial mode)
+    or the coefficients (channel mode): N R C multiplications instead of N D C.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Hamburger(nn.Module):
         device: torch.device | None = None,
         generator: torch.Generator | None = None,
     ) -> Bases:
-        """Draw initial bases for `forward`: [B*S, D, R]; in dual mode the pair (spatial, channel), in this order.
+        """Draw initial bases for `forward`: [B*S, D, R], or in dual mode a pair (spatial, channel) of them.
 
         D is the channels per head, or height x width in channel mode.
         """
@@ -93,7 +95,7 @@ class Hamburger(nn.Module):
         bases: Bases | None = None,
         weights: Mapping[nn.Module, Tensor] | None = None,
     ) -> Tensor:
-        """Return [B, C, H, W] in the memory format of x [B, C, H, W]; ``bases`` as `draw_bases` makes them."""
+        """Return [B, C, H, W] in the memory format of x [B, C, H, W]; ``bases`` as from `draw_bases`, None draws."""
         x, tokens = self.latent_tokens(x, weights)
         first = self.upper_bread if self.cheese is None else self.cheese
         with without_autocast(x.device):
@@ -109,9 +111,9 @@ class Hamburger(nn.Module):
         return self._finish(x, tokens, _weight(self.upper_bread, weights).flatten(1).expand(x.shape[0], -1, -1))
 
     def latent_tokens(self, x: Tensor, weights: Mapping[nn.Module, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Return x and the lower bread's output as tokens [B, N, L]: in float32 or wider, not negative for NMF.
+        """Return x, and the lower bread's output as tokens [B, N, L], in float32 or wider and non-negative for NMF.
 
-        A channels-last map is a matrix of rows, which ``fork`` makes use of.
+        A channels-last map is a matrix of rows, so both gradients of x can be added by `fork`.
         """
         weight, bias = _weight(self.lower_bread, weights), getattr(self.lower_bread, "bias", None)
         as_rows = bias is None and x.is_contiguous(memory_format=torch.channels_last) and x.dtype == _matmul_dtype(x)
@@ -128,7 +130,7 @@ class Hamburger(nn.Module):
         return x, latent.unflatten(0, (x.shape[0], -1)) if as_rows else latent.flatten(2).mT
 
     def thin_factors(self, tokens: Tensor, weight: Tensor, bases: Bases | None) -> tuple[Tensor, Tensor]:
-        """Return factors left [B, N, R'] and right [B, C', R'] of ``weight`` [C', latent] times the reconstruction."""
+        """Return factors left [B, N, R'], right [B, C', R'] of the reconstruction times ``weight`` [C', latent]."""
         weight = weight.to(tokens.dtype)
         if self.channel_ham is None:
             if isinstance(bases, tuple):
@@ -138,7 +140,7 @@ class Hamburger(nn.Module):
         if bases is not None and not isinstance(bases, tuple):
             raise ConfigError("dual mode takes a pair of bases (spatial, channel), as draw_bases makes them")
         first, second = bases or (None, None)
-        half = tokens.shape[-1] // 2  # slices, as autograd forbids writing into the views that chunk makes
+        half = tokens.shape[-1] // 2  # slices: autograd forbids writing into the views of chunk
         parts = (
             self._spatial(self.ham, tokens[..., :half], weight[:, :half], first),
             self._channel(self.channel_ham, tokens[..., half:], weight[:, half:], second),
@@ -171,7 +173,7 @@ class Hamburger(nn.Module):
 
     def _add(self, x: Tensor, y: Tensor) -> Tensor:
         y = y.to(x.dtype)
-        # y is this forward's own; the compiler fuses both, and older ones break their graph at ``out=``.
+        # y belongs to this forward pass. The compiler fuses both, and older ones break their graph at ``out=``.
         out = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else y
         y = torch.add(x, y, out=out) if self.gate is None else torch.addcmul(x, y, self.gate.to(x.dtype), out=out)
         return F.relu(y) if self.final_relu else y
@@ -222,8 +224,8 @@ def _join_heads(factor: Tensor) -> Tensor:
 def thin_product(left: Tensor, right: Tensor, like: Tensor, add: bool = False, overwrite: bool = False) -> Tensor:
     """Return ``left @ right.mT`` (+ ``like``) as a feature map in the type and memory format of ``like`` [B, C, H, W].
 
-    With ``overwrite`` the sum may take the memory of ``like``, where that is channels last. Half precision: bfloat16
-    factors, but float32 for float16, whose range the factors can leave.
+    With ``overwrite`` the sum may overwrite a channels-last ``like``. The product is computed in bfloat16 for bfloat16,
+    but in float32 for float16, whose range the factors can exceed.
     """
     dtype = torch.float32 if like.dtype == torch.float16 else like.dtype
     left, right = left.to(dtype), right.to(dtype)
