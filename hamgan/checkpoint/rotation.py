@@ -33,7 +33,7 @@ def latest_checkpoint(folder: Path, warn: Callable[[str], object] = print) -> Pa
         try:
             read_state(path)
         except CheckpointError as error:
-            warn(f"passing over a checkpoint: {error}")
+            warn(f"skipping a checkpoint: {error}")
             continue
         return path
     if paths:

@@ -35,5 +35,5 @@ class SlicingLayer(nn.Module):
 
     @torch.no_grad()
     def normalise(self) -> None:
-        """Rescale the directions to length 1 in place: gradients are orthogonal to them, so every step lengthens them."""
+        """Rescale the directions to length 1, in place; gradients orthogonal to them lengthen them in every step."""
         self.direction.copy_(F.normalize(self.direction, dim=1))

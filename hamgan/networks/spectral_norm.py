@@ -242,7 +242,7 @@ class SpectralConv2d(SpectralWeight):
         self._taps = resampling_taps(resample) if resample != "none" and kernel == 3 else None
 
     def weight_dtype(self) -> torch.dtype:
-        """Return the type that autocast converts the kernel to, or the weight's own if it is merged with a resampling."""
+        """Return the type that autocast converts the kernel to, or the weight's own if a resampling is merged."""
         place = self.weight.device.type
         follows = self._taps is None and place != "meta" and torch.is_autocast_enabled(place)
         return torch.get_autocast_dtype(place) if follows else self.weight.dtype

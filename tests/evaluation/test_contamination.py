@@ -71,7 +71,7 @@ def test_fids_of_another_protocol_are_not_compared_when_a_run_goes_on(
     assert list(checkpoints) == [best, "00000000.024"]
     progress = read_progress(checkpoints["00000000.024"])
     assert (list(progress.fid), progress.superseded[0]) == (["00000000.024"], best)
-    assert "evaluations are measured otherwise than before" in capsys.readouterr().err
+    assert "the protocol of evaluations has changed" in capsys.readouterr().err
 
 
 def test_a_chosen_checkpoint_is_measured_with_other_seeds_before_a_card_has_its_number(
