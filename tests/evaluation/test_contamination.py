@@ -127,7 +127,7 @@ def test_a_number_of_another_family_stands_beside_fid_or_its_lack_is_said(
     take_for_published(write_random_weights(tmp_path, ["clip-vit-b-32"]), monkeypatch)
     main(arguments)
     printed = capsys.readouterr().out
-    assert "clip_fid beside FID: its network is of another family" in printed
+    assert "clip_fid is measured beside FID: its network is of another family" in printed
     assert "CLIP-FID: " in printed
     assert "note: " not in printed
     main([*arguments, "--metrics", "fid"])
