@@ -165,7 +165,7 @@ class _Transfer:
         return {owner for owner in owners if layout(self.target, owner) != layout(self.source, owner)}
 
     def _stale_vectors(self) -> set[str]:
-        """Return the singular vectors to recompute: of changed class tables, or all if the source has the other side's."""
+        """Return singular vectors to recompute: of changed class tables, or all if the source stores the other side."""
         vectors = {name for name in self.target if name.endswith(".vector") and name in self.source}
         tables = {name for name in vectors if name.removesuffix("vector") + "weight" in self.tables}
         for name in vectors - tables:

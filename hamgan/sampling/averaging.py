@@ -1,4 +1,4 @@
-"""Put an average of G together after training, of any length: `hamgan average`."""
+"""Make an average of G of any length after training: `hamgan average`."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from hamgan.errors import ConfigError
 from hamgan.sampling.places import check_place
 
 LARGEST_ERROR = 0.05
-"""Distance from the profile of a length, by that profile, beyond which an average is not what was asked for."""
+"""Relative error of an average's profile beyond which a warning is printed."""
 
 
 def average_parser(prog: str) -> argparse.ArgumentParser:
