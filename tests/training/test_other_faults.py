@@ -125,7 +125,7 @@ def test_a_picture_that_turns_unreadable_is_named_and_the_run_goes_on(folder: Pa
         lambda process: broken.write_bytes(b"not a picture"),
     )
     assert life.codes == [0]
-    assert "coffee/001.png is not a picture in a known format; the next picture of its class stands in" in log(
+    assert "coffee/001.png is not a picture in a known format; the next picture of its class replaces it" in log(
         tmp_path / "run"
     )
 
