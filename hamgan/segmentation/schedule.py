@@ -1,12 +1,12 @@
-"""Compute learning rates as functions of the images seen: a falling power, with a linear warm-up on top."""
+"""Compute learning rates as functions of the images seen: polynomial decay with a linear warm-up."""
 
 from hamgan.segmentation.config import TrainConfig
 
 
 def learning_rate(train: TrainConfig, images: int, base: float | None = None) -> float:
-    """Return the rate of the step that begins after a number of images; ``base`` replaces ``train.lr``.
+    """Return the learning rate of the step after ``images`` images; ``base`` replaces ``train.lr``.
 
-    MMCV's formulae: ``min_lr + (base - min_lr) (1 - t / T)^power``, which the warm-up multiplies by
+    MMCV's formulae: ``min_lr + (base - min_lr) (1 - t / T)^power``, multiplied in the warm-up by
     ``1 - (1 - t / W) (1 - warmup_ratio)`` while t < W.
     """
     base = train.lr if base is None else base

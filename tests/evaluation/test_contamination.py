@@ -87,7 +87,10 @@ def test_a_chosen_checkpoint_is_measured_with_other_seeds_before_a_card_has_its_
     main([*arguments, str(results)])
     printed = capsys.readouterr().out
     assert f"seed 2, for other samples than those of the choice: checkpoint chosen among 3 for its {FID}" in printed
-    assert "note: the choice of the checkpoint used efficientnet-lite0, one of the ImageNet classifiers" in printed
+    assert (
+        "note: the choice of the checkpoint used efficientnet-lite0, of the same family (ImageNet classifiers)"
+        in printed
+    )
     row = json.loads(results.read_text().splitlines()[-1])
     assert (row["seed"], row["chosen"]["among"]) == (2, 3)
     assert "the choice of the checkpoint used efficientnet-lite0 (ImageNet-1k with labels)" in row["protocol"]

@@ -170,7 +170,7 @@ def test_weights_that_are_missing_or_not_named_are_told() -> None:
         load_encoder_weights(segmenter)
     count = len(segmenter.encoder.state_dict())
     report = load_encoder_weights(segmenter, "none")
-    assert str(report) == f"weights from none: all {count} tensors of the encoder start at random"
+    assert str(report) == f"weights from none: all {count} tensors of the encoder are random"
 
 
 def test_weights_that_do_not_fit_are_refused_and_change_nothing(tmp_path: Path) -> None:
