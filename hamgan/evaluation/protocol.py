@@ -1,4 +1,4 @@
-"""Hold every choice that moves a number in one place, with presets for published protocols."""
+"""Define every choice that affects a number, with presets for published protocols."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from hamgan.evaluation.report import Row
 KidKernel = Literal["polynomial", "rbf"]
 LabelDistribution = Literal["uniform", "balanced", "training"]
 WEIGHTS_SHA256 = "6726825d"
-"""First digits of the sha256 of the Inception file that everybody's FID is made with (TensorFlow, 2015-12-05)."""
+"""First digits of the sha256 of the Inception weights that published FIDs use (TensorFlow, 2015-12-05)."""
 NEED_REFERENCE_FEATURES = {"kid", "prc", "density_coverage", "cmmd", "mind", "class_accuracy", "per_class"}
 NEED_FEATURES = NEED_REFERENCE_FEATURES | {"fid_inf"}
 POSITIVE = (
@@ -92,7 +92,7 @@ class Protocol:
     """First digits of the sha256 of the Inception weights; a value other than the default labels the numbers."""
 
     def validate(self) -> None:
-        """Check the values together; raises ConfigError for the first that does not fit."""
+        """Raise ConfigError for the first value that is not allowed."""
         check_metrics(self.metrics)
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
@@ -114,7 +114,7 @@ class Protocol:
             raise ConfigError(f"kid_subset_size is {self.kid_subset_size}; KID compares pairs, so 2 at least")
 
     def by_extractor(self) -> list["Protocol"]:
-        """Split into protocols of one extractor each: that of `features`, and those that single metrics mean."""
+        """Split into protocols with one extractor each: that of `features`, and those of metrics with their own."""
         parts = {self.features: [name for name in self.metrics if name not in OWN_EXTRACTORS]}
         for name in self.metrics:
             if name in OWN_EXTRACTORS:
@@ -178,9 +178,9 @@ def _preset_values(preset: str | Path) -> dict[str, Any]:
 
 
 def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
-    """Word the line that has to stand beside a number so that it can be compared with another.
+    """Return the protocol of a row in one line, which makes its numbers comparable.
 
-    ``truncations`` stand in place of the row's where the line belongs to a sweep.
+    ``truncations`` replace the row's in a sweep.
     """
     parts = [f"{row['num_samples']:,} samples"]
     if row.get("seed") is not None:
@@ -205,14 +205,14 @@ def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
     parts += row.get("settings", [])
     parts.append(_describe_training(row.get("training_saw")))
     if row.get("chosen"):
-        from hamgan.checkpoint import describe_choice  # which imports torch
+        from hamgan.checkpoint import describe_choice  # imports torch
 
         parts.append(describe_choice(row["chosen"]))
     return "; ".join(parts)
 
 
 def _describe_training(uses: Sequence[dict[str, str]] | None) -> str:
-    """Word which pretrained networks training used, None: unknown."""
+    """Describe the pretrained networks that training used; None means unknown."""
     if uses is None:
         return "what made the samples saw is not known"
     told = [f"the {use['role']} used {use['network']} ({use['saw']})" for use in uses]
