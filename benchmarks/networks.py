@@ -139,12 +139,11 @@ def _timm(
     from timm.models.vision_transformer import VisionTransformer
 
     state = torch.load(weights, map_location="cpu", weights_only=True)
-    with torch.device("meta"):
-        network = VisionTransformer(
-            img_size=224, patch_size=14, embed_dim=dinov2.WIDTH, depth=count_blocks(state), num_heads=dinov2.HEADS,
-            init_values=1.0, num_classes=0, norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        )  # fmt: skip
-        ours = dinov2.VisionTransformer(dinov2.WIDTH, 0, dinov2.HEADS)
+    network = VisionTransformer(
+        img_size=224, patch_size=14, embed_dim=dinov2.WIDTH, depth=count_blocks(state), num_heads=dinov2.HEADS,
+        init_values=1.0, num_classes=0, norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )  # fmt: skip
+    ours = dinov2.VisionTransformer(dinov2.WIDTH, 0, dinov2.HEADS)
     ours.pos_embed = nn.Parameter(state["pos_embed"], requires_grad=False)
     state["pos_embed"] = ours.position_embeddings(16, 16)
     network.load_state_dict({name: value for name, value in state.items() if name != "mask_token"}, assign=True)

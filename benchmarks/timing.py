@@ -12,6 +12,7 @@ from typing import Any, Literal
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's remarks about a missing GPU
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from hamgan.progress import ProgressBar
@@ -178,8 +179,11 @@ def _resident() -> int:
 
 
 def count_flops(work: Work) -> int:
-    """Count the floating-point operations of matrix products and convolutions in ``work``, two per multiply-add."""
-    with FlopCounterMode(display=False) as counter:
+    """Count the floating-point operations of matrix products and convolutions in ``work``, two per multiply-add.
+
+    Attention counts as two matrix products, whose fused kernels compute some again on the way back.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work()
     return int(counter.get_total_flops())
 

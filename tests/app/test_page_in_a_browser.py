@@ -249,7 +249,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(phone: Chrome, app:
         top = "return arguments[0].getBoundingClientRect().top"
         (results,) = seen(phone, ".results")
         # The pictures stand above the controls: the page went back to them, as far as its end allows.
-        assert -2 < phone.execute_script(top, results) < 200
+        wait(phone, lambda shown=results: -2 < phone.execute_script(top, shown) < 200)  # type: ignore[misc]
         phone.execute_script("window.scrollTo(0, 0)")
 
 

@@ -68,8 +68,9 @@ def test_a_signal_to_the_whole_job_is_waited_for_and_requeued(tmp_path: Path, nu
     while not (tmp_path / "running").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.3)
-    for child in subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split():
-        if (name := Path(f"/proc/{child}/cmdline").read_bytes()) and (b"/python" in name or int(child) == process.pid):
+    found = subprocess.run(["pgrep", "-s", str(process.pid), "-a"], capture_output=True, text=True).stdout
+    for child, _, command in (line.partition(" ") for line in found.splitlines()):
+        if "/python" in command or int(child) == process.pid:
             os.kill(int(child), number)
     assert process.wait(30) == 75
     assert requeued(tmp_path) == "requeue 60007\n"

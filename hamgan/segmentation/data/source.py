@@ -87,8 +87,10 @@ def make_palette(classes: int) -> np.ndarray:
 
 def apply_table(raw: np.ndarray, table: np.ndarray, class_names: Sequence[str], where: str) -> np.ndarray:
     """Return labels uint8 [H, W] for raw values [H, W]; DataError lists unknown values with their pixel counts."""
-    mapped = table[np.minimum(raw, len(table) - 1)]
-    unknown = (mapped < 0) | (raw >= len(table))
+    last = len(table) - 1
+    mapped = table[np.minimum(raw, last)]
+    # NumPy before 2.2.6 crashes if non-contiguous bytes are compared with a number above 255.
+    unknown = (mapped < 0) | (raw > last)
     if unknown.any():
         values, counts = np.unique(raw[unknown], return_counts=True)
         worst = sorted(zip(counts.tolist(), values.tolist(), strict=True), reverse=True)[:3]
