@@ -162,7 +162,7 @@ def test_an_inspection_counts_classes_and_problems(tmp_path: Path, capsys: pytes
         (["evaluate", "--checkpoint", "x", "--layout", "ade"], ConfigError, "invalid choice: 'ade'"),
         (["evaluate", "--checkpoint", ".", "--class-table", "."], ConfigError, "--class-table . is a folder"),
         (["inspect", "--data.source", "mosaic", "--output", "sheet"], ConfigError, "--output sheet must end in .png"),
-        (["demo", "--data.source", "mosaic"], ConfigError, "train on mosaic by hamgan segment train"),
+        (["demo", "--data.source", "mosaic"], ConfigError, "to train on mosaic use hamgan segment train"),
         (["predict", "--checkpoint", "x", "a.png"], ConfigError, "--output"),
         (["predict", "--checkpoint", "x", "a.png", "--output", "o"], DataError, "no picture and no folder at a.png"),
     ],

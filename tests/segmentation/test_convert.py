@@ -163,7 +163,7 @@ def test_the_official_hamnet_of_voc_converts_whole(version: str, tmp_path: Path)
 
 def test_weights_that_are_missing_or_not_named_are_told() -> None:
     segmenter = small_segmenter()
-    with pytest.raises(ConfigError, match=r"there is no file van_b4\.pth; .* say `none`"):
+    with pytest.raises(ConfigError, match=r"there is no file van_b4\.pth; .* or `none` to start"):
         load_encoder_weights(segmenter, "van_b4.pth")
     segmenter.config.encoder.weights = None
     with pytest.raises(ConfigError, match=r"encoder\.weights is not set"):
