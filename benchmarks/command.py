@@ -15,56 +15,57 @@ if TYPE_CHECKING:
 
 VARIANTS = Path(__file__).parent / "recipe" / "variants.yaml"
 SUBCOMMANDS = {
-    "train": "measure the training step: fast, plain and compiled form, where its time goes, time to finish a run",
+    "train": "measure the training step: fast, plain and compiled, a profile, and the time to finish a run",
     "block": "measure the context block: Hamburger, its straightforward form, hamburger-pytorch, self-attention",
     "sample": "measure drawing images from a generator",
-    "evaluate": "measure features and metrics beside the packages that others use",
+    "evaluate": "measure features and metrics, and compare them with other packages",
     "equality": "compare every metric with the package that people quote, on one and two processes",
-    "data": "measure feeding batches from a store and preparing JPEGs beside the usual ways",
+    "data": "measure feeding batches from a store and preparing JPEGs, and compare with the usual ways",
     "recipe": "compare recipes: train variants at equal time or images with several seeds, and measure them",
-    "segment": "compare a segmenter with its Hamburger, with one update in it, and without it, at equal time",
-    "gpu": "try a GPU: parity, speed, profile, training, evaluation, each within some minutes",
+    "segment": "compare a segmenter with its Hamburger, with one update step in it, and without it, at equal time",
+    "gpu": "check a GPU: parity, speed, profile, training, evaluation, each within some minutes",
 }
 DETAILS = {
     "train": """
-fast: as training runs it. plain: parametrised spectral norm, no merged convolutions, contiguous maps, eager, on the
-same weights; it stands for BigGAN-PyTorch's way. compiled: fast, with train.compile. A step is one update of D, one of
+fast: as in training. plain: parametrised spectral norm, no merged convolutions, contiguous maps, eager, on the same
+weights, as in BigGAN-PyTorch. compiled: fast, with train.compile. A step is one update of D, one of
 G and one of G's average, on images made of noise.""",
     "block": """
-Forward and backward on the same feature map: time, memory and FLOPs by the number of tokens. Beside the Hamburger the
-paper's PyTorch code, hamburger-pytorch (PyPI, where installed; it learns one set of bases and coefficients) and
-self-attention by scaled_dot_product_attention. Blocks hold their 1x1 convolutions, no spectral norm.""",
+Forward and backward on the same feature map: time, memory and FLOPs by number of tokens. Compares the Hamburger with
+the paper's PyTorch code, hamburger-pytorch (PyPI, if installed; it learns one set of bases and coefficients) and
+self-attention by scaled_dot_product_attention. Blocks include their 1x1 convolutions, without spectral norm.""",
     "sample": """
-plain: the generator as other trainers keep it (parametrised spectral norm, up-sampling and convolutions apart,
-contiguous maps) in evaluation mode. trained: ours in evaluation mode. folded: weights divided by their singular values
-once. drawing: the form that load_generator draws with. One set of weights. Then `hamgan sample` as a whole.""",
+plain: the generator as in other trainers (parametrised spectral norm, separate up-sampling and convolutions, contiguous
+maps) in evaluation mode. trained: this package's in evaluation mode. folded: weights divided by their singular values
+once. drawing: the form that load_generator uses. All have the same weights. Then `hamgan sample` as a whole.""",
     "evaluate": """
-The same images and weights file for torch-fidelity, torchmetrics and pytorch-fid: held-out crops of the embedded
-photographs against train crops, at 128 px. Without Inception weights (and without a network to fetch them) random ones
-in the same file format stand in: times and agreement do not depend on the values, the FID then means nothing outside
-the table. Then the networks of the other numbers, of random weights, each beside the network and resize whose numbers
-it equals, FID's matrix part, and distances to neighbours beside prdc. --docs writes it into docs/benchmarks.md.""",
+Uses the same images and weights file for torch-fidelity, torchmetrics and pytorch-fid: held-out crops of scikit-image's
+photographs against train crops, at 128 px. If there are no Inception weights, and no network to download them, random
+ones in the same file format replace them: times and agreement do not depend on the values, but the FID means nothing
+outside the table. Then measures the networks of the other metrics with random weights, each next to the network and
+resize whose numbers it equals, FID's matrix part, and distances to neighbours next to prdc. --docs writes the tables
+into docs/benchmarks.md.""",
     "equality": """
-Real images and random weights in the published formats, features and numbers by this package and by the others, each
-with its version. --docs writes the table into docs/benchmarks.md.""",
+Uses real images and random weights in the published formats, and computes features and metrics by this package and by
+the others, each with its version. --docs writes the table into docs/benchmarks.md.""",
     "data": """
-The loader is measured on warm stores of a hundredth, a tenth and all of --images images; preparation on JPEGs as
-ImageNet has them, against PIL + torchvision. h5py takes part where it is installed. One thread.""",
+Measures the loader on cached stores of a hundredth, a tenth and all of --images images, and preparation on JPEGs of
+ImageNet's size, against PIL + torchvision, and h5py if it is installed. One thread.""",
     "recipe": """
-Each VARIANT is a name in benchmarks/recipe/variants.yaml, or in a file of the same form: the keys in which it differs
-from --config. The first one is what the others are compared with. Steps are timed in turn, so that equal time means
-equal work on a machine with other work as well. Runs, tables (recipe.md, recipe.json) and a picture of all variants
-side by side (recipe.png) go to --output. The same command goes on where it was stopped, also with more seeds and more
+Each VARIANT is a name in benchmarks/recipe/variants.yaml, or in a file of the same form, which lists the keys in which
+it differs from --config. The others are compared with the first one. Steps are timed in turn, so that equal time means
+equal work even on a busy machine. Runs, tables (recipe.md, recipe.json) and a picture of all variants side by side
+(recipe.png) are written to --output. The same command continues after an interruption, also with more seeds and more
 variants.""",
     "segment": """
-Every variant trains with every seed for as much time as the first one takes for --kimg, and is measured on the held-out
-split as the configuration's eval section has it. Steps are timed in turn beforehand. Runs go to --output. The same
-command goes on where it was stopped, also with more seeds.""",
+Every variant trains with every seed for as long as the first takes for --kimg, and is measured on the held-out split by
+the eval section of the configuration. Steps are timed in turn beforehand. Runs are written to --output. The same
+command continues after an interruption, also with more seeds.""",
     "gpu": """
-parity: values and gradients in fp32, TF32, bf16 and fp16 against float64 on the CPU; an error beyond its bound is exit
-code 1. speed: batches in eager, compiled and plain form, with memory and waits. profile: kernels by kind. train: the
-photographs at 128 px, killed and resumed once; a second call goes on. evaluate: TF32 off and on. report: put what all
-have written into docs/gpu.md. On a CPU it runs as well, for tests.""",
+parity: values and gradients in fp32, TF32, bf16 and fp16 against float64 on the CPU; exits with 1 for errors beyond a
+bound. speed: training steps of several batch sizes, eager, compiled and plain, with memory and waits. profile: kernels
+by kind. train: the photographs at 128 px, killed and resumed once; a second call continues. evaluate: TF32 off and on.
+report: put the results of all parts into docs/gpu.md. Also runs on a CPU, for tests.""",
 }
 
 
@@ -100,17 +101,17 @@ def make_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="name", metavar="NAME", required=True)
     commands: dict[str, argparse.ArgumentParser] = {}
     for name, summary in SUBCOMMANDS.items():
-        description = f"{summary.capitalize()}.\n{DETAILS[name]}"
+        description = f"{summary[0].upper()}{summary[1:]}.\n{DETAILS[name]}"
         commands[name] = subparsers.add_parser(
             name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         add = commands[name].add_argument
         if name == "gpu":
-            add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+            add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
             continue
         add("--rounds", type=positive, default=7, help="rounds in which all alternatives run once (default: 7)")
         add("--threads", type=positive, help="CPU threads (default: torch's choice)")
-        add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+        add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
         add("--json", type=Path, metavar="FILE", help="write all figures to this file")
     for name in ("train", "sample"):
         add = commands[name].add_argument
@@ -128,27 +129,31 @@ def _add_gpu_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(json=None, threads=None)
     add = parser.add_argument
     add("part", choices=("parity", "speed", "profile", "train", "evaluate", "all", "report"), help="what to run")
-    add("--output", type=Path, default=Path("gpu"), metavar="FOLDER", help="place of all results (default: gpu)")
-    add("--minutes", type=float, default=8.0, help="time of this call; nothing new begins after it (default: 8)")
+    add("--output", type=Path, default=Path("gpu"), metavar="FOLDER", help="folder of all results (default: gpu)")
+    add("--minutes", type=float, default=8.0, help="minutes after which this call starts nothing new (default: 8)")
     add("--configs", nargs="+", metavar="NAME", help="configurations other than the part's own")
     add("--batches", type=positives, help="images per step, with commas between (default: the part's own)")
-    add("--forms", default="fast,plain,compiled", help="of speed and profile (default: fast,plain,compiled)")
-    add("--samples", type=positive, default=5000, help="images a side of evaluate (default: 5000)")
+    add(
+        "--forms",
+        default="fast,plain,compiled",
+        help="forms of the step in speed and profile (default: fast,plain,compiled)",
+    )
+    add("--samples", type=positive, default=5000, help="samples, and reference images, of evaluate (default: 5000)")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the configurations")
     add("--docs", type=Path, default=Path("docs/gpu.md"), metavar="FILE", help="page of report (default: docs/gpu.md)")
 
 
 def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("variants", nargs="+", metavar="VARIANT", help="what to compare, the first one with all others")
+    add("variants", nargs="+", metavar="VARIANT", help="variants to compare; the first one is the baseline")
     add("--config", default="fashion", help="configuration of all variants, name or YAML file (default: fashion)")
     add("--variants-file", type=Path, default=VARIANTS, metavar="FILE", help="YAML file of other variants")
     add("--seeds", type=seeds, default=[0, 1, 2], help="with commas between (default: 0,1,2)")
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="time of each training, without evaluation and sheets")
     length.add_argument("--kimg", type=float, help="thousands of images that the first variant sees")
-    add("--equal", choices=("time", "images"), default="time", help="what all variants get alike (default: time)")
-    add("--output", type=Path, default=Path("recipe"), metavar="FOLDER", help="place of all results (default: recipe)")
+    add("--equal", choices=("time", "images"), default="time", help="what is equal for all variants (default: time)")
+    add("--output", type=Path, default=Path("recipe"), metavar="FOLDER", help="folder of all results (default: recipe)")
     add("--docs", type=Path, metavar="FILE", help="page to put the table into, below `## Measured`")
 
 
@@ -157,14 +162,14 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
     add("--config", default="land", help="configuration of a segmenter, name or YAML file (default: land)")
     add("--seeds", type=seeds, default=[0, 1, 2], help="with commas between (default: 0,1,2)")
     add("--kimg", type=float, required=True, help="thousands of images that the first variant sees")
-    add("--output", type=Path, default=Path("segment"), metavar="FOLDER", help="place of all runs (default: segment)")
+    add("--output", type=Path, default=Path("segment"), metavar="FOLDER", help="folder of all runs (default: segment)")
     add("--docs", type=Path, metavar="FILE", help="page to put the tables into, below `## Measured`")
 
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--batches", type=positives, default="8", help="images per step, with commas between (default: 8)")
-    add("--forms", default="fast,plain", help="of fast,plain,compiled (default: fast,plain)")
+    add("--forms", default="fast,plain", help="forms of the step, among fast,plain,compiled (default: fast,plain)")
     add("--no-profile", action="store_true", help="leave out profiles and spectral norm's share")
 
 
@@ -217,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def use_device(name: str | None) -> "torch.device":
-    """Make the device of ``--device`` torch's current one and return it; None: a GPU where there is one.
+    """Make the device of ``--device`` torch's current one and return it; None: a GPU if there is one.
 
     Raises ConfigError for one that cannot be used.
     """

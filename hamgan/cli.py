@@ -1,4 +1,4 @@
-"""Run the `hamgan` command and the scripts: one sentence and an exit code for whatever a user can do wrong."""
+"""Run the `hamgan` command and the scripts, and turn every user error into one sentence and an exit code."""
 
 import faulthandler
 import os
@@ -28,25 +28,25 @@ from hamgan.errors import (
 from hamgan.interrupts import CtrlC, end_interrupted, end_now
 from hamgan.machine import hamgan_version, keep_freed_memory, let_waiting_threads_sleep
 
-# A launcher ends all processes within a moment of the first; one that is still there later has an error of its own.
+# A launcher ends all processes right after the first; a process that is still running then has an error of its own.
 SECONDS_FOR_THE_FIRST = 5.0
 
 COMMANDS = {
     "train": ("hamgan.training.command", "train a configuration; the same command again resumes"),
-    "sample": ("hamgan.sampling.command", "draw images: sheets, folders, arrays, films"),
-    "average": ("hamgan.sampling.averaging", "average G over another share of its training"),
+    "sample": ("hamgan.sampling.command", "draw images: sheets, folders, arrays, animations"),
+    "average": ("hamgan.sampling.averaging", "average G over another length of its training"),
     "evaluate": ("hamgan.evaluation.command", "compute FID, Inception Score and others, with their protocol"),
-    "prepare": ("hamgan.data.preparation.command", "make a store of training images"),
-    "prepare select": ("hamgan.evaluation.selection", "keep the images that a class has many of"),
-    "export": ("hamgan.sharing.command", "pass a generator on: ONNX, torch.export, a folder or hub repository"),
+    "prepare": ("hamgan.data.preparation.command", "prepare a store of training images"),
+    "prepare select": ("hamgan.evaluation.selection", "select the densest share of every class to train on"),
+    "export": ("hamgan.sharing.command", "share a generator: ONNX, torch.export, a folder or hub repository"),
     "convert": ("hamgan.convert.command", "convert weights of BigGAN-PyTorch or the official HamGAN"),
     "invert": ("hamgan.inversion.command", "find the latent and class nearest to a picture"),
     "report": ("hamgan.tracking.html.command", "write a run as one HTML page"),
     "segment": ("hamgan.segmentation.command", "train, evaluate and use segmenters: HamNet and Light-Ham"),
-    "app": ("hamgan.app.command", "serve a page to play with a generator"),
+    "app": ("hamgan.app.command", "serve a web page to play with a generator or segmenter"),
     "doctor": ("hamgan.doctor", "describe this machine, to paste into an issue"),
 }
-"""Name of a command -> the module whose ``main(arguments, prog)`` does it, and what it does."""
+"""Name of a command -> (module whose ``main(arguments, prog)`` runs it, what it does)."""
 
 
 def main() -> None:
@@ -77,18 +77,18 @@ def _dispatch(arguments: list[str]) -> None:
 
 
 def _call(name: str, arguments: list[str], prog: str) -> None:
-    # Imported here: the help of one command should not wait for the others, nor for torch.
+    # Imported here, so that the help of one command waits neither for the others nor for torch.
     import_module(COMMANDS[name][0]).main(arguments, prog)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call ``main`` and exit: 0 done, 2 bad usage, 1 failure, 75 stopped with all that is needed to go on, 130 Ctrl-C.
+    """Call ``main`` and exit: 0 done, 2 bad usage, 1 failure, 75 stopped and can be continued, 130 Ctrl-C.
 
-    Output that nobody reads any more (``hamgan ... | head``) ends the process without a word, with 141.
+    A closed output pipe (``hamgan ... | head``) ends the process silently with 141.
     """
     keep_freed_memory()
     let_waiting_threads_sleep()
-    if sys.__stderr__ is not None:  # a mapped file that has been cut short kills without a word
+    if sys.__stderr__ is not None:  # a mapped file that was truncated kills silently
         faulthandler.enable(sys.__stderr__)
     with CtrlC():
         try:
@@ -108,13 +108,13 @@ def _exit_after(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except ConfigError as error:
-        if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # most likely what the first process has said
+        if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # most likely the first process prints the same
             time.sleep(SECONDS_FOR_THE_FIRST)
         _end(BAD_USAGE, f"error: {error}")
     except Exception as error:
         rank = int(os.environ.get("RANK", 0))
         if isinstance(error, (Stopped, Diverged, OtherProcessFailed)) and rank > 0:
-            time.sleep(1.0)  # let the main process speak before a launcher ends it
+            time.sleep(1.0)  # let the main process print its message before a launcher ends it
             _end(STOPPED if isinstance(error, Stopped) else FAILURE, "")
         if isinstance(error, Stopped):
             _end(STOPPED, f"stopped: {error}")
@@ -124,7 +124,7 @@ def _exit_after(main: Callable[[], None]) -> NoReturn:
         if isinstance(error, (CheckpointError, PreparationError, Diverged, OtherProcessFailed, OSError)):
             _end(FAILURE, f"error: {error}")
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not have been loaded
-            hint = "take a larger --train.accumulation in training, else a smaller --batch-size"
+            hint = "use a larger --train.accumulation in training, a smaller --batch-size elsewhere"
             _end(FAILURE, f"error: {one_line(error).rstrip('.')}; {hint}")
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             _end(FAILURE, "".join(traceback.format_exception(error)).rstrip())
@@ -140,7 +140,7 @@ def _output_has_no_reader() -> bool:
 
 def _end(code: int, message: str) -> NoReturn:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        # Closing a process group whose other end is gone may wait for its timeout.
+        # Closing a process group whose other processes are gone may wait for its timeout.
         end_now(code, message)
     if message:
         print(message, file=sys.stderr)

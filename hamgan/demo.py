@@ -1,4 +1,4 @@
-"""Run the demo: train on photographs in the package, measure beside the untrained generator, and draw a sheet."""
+"""Run the demo: train on photographs in the package, compare with the untrained generator, and draw a sheet."""
 
 import sys
 import time
@@ -24,7 +24,7 @@ from hamgan.training.loop import train
 
 REAL_COLUMNS, GENERATED_COLUMNS = 6, 10
 SHOWN = ("fid", "class_accuracy", "per_class")
-"""Metrics that the summary is about."""
+"""Metrics in the summary."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Figures:
 
 
 def demo(config: Config) -> Figures:
-    """Train, evaluate on held-out images, draw ``demo.png`` in the run folder and print where to look."""
+    """Train, evaluate on held-out images, draw ``demo.png`` in the run folder and print a summary."""
     start = time.perf_counter()
     train(config)
     trained = time.perf_counter()
@@ -56,7 +56,7 @@ def demo(config: Config) -> Figures:
 
 
 def untrained(config: Config, classes: int, class_names: list[str] | None) -> LoadedGenerator:
-    """Return the generator as it was before the first step: initial weights are a function of the seed."""
+    """Return the generator before the first step, whose initial weights are a function of the seed."""
     config = replace(config, data=replace(config.data, num_classes=classes))
     network = build_networks(config)[0].eval().requires_grad_(False)
     return LoadedGenerator(network, config, class_names=class_names, kimg=0.0, source="untrained")
@@ -124,7 +124,7 @@ diversity within a class, of that of real images, on the same features
 
 Look at
   {sheet_path}   real and generated images of every class
-  {config.folder / "samples"}/   how they came about
+  {config.folder / "samples"}/   the sheets drawn during training
 Go on with
   .venv/bin/hamgan sample --checkpoint {config.folder} --classes 0-3 --seeds 0-15 --output grid.png
   .venv/bin/hamgan report {config.folder} --preset configs/fashion.yaml     # one page about the run

@@ -1,4 +1,4 @@
-"""Describe this machine for an issue: versions, devices, and what of the optional parts is here."""
+"""Describe this machine for an issue: versions, devices, and which optional parts are installed."""
 
 import argparse
 import importlib.util
@@ -24,7 +24,7 @@ WIDTH = 14
 
 
 def main(arguments: Sequence[str], prog: str = "hamgan doctor") -> None:
-    """Print the facts, one a line; whatever cannot be found out is said on its line and stops nothing."""
+    """Print one fact per line; facts that cannot be determined are reported on their line."""
     parser = argparse.ArgumentParser(prog=prog, description="Describe this machine, to paste into an issue.")
     parser.parse_args(arguments)
     for name, text in describe().items():
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan doctor") -> None:
 
 
 def describe() -> dict[str, str]:
-    """Return the facts by what they are about."""
+    """Return the facts by topic."""
     from hamgan.machine import describe_machine
 
     machine = describe_machine()
@@ -46,7 +46,7 @@ def describe() -> dict[str, str]:
         "data": _photographs(),
         "features": _inception(),
         "films": _films(),
-        "browser": next(filter(None, map(shutil.which, BROWSERS)), "none found: only tests of the page need one"),
+        "browser": next(filter(None, map(shutil.which, BROWSERS)), "none found (only tests of the web page need one)"),
         "wandb": _wandb(),
         "disk": _disk(Path()),
         "environment": _environment(),
@@ -102,7 +102,7 @@ def _training() -> str:
 
 
 def _compiler() -> str:
-    """Say whether `train.compile` can work: it takes Triton on a GPU and a C++ compiler on a CPU."""
+    """Return whether `train.compile` can work, which needs Triton on a GPU and a C++ compiler on a CPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -158,7 +158,7 @@ def _disk(folder: Path) -> str:
 
 
 def _environment() -> str:
-    """Return the variables that change what is done; none of them holds a secret."""
+    """Return the environment variables that affect runs; none of them contains a secret."""
     starts = ("CUDA_", "HAMGAN_", "KMP_", "NCCL_", "OMP_", "PYTORCH_", "TORCH_", "WANDB_MODE")
     found = {name: value for name, value in sorted(os.environ.items()) if name.startswith(starts)}
     return " ".join(f"{name}={value}" for name, value in found.items()) or "nothing set"

@@ -1,12 +1,12 @@
-"""Define every exception of the package, and word what they say. Imports no torch."""
+"""Define every exception of the package, and helpers that word errors. Imports no torch."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 DONE, FAILURE, BAD_USAGE, STOPPED = 0, 1, 2, 75
-"""Exit codes; `STOPPED`: on a signal, with all that is needed to go on."""
+"""Exit codes; `STOPPED` means stopped by a signal, to be continued by the same command."""
 INTERRUPTED, NO_READER = 130, 141
-"""Exit codes of Ctrl-C and of output that nobody reads any more, as a shell gives them: 128 + signal."""
+"""Exit codes of Ctrl-C and of a closed output pipe, 128 + signal as in a shell."""
 
 
 class ConfigError(ValueError):
@@ -14,19 +14,19 @@ class ConfigError(ValueError):
 
 
 class DataError(ConfigError):
-    """Report images that cannot be used; the message says which, why, and what would do."""
+    """Report images that cannot be used; the message says which, why, and what is needed."""
 
 
 class UnclassedError(DataError):
-    """Report a source of which no picture has a class; an evaluation may still take it as a whole."""
+    """Report a source without any class; an evaluation may still use it as a whole."""
 
 
 class PictureError(DataError):
-    """Report one picture that cannot be used; the message is the reason that goes into skipped.jsonl."""
+    """Report one picture that cannot be used; the message is its reason in skipped.jsonl."""
 
 
 class PreparationError(RuntimeError):
-    """Report a preparation that had to stop; running the same command again continues it."""
+    """Report a preparation that had to stop; the same command continues it."""
 
 
 class CheckpointError(RuntimeError):
@@ -34,15 +34,15 @@ class CheckpointError(RuntimeError):
 
 
 class ConversionError(CheckpointError):
-    """Report foreign weights that cannot be converted; the message says which tensor or file, and what is expected."""
+    """Report weights of another project that cannot be converted; the message names the tensor or file."""
 
 
 class OtherProcessFailed(RuntimeError):
-    """Report that another process of this run has failed; the message is that process's own."""
+    """Report that another process of this run has failed; the message is from that process."""
 
 
 class RaisedByAll(Exception):
-    """Report an error that all processes of a run raise together, so that none is left waiting for another."""
+    """Report an error that all processes of a run raise together, so that none waits for another."""
 
 
 class Stopped(RaisedByAll):
@@ -50,11 +50,11 @@ class Stopped(RaisedByAll):
 
 
 class Diverged(RaisedByAll):
-    """Report that the run has diverged or collapsed, and may not go back, or not once more."""
+    """Report that the run has diverged or collapsed and may not be rolled back (again)."""
 
 
 class Collapse(Exception):
-    """Carry the monitor's alarm from the training steps to the rollback."""
+    """Carry the monitor's alarm from a training step to the code that rolls back."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -62,12 +62,12 @@ class Collapse(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """Say what an error says on one line of at most 300 characters; its type's name where it says nothing."""
+    """Return an error's message on one line of at most 300 characters, or its type if it has none."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean `x`?"`` with the nearest known name, or an empty string where none is near."""
+    """Return ``"; did you mean `x`?"`` with the nearest known name, or an empty string if none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return hint_at(near[0] if near else None)
 
@@ -78,7 +78,7 @@ def hint_at(near: object) -> str:
 
 
 def refuse_renamed(arguments: Sequence[str], renamed: Mapping[str, str]) -> None:
-    """Raise ConfigError for an option of an earlier version: ``renamed`` maps it to what it is called now."""
+    """Raise ConfigError for an option of an earlier version; ``renamed`` maps old names to new ones."""
     for argument in arguments:
         name = argument.partition("=")[0]
         if name in renamed:

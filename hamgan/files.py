@@ -1,4 +1,4 @@
-"""Write files whole or not at all, with their content on the disk; hash, lock and recognise them."""
+"""Write files atomically and synced to disk; hash, lock and recognise files."""
 
 import difflib
 import fcntl
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Read once, for it can only be read by setting it, and files that other threads make meanwhile would show that.
+# Read once at import, because reading the umask means setting it, which affects files made by other threads.
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
 
 
 def fsync(path: Path) -> None:
-    """Have a file's or a folder's content on the disk."""
+    """Sync the content of a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -24,7 +24,7 @@ def fsync(path: Path) -> None:
 
 
 def nearest_path(path: Path) -> Path | None:
-    """Return the path most like this one, each of whose parts exists; None where a part is like none that does."""
+    """Return the existing path that is most similar, part by part; None if a part is similar to none."""
     found = Path(path.anchor) if path.is_absolute() else Path()
     for part in path.parts[1:] if path.is_absolute() else path.parts:
         if not (found / part).exists():
@@ -38,7 +38,7 @@ def nearest_path(path: Path) -> Path | None:
 
 
 def share_as_usual(path: Path) -> None:
-    """Give a file the mode that new files have here: safetensors makes its own readable by their owner alone."""
+    """Give a file the usual mode of new files, since safetensors makes its files readable by their owner only."""
     path.chmod(0o666 & ~_UMASK)
 
 
@@ -49,18 +49,18 @@ def sha256(path: Path) -> str:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return where to write what will be renamed to ``path``; `remove_leftovers` finds it after a crash."""
+    """Return a temporary path to write before renaming it to ``path``; `remove_leftovers` finds it after a crash."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a process that was killed while writing left in a folder under a `temporary_name`."""
+    """Delete the files and folders with a `temporary_name` that a killed process left in a folder."""
     for path in folder.glob(".*.tmp"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader or a crash sees the old or the new one, never a part."""
+    """Write a file so that readers see the old or the new one, never a part, also after a crash."""
     temporary = temporary_name(path)
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -72,19 +72,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Keep other processes out of what a file or folder stands for; the lock ends with the process, however it ends.
+    """Hold an exclusive lock on a file or folder, which also ends with the process.
 
-    A missing file is created. Raises BlockingIOError when another process holds the lock and ``wait`` is false. On a
-    file system that knows no locks nothing is kept out.
+    A missing file is created. Raises BlockingIOError if another process holds the lock and ``wait`` is false. On a file
+    system without locks this does nothing.
     """
-    # A folder cannot be opened for writing; a file must be, for network file systems lock nothing else.
+    # A file must be opened for writing, as network file systems require; a folder cannot be.
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise
-        except OSError:  # no locks here
+        except OSError:  # a file system without locks
             pass
         yield
     finally:
@@ -92,9 +92,9 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def make_once(path: Path, make: Callable[[Path], object]) -> None:
-    """Have ``make`` write a file, under another name until it is whole, unless it is there already.
+    """Call ``make`` to write a file, under a temporary name until it is complete, unless it exists.
 
-    Other processes of this machine that want the same file wait for it.
+    Other processes of this machine that need the same file wait for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock(path.with_name(f".{path.name}.lock")):
@@ -109,13 +109,13 @@ def make_once(path: Path, make: Callable[[Path], object]) -> None:
 
 
 RECOGNISED_BYTES = 4096
-"""First bytes of a file that `recognise` looks at."""
+"""Number of first bytes of a file that `recognise` needs."""
 
 
 def recognise(start: bytes) -> str | None:
-    """Say what a file is that others write, by its first bytes, and what helps; None for what is not known here.
+    """Describe a file of another program by its first bytes, with a remedy; None for unknown files.
 
-    The answer completes "FILE is ...". Nothing is unpacked: a pickle may run code.
+    The text completes "FILE is ...". Nothing is unpickled, as a pickle may run code.
     """
     if start.startswith(b"version https://git-lfs.github.com/"):
         return "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
@@ -125,7 +125,7 @@ def recognise(start: bytes) -> str | None:
         return _PYTORCH
     if start[:4] == b"PK\x03\x04" and b"/data.pkl" in start[30:300]:
         return _PYTORCH
-    # The length of a safetensors header may begin alike; its brace tells it.
+    # The length of a safetensors header may begin with the same bytes, but a brace follows.
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and start[8:9] != b"{":
         return _describe_pickle(start)
     if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
@@ -140,7 +140,7 @@ def recognise(start: bytes) -> str | None:
 
 
 def recognise_file(path: Path) -> str | None:
-    """Say what a file is that others write; see `recognise`. None for a folder."""
+    """Describe a file of another program, see `recognise`; None for a folder."""
     if not path.is_file():
         return None
     with path.open("rb") as file:

@@ -13,16 +13,16 @@ from typing import NoReturn
 from hamgan.errors import INTERRUPTED
 
 SECONDS_TO_TIDY = 1.5
-"""Time after Ctrl-C in which files and processes are tidied up."""
+"""Time after Ctrl-C for removing temporary files and ending child processes."""
 _ENDING = threading.Lock()
 
 
 class CtrlC:
-    """Turn the first Ctrl-C into KeyboardInterrupt, and end the process where that does not end it in time.
+    """Turn the first Ctrl-C into KeyboardInterrupt, and end the process if that does not end it in time.
 
-    A context manager around a command; the handler that was there returns at the end. A second Ctrl-C ends the process
-    at once. Where Ctrl-C is ignored (``nohup``) or handled by others, it stays so, and so it is in other threads than
-    the main one, for which Python allows no handlers.
+    A context manager around a command that restores the previous handler. A second Ctrl-C ends the process at once. If
+    Ctrl-C is ignored (``nohup``) or handled elsewhere, and in other threads than the main one, where Python allows no
+    handlers, it changes nothing.
     """
 
     def __init__(self) -> None:
@@ -33,8 +33,8 @@ class CtrlC:
         main = threading.current_thread() is threading.main_thread()
         self._installed = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if self._installed:
-            # Python's handlers run between two instructions, and the main thread may be inside a library for long: the
-            # interpreter writes the number of a signal into a socket at once, and a thread reads it.
+            # Python's handlers run between two instructions, but the main thread may be inside a library for long. The
+            # interpreter writes the number of a signal into a socket at once, which a thread reads.
             self._reader, self._writer = socket.socketpair()
             self._writer.setblocking(False)
             signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
@@ -54,7 +54,7 @@ class CtrlC:
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if not self._asked:  # the thread acts on a second one
             self._asked = True
-            # What threads and finalisers say about being interrupted is no news.
+            # Messages of threads and finalisers about being interrupted are not interesting.
             sys.unraisablehook = lambda _: None
             threading.excepthook = lambda _: None
             raise KeyboardInterrupt
@@ -72,15 +72,15 @@ class CtrlC:
 
 
 def end_interrupted() -> NoReturn:
-    """End this process and its children here and now, with a line that says so from the main process."""
-    _ENDING.acquire()  # for good: the main thread and the one that watches it may both come here
+    """End this process and its children at once; the main process prints a line."""
+    _ENDING.acquire()  # never released: the main thread and its watcher may both come here
     for child in multiprocessing.active_children():
         child.kill()
     end_now(INTERRUPTED, "stopped by Ctrl-C" if os.environ.get("RANK", "0") == "0" else "")
 
 
 def end_now(code: int, message: str = "") -> NoReturn:
-    """Say a line and end without any of Python's tidying up, which may wait for threads or other processes."""
+    """Print a line and exit without Python's clean-up, which may wait for threads or other processes."""
     with contextlib.suppress(OSError, ValueError):
         print(message, file=sys.stderr, end="\n" if message else "")
     for stream in (sys.stdout, sys.stderr):

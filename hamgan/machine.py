@@ -1,4 +1,4 @@
-"""Describe the machine that a program runs on, and set how it keeps freed memory."""
+"""Describe the machine, and set process-wide options of memory and threads."""
 
 import ctypes
 import os
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-# malloc.h: what mallopt() sets, and the largest threshold that it takes on 64 bits.
+# malloc.h: parameters of mallopt(), and its largest threshold on 64 bits.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_THRESHOLD = 32 << 20
 PACKAGES = ("hamgan", "torch", "torchvision", "accelerate", "torch-fidelity", "numpy", "pillow")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return processor, cores that this process may use, threads, GPUs, versions; ``summary`` is one line of it."""
-    import torch  # which `--help` should not wait for
+    """Return processor, usable cores, threads, GPUs and versions; ``summary`` is one line."""
+    import torch  # imported here, so that `--help` does not wait for it
 
     cores = usable_cores()
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -42,13 +42,13 @@ def usable_cores() -> int:
 
 
 def hamgan_version() -> str:
-    """Return the version of this package, ``0+unknown`` for a checkout on the path that is not installed."""
+    """Return the version of this package, ``0+unknown`` for a checkout that is not installed."""
     return package_versions(("hamgan",)).get("hamgan", "0+unknown")
 
 
 def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Return the versions of packages, by default of those that a run's numbers depend on; without what is not here."""
-    from importlib.metadata import PackageNotFoundError, version  # a fifth of a second before the first line
+    """Return the versions of the packages that are installed, by default of those that a run's numbers depend on."""
+    from importlib.metadata import PackageNotFoundError, version  # takes a fifth of a second
 
     found = {}
     for name in names:
@@ -65,7 +65,7 @@ def processor_flags() -> set[str]:
 
 
 def _processor_facts() -> dict[str, str]:
-    """Return what Linux says of the first core; empty elsewhere."""
+    """Return the entries of /proc/cpuinfo for the first core; empty except on Linux."""
     info = Path("/proc/cpuinfo")
     text = info.read_text().split("\n\n")[0] if info.is_file() else ""
     lines = (line.split(":", 1) for line in text.splitlines() if ":" in line)
@@ -73,18 +73,18 @@ def _processor_facts() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Return the processor's name, with its vector instructions where a virtual machine hides the model."""
+    """Return the processor's name, with its vector instructions if a virtual machine hides the model."""
     name = _processor_facts().get("model name") or platform.processor() or platform.machine()
     vector = next((name for flag, name in (("avx512f", "avx512"), ("avx2", "avx2")) if flag in processor_flags()), "")
     return f"{name} ({vector})" if vector else name
 
 
 def keep_freed_memory() -> None:
-    """Let glibc use freed memory again instead of giving it back to the system; elsewhere nothing changes.
+    """Make glibc reuse freed memory instead of returning it to the system; does nothing elsewhere.
 
-    By default what a step frees goes back to the system, which clears every page of it again in the next step: a
-    sixth of a training step at 32 px on one thread, a third on two. The process keeps its peak of memory until it
-    ends. Own settings in the environment (``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``) are left alone.
+    By default memory freed in a step is returned, and the system clears its pages again in the next step: a sixth of a
+    training step at 32 px on one thread, a third on two. The process then keeps its peak memory until it ends. Settings
+    in the environment (``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``) are respected.
     """
     if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
@@ -95,16 +95,16 @@ def keep_freed_memory() -> None:
 
 
 def let_waiting_threads_sleep() -> None:
-    """Have OpenMP's threads sleep where they wait for each other; without effect once torch is imported.
+    """Make OpenMP's threads sleep while they wait for each other; has no effect once torch is imported.
 
-    By default they spin, and where a program beside takes one of two cores, that keeps the core from the thread that
-    the others wait for: two threads trained the demo's networks at 2 to 4 images/s, and asleep at 20 to 37.
+    By default they spin. If another program takes one of two cores, spinning keeps the other core from the thread that
+    the others wait for: two threads trained the demo's networks at 2 to 4 images/s, and at 20 to 37 with sleeping.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def free_memory(device: "torch.device") -> int | None:
-    """Return the bytes that a new tensor could take on a GPU or on the CPU; None where the system does not say."""
+    """Return the bytes of free memory on a GPU or the CPU; None if the system does not report it."""
     import torch
 
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Show how far a command is: one bar for all of them, which leaves out the least important where a line is short."""
+"""Show progress with one kind of bar for all commands, which drops less important parts on narrow terminals."""
 
 import math
 import sys
@@ -8,7 +8,7 @@ from tqdm import tqdm
 from tqdm.utils import disp_len
 
 SECONDS_BETWEEN_LINES = 30.0
-"""Least time between two lines of progress in a file or a pipe."""
+"""Least time between two lines of progress in a file or pipe."""
 SMALLEST_BAR, LARGEST_BAR = 6, 30
 
 
@@ -35,10 +35,10 @@ class ProgressBar(tqdm):  # type: ignore[misc, unused-ignore]  # has no types
         super().__init__(total=total, desc=title, unit=unit, file=sys.stderr, **settings | options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Draw the bar over itself; where nobody watches, print a line, and none before there is a speed."""
+        """Redraw the bar on a terminal; elsewhere print a line, once there is a speed."""
         if self.watched:
             super().display(msg, pos)
-        elif msg is None and self.n > self.initial:  # at the end it is asked to draw nothing
+        elif msg is None and self.n > self.initial:  # at the end tqdm passes an empty text
             print(str(self), file=self.fp, flush=True)
 
     @staticmethod
@@ -65,7 +65,7 @@ def _speed(rate: float, unit: str) -> str:
 
 
 def _fit(parts: dict[str, str], share: float, width: int, ascii_only: bool) -> str:
-    """Join the most important parts, as many as fit, and a bar where there is room; the title comes last of all."""
+    """Join as many parts as fit, by importance, and a bar if there is room; the title has the lowest priority."""
     kept: dict[str, str] = {}
     for name in (name for name in ("position", "left", "speed", "remark", "share", "title") if parts[name]):
         bar = SMALLEST_BAR + 2 if name == "title" else 0

@@ -173,8 +173,8 @@ def test_scripts_hold_no_logic(script: Path) -> None:
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
             FAILURE,
-            "error: CUDA out of memory. Tried to allocate 2.00 GiB; take a larger --train.accumulation in training, "
-            "else a smaller --batch-size",
+            "error: CUDA out of memory. Tried to allocate 2.00 GiB; use a larger --train.accumulation in training, "
+            "a smaller --batch-size elsewhere",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Build the page: four tabs of widgets, and what they draw."""
+"""Build the web page of a generator: four tabs of widgets, and the drawing behind them."""
 
 import html
 import random
@@ -25,17 +25,17 @@ from hamgan.sampling.sheets import draw_sheet, to_pil, visible_scale
 
 FRAMES_PER_SECOND = 20
 COLUMNS = 8
-"""Images side by side; of a walk the film and no others but these are shown."""
+"""Images per row; a walk shows its animation and at most these."""
 LONGEST_QUEUE = 16
-"""Requests that may wait for their turn."""
+"""Largest number of waiting requests."""
 FILES_LAST = 600
-"""Seconds that Gradio keeps the pictures that it serves."""
+"""Seconds for which Gradio keeps the pictures that it serves."""
 PICTURE_SIDE = 512
-"""Pixels of the side of a picture that is to be found, at most, as the page sends it."""
+"""Largest side, in pixels, of a picture to search for, to which the page shrinks it before sending."""
 STEPS, RESTARTS, SAMPLES = 150, 4, 32
-"""Effort of the search for a picture: half of that of `hamgan invert`."""
+"""Settings of the search for a picture: half the steps and restarts of `hamgan invert`."""
 
-# Fonts of the visitor's system, and colours that stand out against each other by 4.5 to 1 or more.
+# Fonts of the visitor's system, and colours with a contrast of at least 4.5 to 1.
 THEME = gr.themes.Base(primary_hue="orange", neutral_hue="stone", font="system-ui", font_mono="ui-monospace").set(
     color_accent="*primary_700",
     slider_color="*primary_700",
@@ -47,12 +47,12 @@ THEME = gr.themes.Base(primary_hue="orange", neutral_hue="stone", font="system-u
     block_title_text_color="*neutral_800",
 )
 STYLE: dict[str, Any] = {"theme": THEME, "css_paths": Path(__file__).with_name("page.css")}
-# In the head, as Gradio 6.24 does not run what is given to it as ``js``.
+# In the head, because Gradio 6.24 does not run its argument ``js``.
 STYLE["head"] = f"<script>({Path(__file__).with_name('page.js').read_text()})()</script>"
 
 
 def build_page(generator: LoadedGenerator) -> gr.Blocks:
-    """Return the page of a generator; one request is drawn at a time, and a full queue refuses more."""
+    """Return the page of a generator, which draws one request at a time and refuses more if the queue is full."""
     title = f"{generator.config.name} - HamGAN"
     page = gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, FILES_LAST))
     with page:
@@ -67,7 +67,7 @@ def build_page(generator: LoadedGenerator) -> gr.Blocks:
 
 
 def describe(generator: LoadedGenerator) -> str:
-    """Return HTML that says what is loaded."""
+    """Return HTML that describes the generator."""
     config, row = generator.config, generator.evaluations[0] if generator.evaluations else {}
     facts = [f"{config.resolution} × {config.resolution} pixels", f"{generator.num_classes} classes"]
     facts += [] if generator.kimg is None else [f"{generator.kimg:,g} thousand images seen"]
@@ -89,7 +89,7 @@ def _build_tab(
     page: gr.Blocks,
     tab: gr.Tab,
 ) -> None:
-    """Place widgets, a button and results, and draw what ``plan`` makes of the values, as soon as one sees the tab."""
+    """Build a tab of widgets, a button and results, which draws the plan of its values once it becomes visible."""
     resolution = generator.config.resolution
     with gr.Column(min_width=280, elem_classes="controls"):
         inputs = widgets([(title, f"#{index}") for index, title in enumerate(generator.titles)])
@@ -109,7 +109,7 @@ def _build_tab(
             planned = plan(generator, *values[:-1])
             gallery, files = draw_plan(generator, planned, verb.lower(), values[-1])
         except ConfigError as error:
-            # Gradio shows a message as HTML, and this one may quote what a visitor has sent.
+            # Gradio shows messages as HTML, and this one may quote input of the visitor.
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
         count = len(planned.images)
         return f"{count} image{'s' * (count > 1)} in {time.perf_counter() - start:.2f} s", gallery, files
@@ -122,7 +122,7 @@ def _build_tab(
     gr.on([button.click, *submits, *moves], **draws)
     changed = other_seeds.click(lambda: str(random.randrange(10**6)), None, seeds[:1], api_visibility="private")
     changed.then(**draws)
-    # A page opens with the values in its address; the tab that is open draws then, the others when they are chosen.
+    # A page opens with the values in its address; the open tab draws at once, the others when they are selected.
     name, is_first = TABS[verb][0], verb == next(iter(TABS))
     choose = f"[...document.querySelectorAll('[role=tab]')].find(tab => tab.textContent.trim() === {name!r}).click()"
     restore = f"(...values) => {{ const kept = stateOf({verb!r}); if (kept && {str(not is_first).lower()}) {choose};"
@@ -130,23 +130,23 @@ def _build_tab(
     if is_first:
         keep_if_open = f"(...values) => opensElsewhere({verb!r}) ? values : keepState({verb!r}, values)"
         restored.then(**draws | {"js": keep_if_open})
-        # Gradio selects this tab itself before it loads the page, which must not draw twice.
+        # Gradio itself selects this tab before it loads the page; it must not draw twice.
         tab.select(None, inputs, None, js=keep, api_visibility="private")
     else:
         tab.select(**draws)
 
 
 def build_picture(text: str) -> gr.Textbox:
-    """Place a field for a file of the visitor's own, with a text below it; return what holds its ``data:`` address."""
+    """Add a file field with a text below it; returns the component that holds the file as a ``data:`` URL."""
     field = '<label>Picture <input type="file" accept="image/*" aria-label="Picture"></label>'
     gr.HTML(f"{field}<p>{text}</p>", elem_id="picture")
     return gr.Textbox(visible=False)
 
 
 def build_results(*classes: str) -> list[Any]:
-    """Place what every tab shows: a line, the pictures, files to download.
+    """Add the results of a tab: a line of text, the pictures, files to download.
 
-    ``classes`` of the style sheet: ``on-demand`` where nothing is to be seen at first, ``large`` for large pictures.
+    ``classes`` are of the style sheet: ``on-demand`` hides empty results, ``large`` is for large pictures.
     """
     with gr.Column(scale=3, min_width=280, elem_classes=["results", *classes]):
         line = gr.Markdown(elem_classes="status")
@@ -163,7 +163,7 @@ def build_results(*classes: str) -> list[Any]:
 
 
 def _build_search(generator: LoadedGenerator) -> None:
-    """Place a field for a picture, and find the latent and the class whose image is nearest to it."""
+    """Add a field for a picture, and search for the latent and the class whose image is nearest to it."""
     with gr.Column(min_width=280, elem_classes="controls"):
         address = build_picture(
             "Its middle is compared with generated images; the nearest one is found in some seconds."
@@ -192,13 +192,13 @@ def _build_search(generator: LoadedGenerator) -> None:
 
 
 def new_file(run: str, ending: str) -> Path:
-    """Return a path in a new folder that Gradio serves from and empties, named by the run."""
+    """Return a path, named by the run, in a new folder that Gradio serves from and cleans up."""
     stem = re.sub(r"\W+", "-", run).strip("-")[:40] or "hamgan"
     return Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder())) / f"{stem}-{ending}"
 
 
 def draw_plan(generator: LoadedGenerator, plan: Plan, kind: str, enlargement: int) -> tuple[gr.Gallery, list[str]]:
-    """Return pictures with their names, and files to download: a labelled sheet, of a walk the film there and back."""
+    """Return pictures with names, and files to download: a labelled sheet, and for a walk its animation."""
     count = len(plan.images)
     check_size(plan, 2 * (count - 1) if kind == "walk" else count, generator.config.resolution * enlargement)
     images = torch.cat([batch for _, batch in draw(generator, plan.images)])
@@ -263,4 +263,4 @@ TABS: dict[str, tuple[str, Callable[..., Plan], Callable[[list[tuple[str, str]]]
     "Blend": ("Blend", plan_blend, _blend_widgets),
     "Walk": ("Walk", plan_walk, _walk_widgets),
 }
-"""Verb of a tab's button -> its name, what plans its pictures, and what makes its widgets."""
+"""Label of a tab's button -> (name of the tab, function that plans its pictures, function that makes its widgets)."""

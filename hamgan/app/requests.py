@@ -1,7 +1,7 @@
-"""Plan what a visitor asks for, and limit what one request may ask for.
+"""Plan the images of a visitor's request, within limits.
 
-Sliders and numbers of the page check their own ranges on the server; what they cannot know is checked here. Every
-function raises ConfigError, a sentence for the visitor.
+Sliders and numbers of the page check their own ranges on the server; everything else is checked here. Every function
+raises ConfigError, with a message for the visitor.
 """
 
 import base64
@@ -21,19 +21,19 @@ from hamgan.sampling.classes import numbers_in
 from hamgan.sampling.latents import check_seeds
 
 MOST_IMAGES = 64
-"""Images that one request may have drawn."""
+"""Largest number of images per request."""
 MOST_PIXELS = 2**24
-"""Pixels of a sheet, or of all frames of a film: 64 images of 512 x 512."""
+"""Largest number of pixels of a sheet, or of all frames of an animation: 64 images of 512 x 512."""
 MOST_BYTES = 400_000
-"""Bytes of a picture that is to be found; the page sends it in the size that is needed."""
+"""Largest size, in bytes, of a picture to search for, which the page shrinks before sending."""
 LONGEST_SIDE = 2048
-"""Pixels of the longer side of a picture that is to be labelled."""
+"""Largest side, in pixels, of a picture to segment."""
 LONGEST_TEXT = 200
-"""Characters of a class or of seeds."""
+"""Largest number of characters of a text field."""
 
 
 def plan_classes(generator: LoadedGenerator, classes: Sequence[str], seeds: str, count: int, truncation: float) -> Plan:
-    """Plan a row per class."""
+    """Plan one row of images per class."""
     return plan_samples(read_classes(generator, classes), read_seeds(seeds, count), [truncation], generator.titles)
 
 
@@ -42,7 +42,7 @@ def plan_blend(
 ) -> Plan:
     """Plan a row of the first class, one with ``percent`` of the second class, and one of the second class."""
     labels = [read_class(generator, first), read_class(generator, second)]
-    # One by one: both may be the same class, which is drawn once in a plan.
+    # Separately: a plan draws a class only once, and both may be the same.
     ends = [plan_samples([label], read_seeds(seeds, count), [truncation], generator.titles) for label in labels]
     (first_row,), (second_row,) = (end.rows for end in ends)
     blend = [
@@ -57,13 +57,13 @@ def plan_blend(
 def plan_walk(
     generator: LoadedGenerator, name: str, first: int | None, second: int | None, count: int, truncation: float
 ) -> Plan:
-    """Plan one row of ``count`` images from the first seed to the second, both among them."""
+    """Plan one row of ``count`` images from the first seed to the second, including both."""
     label, seeds = read_class(generator, name), check_seeds([first, second])
     return plan_interpolation("seeds", [label], seeds, truncation, generator.titles, count - 1, closed=False)
 
 
 def check_size(plan: Plan, frames: int, side: int) -> None:
-    """Raise ConfigError for too many images, or pixels of ``frames`` images whose sides have ``side`` pixels."""
+    """Raise ConfigError for too many images, or too many pixels in ``frames`` images of ``side`` x ``side``."""
     count = len(plan.images)
     if count > MOST_IMAGES:
         raise ConfigError(f"{len(plan.rows)} x {len(plan.rows[0])} are {count:,} images; at most {MOST_IMAGES} at once")
@@ -75,13 +75,13 @@ def check_size(plan: Plan, frames: int, side: int) -> None:
 
 
 def read_classes(generator: LoadedGenerator, texts: Sequence[str]) -> list[int]:
-    """Return the classes of names, numbers, ranges and choices (``#3``)."""
+    """Return the class indices for names, numbers, ranges and menu entries (``#3``)."""
     if not texts:
         raise ConfigError("no class is chosen")
     classes: list[int] = []
     for text in texts:
         text = _check_length(str(text), "class")
-        index = text.removeprefix("#")  # of a choice: a name may be another class's number
+        index = text.removeprefix("#")  # of a menu entry, since a name may be another class's number
         is_choice = text.startswith("#") and index.isdecimal()
         classes += [generator.class_index(int(index))] if is_choice else parse_classes([text], generator)
         if len(classes) > MOST_IMAGES:
@@ -90,20 +90,20 @@ def read_classes(generator: LoadedGenerator, texts: Sequence[str]) -> list[int]:
 
 
 def read_class(generator: LoadedGenerator, text: str | None) -> int:
-    """Return the one class that a text names."""
+    """Return the index of the single class that a text names."""
     classes = read_classes(generator, [text] if text else [])
     if len(classes) > 1:
-        raise ConfigError(f"{text!r} are {len(classes)} classes; choose one")
+        raise ConfigError(f"{text!r} names {len(classes)} classes; choose one")
     return classes[0]
 
 
 def read_seeds(text: str | None, count: int) -> list[int]:
-    """Return seeds as listed (``0-3,12``); a single number starts a series of ``count``."""
+    """Return the listed seeds (``0-3,12``); a single number starts a series of ``count``."""
     if not text:
         raise ConfigError("no seeds are given")
     seeds = list(itertools.islice(numbers_in(_check_length(text, "seeds"), "seed range"), MOST_IMAGES + 1))
     if len(seeds) > MOST_IMAGES:
-        raise ConfigError(f"{text!r} are more than {MOST_IMAGES} seeds; at most {MOST_IMAGES} images at once")
+        raise ConfigError(f"{text!r} names more than {MOST_IMAGES} seeds; at most {MOST_IMAGES} images at once")
     return seeds if len(seeds) > 1 else list(range(seeds[0], seeds[0] + count))
 
 
@@ -114,7 +114,7 @@ def _check_length(text: str, what: str) -> str:
 
 
 def read_picture(generator: LoadedGenerator, address: str | None) -> Tensor:
-    """Return the picture in a ``data:`` address, as the page makes it of a file: uint8 [1, 3, R, R]."""
+    """Return the picture in a ``data:`` URL from the page, cropped and resized: uint8 [1, 3, R, R]."""
     content = _picture_bytes(address)
     try:
         pixels = decode(content, Preparation(generator.config.resolution))
@@ -124,7 +124,7 @@ def read_picture(generator: LoadedGenerator, address: str | None) -> Tensor:
 
 
 def read_whole_picture(address: str | None) -> np.ndarray:
-    """Return the picture in a ``data:`` address as the page makes it of a file: uint8 [H, W, 3]."""
+    """Return the picture in a ``data:`` URL from the page, uncropped: uint8 [H, W, 3]."""
     try:
         image = Image.open(io.BytesIO(_picture_bytes(address)))
         if max(image.size) > LONGEST_SIDE:
@@ -135,7 +135,7 @@ def read_whole_picture(address: str | None) -> np.ndarray:
 
 
 def _picture_bytes(address: str | None) -> bytes:
-    """Return the file inside a ``data:`` address that the page has made."""
+    """Return the bytes of the file in a ``data:`` URL from the page."""
     head, _, body = (address or "").partition(",")
     if not address:
         raise ConfigError("choose a picture first")

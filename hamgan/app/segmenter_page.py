@@ -1,4 +1,4 @@
-"""Build the page of a segmenter: a picture of the visitor's own, and its classes."""
+"""Build the web page of a segmenter, which segments pictures of the visitor."""
 
 import html
 import time
@@ -16,13 +16,13 @@ from hamgan.segmentation.options import PUBLISHED_SCALES
 from hamgan.segmentation.predict import LabelMap
 
 PICTURE_SIDE = 384
-"""Pixels of the shorter side of a picture, at most, as the page sends it."""
+"""Largest shorter side, in pixels, to which the page shrinks a picture before sending."""
 MOST_NAMED = 6
-"""Classes that are named with their shares, the largest."""
+"""Number of the largest classes that are listed with their shares."""
 
 
 def build_segmenter_page(segmenter: LoadedSegmenter) -> gr.Blocks:
-    """Return the page of a segmenter; one picture is labelled at a time, and a full queue refuses more."""
+    """Return the page of a segmenter, which handles one picture at a time and refuses more if the queue is full."""
     title = f"{segmenter.config.name} - HamGAN"
     page = gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, FILES_LAST))
     with page:
@@ -34,7 +34,7 @@ def build_segmenter_page(segmenter: LoadedSegmenter) -> gr.Blocks:
 
 
 def describe(segmenter: LoadedSegmenter) -> str:
-    """Return HTML that says what is loaded."""
+    """Return HTML that describes the segmenter."""
     header = segmenter.header
     facts = [f"{segmenter.network.classes} classes", f"{count_parameters(segmenter.network):,} parameters"]
     facts += [] if header.kimg is None else [f"{header.kimg:,g} thousand images seen"]
@@ -84,7 +84,7 @@ def describe_shares(found: LabelMap) -> str:
 
 
 def _write(segmenter: LoadedSegmenter, found: LabelMap) -> list[str]:
-    """Write the label map, of one byte a pixel, and the overlay; return their paths."""
+    """Write the label map, one byte per pixel, and the overlay; returns their paths."""
     labels = new_file(segmenter.config.name, "labels.png")
     overlay = labels.with_name(labels.name.replace("labels", "overlay"))
     found.indexed().save(labels)

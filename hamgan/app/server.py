@@ -1,4 +1,4 @@
-"""Serve the page, on loopback unless told otherwise."""
+"""Serve the page, by default on this machine only."""
 
 import importlib.util
 import os
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 LARGEST_REQUEST = 512 * 1024
-"""Bytes of a request's body: a picture that is to be found, and what goes with it."""
+"""Largest body of a request, in bytes, which may contain a picture."""
 ROUTES = re.compile(
     r"/|/(theme\.css|manifest\.json|favicon\.ico)|/(assets|static)/[\w./-]+"
     r"|/gradio_api/(startup-events|queue/(join|data)|heartbeat/\w+|file=/[^:]+)"
 )
-"""Routes that the page needs. Gradio's others take uploads and fetch addresses of other hosts for whoever asks."""
+"""Routes that the page needs. Gradio's other routes accept uploads and fetch URLs for anyone."""
 
 
 class RouteFilter:
@@ -36,7 +36,7 @@ class RouteFilter:
         self.app = app
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Pass a request on, or answer 404 or 413."""
+        """Forward a request, or answer 404 or 413."""
         from starlette.responses import PlainTextResponse
 
         answer: ASGIApp = self.app
@@ -53,8 +53,8 @@ class RouteFilter:
 def serve(checkpoint: str, host: str = "127.0.0.1", port: int = 7860) -> None:
     """Load a generator or a segmenter and show its page until Ctrl-C; port 0 takes any free one.
 
-    Raises ConfigError where Gradio is missing and for an address that cannot be listened on, CheckpointError for a
-    checkpoint that cannot be loaded.
+    Raises ConfigError if Gradio is missing or the address cannot be listened on, CheckpointError if the checkpoint
+    cannot be loaded.
     """
     if importlib.util.find_spec("gradio") is None:
         raise ConfigError("the page needs Gradio: pip install -r requirements-sharing.txt")
@@ -63,11 +63,11 @@ def serve(checkpoint: str, host: str = "127.0.0.1", port: int = 7860) -> None:
     with tempfile.TemporaryDirectory() as folder:
         page = launch(loaded, host, port, Path(folder))
         print(f"open {str(page.local_url).rstrip('/')} in a browser; Ctrl-C ends the page", flush=True)
-        threading.Event().wait()  # Gradio's own waiting takes Ctrl-C for a reason to end with a line of its own
+        threading.Event().wait()  # Gradio's own loop prints a line of its own on Ctrl-C
 
 
 def load(checkpoint: str) -> LoadedGenerator | LoadedSegmenter:
-    """Load what a run, a file or a repository of a hub holds; CheckpointError for what cannot be loaded."""
+    """Load the generator or segmenter of a run, file or hub repository; raises CheckpointError."""
     place = Path(checkpoint)
     if not place.exists():
         place = download(checkpoint, files=(GENERATOR_FILE, SEGMENTER_FILE))
@@ -79,7 +79,7 @@ def load(checkpoint: str) -> LoadedGenerator | LoadedSegmenter:
 
 
 def check_address(host: str, port: int) -> int:
-    """Return the port, for 0 a free one; ConfigError for an address that is taken, forbidden or not of this machine."""
+    """Return the port, or a free one for 0; ConfigError if the address is in use, forbidden or not of this machine."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.create_server((host, port), family=family) as server:

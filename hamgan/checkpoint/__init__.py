@@ -1,7 +1,8 @@
-"""Save and restore a run: safetensors and JSON, written whole or not at all, loaded without running any code.
+"""Save and restore a run as safetensors and JSON, written whole or not at all, loaded without running code.
 
-A checkpoint is a folder ``checkpoints/NAME`` named by its thousands of images. It holds ``state.safetensors`` (both
-networks, the average of G, both optimisers) and ``state.json`` (counters and the sha256 of the former).
+A checkpoint is a folder ``checkpoints/NAME``, where NAME is the number of images in thousands. It holds
+``state.safetensors`` (both networks, the average of G, both optimisers) and ``state.json`` (counters and the sha256 of
+the former).
 """
 
 from hamgan.checkpoint.choice import Choice, describe_choice, independent_seed, was_chosen_by, way_of_measuring

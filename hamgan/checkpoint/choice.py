@@ -1,4 +1,4 @@
-"""Tell whether a checkpoint was chosen by a number, for such a number flatters: it is the lowest of several draws."""
+"""Detect that a checkpoint was chosen by its FID, which is then too low: the lowest of several draws."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,26 +6,27 @@ from typing import Any, TypedDict, cast
 
 Evaluation = Mapping[str, Any]
 SAME = ("num_samples", "seed", "repeats", "truncation", "labels", "reference_hash", "reference_count")
-"""Entries that must be equal in evaluations whose FIDs are compared; only the checkpoint differs."""
+"""Entries of a row that must be equal to compare FIDs of different checkpoints."""
 
 
 class Choice(TypedDict):
-    """Hold by what a checkpoint was chosen, in plain values."""
+    """Describe how a checkpoint was chosen, in plain values."""
 
     by: str
     """Key of the FID in results.jsonl."""
     network: str
-    """Its feature extractor."""
+    """Feature extractor of the FID."""
     among: int
     """Number of checkpoints that were compared."""
     samples: list[int]
-    """First number of the samples behind the FIDs, and the one after the last."""
+    """Range of the sample numbers behind the FIDs: first, and one past the last."""
 
 
 def find_choice(rows: Iterable[Evaluation], kimg: float) -> Choice | None:
-    """Return by what the checkpoint at ``kimg`` was chosen: the lowest FID of several, with a later one left aside.
+    """Return how the checkpoint at ``kimg`` was chosen: by the lowest FID of several, with a later one passed over.
 
-    ``rows`` are evaluations of one run's network. Of several choices the one among most checkpoints is returned.
+    ``rows`` are evaluations of one run's network. None if it was not. Of several choices, the one among most
+    checkpoints.
     """
     groups: dict[str, dict[float, tuple[float, Evaluation]]] = {}
     for row in rows:
@@ -42,25 +43,25 @@ def find_choice(rows: Iterable[Evaluation], kimg: float) -> Choice | None:
 
 
 def fid_key(row: Evaluation) -> str | None:
-    """Return the key of the FID by which a run keeps its best checkpoints, None where a row has none."""
+    """Return the key of the FID by which a run keeps its best checkpoints, None if the row has none."""
     return next((key for key, value in row.items() if key.startswith("fid") and isinstance(value, float)), None)
 
 
 def way_of_measuring(row: Evaluation) -> str:
-    """Say how a run measured its FID or mIoU: scores can be compared where this is the same."""
+    """Return a text that identifies the protocol of a FID or mIoU; scores with the same text are comparable."""
     if "miou" in row:
-        return str(row["protocol"])  # that of a segmenter does not name the checkpoint
+        return str(row["protocol"])  # a segmenter's protocol does not name the checkpoint
     return json.dumps([fid_key(row), *map(row.get, (*SAME, "ema", "batch_norm"))])
 
 
 def sample_numbers(row: Evaluation) -> list[int]:
-    """Return the first number of a row's samples and the one after the last; a number is a latent's seed."""
+    """Return the range of a row's sample numbers, which are seeds: first, and one past the last."""
     count, seed = int(row.get("num_samples") or 0), int(row.get("seed") or 0)
     return [seed * count, (seed + int(row.get("repeats") or 1)) * count]
 
 
 def was_chosen_by(row: Evaluation) -> bool:
-    """Return whether a row is about a chosen checkpoint and shares samples with the FID that chose it."""
+    """Return whether a row shares samples with the FID that chose its checkpoint."""
     choice = cast(Choice | None, row.get("chosen"))
     if not choice:
         return False
@@ -69,10 +70,10 @@ def was_chosen_by(row: Evaluation) -> bool:
 
 
 def independent_seed(choice: Choice, num_samples: int) -> int:
-    """Return the first seed of an evaluation that shares no sample with those of a choice."""
+    """Return the smallest seed of an evaluation that shares no sample with a choice."""
     return -(-choice["samples"][1] // num_samples)
 
 
 def describe_choice(choice: Choice) -> str:
-    """Word a choice for a protocol."""
+    """Describe a choice for a protocol."""
     return f"checkpoint chosen among {choice['among']} for its {choice['by']}"

@@ -1,4 +1,4 @@
-"""Find the evaluations of a run that belong to given weights, to stand beside them in a file that is passed on."""
+"""Find the evaluations of a run that belong to given weights, to store them in the same file."""
 
 import contextlib
 import json
@@ -10,15 +10,15 @@ from hamgan.checkpoint.choice import Choice, describe_choice, find_choice, was_c
 from hamgan.config import Config
 
 Evaluation = dict[str, Any]
-"""A row of results.jsonl: numbers by name, the protocol behind them in pieces and, as ``protocol``, in one line."""
+"""A row of results.jsonl: numbers by name, the entries of their protocol, and ``protocol``, the same in one line."""
 
 
 def read_evaluations(run: Path, kimg: float, *, ema: bool, batch_norm: str) -> list[Evaluation]:
-    """Read the rows of RUN/results.jsonl about the weights at ``kimg``: one per protocol, newer numbers over older.
+    """Read the rows of RUN/results.jsonl about the weights at ``kimg``, one per protocol; newer numbers win.
 
-    ``ema``: of the average of G; ``batch_norm``: the statistics that stand in the file. Lines that cannot be read,
-    such as one that is being written, are passed over: weights are worth more than their figures. Where the run's
-    other evaluations show that the checkpoint was chosen by its FID, every row says so as ``chosen``.
+    ``ema`` selects rows of the average of G, ``batch_norm`` those with these statistics. Lines that cannot be read,
+    such as one that is being written, are skipped. If the run's other evaluations show that the checkpoint was chosen
+    by its FID, every row has an entry ``chosen``.
     """
     rows = read_rows(run, lambda row: (row.get("ema"), row.get("batch_norm")) == (ema, batch_norm))
     choice = find_choice(rows, kimg)
@@ -26,12 +26,12 @@ def read_evaluations(run: Path, kimg: float, *, ema: bool, batch_norm: str) -> l
 
 
 def select_evaluations(run: Path, wanted: Callable[[Evaluation], bool]) -> list[Evaluation]:
-    """Read the rows of RUN/results.jsonl that are wanted: one per protocol, newer numbers over older."""
+    """Read the wanted rows of RUN/results.jsonl, one per protocol; newer numbers win."""
     return _merge(read_rows(run, wanted))
 
 
 def read_rows(run: Path, wanted: Callable[[Evaluation], bool]) -> list[Evaluation]:
-    """Read the rows of RUN/results.jsonl that are wanted, oldest first; lines that cannot be read are passed over."""
+    """Read the wanted rows of RUN/results.jsonl, oldest first; lines that cannot be read are skipped."""
     try:
         lines = (run / "results.jsonl").read_text(errors="replace").splitlines()
     except OSError:
@@ -55,16 +55,16 @@ def _merge(rows: Iterable[Evaluation]) -> list[Evaluation]:
 
 
 def _mark(row: Evaluation, choice: Choice | None) -> Evaluation:
-    """Say in a row, and in its protocol, by what its checkpoint was chosen."""
+    """Add to a row, and to its protocol, how its checkpoint was chosen."""
     if choice is None or row.get("chosen"):
         return row
     return row | {"chosen": choice, "protocol": f"{row['protocol']}; {describe_choice(choice)}"}
 
 
 def largest_first(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """Order evaluations so that the one to quote comes first: not truncated, of most images on both sides.
+    """Sort evaluations so that the one to quote comes first: not truncated, with most images on both sides.
 
-    Numbers that a checkpoint was chosen by come last.
+    Those by which the checkpoint was chosen come last.
     """
 
     def weight(row: Evaluation) -> tuple[bool, bool, float]:
@@ -78,11 +78,11 @@ def largest_first(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
 
 
 def evaluations_of_run(config: Config, kimg: float) -> list[Evaluation]:
-    """Read what the run itself has measured of the network that it samples from, at ``kimg``."""
+    """Read a run's own evaluations, at ``kimg``, of the network that it samples from."""
     ema = config.train.ema_decay > 0
     return read_evaluations(config.folder, kimg, ema=ema, batch_norm="ema" if ema else "running")
 
 
 def is_evaluation(row: object) -> bool:
-    """Return whether a value can be an `Evaluation`: numbers without their protocol are none."""
+    """Return whether a value is an `Evaluation`, which needs a protocol."""
     return isinstance(row, dict) and isinstance(row.get("protocol"), str)

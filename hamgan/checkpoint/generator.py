@@ -1,4 +1,4 @@
-"""Write and read a generator alone in one file: its weights, with configuration, class names and evaluations."""
+"""Write and read a generator file: weights, configuration, class names and evaluations."""
 
 import json
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def save_generator(
 ) -> None:
     """Write a generator (or its state dict) with all that sampling needs in the header, for `load_generator_file`.
 
-    Raises CheckpointError when the disk does not take it; an older file is untouched then.
+    Raises CheckpointError if it cannot be written; an older file is then untouched.
     """
     metadata = generator_metadata(config, class_names=class_names, kimg=kimg, extra=extra)
     write_file(path, generator.state_dict() if isinstance(generator, Generator) else generator, metadata)
@@ -39,13 +39,13 @@ def save_generator(
 def generator_metadata(
     config: Config, *, class_names: list[str] | None, kimg: float | None, extra: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """Return the header that stands beside a generator's weights in every format: JSON by name."""
+    """Return the header of a generator file, in any format: name -> JSON."""
     values = {"config": config_to_dict(config), "class_names": class_names, "kimg": kimg} | dict(extra or {})
     return {"format": GENERATOR_FORMAT} | {key: json.dumps(value) for key, value in values.items()}
 
 
 def read_class_names(run: Path) -> list[str] | None:
-    """Read the names in RUN/classes.json, None where there is no such file; CheckpointError when it is damaged."""
+    """Read the names in RUN/classes.json; None if there is no such file, CheckpointError if it is damaged."""
     path = run / "classes.json"
     if not path.is_file():
         return None
@@ -61,9 +61,9 @@ def read_class_names(run: Path) -> list[str] | None:
 def load_generator_file(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
     """Read a file of `save_generator`: the network in evaluation mode, its configuration, the other header entries.
 
-    Among these, where they are there: ``evaluations`` (rows of results.jsonl about these weights, each with its
-    protocol), ``folded`` (whether spectral norm is in the weights), ``ema`` and ``batch_norm`` (whose weights and
-    which statistics they are; as a run writes it, the average of G where one is kept).
+    The entries may be ``evaluations`` (rows of results.jsonl about these weights, each with its protocol), ``folded``
+    (whether the weights are divided by their spectral norm), ``ema`` (whether they are the average of G, as in a run's
+    own file if there is one) and ``batch_norm`` (which statistics they have).
     """
     tensors, metadata = read_tensors(path)
     config, header = _read_header(metadata, path)
@@ -89,7 +89,7 @@ def _read_header(metadata: Mapping[str, str], path: Path) -> tuple[Config, dict[
 
 
 def _check_header(header: Mapping[str, Any], config: Config) -> None:
-    """Raise ValueError for entries that are not what `save_generator` writes."""
+    """Raise ValueError for entries that `save_generator` does not write."""
     names, evaluations = header.get("class_names"), header.get("evaluations", [])
     if names is not None and (not isinstance(names, list) or len(names) != config.data.num_classes):
         raise ValueError("its class names are not one per class")
@@ -101,7 +101,7 @@ def _check_header(header: Mapping[str, Any], config: Config) -> None:
 
 
 def record_evaluations(config: Config) -> None:
-    """Write what has been measured after a run's end into the header of its generator.safetensors."""
+    """Write evaluations made after the end of a run into the header of its generator.safetensors."""
     path = config.folder / "generator.safetensors"
     generator, stored, header = load_generator_file(path)
     names, kimg = header.pop("class_names"), header.pop("kimg")
@@ -110,9 +110,9 @@ def record_evaluations(config: Config) -> None:
 
 
 def generator_from_state(config: Config, tensors: dict[str, Tensor], path: Path, folded: bool = False) -> Generator:
-    """Build a generator in evaluation mode with the given weights; CheckpointError when they do not fit.
+    """Build a generator in evaluation mode with the given weights; CheckpointError if they do not fit.
 
-    ``folded``: the weights are divided by their singular values already.
+    ``folded`` says that the weights are already divided by their singular values.
     """
     if config.data.num_classes is None:
         raise CheckpointError(f"the configuration of {path} has no data.num_classes")
@@ -122,6 +122,6 @@ def generator_from_state(config: Config, tensors: dict[str, Tensor], path: Path,
     for layer in layers if folded else ():
         layer.take_as_folded()
     load_checked(generator, tensors, path)
-    for layer in layers:  # the one buffer that no file holds
+    for layer in layers:  # the only buffer that is in no file
         layer.get_buffer("sigma").fill_(1.0)
     return generator.eval().requires_grad_(False)

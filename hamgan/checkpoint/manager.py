@@ -1,4 +1,4 @@
-"""Write a run's state to disk in the background, and let all processes know when the disk does not take it."""
+"""Write a run's state to disk in the background, and report failures to all processes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -23,9 +23,8 @@ from hamgan.networks import Generator
 class RunCheckpoints(ABC):
     """Write the checkpoints of a run and a file of its weights; all processes call every method.
 
-    The main process writes, in a background thread: training waits for a copy in memory and not for the disk.
-    ``warn`` takes the sentence of a failure after which the run goes on, ``written`` the images seen by a file of
-    weights that a checkpoint has just brought.
+    The main process writes in a background thread, so training waits only for a copy in memory. ``warn`` is called with
+    the message of a failure after which the run goes on, ``written`` with the images seen by a new file of weights.
     """
 
     def __init__(
@@ -45,16 +44,16 @@ class RunCheckpoints(ABC):
 
     @abstractmethod
     def write_weights(self, weights: Mapping[str, Tensor], images: int) -> None:
-        """Write the file of weights that is passed on, of this number of images."""
+        """Write the final file of weights, after ``images`` images."""
 
     @abstractmethod
     def weights_kimg(self) -> float | None:
-        """Return where in the run the file of weights stands; CheckpointError where it cannot be read."""
+        """Return the position of the file of weights in kimg, None if there is none; CheckpointError if unreadable."""
 
     def save(self) -> None:
-        """Start to write a checkpoint, unless this step has been saved already; wait for the one before.
+        """Start to write a checkpoint, unless this step has been saved already; waits for the previous one.
 
-        Raises Collapse for weights that are not finite: they must never be resumed from.
+        Raises Collapse for weights that are not finite, which must never be saved.
         """
         position = self.progress.stream, self.progress.images
         if self._saved == position:
@@ -65,7 +64,7 @@ class RunCheckpoints(ABC):
                 raise Collapse(f"weights of the {name} are not finite")
         self.step.share_sums()
         self.wait_until_written(strict=False)
-        self._saved = position  # a failure of the one before has reset it
+        self._saved = position  # a failure of the previous one has reset it
         if self.step.accelerator.is_main_process:
             self._writing = self._thread.submit(self._write, take_snapshot(self.step, self.progress))
 
@@ -81,14 +80,14 @@ class RunCheckpoints(ABC):
 
     @property
     def failed(self) -> bool:
-        """Return whether the last checkpoint has turned out not to be writable; never wait."""
+        """Return whether writing the last checkpoint has failed, without waiting."""
         return self._writing is not None and self._writing.done() and self._writing.exception() is not None
 
     def wait_until_written(self, strict: bool) -> None:
         """Wait until the last checkpoint is on disk.
 
-        Where it could not be written, all processes raise CheckpointError, or warn unless ``strict`` or
-        ``checkpoint.on_full_disk`` asks for the error.
+        If it could not be written, all processes raise CheckpointError; they only warn if ``strict`` is false and
+        ``checkpoint.on_full_disk`` is continue.
         """
         problem = None
         writing, self._writing = self._writing, None
@@ -106,9 +105,9 @@ class RunCheckpoints(ABC):
             self.warn(f"warning: {problem}; the run goes on and tries again at the next checkpoint")
 
     def renew_weights(self) -> None:
-        """Write the file of weights from those of now, unless it holds those of this position.
+        """Write the file of weights again if it does not belong to the current position.
 
-        It does not after a kill between a checkpoint and this file, nor after a return to an older checkpoint.
+        That happens if the run was killed after a checkpoint and before this file, and after a rollback.
         """
         try:
             kimg = self.weights_kimg()
@@ -118,7 +117,7 @@ class RunCheckpoints(ABC):
             self.write_weights(self.step.sampler.state_dict(), self.progress.images)
 
     def close(self) -> None:
-        """End the writing thread, after what it is writing."""
+        """Stop the writing thread after its current work."""
         self._thread.shutdown()
 
 
@@ -127,7 +126,7 @@ class GanState(TrainingState, Protocol):
 
     @property
     def sampler(self) -> Generator:
-        """Return the generator that is passed on: its average, where one is kept."""
+        """Return the generator to write: its average, if one is kept."""
 
 
 class CheckpointManager(RunCheckpoints):
@@ -153,17 +152,17 @@ class CheckpointManager(RunCheckpoints):
         train, settings = self.config.train, self.config.checkpoint
         folder, images = self.config.folder / "averages", Progress(**snapshot.state["progress"]).images
         interval = round(1000 * (settings.averages_every_kimg or train.total_kimg / 64))
-        # What `hamgan average` takes unless it is told another time.
+        # The default of `hamgan average`.
         ended = images >= round(1000 * train.total_kimg)
         if train.power_averages and (ended or is_due(folder, images, max(1, interval))):
             keep_averages(folder, snapshot.tensors, train.power_averages, images)
 
     def write_weights(self, weights: Mapping[str, Tensor], images: int) -> None:
-        """Write the generator, with what has been measured of it."""
+        """Write generator.safetensors, with its evaluations."""
         kimg = images / 1000
         extra = {"evaluations": evaluations_of_run(self.config, kimg)}
         save_generator(self._path, weights, self.config, class_names=self.class_names, kimg=kimg, extra=extra)
 
     def weights_kimg(self) -> float | None:
-        """Return where in the run the generator stands."""
+        """Return the position of generator.safetensors in kimg, None if there is none."""
         return load_generator_file(self._path)[2].get("kimg")

@@ -14,15 +14,15 @@ PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 def read_pickle(path: Path) -> dict[object, object]:
     """Return the dictionary in a PyTorch file.
 
-    Only tensors and plain values are read, and the command-line options that trainers keep beside them. Raises
-    ConversionError for a file that is damaged, asks for other code, or holds no dictionary.
+    Reads only tensors, plain values and the command-line options that trainers store with them. Raises ConversionError
+    for a file that is damaged, needs other code, or holds no dictionary.
     """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ConversionError(
-            f"{path} is not a plain file of tensors; what else it asks to load is not run. If you trust it, write its "
+            f"{path} is not a plain file of tensors; other code in it is not run. If you trust it, write its "
             "state_dict as .safetensors first"
         ) from error
     except Exception as error:  # the unpickler raises nearly anything for damaged bytes
@@ -33,6 +33,6 @@ def read_pickle(path: Path) -> dict[object, object]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the cause in short, or the kind of the error where it is a bare number or key."""
+    """Return the first line of an error, or its type if the message is only a number or key."""
     line = (str(error).strip().splitlines() or [""])[0][:200]
     return line if " " in line else type(error).__name__

@@ -1,7 +1,7 @@
-"""Average G by power functions of the time, and put averages of any length together after training.
+"""Average G with power functions of time, and combine averages of any length after training.
 
-Karras et al. 2024 (EDM2), section 3 and appendix C. An average of exponent g weighs the weights of time t by t^g; its
-length is the standard deviation of this profile by the time trained.
+Karras et al. 2024 (EDM2), section 3 and appendix C. An average with exponent g weighs the parameters of time t by t^g;
+its length is the standard deviation of this profile, divided by the time trained.
 """
 
 import functools
@@ -18,7 +18,7 @@ from hamgan.checkpoint.tensors import read_tensors, write_file
 from hamgan.errors import CheckpointError
 
 LONGEST = 0.28
-"""Length beyond which early weights would count more than late ones: 12^-1/2 is the plain mean."""
+"""Largest length: beyond 12^-1/2, the plain mean, early parameters would count more than late ones."""
 FORMAT = "hamgan-averages"
 
 
@@ -30,23 +30,23 @@ def exponent(length: float) -> float:
 
 
 def decay(length: float, before: int, after: int) -> float:
-    """Return the share that an average keeps of itself when time goes on (equation 127)."""
+    """Return the decay of an average between the times ``before`` and ``after`` (equation 127)."""
     return float((before / after) ** (exponent(length) + 1.0))
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Name an average: its time, in images, and its length."""
+    """Identify an average by its time, in images, and its length."""
 
     images: int
     length: float
 
 
 def coefficients(kept: Sequence[Profile], wanted: Profile) -> tuple[np.ndarray, float]:
-    """Return the factors with which the kept averages add up to the wanted one as nearly as they can (algorithm 3).
+    """Return the factors of the kept averages in the best approximation of the wanted one (algorithm 3).
 
-    Least squares of the profiles; the factors add up to 1. Also returns how far the sum of the profiles stays from the
-    wanted one: the norm of the difference by that of the wanted one.
+    Least squares of the profiles; the factors add up to 1. Also returns the relative error of the approximated profile
+    (L2 norm).
     """
     among = np.array([[_overlap(first, second) for second in kept] for first in kept])
     with_wanted = np.array([_overlap(profile, wanted) for profile in kept])
@@ -59,7 +59,7 @@ def coefficients(kept: Sequence[Profile], wanted: Profile) -> tuple[np.ndarray, 
 
 
 def _overlap(first: Profile, second: Profile) -> float:
-    """Return the integral of the product of two profiles over the time that both have seen."""
+    """Return the integral of the product of two profiles over their common time."""
     g, h = exponent(first.length), exponent(second.length)
     both, a, b = np.log([min(first.images, second.images), first.images, second.images])
     power = (g + h + 1) * both - (g + 1) * a - (h + 1) * b
@@ -72,13 +72,13 @@ def network_name(length: float) -> str:
 
 
 def is_due(folder: Path, images: int, interval: int) -> bool:
-    """Return whether the averages of a run should be kept at this time: none were since the last interval began."""
+    """Return whether to store the averages now: none were stored in the current interval yet."""
     newest = max((number for number, _ in _list_kept(folder) if number < images), default=0)
     return images // interval > newest // interval
 
 
 def keep_averages(folder: Path, tensors: Mapping[str, Tensor], lengths: Sequence[float], images: int) -> None:
-    """Write the averages among the tensors of a run's state to FOLDER/NAME.safetensors; CheckpointError."""
+    """Write the averages in a run's state to FOLDER/NAME.safetensors; raises CheckpointError."""
     names = tuple(f"{network_name(length)}." for length in lengths)
     kept = {name: value for name, value in tensors.items() if name.startswith(names)}
     folder.mkdir(exist_ok=True)
@@ -86,7 +86,7 @@ def keep_averages(folder: Path, tensors: Mapping[str, Tensor], lengths: Sequence
 
 
 def remove_averages_after(folder: Path, images: int) -> None:
-    """Delete the averages of a time that a run has gone back from."""
+    """Delete the averages after ``images``, when a run is rolled back."""
     for number, path in _list_kept(folder):
         if number > images:
             path.unlink()
@@ -102,8 +102,8 @@ def combine_averages(
 ) -> tuple[dict[str, Tensor], int, float]:
     """Return the state of G averaged over a length, from the averages kept in a folder, and its time in images.
 
-    The third is how far the average's profile is from that of the length, see `coefficients`. ``images``: the time,
-    None for that of the newest ones. Raises CheckpointError where too few were kept.
+    Also returns the relative error of the profile, see `coefficients`. ``images`` is the time, None the newest. Raises
+    CheckpointError if too few averages were kept.
     """
     files = [(number, path) for number, path in _list_kept(folder) if images is None or number <= images]
     if not files or (images is not None and images != files[-1][0]):

@@ -1,4 +1,4 @@
-"""Count where a run stands, and keep the counters in a state.json with checksums of itself and of the tensors."""
+"""Hold the progress of a run, stored in state.json with checksums of itself and of the tensors."""
 
 import hashlib
 import json
@@ -13,18 +13,18 @@ from hamgan.files import sha256
 
 
 def checkpoint_name(images: int) -> str:
-    """Return the folder name of a checkpoint: thousands of images, with a fraction where there is one."""
+    """Return the folder name of a checkpoint: thousands of images, with a fraction if needed."""
     return f"{images // 1000:08d}" + (f".{images % 1000:03d}" if images % 1000 else "")
 
 
 def position_of(name: str) -> int | None:
-    """Return the images that `checkpoint_name` named so, None for any other name: a user's own file, a leftover."""
+    """Return the number of images behind a `checkpoint_name`, None for any other name."""
     found = re.fullmatch(r"(\d{8,})(?:\.(\d{3}))?", name)
     return None if found is None else 1000 * int(found[1]) + int(found[2] or 0)
 
 
 class Rollback(TypedDict):
-    """Record a return to an earlier checkpoint. Nothing that a clock decides, so that a repetition is the same."""
+    """Record a rollback, without times, so that repeating it gives the same record."""
 
     from_kimg: float
     to: str
@@ -34,19 +34,19 @@ class Rollback(TypedDict):
 
 
 class MonitorMemory(TypedDict, total=False):
-    """Hold what the collapse monitor has seen of a run."""
+    """Hold the state of the collapse monitor."""
 
     streak: int
-    """Rows out of line, up to the last one."""
+    """Number of consecutive suspicious rows up to the last one."""
     history: dict[str, list[float]]
-    """Recent usual values by the name of the series."""
+    """Recent values of each series."""
 
 
 @dataclass
 class Progress:
-    """Say where a run stands; with the configuration this determines all that follows.
+    """Hold the progress of a run, which together with the configuration determines everything that follows.
 
-    One object serves the loop, the monitor, the checkpoints and the log: who restores it has taken all of them back.
+    Loop, monitor, checkpoints and log share one object, so restoring it resets all of them.
     """
 
     images: int = 0
@@ -62,20 +62,20 @@ class Progress:
     miou: dict[str, float] = field(default_factory=dict)
     """mIoU of a segmenter by checkpoint name, for keeping the best: the highest."""
     measured: str = ""
-    """How these scores were measured, by `way_of_measuring`; scores of another way are never compared with them."""
+    """Protocol of these scores, by `way_of_measuring`; scores of another protocol are never compared with them."""
     superseded: list[str] = field(default_factory=list)
-    """Names of the checkpoints that were measured in another way before, the best first."""
+    """Checkpoints that were measured with an earlier protocol, the best first."""
     monitor: MonitorMemory = field(default_factory=MonitorMemory)
-    """Memory of the monitor: the usual values of earlier rows."""
+    """State of the collapse monitor."""
     rollbacks: list[Rollback] = field(default_factory=list)
     """Every return to an earlier checkpoint."""
 
     def restore(self, saved: "Progress") -> None:
-        """Stand where another one stands."""
+        """Take over all values of another one, in place."""
         vars(self).update(vars(saved))
 
     def measure_by(self, way: str) -> bool:
-        """Begin new scores where they are measured in another way from now on; return whether they are."""
+        """Start new scores if the protocol ``way`` differs from the current one; returns whether it does."""
         changed = self.measured not in ("", way)
         if changed:
             self.superseded, self.fid, self.miou = self.ranking, {}, {}
@@ -84,9 +84,9 @@ class Progress:
 
     @property
     def ranking(self) -> list[str]:
-        """Return the names of all checkpoints that were evaluated, the best first: lowest FID, or highest mIoU.
+        """Return the names of all evaluated checkpoints, the best first (lowest FID or highest mIoU).
 
-        Those that were measured in another way come last.
+        Those measured with an earlier protocol come last.
         """
         scores = self.fid or {name: -score for name, score in self.miou.items()}
         return [*sorted(scores, key=lambda name: scores[name]), *self.superseded]
@@ -99,22 +99,22 @@ class Progress:
 
     @property
     def stream(self) -> int:
-        """Return the number of the stream of data and noise: a rollback goes on with the next one."""
+        """Return the number of the current stream of data and noise; every rollback starts the next one."""
         return len(self.rollbacks)
 
     @property
     def lr_factor(self) -> float:
-        """Return what rollbacks have multiplied the learning rates by."""
+        """Return the product of the learning-rate factors of all rollbacks."""
         return math.prod(float(rollback["lr_factor"]) for rollback in self.rollbacks)
 
     @property
     def suspicious(self) -> bool:
-        """Return whether the last row was out of line: a checkpoint of now is no place to return to."""
+        """Return whether the last row was suspicious, so that a checkpoint of now is not good for a rollback."""
         return bool(self.monitor.get("streak"))
 
 
 def state_text(state: dict[str, Any]) -> str:
-    """Return a state.json with a checksum of itself: with one digit flipped it would be as good JSON as before."""
+    """Return the text of a state.json with a checksum of itself, which detects changed digits."""
     values = {key: value for key, value in state.items() if key != "checksum"}
     return json.dumps(values | {"checksum": _checksum(values)}, indent=1)
 
@@ -124,7 +124,7 @@ def _checksum(values: dict[str, Any]) -> str:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read the state.json of a checkpoint; CheckpointError unless the checksums of both files hold."""
+    """Read the state.json of a checkpoint; CheckpointError unless the checksums of both files are right."""
     file = path / "state.json"
     try:
         state = json.loads(file.read_text())
@@ -142,7 +142,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def read_progress(path: Path) -> Progress:
-    """Read where a run stood at a checkpoint; CheckpointError as by `read_state`."""
+    """Read the progress in a checkpoint; CheckpointError as in `read_state`."""
     return Progress(**read_state(path)["progress"])
 
 

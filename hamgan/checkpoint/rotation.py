@@ -19,21 +19,21 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Delete a checkpoint; a process killed meanwhile leaves nothing that looks like one."""
+    """Delete a checkpoint; being killed meanwhile leaves nothing that looks like one."""
     shutil.rmtree(path.rename(temporary_name(path)))
 
 
 def latest_checkpoint(folder: Path, warn: Callable[[str], object] = print) -> Path | None:
-    """Return the newest checkpoint whose checksums hold, None where there is none; name the damaged ones passed over.
+    """Return the newest checkpoint with right checksums, None if there is none; ``warn`` names damaged ones.
 
-    Raises CheckpointError when there are checkpoints but none is valid.
+    Raises CheckpointError if there are checkpoints but none is valid.
     """
     paths = list_checkpoints(folder)
     for path in reversed(paths):
         try:
             read_state(path)
         except CheckpointError as error:
-            warn(f"passing over a checkpoint: {error}")
+            warn(f"skipping a checkpoint: {error}")
             continue
         return path
     if paths:
@@ -47,8 +47,8 @@ def rotate(
     """Delete checkpoints that are neither among the newest, nor the first (best) of a ranking, nor milestones.
 
     A milestone is the first checkpoint at or after a multiple of ``milestone_kimg``, less than one step after it.
-    ``newest`` names the one just written. What lies beyond it was damaged and passed over, and is made again: it must
-    not push valid ones out.
+    ``newest`` is the one just written. Later ones were damaged and skipped and will be written again: they do not
+    count.
     """
     paths = list_checkpoints(folder)
     known = {path.name for path in paths}
@@ -63,7 +63,7 @@ def rotate(
 
 
 def remove_after(folder: Path, images: int) -> None:
-    """Delete the checkpoints that lie beyond a number of images, the newest first."""
+    """Delete the checkpoints after a number of images, the newest first."""
     for path in reversed(list_checkpoints(folder)):
         if float(path.name) > float(checkpoint_name(images)):
             remove_checkpoint(path)

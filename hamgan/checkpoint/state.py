@@ -23,7 +23,7 @@ class TrainingState(Protocol):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Return the networks by name: first the one that is passed on, or whose ``average`` is."""
+        """Return the networks by name; the first one, or its ``average``, is the result of the run."""
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -31,16 +31,16 @@ class TrainingState(Protocol):
 
     @property
     def sampler(self) -> nn.Module:
-        """Return the network whose weights are passed on: an average, where one is kept."""
+        """Return the network that is the result of the run: an average, if one is kept."""
 
     def extra_state(self) -> dict[str, Tensor]:
-        """Return the tensors besides those of networks and optimisers."""
+        """Return the state tensors that belong to neither networks nor optimisers."""
 
     def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
         """Restore the extra state from all tensors of a checkpoint."""
 
     def share_sums(self) -> None:
-        """Bring what each process has summed up to the same value on all of them."""
+        """Average pending sums over all processes."""
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
@@ -56,15 +56,15 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensor
         for key, value in select_tensors(tensors, name).items():
             if key == "step":
                 state[key] = value.to(parameter.device)
-            elif "." not in key:  # else it is that of a parameter further inside
-                # In the parameter's memory layout: the fused kernel walks all of them side by side.
+            elif "." not in key:  # otherwise it belongs to a nested parameter
+                # In the parameter's memory layout, which the fused kernel expects of all state.
                 state[key] = torch.empty_like(parameter).copy_(value).detach()
         if state:
             optimizer.state[parameter] = state
 
 
 def state_tensors(step: TrainingState) -> dict[str, Tensor]:
-    """Return all that a run has trained, by name: NETWORK.*, NETWORK_optimizer.* and the extra state."""
+    """Return all tensors of a run's state by name: NETWORK.*, NETWORK_optimizer.* and the extra state."""
     tensors = step.extra_state()
     for name, network in step.networks.items():
         tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
@@ -75,7 +75,7 @@ def state_tensors(step: TrainingState) -> dict[str, Tensor]:
 
 
 def load_state_tensors(step: TrainingState, tensors: dict[str, Tensor]) -> None:
-    """Restore what `state_tensors` returned; raise CheckpointError when names or shapes do not fit."""
+    """Restore the tensors of `state_tensors`; CheckpointError if names or shapes do not fit."""
     try:
         for name, network in step.networks.items():
             network.load_state_dict(select_tensors(tensors, name))
@@ -87,27 +87,27 @@ def load_state_tensors(step: TrainingState, tensors: dict[str, Tensor]) -> None:
 
 
 def select_tensors(tensors: dict[str, Tensor], owner: str) -> dict[str, Tensor]:
-    """Return the tensors named ``owner.*``, by what follows."""
+    """Return the tensors named ``owner.*``, without that prefix."""
     return {key[len(owner) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{owner}.")}
 
 
 @dataclass
 class Snapshot:
-    """Hold a run's state at one moment, in memory of its own: training goes on while it is written."""
+    """Hold a copy of a run's state, so that training goes on while it is written."""
 
     name: str
     tensors: dict[str, Tensor]
     state: dict[str, Any]
     """Counters and the scaler, as plain JSON values."""
     passed_on: str = "generator"
-    """Name of the network whose weights are passed on where no average is kept."""
+    """Name of the network that is the result of the run, if no average is kept."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights that are passed on: the average, or the network itself where none is kept."""
+        """Return the resulting weights: the average, or the network itself if none is kept."""
         return select_tensors(self.tensors, "average") or select_tensors(self.tensors, self.passed_on)
 
     def write(self, folder: Path) -> Path:
-        """Write ``folder/NAME`` under a temporary name, sync it to disk and rename it; CheckpointError."""
+        """Write ``folder/NAME`` under a temporary name, sync it to disk and rename it; raises CheckpointError."""
         path = folder / self.name
         temporary = temporary_name(path)
         try:
@@ -118,7 +118,7 @@ class Snapshot:
             state = self.state | {"sha256": sha256(temporary / "state.safetensors")}
             write_atomically(temporary / "state.json", state_text(state))
             fsync(temporary)
-            if path.exists():  # damaged and passed over, now made again
+            if path.exists():  # damaged and skipped before, now written again
                 shutil.rmtree(path)
             temporary.rename(path)
             fsync(folder)
@@ -130,9 +130,9 @@ class Snapshot:
 
 
 def take_snapshot(step: TrainingState, progress: Progress) -> Snapshot:
-    """Copy all that a run has to remember."""
+    """Copy the whole state of a run."""
     scaler = step.accelerator.scaler
-    # Through JSON: what is written later must not change with the original.
+    # Through JSON, which copies: the original may change before it is written.
     state = {"progress": vars(progress), "scaler": scaler.state_dict() if scaler is not None else None}
     tensors = to_host(state_tensors(step), copy=True)
     passed_on = next(iter(step.networks))
@@ -145,7 +145,7 @@ def save_checkpoint(folder: Path, step: TrainingState, progress: Progress) -> Pa
 
 
 def load_checkpoint(path: Path, step: TrainingState) -> Progress:
-    """Restore networks, average, optimisers and scaler from one checkpoint; return where the run stood."""
+    """Restore networks, average, optimisers and scaler from a checkpoint; returns its progress."""
     state = read_state(path)
     load_state_tensors(step, read_tensors(path / "state.safetensors")[0])
     if state["scaler"] is not None and step.accelerator.scaler is not None:

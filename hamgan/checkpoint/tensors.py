@@ -12,21 +12,21 @@ from hamgan.files import fsync, recognise_file, share_as_usual, temporary_name
 
 
 def to_host(tensors: Mapping[str, Tensor], copy: bool = False) -> dict[str, Tensor]:
-    """Return tensors in main memory with their rows in order; with ``copy`` they share none with the originals."""
-    # The layout in memory is the owner's affair; safetensors stores rows in order.
+    """Return contiguous tensors in main memory; with ``copy`` they share no memory with the originals."""
+    # safetensors stores contiguous tensors; the memory layout is restored by the owner.
     return {key: _to_host(value.detach(), copy) for key, value in tensors.items()}
 
 
 def _to_host(value: Tensor, copy: bool) -> Tensor:
-    host = value.contiguous().cpu()  # put in order where it lies: a GPU's memory is the faster one
+    host = value.contiguous().cpu()  # made contiguous before the copy, since a GPU's memory is faster
     return host.clone() if copy and host.data_ptr() == value.data_ptr() else host
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write tensors in main memory as safetensors and sync them; OSError when the disk does not take them."""
+    """Write tensors in main memory as safetensors and sync the file; OSError if it cannot be written."""
     try:
         save_file(tensors, path, metadata)
-    except SafetensorError as error:  # so it reports a full disk
+    except SafetensorError as error:  # raised for a full disk
         raise OSError(one_line(error)) from error
     share_as_usual(path)
     fsync(path)
@@ -35,7 +35,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
 def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and metadata as one safetensors file, whole or not at all.
 
-    Raises CheckpointError when the disk does not take it; an older file is untouched then.
+    Raises CheckpointError if it cannot be written; an older file is then untouched.
     """
     temporary = temporary_name(path)
     try:
@@ -48,9 +48,9 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, st
 
 
 def load_checked(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Fill a network that was built on the meta device; CheckpointError where names or shapes do not fit it.
+    """Load tensors into a network on the meta device; CheckpointError if names or shapes do not fit.
 
-    They are compared before any memory is taken: a damaged header may ask for more than there is.
+    They are compared before memory is allocated, as a damaged header may ask for too much.
     """
     expected = {name: value.shape for name, value in network.state_dict().items()}
     found = {name: value.shape for name, value in tensors.items()}
@@ -62,12 +62,12 @@ def load_checked(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Read the metadata of a safetensors file, without its tensors; CheckpointError."""
-    return read_tensors(path, "\0")[1]  # the beginning of no name
+    """Read the metadata of a safetensors file without its tensors; raises CheckpointError."""
+    return read_tensors(path, "\0")[1]  # no name begins like this
 
 
 def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read metadata and tensors (those with the prefix, named without it) of a safetensors file; CheckpointError."""
+    """Read the tensors with a prefix, without it in their names, and the metadata; raises CheckpointError."""
     try:
         with safe_open(path, framework="pt") as file:
             keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118

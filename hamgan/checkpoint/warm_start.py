@@ -1,4 +1,4 @@
-"""Start a model from the weights of another: everything that fits, fresh context blocks, other classes."""
+"""Initialise networks from the weights of another model: all that fits, with new context blocks and classes."""
 
 import json
 from collections.abc import Mapping
@@ -22,26 +22,26 @@ from hamgan.networks.spectral_norm import SpectralWeight
 ClassMapping = Literal["auto", "redraw"] | Mapping[int, int]
 """auto: copy class tables when the numbers of classes agree, else draw them anew; or new class -> source class."""
 
-# Power iterations for a weight that came without its singular vector: sigma within a percent for trained weights.
+# Power iterations for a weight without a stored singular vector: sigma is then within a percent for trained weights.
 WARM_UP = 20
 
 
 @dataclass
 class Initialisation:
-    """List what one network took from the source."""
+    """List what became of the tensors of one network."""
 
     loaded: list[str] = field(default_factory=list)
-    """Tensors copied as they are."""
+    """Tensors copied unchanged."""
     classes: list[str] = field(default_factory=list)
     """Class tables, copied row by row or drawn anew."""
     new: list[str] = field(default_factory=list)
     """Tensors that keep their initial values."""
     unused: list[str] = field(default_factory=list)
-    """Tensors of the source without a place here."""
+    """Tensors of the source that the network does not have."""
     warmed: list[str] = field(default_factory=list)
-    """Singular vectors that were iterated anew for weights that changed or came without theirs."""
+    """Singular vectors that were recomputed, for weights that changed or had none."""
     redrawn: bool = False
-    """The class tables were drawn anew."""
+    """Whether the class tables were drawn anew."""
 
     def summary(self, name: str) -> str:
         """Return one line for the start of a run."""
@@ -56,7 +56,7 @@ class Initialisation:
 
 
 def _groups(names: list[str]) -> str:
-    """Name the owners of tensors, e.g. ``contexts.64``, instead of every tensor."""
+    """Summarise names of tensors by their owners, such as ``contexts.64``."""
     return ", ".join(sorted({_owner(name) for name in names}))
 
 
@@ -69,11 +69,11 @@ def initialise_from(
 ) -> dict[str, Initialisation]:
     """Load what fits from a generator file, a checkpoint or a run into networks with initial weights, in place.
 
-    ``networks``: by the names ``generator``, ``discriminator``, ``average``. G and its average stand in for each other
-    where the source has one of them; a generator file has no D, which then stays new. Context blocks are taken over
-    whole or not at all, so a Hamburger in the place of attention starts fresh, with gate 0: the first image is the
-    source's without its attention. Class tables follow ``classes``; new rows are drawn with the mean and deviation of
-    the source's, as a function of ``seed``. Raises CheckpointError when the source cannot be read or nothing fits.
+    ``networks`` has the keys ``generator``, ``discriminator`` and ``average``. If the source has only G or only its
+    average, it initialises both; a generator file has no D, which then stays new. Context blocks are copied as a whole
+    or not at all, so a Hamburger that replaces attention starts with gate 0. Class tables follow ``classes``; new rows
+    are drawn with mean and deviation of the source's, as a function of ``seed``. Raises CheckpointError if the source
+    cannot be read or nothing fits.
     """
     sources = _read_sources(path)
     report: dict[str, Initialisation] = {}
@@ -91,7 +91,7 @@ def initialise_from(
 def parse_class_mapping(text: str, classes: int) -> ClassMapping:
     """Read ``auto``, ``redraw``, or the path of a JSON object {new class: source class} that names all classes.
 
-    Raises CheckpointError for a file that does not.
+    Raises CheckpointError for any other text or file.
     """
     if text in ("auto", "redraw"):
         return "auto" if text == "auto" else "redraw"
@@ -109,7 +109,7 @@ def parse_class_mapping(text: str, classes: int) -> ClassMapping:
 
 
 def _read_sources(path: Path) -> dict[str, dict[str, Tensor]]:
-    """Read state dicts by network name from any of our files and folders."""
+    """Read state dicts by network name from a run, a checkpoint or a generator file."""
     if path.is_dir():
         checkpoint = path if (path / "state.safetensors").is_file() else latest_checkpoint(path / "checkpoints")
         if checkpoint is not None:
@@ -126,7 +126,7 @@ def _read_sources(path: Path) -> dict[str, dict[str, Tensor]]:
 
 
 class _Transfer:
-    """Take a source's tensors over into one network."""
+    """Copy a source's tensors into one network."""
 
     def __init__(self, network: nn.Module, source: dict[str, Tensor], classes: ClassMapping, seed: int) -> None:
         self.network, self.source, self.classes = network, source, classes
@@ -136,7 +136,7 @@ class _Transfer:
 
     @torch.no_grad()
     def run(self) -> Initialisation:
-        """Copy what fits and return what became of every tensor."""
+        """Copy what fits; returns what became of every tensor."""
         result = Initialisation(unused=[name for name in self.source if name not in self.target])
         foreign, stale = self._foreign_contexts(), self._stale_vectors()
         for name, tensor in self.target.items():
@@ -154,7 +154,7 @@ class _Transfer:
         return result
 
     def _foreign_contexts(self) -> set[str]:
-        """Return the context blocks of another kind or size than the source's at the same resolution."""
+        """Return the context blocks that differ in kind or size from the source's at the same resolution."""
 
         def layout(state: Mapping[str, Tensor], owner: str) -> dict[str, tuple[int, ...]]:
             # Files with folded weights have no singular vectors.
@@ -165,7 +165,7 @@ class _Transfer:
         return {owner for owner in owners if layout(self.target, owner) != layout(self.source, owner)}
 
     def _stale_vectors(self) -> set[str]:
-        """Return singular vectors of class tables that change, or all where the source stores the other side."""
+        """Return singular vectors to recompute: of changed class tables, or all if the source stores the other side."""
         vectors = {name for name in self.target if name.endswith(".vector") and name in self.source}
         tables = {name for name in vectors if name.removesuffix("vector") + "weight" in self.tables}
         for name in vectors - tables:
@@ -176,7 +176,7 @@ class _Transfer:
         return {name for name in tables if self.classes != "auto" or self.source[name].shape != self.target[name].shape}
 
     def _fill_table(self, table: Tensor, source: Tensor) -> bool:
-        """Fill rows by the mapping, or draw them like the source's; return whether they were drawn."""
+        """Fill rows by the mapping, or draw them like the source's; returns whether they were drawn."""
         if self.classes == "redraw" or (self.classes == "auto" and table.shape != source.shape):
             spread, mean = torch.std_mean(source.float(), dim=0, correction=0)
             draw = torch.randn(table.shape, generator=self.random)
@@ -191,7 +191,7 @@ class _Transfer:
         return False
 
     def _warm_up(self, result: Initialisation) -> None:
-        """Iterate singular vectors for weights that were taken over without theirs."""
+        """Compute singular vectors for weights that were copied without theirs."""
         taken = set(result.loaded) | set(result.classes)
         for name, module in self.network.named_modules():
             vector = f"{name}.vector"
@@ -206,7 +206,7 @@ class _Transfer:
 
 
 def _class_tables(network: nn.Module) -> set[str]:
-    """Return the names of tensors with a row per class; a table's singular vector is none: it is warmed up anew."""
+    """Return the names of tensors with a row per class, without their singular vectors."""
     names = {"class_embedding.weight"}
     for name, module in network.named_modules():
         if isinstance(module, SlicingLayer):

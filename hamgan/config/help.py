@@ -1,4 +1,4 @@
-"""Word the help of a command whose options are a configuration: few of them first, all of them on request."""
+"""Format the help of commands whose options are a configuration: a few keys by default, all of them on request."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ FIRST = (
 
 
 def asked_topic(arguments: list[str]) -> str | None:
-    """Return the word behind ``--help``, such as ``all`` or ``train.``; "" where none is, None without ``--help``."""
+    """Return the word after ``--help``, such as ``all`` or ``train.``; "" if there is none, None without ``--help``."""
     for position, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         if name in ("-h", "--help"):
@@ -37,9 +37,9 @@ def asked_topic(arguments: list[str]) -> str | None:
 
 
 def help_text(parser: ArgumentParser, topic: str, reader: ConfigReader[Any] = GAN, first: Sequence[str] = FIRST) -> str:
-    """Return the help on a topic: "" the options that people change first, ``all``, a section (``train.``) or a key.
+    """Return the help on a topic: "" (the keys in ``first``), ``all``, a section (``train.``) or a key.
 
-    ``reader`` is that of the parser's configuration. Raises ConfigError for a topic that is neither, with the nearest.
+    ``reader`` belongs to the parser's configuration. Raises ConfigError for another topic, with the nearest one.
     """
     config = reader.kind()
     known, keys = reader.known_keys(), list(flat_config(config))
@@ -66,8 +66,8 @@ def _describe_sections(prog: str, config: object, keys: list[str]) -> str:
             lines.append(f"  {name + '.':16}{count:3} keys  {(section.__doc__ or '').splitlines()[0]}")
     return "\n".join(
         [
-            f"All keys of a configuration are options. {prog} --help SECTION explains those of a section, such as",
-            f"`{prog} --help train.`, and {prog} --help all every one:",
+            f"Every key of a configuration is an option. {prog} --help SECTION explains those of a section, such as",
+            f"`{prog} --help train.`, and {prog} --help all explains every one:",
             "",
             *lines,
         ]
@@ -75,7 +75,7 @@ def _describe_sections(prog: str, config: object, keys: list[str]) -> str:
 
 
 def _format(parser: ArgumentParser, groups: dict[str, list[str]], epilog: str = "") -> str:
-    """Lay options out as argparse does, which `jsonargparse` does with a type behind every text."""
+    """Format options as argparse does; jsonargparse would append a type to every text."""
     shown = argparse.ArgumentParser(
         prog=parser.prog,
         usage=f"{parser.prog} --config FILE|PRESET [--KEY VALUE ...]",
@@ -104,7 +104,7 @@ def _plain(value: Any) -> str:
 
 
 def _metavar(kind: Any) -> str:
-    """Return what an option takes: ``hinge|wasserstein`` of a Literal, ``A,B`` of a list, else the type's name."""
+    """Return the placeholder of a value: ``hinge|wasserstein`` of a Literal, ``A,B,...`` of a list, else its type's."""
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))
     if get_origin(kind) is list:

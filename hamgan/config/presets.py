@@ -9,9 +9,9 @@ from hamgan.errors import ConfigError, did_you_mean
 
 
 def preset_folder(section: str = "") -> Path:
-    """Return the folder of the presets: inside the installed package, or beside it in a checkout.
+    """Return the folder of the presets: inside the installed package, or next to it in a checkout.
 
-    ``section`` is the folder in it that holds those of another task than the GAN's.
+    ``section`` is a subfolder for the presets of another task, such as ``segmentation``; the GAN's are at the top.
     """
     package = Path(str(resources.files("hamgan")))
     installed = package / "configs"
@@ -32,7 +32,7 @@ def preset_path(name: str, section: str = "") -> Path:
 
 
 def find_config(given: str, section: str = "") -> Path:
-    """Return the file at a path, or the preset of this name where there is no such file; raises ConfigError."""
+    """Return the file at a path, else the preset of this name; raises ConfigError if there is neither."""
     path, names = Path(given), preset_names(section)
     if path.is_file():
         return path
@@ -48,26 +48,26 @@ def find_config(given: str, section: str = "") -> Path:
 
 
 def check_run_to_resume(arguments: Sequence[str], folder: Path) -> None:
-    """Raise ConfigError where ``--config`` is the file of a run that lies elsewhere than in ``folder``, the run's own.
+    """Raise ConfigError if ``--config`` is the file of a run in another folder than ``folder``, where it would go on.
 
-    It was moved, or this is another working folder: the run would not go on but begin anew. ``--name`` or ``--run_dir``
-    say that this is meant.
+    This happens when a run folder was moved or the command runs in another working folder: the run would start again
+    instead of resuming. ``--name`` or ``--run_dir`` state that this is intended.
     """
     words = [word for argument in arguments for word in argument.split("=", 1)]
     file = Path(words[words.index("--config") + 1])
     place, is_run = file.parent, file.name == "config.yaml" and (file.parent / "checkpoints").is_dir()
     if is_run and not {"--name", "--run_dir"} & set(words) and place.resolve() != folder.resolve():
         raise ConfigError(
-            f"{place} holds a run, which with this configuration would begin anew in {folder}; to resume it: --run_dir "
-            f"{place}; for a new run with its configuration: --name NAME"
+            f"{place} holds a run, but with this configuration a new one would start in {folder}; to resume it: "
+            f"--run_dir {place}; for a new run with its configuration: --name NAME"
         )
 
 
 def suggest_config(stray: str, section: str = "") -> str:
-    """Say what a word that is no option may have been meant to be: the configuration, or a run to resume."""
+    """Return the error for a stray argument, with the configuration or run that was probably meant."""
     path = Path(stray)
     if (path / "config.yaml").is_file():
-        return f"`{stray}` stands without an option; to resume that run: --config {path / 'config.yaml'}"
+        return f"`{stray}` is given without an option; to resume that run: --config {path / 'config.yaml'}"
     names = [stray] if path.is_file() else difflib.get_close_matches(path.stem, preset_names(section), n=1)
     hint = f"; did you mean --config {names[0]}?" if names else ""
-    return f"`{stray}` stands without an option{hint}"
+    return f"`{stray}` is given without an option{hint}"

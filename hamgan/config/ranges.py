@@ -6,7 +6,7 @@ from hamgan.errors import ConfigError
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise ConfigError with the message where the condition does not hold."""
+    """Raise ConfigError with the message if the condition is false."""
     if not condition:
         raise ConfigError(message)
 
@@ -26,14 +26,14 @@ def not_negative(section: str, values: object, *names: str) -> None:
 
 
 def above_one(section: str, values: object, *names: str) -> None:
-    """Raise ConfigError for the first of these fields of a section, factors of what is usual, that is 1 or below."""
+    """Raise ConfigError for the first of these fields of a section, factors on a usual value, that is not above 1."""
     for name in names:
         value = getattr(values, name)
-        require(value > 1, f"{section}.{name} is {value}; it multiplies what is usual: allowed is above 1")
+        require(value > 1, f"{section}.{name} is {value}; it multiplies the usual value, so it must be above 1")
 
 
 def below_one(section: str, values: object, *names: str) -> None:
-    """Raise ConfigError for the first of these fields of a section outside of [0, 1)."""
+    """Raise ConfigError for the first of these fields of a section that is outside [0, 1)."""
     for name in names:
         value = getattr(values, name)
         require(0 <= value < 1, f"{section}.{name} is {value}; allowed: 0 to below 1")

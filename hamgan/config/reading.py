@@ -20,7 +20,7 @@ from hamgan.config.validation import validate
 from hamgan.errors import ConfigError
 from hamgan.files import write_atomically
 
-# The text below a field is its help.
+# Docstrings below fields become the help of options.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 Values = dict[str, Any]
@@ -29,11 +29,11 @@ Values = dict[str, Any]
 Kind = TypeVar("Kind")
 
 REMOVED = {"train.recompute": "feature maps are always kept"}
-"""Keys of earlier versions, and what holds instead. A stored configuration may still have them, a new one may not."""
+"""Keys of earlier versions -> what replaced them. Allowed in stored configurations, refused in new ones."""
 
 
 class _Parser(ArgumentParser):
-    """Print by ``--print_config`` what ``--config`` reads: a command's own options are no keys of a configuration."""
+    """Make ``--print_config`` print only keys that ``--config`` reads, without a command's own options."""
 
     keys: frozenset[str]
 
@@ -46,8 +46,8 @@ class _Parser(ArgumentParser):
 class ConfigReader(Generic[Kind]):
     """Read one kind of configuration, a dataclass of dataclasses, from YAML files, presets and options.
 
-    ``validate`` raises ConfigError for values that do not fit together. ``section`` is the folder of this kind's
-    presets inside that of all presets, ``removed`` maps keys of earlier versions to what holds instead.
+    ``validate`` raises ConfigError for values that do not fit together. ``section`` is the subfolder of this kind's
+    presets, ``removed`` maps keys of earlier versions to what replaced them.
     """
 
     def __init__(
@@ -99,13 +99,13 @@ class ConfigReader(Generic[Kind]):
         arguments = self._with_lists(self._with_config_paths(arguments))
         own = {option.removeprefix("--") for action in parser._actions for option in action.option_strings}
         for name in (argument.partition("=")[0] for argument in arguments):
-            # argparse alone would take an unambiguous beginning of an option for the option.
+            # argparse would accept an unambiguous prefix of an option.
             if name.startswith("--") and name[2:] not in own:
                 self.check_keys([name[2:].removesuffix("+")], "the command line")
         try:
             namespace = parser.parse_args(arguments)
             config = self._instantiate(parser, namespace)
-        except BrokenPipeError:  # nobody reads what --help or --print_config says
+        except BrokenPipeError:  # from --help or --print_config
             raise
         except Exception as error:
             message = _one_sentence(error)
@@ -126,7 +126,7 @@ class ConfigReader(Generic[Kind]):
         return self.parse(arguments)[0]
 
     def from_dict(self, values: Values, where: str = "the stored configuration") -> Kind:
-        """Make a configuration of what `config_to_dict` returned; ConfigError for unknown keys or wrong types."""
+        """Make a configuration from the values of `config_to_dict`; ConfigError for unknown keys or wrong types."""
         if not isinstance(values, dict):
             raise ConfigError(f"{where} must hold keys and values, not a {type(values).__name__}")
         values = self._without_removed(values)
@@ -137,7 +137,7 @@ class ConfigReader(Generic[Kind]):
             raise ConfigError(_one_sentence(error)) from error
 
     def load_stored(self, path: Path) -> Kind:
-        """Read the configuration that a run wrote into its folder, perhaps by an earlier version; ConfigError."""
+        """Read the configuration in a run folder, also of an earlier version; raises ConfigError if it is not valid."""
         config = self.from_dict(_read_yaml(path), str(path))
         self.validate(config)
         return config
@@ -147,7 +147,7 @@ class ConfigReader(Generic[Kind]):
         _check_sections(values, self.kind(), where)
 
     def _with_config_paths(self, arguments: Sequence[str]) -> list[str]:
-        """Put every ``--config``, with its file's path, in front; check its keys. Options override it from anywhere."""
+        """Move every ``--config`` to the front, so that options always override it, and check the keys of its file."""
         files, others, rest = [], [], iter(arguments)
         for argument in rest:
             name, equals, value = argument.partition("=")
@@ -160,7 +160,7 @@ class ConfigReader(Generic[Kind]):
         return files + others
 
     def _with_lists(self, arguments: Sequence[str]) -> list[str]:
-        """Write lists that are given with commas, as ``--eval.metrics fid,is``, as YAML does."""
+        """Turn lists with commas, such as ``--eval.metrics fid,is``, into YAML lists."""
         lists = {f"--{key}" for key in _list_keys(self.kind())}
         found, rest = [], iter(arguments)
         for argument in rest:
@@ -186,7 +186,7 @@ class ConfigReader(Generic[Kind]):
 
 
 def _flatten(values: Values, prefix: str = "") -> Values:
-    """Return dotted keys to values; a section stands, as a dictionary, in front of its own keys."""
+    """Return a mapping of dotted keys to values; a section, as a dictionary, precedes its own keys."""
     flat: Values = {}
     for key, value in values.items():
         flat[f"{prefix}{key}"] = value
@@ -196,7 +196,7 @@ def _flatten(values: Values, prefix: str = "") -> Values:
 
 
 def _list_keys(section: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys of a section that take lists, those that may be null as well among them."""
+    """Yield the dotted keys of a section that take lists, including optional ones."""
     for item in dataclasses.fields(section):
         value = getattr(section, item.name)
         if dataclasses.is_dataclass(value):
@@ -206,7 +206,7 @@ def _list_keys(section: Any, prefix: str = "") -> Iterator[str]:
 
 
 class _OneOfEach(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]  # has no types
-    """Read YAML as safe_load does, but refuse a key that stands twice, of which safe_load drops the first."""
+    """Read YAML as safe_load does, but refuse a duplicate key, whose first value safe_load drops."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -232,9 +232,9 @@ def _read_yaml(path: Path) -> Values:
 
 
 def _check_sections(values: Values, section: Any, where: str, prefix: str = "") -> None:
-    """Raise ConfigError for a value without a section, or null where it is not allowed.
+    """Raise ConfigError for a section that is no mapping, or for null where it is not allowed.
 
-    jsonargparse takes null for everything and calls an empty section an unexpected config.
+    jsonargparse accepts null everywhere and reports an empty section as an unexpected config.
     """
     for item in dataclasses.fields(section):
         if item.name not in values:
@@ -249,7 +249,7 @@ def _check_sections(values: Values, section: Any, where: str, prefix: str = "") 
 
 
 def _one_sentence(error: Exception) -> str:
-    """Join the lines on which jsonargparse explains every member of a union."""
+    """Return an error's message on one line; jsonargparse writes one for every member of a union."""
     return " ".join(str(error).split())
 
 
@@ -264,12 +264,12 @@ def save_config(config: Any, path: Path) -> None:
 
 
 def flat_config(config: Any) -> Values:
-    """Return dotted keys to values, without the sections."""
+    """Return a mapping of dotted keys to values, without sections."""
     return {key: value for key, value in _flatten(config_to_dict(config)).items() if not isinstance(value, dict)}
 
 
 GAN = ConfigReader(Config, validate, removed=REMOVED)
-"""Reader of the GAN's configurations; its methods are what `hamgan.config` offers as functions."""
+"""Reader of the GAN's configurations; `hamgan.config` exports its methods as functions."""
 config_parser = GAN.parser
 known_keys = GAN.known_keys
 check_keys = GAN.check_keys

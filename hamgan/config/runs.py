@@ -1,4 +1,4 @@
-"""Describe what the configurations of all kinds of runs have in common, for the machinery around their steps."""
+"""Define the interface that the configurations of all kinds of runs share, for the training loop around their steps."""
 
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -43,11 +43,11 @@ class MonitorSettings(Protocol):
 
     @property
     def action(self) -> Literal["rollback", "stop", "warn"]:
-        """Return what is done."""
+        """Return the reaction to an alarm."""
 
     @property
     def max_rollbacks(self) -> int:
-        """Return how often the run may go back."""
+        """Return how many rollbacks are allowed."""
 
     @property
     def lr_factor(self) -> float:
@@ -55,15 +55,15 @@ class MonitorSettings(Protocol):
 
     @property
     def patience(self) -> int:
-        """Return the rows in a row that must be out of line."""
+        """Return the number of consecutive rows that must exceed a threshold."""
 
     @property
     def window(self) -> int:
-        """Return the rows whose median is usual."""
+        """Return the number of rows whose median is the usual value."""
 
     @property
     def jump(self) -> float:
-        """Return how many times the usual is too much."""
+        """Return the threshold, in times the usual value."""
 
 
 class EvaluationSettings(Protocol):
@@ -75,7 +75,7 @@ class EvaluationSettings(Protocol):
 
 
 class RunConfig(Protocol):
-    """Describe a run of any kind: `hamgan.config.Config` of a GAN, that of a segmenter."""
+    """Describe the configuration of any kind of run, such as `hamgan.config.Config` of a GAN."""
 
     name: str
     seed: int
@@ -88,7 +88,7 @@ class RunConfig(Protocol):
 
     @property
     def images_per_step(self) -> int:
-        """Return the images seen between two states that can be saved."""
+        """Return the images seen per step, after each of which a checkpoint can be saved."""
 
     @property
     def train(self) -> TrainSettings:

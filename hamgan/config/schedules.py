@@ -1,4 +1,4 @@
-"""Read schedules: values that move along a line or a cosine over a stated number of images."""
+"""Read schedules, which change a value linearly or along a cosine over a number of images."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ _PATTERN = re.compile(r"(\w+)(?: to (\S+))?(?: by (\S+))?")
 
 @dataclass(frozen=True)
 class Schedule:
-    """Move a value from its start to ``target``, which it reaches after ``kimg`` and keeps; None: at the run's end."""
+    """Move a value from its start to ``target``, reached after ``kimg`` thousand images; None: at the run's end."""
 
     form: str
     target: float = 0.0
@@ -21,16 +21,16 @@ class Schedule:
 
     @property
     def is_constant(self) -> bool:
-        """Return whether nothing moves."""
+        """Return whether the value never changes."""
         return self.form == "constant"
 
     @property
     def follows_length(self) -> bool:
-        """Return whether another length of the run makes another schedule."""
+        """Return whether the schedule depends on the length of the run."""
         return not self.is_constant and self.kimg is None
 
     def value(self, start: float, images: int, total_kimg: float) -> float:
-        """Return the value after a number of images of a run of ``total_kimg``."""
+        """Return the value after ``images`` real images in a run of ``total_kimg`` thousand."""
         if self.is_constant:
             return start
         passed = min(1.0, images / (1000 * (self.kimg or total_kimg)))
@@ -43,7 +43,7 @@ class Schedule:
 def parse_schedule(text: str, where: str) -> Schedule:
     """Read ``constant``, or ``linear`` or ``cosine`` with ``to VALUE`` (else 0) and ``by KIMG`` (else the run's end).
 
-    Raises ConfigError (a sentence with ``where``) for anything else.
+    ``where`` is the key, for the message of the ConfigError that anything else raises.
     """
     found = _PATTERN.fullmatch(text.strip())
     words = "write constant, or linear or cosine with `to VALUE` and `by KIMG`, such as `cosine to 0.25 by 20000`"

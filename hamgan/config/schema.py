@@ -8,7 +8,7 @@ from hamgan.config.networks import DiscriminatorConfig, GeneratorConfig
 from hamgan.config.training import TrainConfig
 
 BatchNormStatistics = Literal["running", "standing", "ema"]
-"""running: those of G itself; standing: made anew from many batches; ema: averages of the running ones."""
+"""Statistics of G: running (its own), standing (computed anew) or ema (an average of the running ones)."""
 
 
 @dataclass
@@ -16,14 +16,14 @@ class DataConfig:
     """Choose the training images."""
 
     source: str = "photos"
-    """photos (crops of scikit-image's photographs), fashion (articles of a shop), a prepared store, a folder of class
-    folders, archives, shards, cifar10, cifar100 or hf:NAME."""
+    """photos (crops of scikit-image's photographs), fashion (clothes, shoes and bags), a prepared store, a folder of
+    class folders, archives, shards, cifar10, cifar100 or hf:NAME."""
     split: str = "train"
     """Split of the source to train on."""
     selection: str | None = None
-    """Index of `hamgan prepare select`: train on the images that it names alone."""
+    """Index written by `hamgan prepare select`: train only on the images that it lists."""
     selected: str | None = None
-    """What the selection holds, for the protocols of evaluations; null reads it at the start of training."""
+    """Description of the selection for the protocols of evaluations; null reads it at the start of training."""
     num_classes: int | None = None
     """Number of classes; null reads it from the source at the start of training."""
     flip: bool = False
@@ -45,9 +45,9 @@ class LogConfig:
     samples_per_class: int = 8
     """Columns of a sheet."""
     tracker: Literal["none", "wandb", "tensorboard"] = "none"
-    """Tracker that gets rows and sheets, besides the run folder."""
+    """Tracker that gets rows and sheets, in addition to the run folder."""
     project: str | None = None
-    """Project at wandb, folder of TensorBoard's files in the run folder; null takes WANDB_PROJECT, else hamgan."""
+    """Project in wandb, or folder of TensorBoard's files in the run folder; null takes WANDB_PROJECT, else hamgan."""
     artifact: bool = False
     """Upload the generator with the lowest FID so far to wandb, as the next version of an artifact."""
 
@@ -65,10 +65,10 @@ class CheckpointConfig:
     milestone_kimg: float = 0.0
     """Checkpoints at multiples of this are kept for good; 0 keeps none."""
     averages_every_kimg: float | None = None
-    """Interval of what is kept of `train.power_averages`, with a checkpoint; null takes a 64th of the run. The end of a
-    run is always kept."""
+    """Interval at which `train.power_averages` are stored, together with a checkpoint; null takes a 64th of the run.
+    They are always stored at the end of a run."""
     on_full_disk: Literal["stop", "continue"] = "stop"
-    """Reaction to a file that cannot be written: stop with a sentence, or warn and try again at the next interval."""
+    """Reaction to a file that cannot be written: stop with an error, or warn and try again at the next interval."""
 
 
 @dataclass
@@ -76,30 +76,30 @@ class MonitorConfig:
     """Watch for divergence and collapse.
 
     The signs follow Brock et al. 2018 (BigGAN), section 4, which names no thresholds; these are ours. Rows of
-    five healthy short runs (preset photos, seeds 0 to 4) went to 1.4 times the usual margin, 3.1 times the
-    usual gradient norm, 1.24 times the usual singular value and 0.67 of the usual spread. Besides these, rows in which
-    G gets no gradient at all are out of line: D has died.
+    five healthy short runs (preset photos, seeds 0 to 4) reached 1.4 times the usual margin, 3.1 times the usual
+    gradient norm, 1.24 times the usual singular value and 0.67 of the usual diversity. A row in which G gets no
+    gradient at all is suspicious too: D has died.
     """
 
     action: Literal["rollback", "stop", "warn"] = "rollback"
-    """Return to the last good checkpoint and go on with other data and noise; or stop; or only warn. Values that are
-    not finite always end in one of the first two."""
+    """rollback: return to the last good checkpoint and go on with other data and noise; stop: end the run; warn: only
+    warn, but stop when a value is not finite."""
     max_rollbacks: int = 3
-    """Then the run stops."""
+    """Rollbacks after which the run stops instead."""
     lr_factor: float = 1.0
     """Both learning rates are multiplied by this at each rollback."""
     patience: int = 3
-    """Rows in a row that must be out of line; single spikes of gradients belong to healthy runs (section 4.1)."""
+    """Consecutive rows that must exceed a threshold; healthy runs have single spikes of gradients (section 4.1)."""
     window: int = 10
-    """Rows whose median is the usual value; judging starts after half as many."""
+    """Number of previous rows whose median is the usual value; monitoring starts after half as many."""
     jump: float = 20.0
-    """D's margin (real minus generated logits) and the gradient norms: times the usual value."""
+    """Threshold of D's margin (real minus generated logits) and of the gradient norms, in times the usual value."""
     sigma_jump: float = 2.0
-    """Top singular value of a layer: times the usual value (section 4.1: it explodes at collapse)."""
+    """Threshold of a layer's top singular value, in times the usual one (section 4.1: it explodes at collapse)."""
     diversity_floor: float = 0.2
-    """Differences of generated images, in a batch and within a class of the sample sheet: share of the usual value."""
+    """Lowest allowed diversity, of a batch and within a class of the sample sheet, as a share of the usual value."""
     fid_jump: float = 2.0
-    """FID: times the lowest so far."""
+    """Threshold of the FID, in times the lowest so far."""
 
 
 METRICS = {
@@ -115,7 +115,7 @@ METRICS = {
     "cmmd": "maximum mean discrepancy of CLIP's features",
     "fid_inf": "FID extrapolated to infinitely many samples",
     "class_accuracy": "share of samples whose nearest class mean (of real training images) is their class",
-    "per_class": "class by class: distance of the mean features, diversity, samples taken for another class",
+    "per_class": "per class: distance of the mean features, diversity, samples classified as another class",
 }
 """Metrics of an evaluation, each with its meaning."""
 Features = Literal[
@@ -124,14 +124,14 @@ Features = Literal[
 FEATURES: tuple[str, ...] = get_args(Features)
 """Feature extractors of an evaluation."""
 Resizer = Literal["native", "tensorflow", "bilinear", "clean", "pillow", "antialiased", "bicubic"]
-"""Rules by which images reach an extractor's size; ``native`` is the one that its usual numbers are made with."""
+"""Rules for resizing images to an extractor's size; ``native`` is the extractor's usual one."""
 OWN_EXTRACTORS = {
     "sfid": ("inception-spatial", "fid"),
     "fd_dinov2": ("dinov2-vit-l-14", "fid"),
     "clip_fid": ("clip-vit-b-32", "fid"),
     "cmmd": ("clip-vit-l-14-336", "cmmd"),
 }
-"""Metrics that mean one extractor, whatever the others are measured with, and what is computed of its features."""
+"""Metrics with an extractor of their own, whatever `eval.features` says: name -> (extractor, what is computed)."""
 
 
 @dataclass
@@ -146,7 +146,7 @@ class EvalConfig:
     num_samples: int = 50_000
     """Generated images."""
     reference: str | None = None
-    """Reference statistics, store or folder; null takes the held-out split of the training source."""
+    """File of statistics, store or folder; null takes the held-out split of the training source."""
     reference_samples: int | None = None
     """Reference images; null takes all of the split."""
     features: Features = "inception"
@@ -154,8 +154,8 @@ class EvalConfig:
     batch_size: int = 64
     """Images per process and forward."""
     batch_norm: BatchNormStatistics | None = None
-    """Batch-norm statistics of G: the running ones of G itself, their average (ema) as the average of G keeps it, or
-    standing ones made anew; null takes those of the network that is measured."""
+    """Batch-norm statistics of G: running (G's own), ema (their average, which the average of G keeps) or standing
+    (computed anew); null takes those stored with the network that is measured."""
 
 
 @dataclass
@@ -167,7 +167,7 @@ class Config:
     run_dir: str | None = None
     """Folder of the run; null takes runs/NAME."""
     seed: int = 0
-    """Data order, latents, labels and augmentation are functions of it and of the images seen."""
+    """Seed of data order, latents, labels and augmentation, which depend on it and the images seen alone."""
     resolution: int = 128
     """Image height and width in pixels: 32, 64, 128, 256 or 512."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)

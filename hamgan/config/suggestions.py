@@ -1,4 +1,4 @@
-"""Find what was meant by a key that no configuration has."""
+"""Suggest keys for one that does not exist."""
 
 import difflib
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ MEANINGS = {
     "wandb": "log.tracker",
     "workers": "train.threads",
 }
-"""Keys of this project by the names that other trainers give them."""
+"""Names that other trainers use -> keys of this project."""
 ABBREVIATIONS = {"lr": "learning_rate", "g": "generator", "d": "discriminator", "num": "number", "bs": "batch_size"}
 
 
 def unknown_key(key: str, known: Sequence[str], where: str) -> str:
-    """Say that there is no such key, and which ones may have been meant."""
+    """Return the error for a key that does not exist, with the nearest ones."""
     near = nearest_keys(key, known)
     hint = f"; did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else ""
     return f"unknown key `{key}` in {where}{hint}"
@@ -65,7 +65,7 @@ def nearest_keys(key: str, known: Sequence[str]) -> list[str]:
 
 
 def _words(name: str) -> set[str]:
-    """Return the words of a key, its sections' among them, abbreviations written out."""
+    """Return the words of a key including its sections, with abbreviations expanded."""
     text = name.lower().replace("-", "_").replace(".", "_")
     parts = "_".join(ABBREVIATIONS.get(word, word) for word in text.split("_"))
     return set(parts.split("_"))

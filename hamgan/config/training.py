@@ -8,7 +8,7 @@ Transformation = Literal["color", "translation", "cutout", "flip", "shift"]
 
 @dataclass
 class ConsistencyConfig:
-    """Punish D for judging an image and a changed copy of it differently; a weight of 0 leaves a term out.
+    """Penalise D for judging an image and a changed copy of it differently; a weight of 0 turns a term off.
 
     Every term is a weight times the mean squared difference of two logits. The published weights are those of BigGAN:
     CR (Zhang et al. 2020) has ``real: 10``, bCR (Zhao et al. 2021) also ``fake: 10``, zCR (the same paper)
@@ -20,22 +20,22 @@ class ConsistencyConfig:
     fake: float = 0.0
     """Weight of generated images against transformed copies (bCR)."""
     latent: float = 0.0
-    """Weight of generated images against those of latents nearby (zCR, the part of D)."""
+    """Weight of generated images against those of nearby latents (D's part of zCR)."""
     spread: float = 0.0
-    """Weight in G's loss of the mean squared difference of images of latents nearby, which G is to enlarge (zCR)."""
+    """Weight in G's loss of the mean squared difference between images of nearby latents, which G maximises (zCR)."""
     sigma: float = 0.05
-    """Standard deviation of the noise that makes a latent nearby."""
+    """Standard deviation of the noise added to z to make a nearby latent."""
     transform: list[Transformation] = field(default_factory=lambda: ["flip", "shift"])
-    """Transformation of copies: flip and a shift by up to 4 pixels in the papers."""
+    """Transformation of copies; in the papers flip, and shift by up to 4 pixels."""
 
 
 @dataclass
 class FiniteDifferencesConfig:
-    """Estimate R1 and R2 from one more forward of D, so that nothing is differentiated twice.
+    """Estimate R1 and R2 from one more forward pass of D instead of second derivatives.
 
-    The squared difference of D's logits of an image and of the image with noise, by the variance of the noise, is
-    |grad D|^2 on average over the noise where D is smooth over such distances (Lin et al. 2025, APT; its weight lacks
-    the variance). Where it is not, the estimate is larger: docs/recipes.md has measurements.
+    The squared difference between D's logits of an image and of the image with noise, divided by the variance of the
+    noise, is on average |grad D|^2 if D is smooth over such distances (Lin et al. 2025, APT; its weight lacks the
+    variance). If D is not, the estimate is larger: docs/recipes.md has measurements.
     """
 
     enabled: bool = False
@@ -43,7 +43,7 @@ class FiniteDifferencesConfig:
     sigma: float = 0.01
     """Standard deviation of the noise, of images in [-1, 1]."""
     stride: int = 1
-    """Take one image out of so many (AFM: 4)."""
+    """Use every n-th image (AFM: 4)."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class TrainConfig:
     total_kimg: float = 100_000.0
     """Length of the run, in thousands of real images seen by D."""
     init_from: str | None = None
-    """Start a new run from a run, a checkpoint or a generator file: all that fits is loaded, the rest stays new."""
+    """Start a new run from a run, a checkpoint or a generator file: what fits is loaded, the rest is initialised."""
     init_classes: str = "auto"
     """Class tables with `init_from`: auto (copy when the counts agree, else draw anew), redraw, or a JSON file of new
     class -> source class."""
@@ -70,16 +70,16 @@ class TrainConfig:
     discriminator_lr: float = 4e-4
     """Learning rate of D."""
     lr_schedule: str = "constant"
-    """Both learning rates over the run: constant (all references), linear or cosine. `to VALUE` says which share of
-    them is left at the end (else 0), `by KIMG` when that is (else at `total_kimg`): cosine to 0.25 by 20000."""
+    """Schedule of both learning rates: constant (all references), linear or cosine. `to VALUE` is the share of them
+    that is left at the end (default 0), `by KIMG` sets when (default `total_kimg`): cosine to 0.25 by 20000."""
     lr_warmup_kimg: float = 0.0
-    """Both learning rates rise linearly from 0 until then."""
+    """Warm-up: both learning rates rise linearly from 0 until then."""
     beta1: float = 0.0
     """Adam's decay of the first moment."""
     beta2: float = 0.999
     """Adam's decay of the second moment."""
     beta2_schedule: str = "constant"
-    """beta2 over the run, as in `lr_schedule`, but VALUE is the last beta2 itself (R3GAN: cosine from 0.9 to 0.99)."""
+    """Schedule of beta2, as in `lr_schedule`, but VALUE is the last beta2 itself (R3GAN: cosine from 0.9 to 0.99)."""
     adam_eps: float = 1e-6
     """Adam's epsilon (BigGAN 1e-6; official HamGAN 1e-8)."""
     adam_eps_placement: Literal["torch", "tensorflow"] = "torch"
@@ -92,48 +92,47 @@ class TrainConfig:
     r2_gamma: float = 0.0
     """Weight of the R2 penalty: gamma / 2 * |grad D(fake)|^2."""
     finite_differences: FiniteDifferencesConfig = field(default_factory=FiniteDifferencesConfig)
-    """Estimate R1 and R2 without a second differentiation."""
+    """Estimate R1 and R2 without second derivatives."""
     gamma_schedule: str = "constant"
-    """Both gammas over the run, as shares of them like `lr_schedule` (R3GAN: cosine to 0.1)."""
+    """Schedule of both gammas, as shares of them like `lr_schedule` (R3GAN: cosine to 0.1)."""
     lecam: float = 0.0
-    """Weight of the LeCam regularisation (Tseng et al. 2021); needs `lecam_decay` averages of D's logits."""
+    """Weight of the LeCam regularisation (Tseng et al. 2021) towards moving averages of D's logits."""
     lecam_decay: float = 0.99
-    """Decay of LeCam's averages, per D step; the first step starts them."""
+    """Decay of LeCam's averages, per D step; they start with the values of the first step."""
     mode_seeking: float = 0.0
-    """Weight in G's loss of the mode-seeking term (Mao et al. 2019), against images of a class that are all alike; G's
+    """Weight in G's loss of the mode-seeking term (Mao et al. 2019), which keeps the images of a class apart; G's
     labels are then drawn in pairs."""
     top_k: float = 1.0
-    """Share of the generated images, those that D likes best, that G learns from (Sinha et al. 2020; from 1 down to 0.5
-    or 0.75); of every backward pass, over all processes."""
+    """Share of the generated images, those with the highest logits, that G learns from (Sinha et al. 2020: from 1 down
+    to 0.5 or 0.75); taken of every backward pass, over all processes."""
     top_k_schedule: str = "constant"
-    """top_k over the run, as in `lr_schedule`, but VALUE is the last share itself."""
+    """Schedule of top_k, as in `lr_schedule`, but VALUE is the last share itself."""
     augment: list[Transformation] = field(default_factory=list)
-    """Augmentation of real and generated images in front of D: color, translation and cutout are DiffAugment (Zhao et
+    """Augmentation of real and generated images before D: color, translation and cutout are DiffAugment (Zhao et
     al. 2020), flip mirrors half of the images, shift moves them by up to 4 pixels."""
     augment_probability: float = 1.0
-    """Probability that an image gets an augmentation, for each one apart."""
+    """Probability of each augmentation, drawn separately for every image."""
     augment_schedule: str = "constant"
-    """The probability over the run, as in `lr_schedule`, but VALUE is the last one itself (R3GAN: from 0 to 0.4)."""
+    """Schedule of the probability, as in `lr_schedule`, but VALUE is the last one itself (R3GAN: from 0 to 0.4)."""
     consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
     """Consistency regularisation of D and G."""
     ema_decay: float = 0.9999
-    """Decay per G step of the average of G's weights and buffers; 0 keeps none."""
+    """Decay, per G step, of the average of G's weights and buffers; 0 keeps no average."""
     ema_start_kimg: float = 0.0
     """Until then the average is a copy of G."""
     power_averages: list[float] = field(default_factory=list)
-    """Lengths of further averages of G, such as 0.05,0.1, of which `hamgan average` makes one of any length afterwards
-    (EDM2, Karras et al. 2024); lengths are shares of the time trained."""
+    """Lengths of further averages of G, such as 0.05,0.1, as shares of the time trained. From two or more of them
+    `hamgan average` makes an average of any length afterwards (EDM2, Karras et al. 2024)."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """auto: what `accelerate launch` says (no: fp32); without it bf16 on a GPU that has it and on a CPU with AMX, fp32
-    elsewhere. Losses, logits and decompositions stay in
-    fp32."""
+    """auto: the precision of `accelerate launch` ("no" is fp32); without a launcher bf16 on a GPU that has it and on a
+    CPU with AMX, fp32 elsewhere. Losses, logits and decompositions stay in fp32."""
     tf32: bool = False
     """Allow TF32 in fp32 convolutions and matrix products of training steps on NVIDIA GPUs; sheets and evaluations are
-    always fp32. With bf16 that leaves the products of decompositions: their reconstruction moves by 4e-4 of its norm
-    (computed on a CPU with rounded inputs), and is no further from what it reconstructs."""
+    always fp32. With bf16 only the products of decompositions change: their reconstruction moves by 4e-4 of its norm
+    (computed on a CPU with rounded inputs) and is no further from the input."""
     compile: bool | Literal["auto"] = False
-    """Compile both networks by torch.compile; the generator only, together with R1 or R2, unless `finite_differences`
-    estimates them. auto: on GPUs, where this version of torch was found to compile rightly."""
+    """Compile both networks with torch.compile; with R1 or R2 the generator only, unless `finite_differences` estimates
+    them. auto: on GPUs, with versions of torch whose compiled gradients were checked."""
     threads: int | None = None
     """CPU threads of a step, per process; null takes one for networks as small as the demo's, else every core."""
 

@@ -1,4 +1,4 @@
-"""Check values that must fit together."""
+"""Validate the values of a configuration, alone and together."""
 
 import math
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def validate(config: Config) -> None:
 
 
 def validate_run(config: RunConfig) -> None:
-    """Raise ConfigError for the first value out of range of what all kinds of runs have."""
+    """Raise ConfigError for the first value out of range among the keys that all kinds of runs share."""
     require(bool(config.name), "name is empty; give the run a name")
     require(0 <= config.seed < 2**63, f"seed is {config.seed}; allowed: 0 to 2^63 - 1")
     if config.checkpoint.averages_every_kimg is not None:
@@ -46,9 +46,9 @@ def validate_run(config: RunConfig) -> None:
 
 
 def check_intervals(config: RunConfig) -> None:
-    """Raise ConfigError for intervals, numbers of checkpoints and uploads that a run may not start with.
+    """Raise ConfigError for intervals, numbers of checkpoints and uploads that a run must not start with.
 
-    They are no part of `validate_run`, for files of earlier runs may hold them and are to load.
+    They are not part of `validate_run` because files of earlier runs may have them and must still load.
     """
     not_negative("log", config.log, "every_kimg", "samples_every_kimg")
     not_negative("eval", config.eval, "every_kimg")
@@ -56,13 +56,13 @@ def check_intervals(config: RunConfig) -> None:
     measures = not isinstance(config, Config) or any(name.startswith("fid") for name in config.eval.metrics)
     require(
         not config.log.artifact or (config.eval.every_kimg > 0 and measures),
-        "log.artifact uploads the weights that evaluations find the best, and there is none to compare: set "
-        "eval.every_kimg" + ("" if measures else ", and fid among eval.metrics"),
+        "log.artifact uploads the weights with the best evaluation, but none is made: set eval.every_kimg"
+        + ("" if measures else ", and fid among eval.metrics"),
     )
 
 
 def check_metrics(names: Sequence[str]) -> None:
-    """Raise ConfigError for the first name that no metric has, with the nearest one that exists."""
+    """Raise ConfigError for the first unknown metric, with the nearest one that exists."""
     for name in names:
         require(
             name in METRICS, f"unknown metric {name!r}{did_you_mean(name, METRICS)}; there are {', '.join(METRICS)}"
@@ -82,7 +82,7 @@ def _validate_evaluation(config: Config) -> None:
 
 
 def latent_chunks(resolution: int) -> int:
-    """Return the chunks of a hierarchical z: one for the first linear layer and one per generator block."""
+    """Return the number of chunks of a hierarchical z: one for the first linear layer and one per generator block."""
     return resolution.bit_length() - 2  # 32 px: 3 blocks + 1, 128 px: 5 blocks + 1
 
 
@@ -108,7 +108,7 @@ def _validate_context(section: str, network: GeneratorConfig | DiscriminatorConf
     if network.context == "none":
         return
     sizes = [size for size in (4, 8, 16, 32, 64, 128, 256, 512) if size <= resolution]
-    # In front of G's 4x4 start stands no block; D halves first, and at 32 px its last two blocks keep 8x8.
+    # G has no block before its first 4x4 map; D halves first, and at 32 px its last two blocks keep 8x8.
     allowed = sizes[1:] if section == "generator" else sizes[1 if resolution == 32 else 0 : -1]
     for size in network.context_resolutions:
         require(
@@ -174,7 +174,7 @@ def _validate_train(train: TrainConfig) -> None:
 
 
 def _validate_schedules(train: TrainConfig) -> None:
-    """Raise ConfigError for a schedule that cannot be read, leads out of what is allowed, or moves nothing."""
+    """Raise ConfigError for a schedule that cannot be read, leaves the allowed range, or has no effect."""
     schedules = {name: parse_schedule(getattr(train, name), f"train.{name}") for name in SCHEDULES}
     for name, (least, most) in {
         "lr_schedule": (0.0, math.inf),
@@ -186,14 +186,14 @@ def _validate_schedules(train: TrainConfig) -> None:
         target = schedules[name].target
         require(
             schedules[name].is_constant or least <= target <= most,
-            f"train.{name} leads to {target:g}; allowed are the values that {' and '.join(SCHEDULES[name])} can have",
+            f"train.{name} ends at {target:g}; allowed are the values that {' and '.join(SCHEDULES[name])} can have",
         )
     for name, moves in (
         ("gamma_schedule", train.r1_gamma > 0 or train.r2_gamma > 0),
         ("augment_schedule", bool(train.augment)),
     ):
         needed = {"gamma_schedule": "r1_gamma or r2_gamma", "augment_schedule": "augment"}[name]
-        require(schedules[name].is_constant or moves, f"train.{name} moves nothing without train.{needed}")
+        require(schedules[name].is_constant or moves, f"train.{name} has no effect without train.{needed}")
 
 
 def _validate_monitor(monitor: MonitorConfig) -> None:

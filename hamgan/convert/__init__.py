@@ -2,5 +2,5 @@
 
 import lazy_loader
 
-# What others use, each name from its module on first use: `--help` and a user's mistake should not wait for torch.
+# Names are loaded on first use, so that `--help` and user errors do not wait for torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,7 @@
 """Convert weights of BigGAN-PyTorch (ajbrock/BigGAN-PyTorch: G, G_ema and D) to ours.
 
-Its names: ``blocks.I.0`` is the residual block I, ``blocks.I.1`` the attention behind it, ``u0`` the stored singular
-vector (output side, as ours), ``sv0`` the last sigma, kept for its log.
+Its names: ``blocks.I.0`` is the residual block I, ``blocks.I.1`` the attention after it, ``u0`` the stored singular
+vector (output side, like ours), ``sv0`` the last sigma, for its log.
 """
 
 import re
@@ -15,7 +15,7 @@ from hamgan.errors import ConversionError
 from hamgan.networks.discriminator import DISCRIMINATOR_WIDTHS
 from hamgan.networks.generator import GENERATOR_WIDTHS, START
 
-# Not told by names and shapes; BigGAN-PyTorch's launch scripts for ImageNet use these values.
+# Not visible in names and shapes; these are the values of BigGAN-PyTorch's launch scripts for ImageNet.
 _ASSUMED: dict[Network, tuple[str, ...]] = {
     "generator": ("norm.eps", "norm.momentum", "spectral_norm.eps"),
     "discriminator": ("spectral_norm.eps",),
@@ -25,7 +25,7 @@ _ASSUMED: dict[Network, tuple[str, ...]] = {
 def biggan_pytorch(state_dict: Mapping[str, Tensor]) -> tuple[Config, dict[str, Tensor]]:
     """Convert a BigGAN-PyTorch generator or discriminator; returns its configuration and our state dict.
 
-    Raises ConversionError (a sentence) for tensors that are left over, missing or of another architecture.
+    Raises ConversionError for tensors that are left over, missing or of another architecture.
     """
     conversion = convert_biggan(state_dict)
     check_fit(conversion)
@@ -33,7 +33,7 @@ def biggan_pytorch(state_dict: Mapping[str, Tensor]) -> tuple[Config, dict[str, 
 
 
 def recognise_biggan(names: set[str]) -> Network | None:
-    """Tell which of BigGAN-PyTorch's networks has these tensor names, if any."""
+    """Return which of BigGAN-PyTorch's networks has these tensor names, or None."""
     names = {name.removeprefix("module.") for name in names}
     if not any(re.fullmatch(r"blocks\.0\.0\.conv1\.weight", name) for name in names):
         return None
@@ -85,7 +85,7 @@ def _attention_blocks(source: Mapping[str, Tensor]) -> list[int]:
 
 
 def _base_config(resolution: int, channels: int, source: Mapping[str, Tensor]) -> Config:
-    """Give both networks one width; the one that the file does not hold gets what usually goes with it."""
+    """Return a configuration with this width for both networks, and the usual settings for the one not in the file."""
     config = Config(name="biggan", resolution=resolution)
     config.generator.latent_dim = 20 * latent_chunks(resolution)
     for network in (config.generator, config.discriminator):
@@ -129,7 +129,7 @@ def _discriminator_config(source: Mapping[str, Tensor]) -> Config:
     still = len(found) - (2 if resolution == 32 else 1)
     if attention and attention[-1] >= still:
         raise ConversionError(
-            f"the discriminator has attention behind block {attention[-1]}, which keeps the resolution; only blocks 0 "
+            f"the discriminator has attention after block {attention[-1]}, which keeps the resolution; only blocks 0 "
             f"to {still - 1} can carry a context block"
         )
     sizes = [resolution // 2 ** (block + 1) for block in attention]

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-DESCRIPTION = """Turn weights of BigGAN-PyTorch or the official HamGAN into a file to sample from, or a run to resume.
+DESCRIPTION = """Convert weights of BigGAN-PyTorch or the official HamGAN into a generator file, or a run to resume.
 
   hamgan convert G_ema.pth --output generator.safetensors
   hamgan convert G.pth D.pth --ema G_ema.pth --output-run runs/biggan --set data.source=data/imagenet128
@@ -13,19 +13,25 @@ DESCRIPTION = """Turn weights of BigGAN-PyTorch or the official HamGAN into a fi
 
 
 def main(arguments: Sequence[str], prog: str = "hamgan convert") -> None:
-    """Convert as the arguments say and print the report; nothing is written before all checks."""
+    """Convert as the arguments ask and print the report; nothing is written before all checks."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=prog, description=DESCRIPTION, formatter_class=formatter)
     add = parser.add_argument
-    files = ".pth or .safetensors of BigGAN-PyTorch; .npz of TensorFlow variables, or a checkpoint's prefix"
+    files = ".pth or .safetensors of BigGAN-PyTorch; .npz of TensorFlow variables, or a TensorFlow checkpoint's prefix"
     add("files", nargs="+", type=Path, metavar="FILE", help=files)
-    add("--ema", type=Path, help="the averaged generator (G_ema.pth); it is what --output holds")
+    add("--ema", type=Path, help="the averaged generator (G_ema.pth), which --output then holds")
     add("--output", type=Path, help="generator file to write, for `hamgan sample` and `hamgan evaluate`")
-    add("--output-run", type=Path, help="run folder to write, for `hamgan train` to resume; takes G and D")
+    add("--output-run", type=Path, help="run folder to write, for `hamgan train` to resume; needs G and D")
     add("--class-names", type=Path, help="text file with a name per line, or a JSON list")
-    add("--kimg", type=float, default=0.0, help="thousands of images the weights have seen (default: 0)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="configuration that weights do not tell")
-    leftovers = "convert what fits; unknown and missing tensors are reported"
+    add("--kimg", type=float, default=0.0, help="thousands of images that the weights were trained on (default: 0)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="configuration that the weights do not reveal, such as generator.hamburger.rank=32",
+    )
+    leftovers = "convert what fits and report unknown and missing tensors, instead of failing"
     add("--allow-leftovers", action="store_true", help=leftovers)
     options = parser.parse_args(arguments)
     if options.output is None and options.output_run is None:

@@ -1,4 +1,4 @@
-"""Read foreign weight files without running any code in them."""
+"""Read weight files of other projects without running any code in them."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix in PICKLES:
         return _read_pickle(path)
     raise ConversionError(
-        f"{path} has no ending that tells its kind; known are .safetensors, .npz, {', '.join(PICKLES)} and the prefix "
+        f"{path} has an unknown file extension; known are .safetensors, .npz, {', '.join(PICKLES)} and the prefix "
         "of a TensorFlow checkpoint"
     )
 
@@ -66,7 +66,7 @@ def _read_tensorflow(prefix: Path) -> dict[str, Tensor]:
         import tensorflow  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError as error:
         raise ConversionError(
-            f"{prefix} is a TensorFlow checkpoint, which takes the tensorflow package to read; install it, or write "
+            f"{prefix} is a TensorFlow checkpoint, which needs the tensorflow package; install it, or write "
             "an .npz of name -> array where it is installed: reader = tf.train.load_checkpoint(prefix); "
             "np.savez(path, **{name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})"
         ) from error
@@ -79,7 +79,7 @@ def _read_tensorflow(prefix: Path) -> dict[str, Tensor]:
 
 
 def convert_file(path: Path) -> tuple[str, list[Conversion]]:
-    """Return the kind of a file and every network in it, not yet checked for leftovers; raises ConversionError."""
+    """Return the kind of a file and its networks, not yet checked for leftovers; raises ConversionError."""
     tensors = read_weights(path)
     official = split_networks(tensors)
     try:

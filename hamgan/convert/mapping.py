@@ -1,4 +1,4 @@
-"""Map foreign tensor names to ours by rules, and check that nothing is left over."""
+"""Map other projects' tensor names to ours by rules, and check that nothing is left over."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,10 @@ Network = Literal["generator", "discriminator"]
 
 @dataclass(frozen=True)
 class Rule:
-    """Map names: a source name that matches ``pattern`` whole becomes ``target``.
+    """Map a source name that matches the whole ``pattern`` to ``target``.
 
-    ``target`` may refer to groups (``\\1``); None marks a tensor that the source only keeps for its own logging.
-    ``change`` turns the source's layout into ours.
+    ``target`` may refer to groups (``\\1``); None marks a tensor that the source keeps only for logging. ``change``
+    converts the source's layout to ours.
     """
 
     pattern: str
@@ -30,7 +30,7 @@ class Rule:
 
 @dataclass
 class Conversion:
-    """Hold one converted network and the account of every tensor of its source."""
+    """Hold one converted network, and what became of every tensor of its source."""
 
     network: Network
     config: Config
@@ -38,17 +38,17 @@ class Conversion:
     mapped: dict[str, str] = field(default_factory=dict)
     """Source name -> our name."""
     ignored: list[str] = field(default_factory=list)
-    """Source tensors that carry nothing a network needs (logged sigmas, optimiser slots, counters)."""
+    """Source tensors that a network does not need (logged sigmas, optimiser slots, counters)."""
     unused: list[str] = field(default_factory=list)
-    """Source tensors that no rule knows."""
+    """Source tensors that match no rule."""
     missing: list[str] = field(default_factory=list)
-    """Our tensors that the source does not have; they keep their initial values."""
+    """Our tensors that the source lacks; they keep their initial values."""
     assumed: list[str] = field(default_factory=list)
-    """Configuration keys that names and shapes do not tell; their values are the reference's own."""
+    """Configuration keys that are not visible in names and shapes; their values are the reference's."""
 
 
 def apply_rules(source: Mapping[str, Tensor], rules: list[Rule], conversion: Conversion) -> None:
-    """Fill the conversion's state and account from the source by the first rule that matches each name."""
+    """Fill the conversion from the source, by the first rule that matches each name."""
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     for name, tensor in source.items():
         for pattern, rule in compiled:
@@ -91,7 +91,7 @@ def check_fit(conversion: Conversion, *, allow_leftovers: bool = False) -> None:
     try:
         validate(conversion.config)
     except ConfigError as error:
-        raise ConversionError(f"these weights make no configuration of ours: {error}") from error
+        raise ConversionError(f"these weights fit no configuration: {error}") from error
     ours = empty_network(conversion.network, conversion.config).state_dict()
     for name, tensor in conversion.state.items():
         if name in ours and tensor.shape != ours[name].shape:
@@ -121,7 +121,7 @@ def _refuse(what: str, names: list[str], conversion: Conversion) -> None:
 
 
 def shape_of(source: Mapping[str, Tensor], name: str) -> torch.Size:
-    """Return the shape of a tensor that no network can do without; raises ConversionError when it is missing."""
+    """Return the shape of a tensor that no network can do without; raises ConversionError if it is missing."""
     if name not in source:
         raise ConversionError(f"the weights have no tensor `{name}`; the file is incomplete or of another architecture")
     return source[name].shape
@@ -130,10 +130,10 @@ def shape_of(source: Mapping[str, Tensor], name: str) -> torch.Size:
 def resolution_and_width(
     found: Sequence[int], widths: Mapping[int, tuple[int, ...]], network: Network, expected: str
 ) -> tuple[int, int]:
-    """Tell from the channels of a network's blocks its resolution (pixels) and its width c: found = c * multipliers.
+    """Return resolution (pixels) and width c of a network from its blocks' channels: found = c * multipliers.
 
-    widths: multipliers by resolution. expected: the numbers of blocks that there can be, for messages. Raises
-    ConversionError where nothing fits.
+    ``widths`` maps resolutions to multipliers, ``expected`` describes the possible numbers of blocks for messages.
+    Raises ConversionError if nothing fits.
     """
     resolutions = {len(multipliers): resolution for resolution, multipliers in widths.items()}
     if len(found) not in resolutions:

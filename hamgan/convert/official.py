@@ -1,7 +1,7 @@
 """Convert variables of the official HamGAN (Gsunshine/Enjoy-Hamburger, TensorFlow) to our state dicts.
 
 Kernels are HWIO, dense kernels [in, out], images NHWC; the stored singular vector is on the input side, in (H, W, I)
-order, as ours is with ``vector: input``.
+order, like ours with ``vector: input``.
 """
 
 import re
@@ -17,13 +17,13 @@ from hamgan.errors import ConversionError
 from hamgan.networks.discriminator import DISCRIMINATOR_WIDTHS
 from hamgan.networks.generator import GENERATOR_WIDTHS, START
 
-# Not told by names and shapes; the values of the official runs.
+# Not visible in names and shapes; these are the values of the official runs.
 _OFFICIAL_RANKS = {"generator": 32, "discriminator": 16}
 _OFFICIAL_STEPS = 6
 
 _BLOCKS = range(1, 9)
 _FIRST_BLOCK = "d_optimized_block1"
-# The variable repeats its own scope, with another prefix in each graph, in front of this.
+# Preceded by a repetition of the variable's scope, with another prefix in each graph.
 _VECTOR = "(?:.*/)?spectral_norm_u"
 _SLOTS = Rule(r".*/Adam(_1)?", None)
 
@@ -31,9 +31,9 @@ _SLOTS = Rule(r".*/Adam(_1)?", None)
 def hamgan_tf(variables: Mapping[str, Tensor | np.ndarray]) -> tuple[Config, dict[str, Tensor]]:
     """Convert the variables (name -> tensor or array) of an official generator or discriminator.
 
-    Returns its configuration and our state dict. Rank, steps and kind of the decomposition leave no trace in the
-    variables and are taken as in the official runs. Raises ConversionError (a sentence) for leftovers, or for variables
-    of both networks (convert them one by one: `split_networks`).
+    Returns its configuration and our state dict. Rank, steps and kind of the decomposition are not in the variables and
+    are those of the official runs. Raises ConversionError for leftovers, or for variables of both networks (convert
+    them separately, see `split_networks`).
     """
     tensors = {name: torch.as_tensor(value) for name, value in variables.items()}
     networks = split_networks(tensors)
@@ -48,7 +48,7 @@ def hamgan_tf(variables: Mapping[str, Tensor | np.ndarray]) -> tuple[Config, dic
 
 
 def split_networks(variables: Mapping[str, Tensor]) -> dict[Network, dict[str, Tensor]]:
-    """Return the variables of each network of a checkpoint; anything else (global_step ...) goes with each."""
+    """Return the variables of each network in a checkpoint; all others (global_step ...) are in each."""
     names: dict[Network, set[str]] = {"generator": set(), "discriminator": set()}
     for network, own in names.items():
         own.update(name for name in variables if _scope(network, name) is not None)
@@ -61,7 +61,7 @@ def split_networks(variables: Mapping[str, Tensor]) -> dict[Network, dict[str, T
 
 
 def _scope(network: Network, name: str) -> str | None:
-    """Return the name inside its network's scope; the estimator puts a Generator/ or Discriminator/ in front."""
+    """Return the name inside its network's scope, also after the estimator's prefix Generator/ or Discriminator/."""
     match = re.fullmatch(rf"(?:{network.capitalize()}/)?{network}/(.+?)(?::0)?", name)
     return match[1] if match else None
 
@@ -93,14 +93,14 @@ def convert_hamgan_tf(network: Network, variables: Mapping[str, Tensor]) -> Conv
 
 
 def official_base() -> Config:
-    """Return what the official runs share at any width: batch norm, spectral norm, initialisation, optimiser."""
+    """Return the configuration that all official runs share: batch norm, spectral norm, initialisation, optimiser."""
     config = Config(name="hamgan-official")
     generator, discriminator = config.generator, config.discriminator
     generator.latent_dim, generator.hierarchical, generator.conditioning = 128, False, "per_class"
     generator.norm.eps, generator.norm.momentum, generator.norm.biased = 1e-3, 1e-3, True
     for network in (generator, discriminator):
         network.init = "glorot"
-        # 1e-6 on a norm is 1e-12 on its square, as TensorFlow's l2_normalize has it.
+        # 1e-6 on a norm is 1e-12 on its square, as in TensorFlow's l2_normalize.
         network.spectral_norm.clamp, network.spectral_norm.vector, network.spectral_norm.eps = True, "input", 1e-6
     config.train.adam_eps, config.train.adam_eps_placement = 1e-8, "tensorflow"
     config.train.ema_decay = 0.0
@@ -108,7 +108,7 @@ def official_base() -> Config:
 
 
 def _block_channels(source: Mapping[str, Tensor], scopes: list[str], conv: str) -> list[int]:
-    """Return the output channels of the residual blocks that are there, in order."""
+    """Return the output channels of the existing residual blocks, in order."""
     names = [f"{scope}/{conv}/{conv}/kernel" for scope in scopes]
     return [source[name].shape[3] for name in names if name in source]
 
@@ -129,7 +129,7 @@ def _discriminator_config(source: Mapping[str, Tensor]) -> Config:
     expected = "the official one has 6, d_optimized_block1 to d_block6 (128 px)"
     config = _with_width(*resolution_and_width(found, DISCRIMINATOR_WIDTHS, "discriminator", expected))
     config.data.num_classes = shape_of(source, "d_embedding/embedding_map")[0]
-    # The last block keeps the resolution of the one before, whose width it has: the first of a width counts.
+    # The last block has resolution and width of the one before, so the first block of a width counts.
     size_of_width = {width: config.resolution // 2 ** (index + 1) for index, width in reversed(list(enumerate(found)))}
     _describe_context(source, "d_ops", size_of_width, config, "discriminator")
     return config
@@ -145,7 +145,7 @@ def _with_width(resolution: int, channels: int) -> Config:
 def _describe_context(
     source: Mapping[str, Tensor], scope: str, size_of_width: Mapping[int, int], config: Config, network: Network
 ) -> None:
-    """Tell from its channels where the Hamburger stands; the other network gets one of the same kind."""
+    """Set the Hamburger's position from its channels; the other network gets a Hamburger of the same kind."""
     both: list[tuple[Network, GeneratorConfig | DiscriminatorConfig]]
     both = [("generator", config.generator), ("discriminator", config.discriminator)]
     lower, cheese = f"{scope}/sn_lower_bread/weights", f"{scope}/sn_cheese/weights"
@@ -221,7 +221,7 @@ def _spectral_rules(scope: str, target: str, kernel: str = "kernel") -> list[Rul
 def _norm_rules(
     scope: str, target: str, gain: str, bias: str, change: Callable[[Tensor], Tensor] = lambda table: table.flatten(1)
 ) -> list[Rule]:
-    """Turn tables [classes, 1, 1, C] into [classes, C]; ``change`` flattens the unconditional [1, 1, 1, C]."""
+    """Map tables [classes, 1, 1, C] to [classes, C]; ``change`` flattens unconditional ones [1, 1, 1, C]."""
     return [
         Rule(f"{scope}/gamma", f"{target}.{gain}", change),
         Rule(f"{scope}/beta", f"{target}.{bias}", change),

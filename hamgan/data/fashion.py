@@ -1,9 +1,9 @@
 """Read the embedded data set of the demo: photographs of clothes, shoes and bags, a part of Fashion-MNIST.
 
-Fashion-MNIST (Xiao, Rasul and Vollgraf 2017; MIT licence, beside the files) holds photographs of a shop's articles, in
-grey at 28x28 pixels. Embedded are the first 1,200 train and the first 120 test pictures of nine classes, in the order
-of its files: every picture shows another article, so none is in both splits. Its values are inverted; here they are
-turned back to dark on white, as the photographs were, and framed by two white pixels.
+Fashion-MNIST (Xiao, Rasul and Vollgraf 2017; MIT licence, next to the files) has grey photographs of a shop's articles
+at 28x28 pixels. The package contains the first 1,200 train and the first 120 test pictures of nine classes, in the
+order of its files. Every picture shows a different article, so no article is in both splits. Its values are inverted;
+here they are inverted back to dark on white, like the original photographs, with a border of two white pixels.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from hamgan.data.source import Description, description
 from hamgan.errors import DataError
 
 FOLDER = Path(__file__).parent / "fashion_mnist"
-# The tenth class, shirt, is left out: at this size neither people nor classifiers tell it from coats and pullovers.
+# The tenth class, shirt, is left out: at this size it looks like coats and pullovers, to people and classifiers.
 CLASSES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "sneaker", "bag", "ankle boot")
 SIDE, RESOLUTION = 28, 32
 
@@ -56,7 +56,7 @@ class FashionSource:
 
 
 def _read_sheet(path: Path) -> np.ndarray:
-    """Cut a sheet, on which the classes follow each other, into images uint8 [N, 28, 28] whose classes take turns."""
+    """Cut a sheet with one class after the other into images uint8 [N, 28, 28] whose classes alternate."""
     try:
         with Image.open(path) as image:
             sheet = np.asarray(image.convert("L"))

@@ -1,4 +1,4 @@
-"""Tell how many images each class has, in a few lines for the start of a run."""
+"""Describe the numbers of images per class in a few lines for the start of a run."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -6,15 +6,15 @@ from itertools import pairwise
 import numpy as np
 
 LISTED = 12
-"""This many classes and fewer are listed one by one."""
+"""Up to this many classes are listed individually."""
 BINS = 6
 BAR = 30
 
 
 def histogram_lines(class_names: Sequence[str], counts: np.ndarray) -> list[str]:
-    """List few classes with their counts in one line; many by the smallest, the largest and a histogram of sizes.
+    """Return one line with all classes if there are few, else the smallest, the largest and a histogram of sizes.
 
-    counts: images per class, int64 [classes], none of them 0.
+    ``counts`` are the images per class, int64 [classes], none of them 0.
     """
     low, high = int(counts.min()), int(counts.max())
     names = [name if len(name) <= 24 else f"{name[:23]}…" for name in class_names]
@@ -30,7 +30,7 @@ def histogram_lines(class_names: Sequence[str], counts: np.ndarray) -> list[str]
 
 
 def _bars(counts: np.ndarray, low: int, high: int) -> list[str]:
-    # Sizes of classes are spread over orders of magnitude where nobody has evened them out.
+    # Sizes of uncurated classes span orders of magnitude.
     edges = np.unique(np.geomspace(low, high + 1, BINS + 1).round().astype(int))
     found = np.histogram(counts, edges)[0]
     ranges = [f"{a:,}" if a == b - 1 else f"{a:,} to {b - 1:,}" for a, b in pairwise(edges)]

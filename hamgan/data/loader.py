@@ -1,4 +1,4 @@
-"""Order training images, as a function of the seed and the images seen, and gather batches in a thread."""
+"""Order training images as a function of the seed and the images seen, and gather batches in a thread."""
 
 import contextlib
 import logging
@@ -18,15 +18,15 @@ from hamgan.errors import ConfigError, DataError, one_line
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = (1.0, 4.0, 15.0)
-"""Waits between attempts to read a batch: file servers are gone for moments."""
+"""Waits between attempts to read a batch, for short outages of file servers."""
 READ_AHEAD = 4
-"""Batches beyond the one being gathered that a source is told to expect: a disk answers many requests at once."""
+"""Number of batches that a source is told to read ahead, since disks serve many requests at once."""
 
 
 @lru_cache(maxsize=2)
 def _epoch_order(length: int, seed: int, epoch: int, stream: int) -> np.ndarray:
-    # RandomState's stream is frozen for good (NEP 19), Generator's is not: a run resumed under another NumPy must see
-    # the same order.
+    # RandomState's stream never changes (NEP 19), Generator's may: a run resumed with another NumPy must see the same
+    # order.
     key = [seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, epoch] + ([stream] if stream else [])
     order = np.random.RandomState(key).permutation(length)
     order.setflags(write=False)
@@ -54,7 +54,7 @@ class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
     """Yield endless batches of this rank: images uint8 [b, H, W, 3] and labels int64 [b], b = batch_size / world_size.
 
     Batch k of all ranks together is positions ``start + k * batch_size`` and following of `image_order`; a rank gets a
-    contiguous slice. A background thread gathers ``prefetch`` batches ahead. With ``pin`` they lie in page-locked
+    contiguous slice. A background thread gathers ``prefetch`` batches ahead. With ``pin`` they are in page-locked
     memory, from which a GPU copies without waiting.
     """
 
@@ -86,7 +86,7 @@ class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
         self._thread.start()
 
     def _fill(self, device: int | None) -> None:
-        if device is not None:  # else this thread's page-locked memory would take a context on the first GPU
+        if device is not None:  # otherwise page-locked memory of this thread would create a context on the first GPU
             torch.cuda.set_device(device)
         position = self._start
         upcoming: deque[np.ndarray] = deque()
@@ -98,7 +98,7 @@ class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
                     if isinstance(self._source, ReadsAhead):
                         self._source.expect(upcoming[-1])
                 batch = self._gather(upcoming.popleft())
-            except BaseException as error:  # whatever ends this thread, the training must not wait for it
+            except BaseException as error:  # whatever ends this thread, training must not wait for it
                 failure = DataError(f"reading training images at position {position} failed: {one_line(error)}")
                 failure.__cause__ = error
                 self._ready.put(failure)
@@ -115,7 +115,7 @@ class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
         return images, labels
 
     def _read(self, indices: np.ndarray, out: np.ndarray) -> None:
-        """Have the source read, several times where it fails."""
+        """Read images from the source, with several attempts."""
         for seconds in RETRY_SECONDS:
             try:
                 self._source.read(indices, out=out)
@@ -131,14 +131,14 @@ class BatchLoader(Iterator[tuple[Tensor, Tensor]]):
             raise DataError("the batch loader is closed")
         item = self._ready.get()
         if isinstance(item, DataError):
-            self._ready.put(item)  # for whoever asks again
+            self._ready.put(item)  # so that later calls fail too
             raise item
         return item
 
     def close(self) -> None:
         """Stop the background thread; safe to call twice."""
         self._closed.set()
-        with contextlib.suppress(queue.Empty):  # the thread may be waiting for a place
+        with contextlib.suppress(queue.Empty):  # the thread may be waiting for a free slot
             while True:
                 self._ready.get_nowait()
         self._thread.join(timeout=60)

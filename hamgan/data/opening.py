@@ -17,14 +17,14 @@ from hamgan.errors import DataError
 log = logging.getLogger(__name__)
 
 EMBEDDED: dict[str, type[PhotoSource] | type[FashionSource]] = {"photos": PhotoSource, "fashion": FashionSource}
-"""Data sets that come with the package or with scikit-image."""
+"""Data sets in this package or in scikit-image."""
 OWN_RESOLUTIONS = {"fashion": FASHION_RESOLUTION, "cifar10": 32, "cifar100": 32}
 ANY_RESOLUTION = 128
-"""Taken where nobody asks for one and the pictures have none of their own."""
+"""Default resolution of sources that are resized to any."""
 
 
 def open_training(data: DataConfig, resolution: int) -> ImageSource:
-    """Open the training images of a configuration: its source, or the selection of it that is named."""
+    """Open the training images of a configuration: its source, or its selection of it."""
     source = open_source(data.source, data.split, resolution)
     return SelectedSource(source, data.selection) if data.selection else source
 
@@ -35,8 +35,8 @@ def open_source(source: str, split: str, resolution: int, *, as_reference: bool 
     source: ``photos``, ``fashion``, a prepared store, or pictures that are decoded on every read: a folder of class
     folders (also with ``train/`` and ``val/`` above them), tar and zip files, WebDataset shards
     (``shards-{000..099}.tar``, also at https:// or s3:// addresses), HDF5 files, ``cifar10``, ``cifar100``,
-    ``hf:NAME``. as_reference: a folder or file without splits is taken whole, and empty class folders do no harm.
-    Raises DataError (a sentence) for an unknown name, a missing folder, split or resolution.
+    ``hf:NAME``. With ``as_reference`` a folder or file without splits is used whole, and empty class folders are
+    allowed. Raises DataError for an unknown name or a missing folder, split or resolution.
     """
     if split not in SPLITS:
         raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
@@ -52,7 +52,7 @@ def open_source(source: str, split: str, resolution: int, *, as_reference: bool 
 
 
 def default_resolution(source: str) -> int:
-    """Return the side in pixels that a source's images have, `ANY_RESOLUTION` where they are resized to any."""
+    """Return the resolution of a source's images in pixels, or `ANY_RESOLUTION` if they are resized to any."""
     store = Path(source).expanduser()
     if (store / "manifest.json").is_file():
         return int(read_manifest(store)["preparation"]["resolution"])

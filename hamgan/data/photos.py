@@ -1,8 +1,8 @@
-"""Crop the embedded data set from the photographs and textures that scikit-image ships inside its wheel.
+"""Crop a data set from the photographs and textures in scikit-image's package.
 
-Each photograph is a class. It is cut into strips that belong to the train or the held-out split in turn, so no pixel
-is in both. Every strip is resized on its own, so antialiasing carries nothing across a cut either. An image is a
-slice of one resized strip, chosen by hashing (split, class, index).
+Each photograph is a class. It is cut into strips that belong alternately to the train and the held-out split, so no
+pixel is in both. Every strip is resized separately, so antialiasing does not cross a cut. An image is a crop of one
+resized strip, chosen by hashing (split, class, index).
 """
 
 import hashlib
@@ -26,22 +26,22 @@ RESOLUTIONS = range(8, 513)
 
 @dataclass(frozen=True)
 class Photo:
-    """Name one photograph and how it is cut."""
+    """Describe one photograph and how it is cut."""
 
     file: str
     """File in skimage/data."""
     rows: bool
-    """Strips are rows (cuts run horizontally) or columns."""
+    """Whether strips are rows (horizontal cuts) or columns."""
     box: tuple[int, int, int, int] | None = None
-    """Left, upper, right, lower: the part that shows the subject; None takes all."""
+    """(left, upper, right, lower) of the part that shows the subject; None for all."""
     strips: int = 5
     """Number of strips; the 2nd, 4th, ... are held out."""
 
 
-# The direction of the strips is the one that makes held-out crops look most like train crops: measured as the
-# distance of the mean efficientnet-lite0 features over their spread. The boxes leave out what other photographs show
-# as well (white paper, plain background). Left out are pictures that a person could not name from a 32-pixel crop: the
-# camera man (sky, lawn and coat look like three classes), gravel (like grass), the moon and handwriting (plain grey).
+# The direction of the strips makes held-out crops most similar to train crops, by the distance of the mean
+# efficientnet-lite0 features relative to their spread. The boxes exclude what other photographs show as well (white
+# paper, plain background). Pictures that cannot be recognised from a 32-pixel crop are excluded: the camera man (sky,
+# lawn and coat look like three classes), gravel (like grass), the moon and handwriting (plain grey).
 PHOTOS = {
     "astronaut": Photo("astronaut.png", rows=False, box=(60, 170, 460, 512)),
     "brick": Photo("brick.png", rows=True),
@@ -68,7 +68,7 @@ def strip_boxes(photo: Photo, width: int, height: int, split: str) -> list[tuple
 
 
 def photo_folder() -> Path:
-    """Return where scikit-image has its photographs."""
+    """Return the folder of scikit-image's photographs."""
     import skimage
 
     return Path(skimage.__file__).parent / "data"
@@ -104,7 +104,7 @@ class PhotoSource:
     """Crop scikit-image's photographs: 10,000 train or 1,000 held-out images per class.
 
     The class of image i is ``i % classes``, so any prefix is balanced. The same index shows the same content at every
-    resolution. Memory: about 100 MB at 128 px.
+    resolution. Needs about 100 MB of memory at 128 px.
     """
 
     origin = "crops of the photographs that scikit-image ships"
@@ -157,7 +157,7 @@ class PhotoSource:
         return out
 
     def describe(self) -> Description:
-        """Return the protocol; the hash covers the source pixels of this split and the way they are cut."""
+        """Return the protocol; the hash covers the source pixels of this split and their cuts."""
         crop = f"random, {SCALES[-1]:g} to {SCALES[0]:g} of the strip"
         made = {"crop": crop, "filter": "lanczos", "resolution": self.resolution}
         return description(self, made, self._sha256)

@@ -1,4 +1,4 @@
-"""Train straight from pictures: folders, tar and zip files, WebDataset shards, CIFAR, the Hugging Face hub."""
+"""Read training images directly from folders, tar and zip files, WebDataset shards, CIFAR or the Hugging Face hub."""
 
 import hashlib
 import logging
@@ -25,18 +25,18 @@ ADVICE = "remove or fill them, or prepare a store, which leaves such classes out
 
 
 class PictureSource:
-    """Read pictures of a source as `list_pictures` finds them, decoded on every read.
+    """Read the pictures found by `list_pictures`, decoding them on every read.
 
-    An index of all pictures makes the order as exact as a store's: any picture is one seek away, also in WebDataset
-    shards. A picture that cannot be decoded gives its place to the next one of its class. Some 400 images/s per core
-    at 500 x 375 pixels, and some 500 bytes of memory per picture and process: prepare a store for anything large.
+    An index gives random access to all pictures, also in WebDataset shards, so the order is as exact as a store's. A
+    picture that cannot be decoded is replaced by the next one of its class. Reads some 400 images/s per core at 500 x
+    375 pixels and needs some 500 bytes of memory per picture and process: prepare a store for anything large.
     """
 
     def __init__(self, source: str, split: str, resolution: int, *, as_reference: bool = False) -> None:
         listing = list_pictures(source, download_folder() / "unpacked")
         for note in listing.notes:
             log.warning("data: %s", note)
-        # A store leaves these out and says so; here nobody would see it.
+        # A store leaves these out with a message, which nobody would see here.
         if (empty := listing.left_out) and not as_reference:
             classes = len(listing.class_names) + len(empty)
             raise DataError(
@@ -46,7 +46,7 @@ class PictureSource:
             split = "train"
         if not listing.pictures[split]:
             looked = "/, ".join(SPLIT_FOLDERS[split])
-            raise DataError(f"{source} has no split `{split}` (looked for {looked}/ beside train/)")
+            raise DataError(f"{source} has no split `{split}` (looked for {looked}/ next to train/)")
         self.name, self.split, self.resolution = source, split, resolution
         self.class_names = listing.class_names
         self._pictures = listing.pictures[split]
@@ -57,16 +57,16 @@ class PictureSource:
         self._pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "decode")
         self._unusable: set[int] = set()
         self._naming = threading.Lock()
-        # A class of which nothing can be decoded ends a run before it starts; that costs a picture per class.
+        # A class without a usable picture ends a run before it starts; the check decodes one picture per class.
         self.read(np.unique(self.labels, return_index=True)[1])
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Return images uint8 [B, H, W, 3]: centre crops, decoded by several threads; the same for any number of them.
+        """Return images uint8 [B, H, W, 3]: centre crops, decoded by threads, with the same result for any number.
 
-        Raises DataError for a class of which no picture can be used.
+        Raises DataError for a class without a usable picture.
         """
         if out is None:
             out = np.empty((len(indices), self.resolution, self.resolution, 3), np.uint8)
@@ -82,9 +82,9 @@ class PictureSource:
             except (DataError, OSError) as error:
                 failures[candidate] = f"{self._pictures[candidate].key} {error}"
                 continue
-            with self._naming:  # two threads may meet the same picture, which is named once
+            with self._naming:  # two threads may meet the same picture, which is reported once
                 for unusable in [failed for failed in failures if failed not in self._unusable]:
-                    log.warning("%s: %s; the next picture of its class stands in", self.name, failures[unusable])
+                    log.warning("%s: %s; the next picture of its class replaces it", self.name, failures[unusable])
                 self._unusable |= failures.keys()
             return image
         name = self.class_names[self.labels[index]]
@@ -97,7 +97,7 @@ class PictureSource:
         yield from np.roll(members, -1 - int(np.searchsorted(members, index))).tolist()[:-1]
 
     def hash_content(self) -> str:
-        """Hash every picture's bytes, its class and its place, which `describe` does not: it would read all of them."""
+        """Hash the bytes, class and position of every picture, which reads all of them, unlike `describe`."""
         digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
         for part in self._pool.map(hash_bytes, self._pictures):
             digest.update(part.encode())

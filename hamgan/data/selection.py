@@ -1,4 +1,4 @@
-"""Train on a part of a source: an index that `hamgan prepare select` has written, and the source seen through it."""
+"""Train on a selection of a source's images: the index of `hamgan prepare select`, and the selected source."""
 
 import hashlib
 import json
@@ -17,11 +17,11 @@ FORMAT = "hamgan-selection-1"
 
 @dataclass(frozen=True)
 class Selection:
-    """Hold which images of a split are kept, and by what they were chosen."""
+    """Hold the indices of the selected images of a split, and how they were chosen."""
 
     split: str
     source_sha256: str
-    """Of the split that the index belongs to, as its source describes it."""
+    """sha256 of the split that the index belongs to, from the description of its source."""
     features: str
     """Name of the extractor, with the first digits of its weights' hash."""
     keep: float
@@ -45,7 +45,7 @@ class Selection:
 
 
 def read_selection(file: Path) -> Selection:
-    """Read an index; raises DataError for a file that is none, or a damaged one."""
+    """Read an index; raises DataError for other or damaged files."""
     try:
         values = json.loads(file.read_text())
         if values["format"] != FORMAT:
@@ -53,7 +53,7 @@ def read_selection(file: Path) -> Selection:
         fields = {key: values[key] for key in ("split", "source_sha256", "features", "keep")}
         selection = Selection(**fields, indices=np.asarray(values["indices"], np.int64))
         if selection.sha256 != values["sha256"]:
-            raise DataError(f"{file} is damaged: its indices do not have the hash that it names; select anew")
+            raise DataError(f"{file} is damaged: its indices do not match its hash; select anew")
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, DataError):
             raise
@@ -62,7 +62,7 @@ def read_selection(file: Path) -> Selection:
 
 
 class SelectedSource:
-    """See the images of a source that an index names, in its order."""
+    """Present the images of a source that are in an index, in its order."""
 
     def __init__(self, source: ImageSource, file: str | Path) -> None:
         selection = read_selection(Path(file).expanduser())
@@ -85,7 +85,7 @@ class SelectedSource:
         return self._source.read(self.selection.indices[indices], out)
 
     def expect(self, indices: np.ndarray) -> None:
-        """Pass on which images come soon, where the source reads ahead."""
+        """Announce the images that are read soon, if the source supports it."""
         if isinstance(self._source, ReadsAhead):
             self._source.expect(self.selection.indices[indices])
 
@@ -103,8 +103,9 @@ def select_densest(
 ) -> np.ndarray:
     """Return the ascending indices of the images of every class whose features have the highest scores.
 
-    ``extract`` gives features [B, D] of images uint8 [B, H, W, 3], ``score`` a number for each of the features [n, D]
-    of a class. Of n images max(2, round(keep n)) are kept, never fewer than two.
+    ``extract`` maps images uint8 [B, H, W, 3] to features [B, D], ``score`` maps the features [n, D] of a class to
+    scores [n]. Of n images max(2, round(keep n)) are kept. ``report`` is called with the number of images just
+    processed.
     """
     kept = []
     for label in range(len(source.class_names)):

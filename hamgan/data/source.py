@@ -1,4 +1,4 @@
-"""Define what a set of images is to the trainer, and refuse those that a conditional GAN cannot learn from."""
+"""Define the interface of image sources, and refuse sources that a conditional GAN cannot learn from."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from hamgan.errors import DataError
 SPLITS = ("train", "val")
 
 Description = dict[str, Any]
-"""Origin and preparation of images, as plain JSON values: the data's part of an evaluation's protocol."""
+"""Origin and preparation of images as plain JSON values, for the protocols of evaluations."""
 
 
 class ImageSource(Protocol):
@@ -27,7 +27,7 @@ class ImageSource(Protocol):
         """Return the number of images, N."""
 
     def read(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Return images uint8 [B, H, W, 3] at int64 indices [B], written to ``out`` where given."""
+        """Return images uint8 [B, H, W, 3] at int64 indices [B], written to ``out`` if given."""
 
     def describe(self) -> Description:
         """Return the protocol of the images, with a sha256."""
@@ -35,14 +35,14 @@ class ImageSource(Protocol):
 
 @runtime_checkable
 class ReadsAhead(Protocol):
-    """Start reading images before they are asked for."""
+    """Describe a source that can read ahead."""
 
     def expect(self, indices: np.ndarray) -> None:
-        """Prepare to read the images at int64 indices [B] soon."""
+        """Start to read the images at int64 indices [B] in the background."""
 
 
 def description(source: ImageSource, preparation: Description, sha256: str) -> Description:
-    """Describe a source by its counts, how its images were prepared, and a hash."""
+    """Describe a source by its counts, the preparation of its images, and a hash."""
     counts = {"split": source.split, "count": len(source), "classes": len(source.class_names)}
     return {"source": source.name, **counts, **preparation, "sha256": sha256}
 
@@ -53,15 +53,15 @@ def class_histogram(source: ImageSource) -> np.ndarray:
 
 
 def name_some(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names in a row, and dots where there are more."""
+    """Return the first names, separated by commas, and dots if there are more."""
     return ", ".join(f"`{name}`" for name in names[:most]) + (", ..." if len(names) > most else "")
 
 
 def check_source(source: ImageSource) -> None:
     """Raise DataError unless a class-conditional GAN can learn from the source.
 
-    Refused: no images, one class only, a class without images. A single label for all images is how a collapse reported
-    against BigGAN-PyTorch came about.
+    Refused are no images, one class only, and a class without images. A single label for all images caused a collapse
+    that was reported for BigGAN-PyTorch.
     """
     counts = class_histogram(source)
     where = f"{source.name} ({source.split})"

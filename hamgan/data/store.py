@@ -28,7 +28,7 @@ SHARD_IMAGES = 4096
 
 
 class Shard(TypedDict):
-    """Name up to 4096 consecutive images of a split and their hash."""
+    """Hold the hash of up to 4096 consecutive images of a split."""
 
     first: int
     count: int
@@ -45,7 +45,7 @@ class SplitEntry(TypedDict):
 
 
 class Plan(TypedDict):
-    """Fix what a preparation makes of what; one with another plan cannot continue it."""
+    """Hold the inputs of a preparation, which only an equal plan can continue."""
 
     source: str
     listing: str
@@ -57,16 +57,16 @@ class Plan(TypedDict):
 
 
 class LeftOut(TypedDict):
-    """Count what a source has and a store leaves out."""
+    """Count the files of a source that a store leaves out."""
 
     class_folders: list[str]
     pictures_without_class: int
     unread: NotRequired[dict[str, int]]
-    """Files that are no pictures of a kind that is read, by ending; stores of earlier versions do not say."""
+    """File extension -> number of files that were not read; missing in stores of earlier versions."""
 
 
 class Manifest(TypedDict):
-    """Hold what STORE/manifest.json says."""
+    """Describe the contents of STORE/manifest.json."""
 
     format: str
     source: str
@@ -79,7 +79,7 @@ class Manifest(TypedDict):
 
 
 def array_header(count: int, resolution: int) -> bytes:
-    """Make the .npy header of uint8 [count, resolution, resolution, 3], 128 bytes for any count: it can change."""
+    """Return the .npy header of uint8 [count, resolution, resolution, 3], always 128 bytes, so replaceable."""
     file = io.BytesIO()
     shape = (count, resolution, resolution, 3)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -89,12 +89,12 @@ def array_header(count: int, resolution: int) -> bytes:
 
 
 def to_json(values: object) -> bytes:
-    """Write readable JSON that is the same for the same values."""
+    """Return readable JSON, equal for equal values."""
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def read_manifest(store: Path) -> Manifest:
-    """Read the manifest; raises DataError when the folder is not a finished store."""
+    """Read the manifest; raises DataError if the folder is not a finished store."""
     path = store / "manifest.json"
     if not path.is_file():
         begun = (store / "work").is_dir()
@@ -113,7 +113,7 @@ def read_manifest(store: Path) -> Manifest:
 
 
 def _lacking_key(manifest: Description) -> str | None:
-    """Return the first key without which, or with another kind of value, no store can be read."""
+    """Return the first required key that is missing or has a value of another type, else None."""
     for key, kind in (("source", str), ("class_names", list), ("preparation", dict), ("splits", dict)):
         if not isinstance(manifest.get(key), kind):
             return key
@@ -130,7 +130,7 @@ def _lacking_key(manifest: Description) -> str | None:
 def _load_array(path: Path, memory_map: bool) -> np.ndarray:
     try:
         values = np.load(path, mmap_mode="r" if memory_map else None)
-    except Exception as error:  # NumPy raises nearly anything for a damaged header, TokenError among it
+    except Exception as error:  # NumPy raises nearly anything for a damaged header, even TokenError
         raise DataError(f"{path} is missing or damaged ({error})") from error
     if not isinstance(values, np.ndarray):
         raise DataError(f"{path} is damaged: it is no array")
@@ -149,9 +149,9 @@ def open_labels(store: Path, split: str, count: int, classes: int) -> np.ndarray
 
 
 def open_images(store: Path, split: str, count: int, resolution: int) -> np.ndarray:
-    """Map the images of a split read-only: several processes share one copy, also of a file larger than memory.
+    """Map the images of a split read-only, so that processes share one copy, even of a file larger than memory.
 
-    (A private writable mapping counts as memory of the process, and Linux refuses one that is larger than the RAM.)
+    (A private writable mapping counts as memory of the process, and Linux refuses one larger than the RAM.)
     """
     path = store / split / "images.npy"
     images = _load_array(path, memory_map=True)
@@ -161,7 +161,7 @@ def open_images(store: Path, split: str, count: int, resolution: int) -> np.ndar
 
 
 def hash_shards(images: np.ndarray, report: Callable[[int], object] = lambda count: None) -> list[Shard]:
-    """Hash every 4096 images; hashing and reading run in threads. ``report`` gets the number of images just done."""
+    """Hash every 4096 images, in threads; ``report`` is called with the number of images just hashed."""
 
     def hash_one(first: int) -> Shard:
         images_of_shard = images[first : first + SHARD_IMAGES]
@@ -176,7 +176,7 @@ def hash_shards(images: np.ndarray, report: Callable[[int], object] = lambda cou
 
 
 def split_hash(shards: Sequence[Shard], labels: np.ndarray) -> str:
-    """Hash a split: the hashes of its shards and its labels."""
+    """Hash a split, from the hashes of its shards and its labels."""
     digest = hashlib.sha256("".join(shard["sha256"] for shard in shards).encode())
     digest.update(np.ascontiguousarray(labels, "<i8").tobytes())
     return digest.hexdigest()
@@ -207,11 +207,11 @@ class StoreSource:
         """Return images uint8 [B, H, W, 3]; IndexError outside 0 to N - 1."""
         if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):
             raise IndexError(f"{self.name} ({self.split}) has images 0 to {len(self) - 1}")
-        # "clip", with nothing to clip: numpy.take would gather into a buffer and copy it in the default mode.
+        # mode="clip", though nothing is clipped: in the default mode numpy.take gathers into a buffer and copies it.
         return np.take(self._images, indices, axis=0, out=out, mode="clip")
 
     def expect(self, indices: np.ndarray) -> None:
-        """Ask the system to read these images from the disk in the background."""
+        """Ask the operating system to read these images from disk in the background."""
         if not hasattr(os, "posix_fadvise"):  # not on macOS
             return
         size = self.resolution**2 * 3

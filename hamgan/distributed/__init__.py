@@ -1,1 +1,1 @@
-"""Let the processes of a run act as one: groups, signals, failures, cores."""
+"""Coordinate the processes of a run: groups, signals, failures, cores."""

@@ -1,4 +1,4 @@
-"""Count the cores of this process, and share work out among threads that each run torch on one of them."""
+"""Count the cores of this process, and distribute work among threads that run torch on one core each."""
 
 import functools
 import os
@@ -16,16 +16,16 @@ Result = TypeVar("Result")
 
 
 def core_count() -> int:
-    """Return the cores that this process may keep busy: ``OMP_NUM_THREADS``, else its share of those it may run on."""
+    """Return the number of cores for this process: ``OMP_NUM_THREADS``, else its share of the allowed cores."""
     if (given := os.environ.get("OMP_NUM_THREADS", "")).isdecimal() and int(given) > 0:
         return int(given)
     return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def map_on_cores(threads: int, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-    """Return ``work`` of every part, in order, done by threads that each use one core for torch's kernels.
+    """Return the results of ``work`` on every part, in order, by threads that use one core each for torch's kernels.
 
-    Two threads with a part each do twice the work of one, where two OpenMP threads on one part do 1.6 times as much.
+    Two threads with a part each are twice as fast as one; two OpenMP threads on one part are 1.6 times as fast.
     """
     if threads == 1:
         return list(map(work, parts))
@@ -34,13 +34,13 @@ def map_on_cores(threads: int, work: Callable[[Part], Result], parts: Iterable[P
 
 @functools.cache
 def _workers(threads: int) -> ThreadPoolExecutor:
-    """Return threads that are kept for the next call: new ones cost a sixth of the time of eight images at 128 px."""
+    """Return reusable threads: starting new ones takes a sixth of the time of eight images at 128 px."""
     return one_core_threads(threads)
 
 
 def one_core_threads(threads: int) -> ThreadPoolExecutor:
     """Start threads in which torch's kernels use one core each."""
-    # set_num_threads also sets what later threads start with: all workers start now, then the caller's count returns.
+    # set_num_threads also applies to later threads: start all workers now, then restore the caller's count.
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=_use_one_core)
     started = Barrier(threads)
@@ -49,11 +49,11 @@ def one_core_threads(threads: int) -> ThreadPoolExecutor:
     return pool
 
 
-os.register_at_fork(after_in_child=_workers.cache_clear)  # which has none of the threads
+os.register_at_fork(after_in_child=_workers.cache_clear)  # a forked child has none of the threads
 
 
 def _use_one_core() -> None:
-    # Without this, every worker has OpenMP threads of its own. With more of them than cores OpenMP's threads sleep at
-    # every barrier, the caller's too: training went at half its speed after the first sample sheet.
+    # Without this, every worker has OpenMP threads of its own. If there are more of them than cores, OpenMP's threads
+    # sleep at every barrier, also the caller's: training ran at half its speed after the first sample sheet.
     torch.set_num_threads(1)
-    torch.get_num_threads()  # a thread takes over the process's count at its first look, and keeps it
+    torch.get_num_threads()  # a thread copies the process's count at its first call and keeps it

@@ -14,25 +14,24 @@ from hamgan.errors import ConfigError, OtherProcessFailed, RaisedByAll, one_line
 
 POLL_SECONDS = 2.0
 SILENT_POLLS = 20
-"""Polls in a row without a sign of life after which a process counts as lost, some 40 s; counted, since a whole job may
-be suspended."""
+"""Consecutive polls without a sign of life after which a process counts as lost, some 40 s. Polls are counted, not
+seconds, since a whole job may be suspended."""
 JOIN_SECONDS = 10.0
-# torchrun keeps its store when it starts a run again: what the processes before had said is no news to the new ones.
+# torchrun keeps its store when it restarts a run: messages of the previous processes must be ignored.
 _KEY = f"hamgan/failure/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
 
 
 class FailureWatch:
     """End all processes of a run within a minute when one fails, with that one's message instead of a timeout.
 
-    A context manager around set-up and training. Without it the others wait in a collective, ten minutes with NCCL, and
-    a launcher that asks them to stop is not heard. A process that fails leaves its message in the launcher's key-value
-    store; a thread of every other one looks there every `POLL_SECONDS` seconds. One that is killed or stopped leaves no
-    message, but no signs of life either, which the main process looks for. It keeps the store itself, or the launcher
-    does: where the store is gone, so is the run.
+    Use it as a context manager around set-up and training. Without it the other processes wait in a collective (ten
+    minutes with NCCL) and do not react to a launcher that asks them to stop. A process that fails writes its message
+    into the launcher's key-value store, which a thread of every other process reads every `POLL_SECONDS` seconds. A
+    process that is killed or stopped writes no message, but its signs of life end, which the main process checks. The
+    store is kept by the main process or by the launcher: if it is gone, so is the run.
 
-    Not caught is a process whose main thread alone is stuck, as its signs of life go on: nothing tells it from one that
-    waits for the others. The collective in which these wait ends all by its own timeout: 10 minutes with NCCL, 30 with
-    gloo.
+    A process whose main thread alone hangs is not detected, as it cannot be told from one that waits for the others.
+    Then all end by the timeout of the collective: 10 minutes with NCCL, 30 with gloo.
     """
 
     def __init__(self) -> None:
@@ -40,7 +39,7 @@ class FailureWatch:
         self._done = threading.Event()
         self._store: TCPStore | None = None
         self._thread: threading.Thread | None = None
-        # By process: its signs of life, and how often in a row there was no new one.
+        # By process: its last sign of life, and the number of consecutive polls without a new one.
         self._seen = dict.fromkeys(range(1, self.processes), (0, 0))
 
     def __enter__(self) -> "FailureWatch":
@@ -55,21 +54,21 @@ class FailureWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None and self.processes > 1:
-            dist.barrier()  # while all still watch: who leaves first may be the one that keeps the store
+            dist.barrier()  # while all still watch: the first to leave may be the one that keeps the store
         self._done.set()
         if self._thread is not None:
-            # Python that ends while a thread is inside the store aborts ("terminate called without ...").
+            # Python aborts if it ends while a thread is inside the store ("terminate called without ...").
             self._thread.join(JOIN_SECONDS)
-        # Errors that all processes raise together leave none of them waiting.
+        # Errors that all processes raise together leave no process waiting.
         if self._store is None or not isinstance(error, Exception) or isinstance(error, RaisedByAll):
             return
         first = self._report(f"process {self.rank}: {type(error).__name__}: {error}")
-        # What has been raised here is only the echo of it; but a ConfigError is most likely everybody's own.
+        # The error here is only a consequence of the other process's, unless it is a ConfigError, which all raise.
         if first is not None and not isinstance(error, ConfigError):
             raise OtherProcessFailed(first) from error
 
     def _report(self, message: str) -> str | None:
-        """Leave a message for the others; return another process's that was there before."""
+        """Write a message for the others; returns an earlier message of another process."""
         assert self._store is not None
         try:
             if self._store.add(f"{_KEY}/count", 1) == 1:
@@ -90,7 +89,7 @@ class FailureWatch:
                     continue
                 message = self._store.get(_KEY).decode(errors="replace")
             except RuntimeError:
-                message = "the process that keeps the others together has ended"
+                message = "the process that coordinates the others has ended"
             if not self._done.is_set():
                 if self.rank == 0:
                     print(f"error: {message}; process {self.rank} ends as well", file=sys.stderr, flush=True)

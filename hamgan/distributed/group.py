@@ -1,6 +1,6 @@
-"""Start, ask and join the processes of a run, of an evaluation or of sampling, which share the work.
+"""Start and coordinate the processes that share the work of training, evaluation or sampling.
 
-Without a launcher there is one process, and every function here answers for it alone.
+Without a launcher there is one process, and every function here works for it alone.
 """
 
 import os
@@ -19,21 +19,21 @@ from hamgan.distributed.launcher import check_launcher
 T = TypeVar("T")
 
 SECONDS_TO_LEAVE = 2.0
-"""Time for the end of a process group after an error, which may hang where the others are gone or in a collective."""
+"""Time limit for closing a process group after an error, which may hang if others are gone or in a collective."""
 
 
 def start_processes() -> str | None:
-    """Join the other processes when `accelerate launch` or `torchrun` started several; return this one's device.
+    """Join the process group if `accelerate launch` or `torchrun` started several; returns this process's device.
 
-    Returns None where there is one process, which may choose its device freely. On GPUs the group has gloo beside NCCL,
-    so that what the processes tell each other does not make a GPU wait.
+    Returns None for a single process, which may choose its device freely. On GPUs the group has gloo as well as NCCL,
+    so that messages between processes do not make a GPU wait.
     """
     check_launcher()
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return None
     from accelerate import PartialState
 
-    # Without `cpu`, processes on a machine without an accelerator do not find each other.
+    # Without `cpu`, processes on a machine without an accelerator do not form a group.
     cpu = not torch.accelerator.is_available()
     on_gpus = torch.cuda.is_available() and "LOCAL_RANK" in os.environ
     return str(PartialState(cpu, backend="cuda:nccl,cpu:gloo" if on_gpus else None).device)
@@ -41,9 +41,9 @@ def start_processes() -> str | None:
 
 @contextmanager
 def joined_processes() -> Iterator[str | None]:
-    """Start the processes as `start_processes` does, and destroy their group at the end, however that comes.
+    """Call `start_processes`, and destroy the process group at the end, also after an error.
 
-    A group that was there before stays.
+    A group that existed before is kept.
     """
     destroy = (lambda: None) if _in_a_group() else _destroy_group
     try:
@@ -102,14 +102,14 @@ def from_main(value: T) -> T:
 
 @dataclass(frozen=True)
 class Processes:
-    """Divide work among processes and join its results: this process is ``rank`` of ``size``."""
+    """Divide work among processes and combine its results; this process is ``rank`` of ``size``."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def current(cls) -> "Processes":
-        """Return the processes of torch.distributed, or one process where no group was started."""
+        """Return the processes of torch.distributed, or one process if no group was started."""
         return cls(rank(), world_size())
 
     @property
@@ -118,7 +118,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, total: int) -> range:
-        """Return the indices below ``total`` of this process: contiguous, sizes differ by one at most."""
+        """Return this process's range of the indices below ``total``; sizes differ by at most one."""
         return range(self.rank * total // self.size, (self.rank + 1) * total // self.size)
 
     def sum_(self, *tensors: Tensor) -> None:
@@ -143,14 +143,14 @@ class Processes:
         return torch.cat([part[:count].cpu() for part, count in zip(parts, counts, strict=True)])
 
     def any(self, condition: bool) -> bool:
-        """Return whether the condition holds on some process; every process must call this."""
+        """Return whether the condition is true on any process; every process must call this."""
         flag = torch.tensor([float(condition)], dtype=torch.float64)
         self.sum_(flag)
         return bool(flag.item())
 
 
 def _communication_device(tensor: Tensor) -> torch.device:
-    """Return a device that the group takes: NCCL alone moves GPU memory only, gloo lacks operations for it."""
+    """Return the device for collectives: NCCL alone handles only GPU memory, gloo lacks operations for it."""
     backends = dict(pair.split(":") for pair in dist.get_backend_config().split(","))
     if tensor.is_cuda:
         return torch.device("cpu") if backends.get("cuda", "gloo") == "gloo" else tensor.device

@@ -1,4 +1,4 @@
-"""Read what `accelerate launch` asks for: obey it, or say why not."""
+"""Obey the settings of `accelerate launch`, or refuse those that cannot be obeyed."""
 
 import os
 
@@ -15,9 +15,9 @@ PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 
 
 def check_launcher() -> None:
-    """Raise ConfigError where Accelerate is configured for something that two networks in turn cannot be trained with.
+    """Raise ConfigError for Accelerate plugins that cannot train two networks in turn.
 
-    Those plugins wrap one model and its optimiser.
+    They wrap one model and its optimiser.
     """
     for variable, name in UNFIT.items():
         if (value := os.environ.get(variable, "false")).lower() != "false" and value not in ("CPU", "CUDA", "GPU", ""):
@@ -28,24 +28,23 @@ def check_launcher() -> None:
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
     if backend.lower() != "no":
         raise ConfigError(
-            f"`accelerate launch` asks for the dynamo backend {backend}; networks are compiled by --train.compile true"
+            f"`accelerate launch` asks for the dynamo backend {backend}; compile with --train.compile true instead"
         )
     steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if steps != "1":
-        raise ConfigError(f"`accelerate launch` asks for {steps} accumulation steps; say --train.accumulation {steps}")
+        raise ConfigError(f"`accelerate launch` asks for {steps} accumulation steps; use --train.accumulation {steps}")
 
 
 def launched_precision(configured: str) -> str | None:
-    """Return the precision that `accelerate launch` asks for, None without it; ConfigError where they contradict.
+    """Return the precision of `accelerate launch`, None without it; ConfigError if it contradicts ``configured``.
 
-    ``configured`` is ``train.precision``. "no" is also what Accelerate takes where nobody has chosen, so it contradicts
-    nothing.
+    ``configured`` is ``train.precision``. "no" is also Accelerate's default, so it never contradicts.
     """
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION")
     if asked is None:
         return None
     if asked not in PRECISIONS:
-        raise ConfigError(f"`accelerate launch --mixed_precision {asked}` cannot be had; there are no, bf16 and fp16")
+        raise ConfigError(f"`accelerate launch --mixed_precision {asked}` is not supported; allowed: no, bf16 and fp16")
     if asked != "no" and configured not in ("auto", PRECISIONS[asked]):
         raise ConfigError(
             f"train.precision is {configured}, but `accelerate launch --mixed_precision {asked}` asks for {asked}; "

@@ -1,4 +1,4 @@
-"""Let signals ask a run to stop, with one answer for all processes and without making the device wait."""
+"""Stop a run on signals, at the same step on all processes and without making the device wait."""
 
 import contextlib
 import os
@@ -17,17 +17,17 @@ from hamgan.errors import RaisedByAll
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 SECONDS_BETWEEN = 2.0
-"""Time within which a second signal counts as the first one: a launcher passes on what its whole process group has got
-already, so one Ctrl-C or scancel arrives twice within a moment."""
+"""Time within which a second signal counts as the first one: a launcher forwards signals that its process group has
+received already, so one Ctrl-C or scancel arrives twice."""
 SECONDS_BETWEEN_ALONE = 0.2
-"""The same without a launcher, for a person who presses Ctrl-C twice; ``timeout`` sends its signal twice at once."""
+"""The same without a launcher, where a second Ctrl-C is meant; ``timeout`` sends its signal twice at once."""
 
 
 class StopSignals:
-    """Take SIGTERM, SIGINT and SIGUSR1 (SLURM's warning) as a wish to stop after the step; a second one ends at once.
+    """Stop a run after its step on SIGTERM, SIGINT or SIGUSR1 (SLURM's warning); a second signal ends it at once.
 
-    A context manager: the handlers that were there return at the end. In other threads than the main one Python allows
-    no handlers, so there it asks for nothing.
+    A context manager that restores the previous handlers at the end. Outside the main thread, where Python allows no
+    handlers, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -45,17 +45,18 @@ class StopSignals:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        # Python that ends while a sum is under way aborts. After an error of one process the others never join it.
+        # Python aborts if it ends during a collective, which others never join after an error of one process.
         if self._pending is not None and (error is None or isinstance(error, RaisedByAll)):
             self._pending[1].wait()
 
     def ask(self, number: int, _frame: FrameType | None = None) -> None:
-        """Handle a signal: note the first one and say so, end the process on a later one with 128 + its number."""
+        """Handle a signal: announce the stop on the first one, exit with 128 + its number on a later one."""
         now = time.monotonic()
         if self.asked_at is None:
             self.asked_at = now
             if rank() == 0:
-                # Not by print: the signal may have interrupted one. After a progress bar the line needs one of its own.
+                # Not by print, which the signal may have interrupted. After a progress bar the message needs its own
+                # line.
                 start = "\n" if os.isatty(2) else ""
                 line = f"{signal.Signals(number).name}: stopping after this step; a second one ends the run at once"
                 with contextlib.suppress(OSError):
@@ -66,8 +67,8 @@ class StopSignals:
     def poll(self, write_failed: bool = False) -> tuple[bool, bool]:
         """Return whether to stop now, and whether writing has failed on some process; the same on all of them.
 
-        With several processes the answer is that of the step before. Its sum was taken on the CPUs meanwhile: no device
-        waits for it, and a process only where another one is more than a step behind.
+        With several processes the answer is that of the previous step, summed on the CPUs in the meantime: no device
+        waits for it, and a process waits only if another one is more than a step behind.
         """
         asked = self.asked_at is not None
         if world_size() == 1:

@@ -1,6 +1,6 @@
-"""Compute FID, Inception Score, KID, precision, recall and figures per class on torch-fidelity's extractors."""
+"""Evaluate images: FID, Inception Score, KID, precision, recall and other metrics, each with its protocol."""
 
 import lazy_loader
 
-# What others use, each name from its module on first use: `--help` and a user's mistake should not wait for torch.
+# Names are loaded on first use, so that `--help` and user errors do not wait for torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

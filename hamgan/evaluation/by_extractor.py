@@ -1,4 +1,4 @@
-"""Measure one set of samples against one reference by one extractor, step by step."""
+"""Measure one set of samples against one reference with one extractor."""
 
 import time
 from collections.abc import Sequence
@@ -28,15 +28,16 @@ from hamgan.evaluation.statistics import FeatureStatistics, Resources, Wanted, f
 from hamgan.machine import hamgan_version
 
 TRAIN_IMAGES, TRAIN_IMAGES_PER_CLASS = 1_000, 20
-"""Real training images that fit the nearest-class-mean classifier: the larger of both."""
+"""Number of training images for the nearest-class-mean classifier: the larger of both."""
 BY_CLASS = {"class_accuracy", "per_class"}
 """Metrics that compare classes."""
 
 
 class Evaluation:
-    """Hold samples, and a reference that is measured, for numbers of one extractor.
+    """Hold the samples and the measured reference for the metrics of one extractor.
 
-    Raises ConfigError for sides and choices that do not fit. ``warnings`` has what makes numbers incomparable.
+    Raises ConfigError for samples, a reference or choices that do not fit together. ``warnings`` lists what makes the
+    numbers hard to compare.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Evaluation:
         resources.check_memory(self.bytes_of_samples, f"{self.count:,} samples for {', '.join(self.keeping)}")
         self.real = _measure_reference(reference, images, protocol, resources)
         if self.real is not None and BY_CLASS & set(protocol.metrics):
-            match_classes(images, self.real)  # rather now than after hours of sampling
+            match_classes(images, self.real)  # before hours of sampling
         self.warnings = warnings_about(self.count, self.real, resources.extractor, protocol, preset)
         if strict and self.warnings:
             raise ConfigError("; ".join(self.warnings))
@@ -69,39 +70,39 @@ class Evaluation:
 
     @property
     def keeping(self) -> list[str]:
-        """Name the metrics for which all features of the samples are kept."""
+        """Return the metrics for which all features of the samples are kept."""
         keeping = NEED_FEATURES | (set(RESAMPLED) if self.protocol.resamples else set())
         return [name for name in self.protocol.metrics if name in keeping]
 
     @property
     def bytes_of_samples(self) -> int:
-        """Return what the kept features of the samples take."""
+        """Return the bytes of the kept features of the samples."""
         return feature_bytes(self.count, self.resources.extractor.dimension) if self.keeping else 0
 
     @property
     def bytes_of_reference(self) -> int:
-        """Return what the kept features of real images take."""
+        """Return the bytes of the kept features of real images."""
         kept = [one.features for one in (self.real, self.train) if one is not None and one.features is not None]
         return sum(features.nbytes for features in kept)
 
     @property
     def wanted(self) -> Wanted:
-        """Return what a pass over the samples has to find out."""
+        """Return what a pass over the samples must collect."""
         splits = splits_of_score(self.protocol, self.count, self.resources.extractor)
         return Wanted(self.resources.extractor, splits, keep_features=bool(self.keeping))
 
     def numbers(self, found: FeatureStatistics) -> dict[str, Any]:
-        """Return what `compute` returns, with the standard errors that the protocol asks for."""
+        """Return the numbers of `compute`, with the standard errors that the protocol asks for."""
         errors = standard_errors(self.half_differences(found))
         return self.compute(found) | {f"{name}_standard_error": value for name, value in errors.items()}
 
     def compute(self, found: FeatureStatistics) -> dict[str, Any]:
         """Return the numbers of the protocol, without the extractor's name; all processes must call this."""
-        # Machines may differ in the last digits of a decomposition.
+        # The main process's, since machines may differ in the last digits of a decomposition.
         return from_main(compute_numbers(found, self.real, self.train, self.protocol, self.resources.extractor.device))
 
     def half_differences(self, found: FeatureStatistics, stream: int = 0) -> list[dict[str, float]]:
-        """Return what `standard_errors` needs, as often as the protocol resamples; see `halves`."""
+        """Return the differences between random halves for `standard_errors`, one per resampling; see `halves`."""
         metrics = [name for name in self.protocol.metrics if name in RESAMPLED]
         if not (metrics and self.protocol.resamples):
             return []
@@ -117,7 +118,7 @@ class Evaluation:
         """Return the row of the numbers of all seeds, with the protocol."""
         extractor, numbers = self.resources.extractor, average_repeats(each)
         if undefined := [name for name, value in numbers.items() if isinstance(value, float) and not isfinite(value)]:
-            raise ConfigError(f"{', '.join(undefined)} came out as no finite number; the images or weights are damaged")
+            raise ConfigError(f"{', '.join(undefined)} is not finite; the images or weights are damaged")
         row = {extractor.key(name): value for name, value in numbers.items()}
         row |= _describe(found, self.real, self.protocol, extractor)
         family, uses = extractor.architecture.family, uses_in_training(self.loaded)
@@ -128,16 +129,16 @@ class Evaluation:
 
 
 def check_memory(evaluations: Sequence[Evaluation]) -> None:
-    """Raise ConfigError where the features that are alive at the same time would take more memory than is allowed."""
+    """Raise ConfigError if the features that are kept at the same time would exceed the memory limit."""
     needed = sum(one.bytes_of_samples + one.bytes_of_reference for one in evaluations)
     keeping = dict.fromkeys(name for one in evaluations for name in one.keeping)
     evaluations[0].resources.check_memory(needed, f"samples and reference for {', '.join(keeping)}")
 
 
 def measure_samples(evaluations: Sequence[Evaluation], repeat: int = 0) -> list[FeatureStatistics]:
-    """Extract the features of the samples of all evaluations in one pass: the same samples by several extractors.
+    """Extract features of the same samples for all evaluations, by several extractors in one pass.
 
-    A generator's samples are those of one of its seeds.
+    ``repeat`` selects the seed of a generator's samples. Returns statistics in the order of ``evaluations``.
     """
     first = evaluations[0]
     images = make_images(first.loaded, first.protocol, repeat, first.counts)
@@ -147,7 +148,7 @@ def measure_samples(evaluations: Sequence[Evaluation], repeat: int = 0) -> list[
 
 
 def _count_classes(reference: Reference | None, samples: Images | SampleGenerator, protocol: Protocol) -> Tensor | None:
-    """Return the images of each class in the reference, where a generator is to draw labels as often as there."""
+    """Return the number of reference images per class if labels are drawn with these frequencies, else None."""
     if protocol.labels != "training" or isinstance(samples, Images):
         return None
     drawn = make_images(samples, replace(protocol, labels="uniform"))
@@ -189,7 +190,7 @@ def _measure_training_images(
     protocol: Protocol,
     resources: Resources,
 ) -> FeatureStatistics | None:
-    """Measure the training images that fit the classifier of class_accuracy; None where that is not asked for."""
+    """Measure the training images for the classifier of class_accuracy; None if that metric is not asked for."""
     if "class_accuracy" not in protocol.metrics:
         return None
     assert reference is not None
@@ -235,7 +236,7 @@ def _describe(
 
 
 def _describe_settings(protocol: Protocol) -> list[str]:
-    """Word the choices of single metrics."""
+    """Return one phrase for the protocol per metric that has settings of its own."""
     size = f"{protocol.kid_subsets} subsets of {protocol.kid_subset_size:,} at most"
     settings = {
         "kid": f"KID by the {protocol.kid_kernel} kernel over {size}",

@@ -1,8 +1,8 @@
-"""Keep the features of references on the disk, so that an evaluation passes over the same real images only once.
+"""Cache the features of references on disk, so that the same real images are processed only once.
 
-The name of a file is a hash of all that its features are a function of: the content of the images (every byte of every
-picture, not names and dates), how they are prepared, the extractor, its weights and the versions of what runs it. So a
-file is never out of date; those that nobody has read for the longest time go when the folder becomes too large.
+The name of a file is a hash of everything that its features depend on: the content of the images (every byte of every
+picture, not names and dates), their preparation, the extractor, its weights and the versions of the packages that run
+it. So a file is never out of date; when the folder becomes too large, the least recently read files are deleted.
 """
 
 import hashlib
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from hamgan.evaluation.inputs.images import Images
 
 LARGEST = 4 * 2**30
-"""Bytes of all files together."""
+"""Largest size of all files together, in bytes."""
 PROBED = 16
-"""Images that are decoded for the name of a file: another decoder would give other pixels from the same bytes."""
+"""Images that are decoded for the name of a file, since another decoder may give other pixels."""
 
 
 def cache_folder() -> Path:
-    """Return where features are kept: ``$XDG_CACHE_HOME/hamgan/features``, else ``~/.cache/hamgan/features``."""
+    """Return the default folder: ``$XDG_CACHE_HOME/hamgan/features``, else ``~/.cache/hamgan/features``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hamgan" / "features"
 
 
 def name_file(folder: Path, images: "Images", extractor: "FeatureExtractor") -> Path:
-    """Return the file for the features of images; the main process reads them all for it."""
+    """Return the file for the features of images; the main process reads all images to hash them."""
     from hamgan.distributed.group import Processes, from_main
 
     problem, digest = "", ""
@@ -56,7 +56,7 @@ def name_file(folder: Path, images: "Images", extractor: "FeatureExtractor") -> 
 
 
 def drop_oldest(folder: Path, largest: int = LARGEST) -> None:
-    """Delete the files that have not been read for the longest time, until the rest has ``largest`` bytes or less."""
+    """Delete the least recently read files until the rest has ``largest`` bytes or less."""
     files = sorted(((path.stat(), path) for path in folder.glob("*.safetensors")), key=lambda item: item[0].st_mtime)
     total = sum(stat.st_size for stat, _ in files)
     for stat, path in files[:-1]:  # never the newest, which has just been written

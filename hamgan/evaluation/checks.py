@@ -1,4 +1,4 @@
-"""Check, before samples are measured, what would make their numbers impossible or hard to compare."""
+"""Check, before samples are measured, whether their numbers can be computed and compared."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def warnings_about(
     protocol: Protocol,
     preset: str | Path | None = None,
 ) -> list[str]:
-    """Word what makes numbers of ``count`` samples hard to compare; ConfigError for a preset's name that would lie."""
+    """Return warnings about numbers of ``count`` samples; ConfigError if they break the protocol of the preset."""
     other_split = _other_split(real, protocol)
     if preset and other_split:  # a preset is a published protocol
         raise ConfigError(f"preset {preset}: {other_split}")
@@ -29,9 +29,9 @@ def warnings_about(
 
 
 def splits_of_score(protocol: Protocol, count: int, extractor: FeatureExtractor) -> int | None:
-    """Return the parts over which the Inception Score of that many samples is averaged.
+    """Return the number of parts over which the Inception Score of ``count`` samples is averaged.
 
-    None where it is not wanted, and where the extractor is no classifier.
+    None if the score is not asked for or the extractor is no classifier.
     """
     return min(protocol.is_splits, count) if "is" in protocol.metrics and extractor.classes else None
 
@@ -39,7 +39,7 @@ def splits_of_score(protocol: Protocol, count: int, extractor: FeatureExtractor)
 def _too_few_images(
     count: int, real: FeatureStatistics | None, extractor: FeatureExtractor, protocol: Protocol
 ) -> list[str]:
-    """Word the warnings about sides with fewer images than a covariance has dimensions."""
+    """Warn of samples or references with fewer images than a covariance has dimensions."""
     if real is None or not {"fid", "fid_inf"} & set(protocol.metrics):
         return []
     return [
@@ -51,7 +51,7 @@ def _too_few_images(
 
 
 def _whole_reference(real: FeatureStatistics | None, protocol: Protocol) -> list[str]:
-    """Warn of statistics, which are measured already, that are of more images than the protocol asks for."""
+    """Warn of a file of statistics over more images than ``reference_samples``."""
     wanted = protocol.reference_samples
     if real is None or wanted is None or (real.count is not None and real.count <= wanted):
         return []
@@ -60,7 +60,7 @@ def _whole_reference(real: FeatureStatistics | None, protocol: Protocol) -> list
 
 
 def _few_a_split(count: int, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
-    """Warn of an Inception Score whose splits are smaller than the classifier has classes, or that is none."""
+    """Warn of an Inception Score with fewer images per split than classes, or without a classifier."""
     if "is" in protocol.metrics and not extractor.classes:
         return [f"Inception Score: {extractor.architecture.label} is no classifier, so there is none"]
     splits = splits_of_score(protocol, count, extractor)
@@ -71,7 +71,7 @@ def _few_a_split(count: int, extractor: FeatureExtractor, protocol: Protocol) ->
 
 
 def _other_split(real: FeatureStatistics | None, protocol: Protocol) -> str:
-    """Say that a reference file holds another split than the protocol's; an empty string where it does not."""
+    """Return a warning if a reference file has another split than the protocol, else an empty string."""
     measured = real.description.get("split") if real else None
     if measured in (None, protocol.split):
         return ""
@@ -82,7 +82,7 @@ def _other_split(real: FeatureStatistics | None, protocol: Protocol) -> str:
 
 
 def check_reference(reference: str | Path, metrics: Sequence[str], resolution: int) -> None:
-    """Raise ConfigError for a reference against which an evaluation could not compute its metrics, before any work."""
+    """Raise ConfigError if the metrics cannot be computed against a reference, before anything is measured."""
     if is_statistics_file(reference):
         labels, found = None, load_reference(reference).description.get("split")
     elif set(metrics) <= {"is"}:
@@ -97,7 +97,7 @@ def check_reference(reference: str | Path, metrics: Sequence[str], resolution: i
 
 
 def check_classes(reference: Reference, labels: Tensor | None, split: str | None) -> None:
-    """Raise ConfigError for a reference that cannot fit and test the classifier of class_accuracy."""
+    """Raise ConfigError if a reference lacks the classes or the two splits that class_accuracy needs."""
     is_data_set = isinstance(reference, (str, Path)) and not is_statistics_file(reference)
     if labels is None or split in (None, "train") or not is_data_set:
         raise ConfigError(

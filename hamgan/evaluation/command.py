@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
-    """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
+    """Run the given command; raises ConfigError for bad usage and unusable input."""
     options = parse(arguments, prog)
     if options.command != "reference" and options.checkpoint is not None:
         check_place_of_samples(options.checkpoint)
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str], prog: str = "hamgan evaluate") -> None:
 
 
 def take_values_of_run(options: argparse.Namespace) -> None:
-    """Take what is not given from the ``eval`` section of the run that is measured, and print it.
+    """Take options that are not given from the ``eval`` section of the measured run, and print them.
 
-    A preset is a published protocol: beside one only reference and batch size are the run's.
+    A preset is a published protocol: with one, only reference and batch size are taken from the run.
     """
     from hamgan.distributed.group import Processes
     from hamgan.evaluation.inputs.samples import is_generator
@@ -56,7 +56,7 @@ def take_values_of_run(options: argparse.Namespace) -> None:
         return
     config = read_config(path)
     own = dataclasses.asdict(config.eval)
-    of_training = options.command == "neighbours"  # which are looked for among the training images
+    of_training = options.command == "neighbours"  # the neighbours are training images
     data = None if _is_without_data(path, config) else config.data.source
     own["reference"] = data if of_training else own["reference"] or data
     names = {None: FIELDS, "sweep": set(FIELDS) - {"metrics"}, "neighbours": {"features"}, "compare": FIELDS}[
@@ -79,7 +79,7 @@ def take_values_of_run(options: argparse.Namespace) -> None:
 
 
 def _is_without_data(path: Path, config: Config) -> bool:
-    """Return whether weights are converted and nobody has said what they were trained on: it is not the default."""
+    """Return whether weights were converted without their data set, so that the default source does not apply."""
     from hamgan.checkpoint.tensors import read_metadata
 
     file = path / "generator.safetensors" if path.is_dir() else path
@@ -102,8 +102,9 @@ def _make_resources(options: argparse.Namespace, protocol: Protocol) -> "Resourc
 def run_evaluate(options: argparse.Namespace, named: Collection[str]) -> None:
     """Evaluate, print the numbers and append the row to results.jsonl.
 
-    ``named``: which of ``metrics`` and ``seed`` the command line gives. Without, a number of another family stands
-    beside FID where its weights are here, and a checkpoint that was chosen by FID is measured with other seeds.
+    ``named`` says which of ``metrics`` and ``seed`` the command line gives. Without ``metrics``, a metric of another
+    family is added to FID if its weights are on this machine; without ``seed``, a checkpoint that was chosen by FID is
+    measured with other seeds.
     """
     from hamgan.distributed.group import Processes
     from hamgan.evaluation.contamination import avoid_chosen_samples
@@ -136,9 +137,9 @@ def run_evaluate(options: argparse.Namespace, named: Collection[str]) -> None:
 def _load_extractors(
     options: argparse.Namespace, protocol: Protocol, named: Collection[str], say: Callable[[str], object]
 ) -> "tuple[Protocol, dict[str, Resources]]":
-    """Load every extractor, so that missing weights are named before anything is measured.
+    """Load every extractor, so that missing weights are reported before anything is measured.
 
-    Returns the protocol, with a number beside FID where ``metrics`` is not among ``named``, and resources by extractor.
+    Returns the protocol, perhaps with a metric added to FID (see `run_evaluate`), and resources by extractor.
     """
     from hamgan.evaluation.contamination import add_metric_beside_fid
 
@@ -148,11 +149,11 @@ def _load_extractors(
 
 
 def _say_nothing(_line: str) -> None:
-    """Take a line on the processes that print none."""
+    """Ignore a line, on processes that print nothing."""
 
 
 def _check_outputs(options: argparse.Namespace, protocol: Protocol) -> Path | None:
-    """Raise ConfigError for files that could not be written; return that of the confusions."""
+    """Raise ConfigError for output files that could not be written; returns the file of the confusion matrix."""
     for option, file in (("--results", options.results), ("--class-table", options.class_table)):
         if file:
             check_file(file, option)
@@ -217,7 +218,7 @@ def run_sweep(options: argparse.Namespace) -> None:
 
 
 def run_compare(options: argparse.Namespace, named: Collection[str]) -> None:
-    """Compare A with B: a line per number, the picture and the table; see `compare`."""
+    """Compare A with B: print a line per metric and write picture and table; see `compare`."""
     from hamgan.distributed.group import Processes
     from hamgan.evaluation.contamination import avoid_chosen_samples, families_of, lonely
     from hamgan.evaluation.studies.comparison import compare, describe_difference, equal_sides, save_comparison

@@ -1,7 +1,8 @@
-"""Say what a generator's training saw of the networks and data that measure it (Kynkäänniemi et al. 2023).
+"""Report whether training used networks like those that measure it, which flatters (Kynkäänniemi et al. 2023).
 
-A number flatters where its network was trained on the data and labels of a network that D, a selection of the data or
-the choice of the checkpoint used. So every protocol names these, and a number of another family stands beside FID.
+A number is flattering if its network was trained on the same data and labels as a network that D, the selection of
+images or the choice of the checkpoint used. So every protocol names these, and a metric of another family is added to
+FID.
 """
 
 import re
@@ -40,7 +41,7 @@ def uses_in_training(samples: Samples) -> list[Use] | None:
 
 
 def choice_of(samples: Samples) -> Choice | None:
-    """Return by what a generator's checkpoint was chosen, as `find_choice` tells it; None where it was not."""
+    """Return by which number a generator's checkpoint was chosen, see `find_choice`; None if it was not."""
     if not isinstance(samples, LoadedGenerator):
         return None
     return next((cast(Choice, row["chosen"]) for row in samples.evaluations if row.get("chosen")), None)
@@ -53,19 +54,20 @@ def _use(role: str, network: str) -> Use:
 
 
 def flattering(family: Family, uses: Sequence[Use] | None) -> list[str]:
-    """Return a sentence per use in training of a network of the family that measures."""
+    """Return a note for each network of the measuring family that was used in training."""
     return [
-        f"the {use['role']} used {use['network']}, one of the {family.name} as the network that measures here: its "
-        "numbers flatter; trust those of another family"
+        f"the {use['role']} used {use['network']}, of the same family ({family.name}) as the network that measures, "
+        "whose numbers therefore flatter; trust those of another family"
         for use in uses or ()
         if use["family"] == family.name
     ]
 
 
 def add_metric_beside_fid(protocol: Protocol, reference: Reference | None, say: Callable[[str], object]) -> Protocol:
-    """Put a number of another family beside FID, where its weights are here, and say so; all processes must call this.
+    """Add a metric of another family to FID if its weights are on this machine; all processes must call this.
 
-    Nothing is downloaded for it. A reference must be images: a file of statistics is of networks that it was made with.
+    Nothing is downloaded. The reference must be images, because a file of statistics is of fixed networks. ``say`` gets
+    a line about the addition.
     """
     has_images = isinstance(reference, str | Path) and not is_statistics_file(reference)
     if "fid" not in protocol.metrics or len(families_of(protocol)) > 1 or not has_images:
@@ -73,12 +75,12 @@ def add_metric_beside_fid(protocol: Protocol, reference: Reference | None, say: 
     beside = from_main(next((name for name in _candidates(protocol) if _is_here(name)), None))
     if beside is None:
         return protocol
-    say(f"{beside} beside FID: its network is of another family, and its weights are here")
+    say(f"{beside} is measured beside FID: its network is of another family, and its weights are on this machine")
     return replace(protocol, metrics=[*protocol.metrics, beside])
 
 
 def avoid_chosen_samples(protocol: Protocol, samples: Iterable[Samples], say: Callable[[str], object]) -> Protocol:
-    """Take other seeds than those by which the checkpoints of generators were chosen, and say so."""
+    """Use other seeds than those that chose the checkpoints; ``say`` gets a line about them."""
     choices = [choice for choice in map(choice_of, samples) if choice]
     if not choices or protocol.seed != Protocol.seed:
         return protocol
@@ -88,12 +90,12 @@ def avoid_chosen_samples(protocol: Protocol, samples: Iterable[Samples], say: Ca
 
 
 def families_of(protocol: Protocol) -> set[str]:
-    """Return the families of the networks that a protocol measures with."""
+    """Return the families of the networks that a protocol uses."""
     return {ARCHITECTURES[part.features].family.name for part in protocol.by_extractor()}
 
 
 def lonely(families: Iterable[str], protocol: Protocol) -> list[str]:
-    """Say that all numbers beside FID are of one family, and what would change that."""
+    """Return a note if all numbers are of one family, with the metrics that would add another."""
     if "fid" not in protocol.metrics or len(set(families)) > 1:
         return []
     checks = " or ".join(f"{name} (weights by ${_weights(name).variable})" for name in _candidates(protocol))

@@ -1,4 +1,4 @@
-"""Evaluate samples against a reference: one row with the numbers and the protocol behind them."""
+"""Evaluate samples against a reference; returns one row with the numbers and their protocol."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,25 +35,26 @@ def evaluate(
     extractor: FeatureExtractor | Sequence[FeatureExtractor] = (),
     **options: Any,
 ) -> Row:
-    """Measure samples against a reference; every process of torch.distributed takes its share and returns the same row.
+    """Measure samples against a reference; processes of torch.distributed share the work and return the same row.
 
     Args:
         samples: a run folder, a checkpoint folder, ``generator.safetensors``, a folder of images, an ``.npz`` (arr_0
-            uint8 [N, H, W, 3]), or a LoadedGenerator-like callable.
-        reference: a prepared store, ``photos``, a folder of images, a reference file or an ``.npz`` with mu and sigma;
-            None where no metric needs one.
-        metrics: see `METRICS`; keys carry the extractor's name unless it is the Inception that everybody quotes.
+            uint8 [N, H, W, 3]), or a `LoadedGenerator` or a callable with its signature.
+        reference: a prepared store, ``photos``, a folder of images, a file of statistics or an ``.npz`` with mu and
+            sigma; None if no metric needs one.
+        metrics: names in `METRICS`; keys of the row carry the extractor's name, except for the usual Inception.
+        features: extractor, see `Protocol.features`.
         preset: ``hamgan-paper``, ``biggan`` or a YAML file of `Protocol` fields; explicit options win.
-        inception_weights: else $HAMGAN_INCEPTION_WEIGHTS, else downloaded once; likewise for other extractors by
+        inception_weights: weights file; default $HAMGAN_INCEPTION_WEIGHTS, else downloaded once. Other extractors use
             $HAMGAN_DINOV2_WEIGHTS, $HAMGAN_CLIP_B32_WEIGHTS and $HAMGAN_CLIP_L336_WEIGHTS.
-        compiled: torch.compile the extractor (pays off beyond some thousand images).
-        strict: warnings, such as too few samples for the covariance, are errors.
-        cache: keep the features of references in `cache_folder()`, or in a folder of your own; False keeps none.
-        memory_gib: what kept features may take on every process (KID, precision and recall, ...).
-        extractor: one, or several, that `load_extractor` made earlier, to be used again.
+        compiled: compile the extractor with torch.compile, which pays beyond some thousand images.
+        strict: turn warnings, such as too few samples for the covariance, into errors.
+        cache: True caches features of references in `cache_folder()`, a path in that folder, False not at all.
+        memory_gib: limit of memory, per process, for kept features (KID, precision and recall, ...).
+        extractor: one or several extractors of `load_extractor` to reuse.
         options: fields of `Protocol`: num_samples, seed, repeats, truncation, batch_norm, labels, split, is_splits, ...
 
-    Returns: a flat dict: the numbers, then the protocol. Raises ConfigError with one sentence for anything unusable.
+    Returns: a flat dict with the numbers, then the protocol. Raises ConfigError for unusable inputs or options.
     """
     protocol = make_protocol(preset, metrics=list(metrics), features=features, **options)
     kept = None if cache is False else cache_folder() if cache is True else Path(cache)
@@ -73,10 +74,10 @@ def evaluate_parts(
     preset: str | Path | None = None,
     strict: bool = False,
 ) -> Row:
-    """Evaluate by several extractors in one pass over the samples and join the rows: the first's, with others' numbers.
+    """Evaluate with several extractors in one pass over the samples, and join their rows into one.
 
-    All references are measured before, so that none is found wanting after hours of sampling. ``protocols`` of the row
-    holds, by number, the lines of those that another extractor was used for.
+    All references are measured first, so that a problem with one shows before hours of sampling. The row is the first
+    extractor's; ``protocols`` in it maps the other extractors' numbers to their protocols.
     """
     first, resources = parts[0]
     samples = load_samples(samples, first, resources.extractor.device)
@@ -92,7 +93,7 @@ def evaluate_parts(
 
 
 def _join(rows: Sequence[Row], parts: Sequence[tuple[Protocol, Resources]]) -> Row:
-    """Join the rows of several extractors, with what only all of them together lack."""
+    """Join the rows of several extractors, and add notes about what is missing from all of them."""
     row = rows[0] | ({"protocols": {}} if len(rows) > 1 else {})
     for found in rows[1:]:
         row["protocols"] |= {number.key: found["protocol"] for number in numbers_of(found)}
@@ -102,7 +103,7 @@ def _join(rows: Sequence[Row], parts: Sequence[tuple[Protocol, Resources]]) -> R
     families = {resources.extractor.architecture.family.name for _, resources in parts}
     row["notes"] += lonely(families, parts[0][0])
     if row["selected"] and not any({"prc", "density_coverage"} & set(protocol.metrics) for protocol, _ in parts):
-        row["notes"].append("trained on a selection, which costs diversity: prc or density_coverage would tell")
+        row["notes"].append("trained on a selection, which costs diversity: prc or density_coverage would show it")
     return row
 
 

@@ -33,7 +33,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 class Parser(argparse.ArgumentParser):
-    """Read options as argparse does, but raise ConfigError where that would print the usage and exit."""
+    """Raise ConfigError for bad usage instead of printing the usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
@@ -45,37 +45,39 @@ class Parser(argparse.ArgumentParser):
 
 
 def _refuse_unknown(arguments: Sequence[str], parser: Parser) -> None:
-    """Raise ConfigError for an option of an earlier version and for one that there is not, with the nearest name."""
+    """Raise ConfigError for an option of an earlier version or an unknown one, with the nearest name."""
     known = parser.options
     underscores = {f"--{name[2:].replace('-', '_')}": name for name in known if "-" in name[2:]}
     refuse_renamed(arguments, RENAMED | underscores)
     for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
         if name == "--precision":
-            raise ConfigError("--precision has gone: features are computed in float32, or with --tf32")
+            raise ConfigError("--precision was removed: features are computed in float32, or with --tf32 in TF32")
         if name not in known:
             raise ConfigError(f"unknown option {name}{did_you_mean(name, known)}")
 
 
 def evaluate_parser(prog: str = "hamgan evaluate") -> tuple[Parser, dict[str, Parser]]:
-    """Return the parser of an evaluation, and by name those of the other commands, which its help lists."""
-    description = "Measure samples against a reference; run it under `accelerate launch` for several GPUs."
+    """Return the parser of an evaluation, and the parsers of its subcommands by name."""
+    description = "Measure samples against a reference; for several GPUs run it with `accelerate launch`."
     parser = Parser(prog=prog, description=description, allow_abbrev=False)
-    _add_inputs(parser, required=False)  # argparse would require them of the other commands too
+    _add_inputs(parser, required=False)  # argparse would require them in the subcommands too
     _add_protocol(parser, set(FIELDS) - {"metrics"})
     add = parser.add_argument
     _add_metrics(parser)
     add("--preset", help=f"{', '.join(PRESETS)} or a YAML file of these options")
-    add("--strict", action="store_true", help="warnings are errors")
+    add("--strict", action="store_true", help="turn warnings into errors")
     _add_cache(parser)
-    add("--results", metavar="FILE", help="JSON-lines file for the row; a run has its results.jsonl")
-    add("--class-table", metavar="FILE", help="CSV file for the figures of all classes (per_class)")
-    confusion = "picture of which classes are taken for which (per_class), .png; the table stands beside it"
+    add("--results", metavar="FILE", help="JSON-lines file to append the row to (default: the run's results.jsonl)")
+    add("--class-table", metavar="FILE", help="CSV file for the figures of every class (needs per_class)")
+    confusion = "confusion matrix (needs per_class), .png; also writes its table as .csv"
     add("--confusion", metavar="FILE", help=confusion)
     title = "other commands, each with its own --help"
     commands = parser.add_subparsers(title=title, dest="command", metavar="", parser_class=Parser)
     parsers: dict[str, Parser] = {}
     for name, (help_text, add_options) in COMMANDS.items():
-        parsers[name] = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+        parsers[name] = commands.add_parser(
+            name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.", allow_abbrev=False
+        )
         add_options(parsers[name])
     return parser, parsers
 
@@ -84,10 +86,16 @@ def _add_reference_options(parser: Parser) -> None:
     _add_resources(parser)
     _add_protocol(parser, OF_EXTRACTOR | {"split", "is_splits"})
     add = parser.add_argument
-    add("--data", required=True, help="prepared store, photos, cifar10 or an image folder")
+    add("--data", required=True, help="data set such as photos or cifar10, prepared store or folder of images")
     add("--output", required=True, metavar="FILE", help="file to write, .safetensors")
-    add("--resolution", type=int, metavar="PIXELS", help="the samples' (default: the data's own, else 128)")
-    add("--keep-features", action="store_true", help="for KID, precision and recall, class distances")
+    add(
+        "--resolution", type=int, metavar="PIXELS", help="resolution of the samples (default: the data's own, else 128)"
+    )
+    add(
+        "--keep-features",
+        action="store_true",
+        help="store all features too, for KID, precision and recall, and metrics by class",
+    )
 
 
 def _add_sweep_options(parser: Parser) -> None:
@@ -95,22 +103,22 @@ def _add_sweep_options(parser: Parser) -> None:
     _add_protocol(parser, OF_EXTRACTOR | OF_SAMPLES | {"split", "reference_samples", "repeats", "is_splits"})
     values = ",".join(f"{value:g}" for value in TRUNCATIONS)
     add = parser.add_argument
-    add("--truncations", type=_split, default=values, help=f"comma-separated (default: {values})")
-    add("--output", required=True, metavar="FILE", help="picture to write, .png; the table stands beside it")
+    add("--truncations", type=_split, default=values, help=f"truncations, comma-separated (default: {values})")
+    add("--output", required=True, metavar="FILE", help="picture to write, .png; also writes its table as .csv")
     _add_cache(parser)
 
 
 def _add_compare_options(parser: Parser) -> None:
-    what = "run, checkpoint, generator, image folder or .npz"
+    what = "run, checkpoint, generator file, folder of images or .npz"
     parser.add_argument("checkpoint", metavar="A", help=what)
-    parser.add_argument("other", metavar="B", help="the same, to be compared with A")
-    parser.add_argument("--reference", help="prepared store, photos, image folder, reference file or .npz")
+    parser.add_argument("other", metavar="B", help="what to compare with A, of the same kinds")
+    parser.add_argument("--reference", help="data set, prepared store, folder of images, file of statistics or .npz")
     _add_resources(parser)
     fields = OF_EXTRACTOR | OF_SAMPLES | {"split", "reference_samples", "truncation", "repeats", "resamples"}
     _add_protocol(parser, fields, repeats=3, resamples=20)
     _add_metrics(parser)
     add = parser.add_argument
-    add("--output", required=True, metavar="FILE", help="picture to write, .png; the table stands beside it")
+    add("--output", required=True, metavar="FILE", help="picture to write, .png; also writes its table as .csv")
     _add_cache(parser)
 
 
@@ -120,42 +128,46 @@ def _add_neighbours_options(parser: Parser) -> None:
     _add_protocol(parser, fields, split="train", num_samples=1000)
     add = parser.add_argument
     add("--output", required=True, metavar="FILE", help="picture to write, .png")
-    add("--rows", type=int, default=12, help="samples on the sheet, those with the nearest images (default: 12)")
-    add("--columns", type=int, default=6, help="nearest images of each (default: 6)")
+    add("--rows", type=int, default=12, help="samples on the sheet: those nearest to a real image (default: 12)")
+    add("--columns", type=int, default=6, help="nearest real images per sample (default: 6)")
     _add_cache(parser)
 
 
 COMMANDS = {
-    "reference": ("compute the statistics of a reference once and keep them in a file", _add_reference_options),
+    "reference": ("compute the statistics of a reference once and write them to a file", _add_reference_options),
     "sweep": ("draw FID and IS over truncation, as a curve (PNG) and a table (CSV)", _add_sweep_options),
-    "compare": ("tell which of two is better and how sure that is: --help names A and B", _add_compare_options),
-    "neighbours": ("draw the nearest real images of generated ones, as a sheet", _add_neighbours_options),
+    "compare": ("compare runs, checkpoints or sets of images A and B, with confidence intervals", _add_compare_options),
+    "neighbours": ("draw a sheet of generated images with their nearest real ones", _add_neighbours_options),
 }
 
 
 def _add_inputs(parser: Parser, required: bool = True) -> None:
-    what = "run, checkpoint, generator, image folder or .npz"
+    what = "run, checkpoint, generator file, folder of images or .npz"
     parser.add_argument("--checkpoint", required=required, metavar="SAMPLES", help=what)
-    parser.add_argument("--reference", help="prepared store, photos, image folder, reference file or .npz")
+    parser.add_argument("--reference", help="data set, prepared store, folder of images, file of statistics or .npz")
     _add_resources(parser)
 
 
 def _add_resources(parser: Parser) -> None:
     add = parser.add_argument
-    weights = "weights file; else $HAMGAN_INCEPTION_WEIGHTS, else download"
+    weights = "file of Inception weights (default: $HAMGAN_INCEPTION_WEIGHTS, else downloaded once)"
     add("--inception-weights", metavar="FILE", help=weights)
     add("--batch-size", type=int, help="images per process and forward (default: the run's, else 64)")
-    add("--device", help="cpu, cuda, ...; the GPU where there is one")
-    add("--compile", action="store_true", help="torch.compile the extractor (from some 5,000 images on)")
-    add("--quiet", action="store_true", help="no progress bar")
+    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    add(
+        "--compile",
+        action="store_true",
+        help="compile the extractor with torch.compile, which pays from some 5,000 images on",
+    )
+    add("--quiet", action="store_true", help="show no progress bar")
 
 
 def _add_cache(parser: Parser) -> None:
-    help_text = "keep the features of references there (default: $XDG_CACHE_HOME/hamgan/features, else ~/.cache/...)"
+    help_text = "folder for cached features of references (default: $XDG_CACHE_HOME/hamgan/features, else ~/.cache/...)"
     parser.add_argument("--cache", type=Path, default=cache_folder(), metavar="FOLDER", help=help_text)
-    memory = "memory for gathered features per process (default: 8)"
+    memory = "limit of memory for features, per process (default: 8)"
     parser.add_argument("--memory-gib", type=float, default=8.0, help=memory)
-    help_text = "neither look for features of earlier evaluations nor keep those of this one"
+    help_text = "do not read or write cached features of references"
     parser.add_argument("--no-cache", dest="cache", action="store_const", const=None, help=help_text)
 
 
@@ -165,9 +177,9 @@ def _add_metrics(parser: Parser) -> None:
 
 
 def _add_protocol(parser: Parser, names: Collection[str], **defaults: str | int) -> None:
-    """Add the options of some fields of Protocol, with the field's own text as help.
+    """Add options for the fields ``names`` of Protocol, with their docstrings as help.
 
-    What is not given stays out of the parsed options, so that a preset's value is not hidden by a default.
+    Options that are not given are missing from the parsed ones, so that defaults do not hide a preset's values.
     """
     texts = {item.arg_name: item.description or "" for item in parse_from_object(Protocol).params}
     for field in (field for field in dataclasses.fields(Protocol) if field.name in names):
@@ -180,7 +192,7 @@ def _add_protocol(parser: Parser, names: Collection[str], **defaults: str | int)
             parser.add_argument("--tf32", action="store_true", default=argparse.SUPPRESS, help=text)
             continue
         default = defaults.get(field.name, field.default)
-        # `Protocol.validate` checks the choices: it names the nearest. Only reference_samples has a number or None.
+        # `Protocol.validate` checks the choices and names the nearest. Only reference_samples is a number or None.
         kind = str if field.name in CHOICES else int if default is None else type(default)
         parser.add_argument(
             f"--{name}",

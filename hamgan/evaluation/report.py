@@ -1,4 +1,4 @@
-"""Show rows of numbers to people: on the screen, in results.jsonl, as tables."""
+"""Print rows of numbers, append them to results.jsonl, and write tables."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_args
 from hamgan.config import FEATURES, Resizer
 
 Row = dict[str, Any]
-"""Plain values of an evaluation: the numbers by name, then the protocol behind them."""
+"""Plain values of an evaluation: the numbers by name, then their protocol."""
 NAMES = {
     "fid": "FID",
     "inception_score": "Inception Score",
@@ -33,7 +33,7 @@ NAMES = {
     "class_leakage": "Samples taken for another class (nearest class mean)",
     "class_leakage_real": "Real images taken for another class",
 }
-"""Numbers by the beginning of their key, in the order in which people look at them."""
+"""Prefix of a number's key -> its name, the most important first."""
 HIGHER_IS_BETTER = {"inception_score", "precision", "recall", "density", "coverage", "class_accuracy"}
 LOWER_IS_BETTER = {"fid", "sfid", "fd_dinov2", "clip_fid", "cmmd", "fid_inf", "kid", "mind", "class_distance"}
 LOWER_IS_BETTER |= {"class_leakage"}
@@ -41,7 +41,7 @@ _SUFFIX = re.compile(
     f"(_({'|'.join(name.replace('-', '_') for name in FEATURES)}))?"
     f"(_(?P<resizer>{'|'.join(get_args(Resizer))}))?(_[0-9a-f]{{8}})?(_tf32)?"
 )
-"""Ending of a number that is not the usual one: its extractor, its resizer, the hash of one's own weights, TF32."""
+"""Suffix of the key of an unusual number: its extractor, resizer, hash of other weights, TF32."""
 EXTREMES = {
     "best_classes": "best classes",
     "worst_classes": "worst classes",
@@ -55,11 +55,11 @@ NOTES = {
     "reference_left_out": "left out of the reference",
 }
 TABLES = ("class_table", "class_confusions")
-"""Entries that are too long for results.jsonl: they get files of their own, on request."""
+"""Entries that are too long for results.jsonl and are written to separate files on request."""
 
 
 class Number(NamedTuple):
-    """Hold a measured number: its key in a row, its title (with its extractor where that is not the usual one)."""
+    """Hold a measured number: its key in a row, and its title, with its extractor if that is not the usual one."""
 
     key: str
     title: str
@@ -67,7 +67,7 @@ class Number(NamedTuple):
     spread: float | None
     """Standard deviation over subsets or splits."""
     standard_error: float | None
-    """Standard deviation over other samples of as many images, estimated."""
+    """Estimated standard deviation over other sets of as many samples."""
     seeds_spread: float | None
     """Standard deviation over the seeds of repeated evaluations."""
     seeds: int
@@ -109,19 +109,19 @@ def split_key(key: str) -> tuple[str | None, str]:
 
 
 def name_network(network: str, suffix: str) -> str:
-    """Return what stands behind a number's name: network and resizer, an empty string where both are the usual ones."""
+    """Return the text after a number's name: network and resizer, or an empty string for the usual ones."""
     found = _SUFFIX.fullmatch(suffix)
     resizer = f", {found['resizer']}" if found and found["resizer"] else ""
     return f" ({network}{resizer})" if suffix else ""
 
 
 def protocol_of(row: Row, key: str) -> str:
-    """Return the line of the protocol behind a number: another one where that has an extractor of its own."""
+    """Return the protocol of a number, which differs from the row's if it has its own extractor."""
     return str(row.get("protocols", {}).get(key, row["protocol"]))
 
 
 def other_protocols(row: Row) -> dict[str, str]:
-    """Return by their titles the lines of the protocols of numbers that have an extractor of their own."""
+    """Return title -> protocol for numbers with their own extractor."""
     return {NAMES.get(key, key): line for key, line in row.get("protocols", {}).items()}
 
 
@@ -151,14 +151,14 @@ def print_remarks(rows: Sequence[Row]) -> None:
 
 
 def append_row(row: Row, file: str | Path) -> Path:
-    """Append a row to a JSON-lines file, without its tables; on a line of its own, also behind half a line."""
+    """Append a row, without its tables, as a new line of a JSON-lines file, also after an incomplete line."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps({key: value for key, value in row.items() if not key.startswith(TABLES)}) + "\n"
     with file.open("a+b") as stream:
         if stream.tell():
             stream.seek(-1, os.SEEK_END)
-            line = line if stream.read(1) == b"\n" else f"\n{line}"  # a full disk leaves half a line
+            line = line if stream.read(1) == b"\n" else f"\n{line}"  # a full disk leaves an incomplete line
         stream.write(line.encode())
     return file
 

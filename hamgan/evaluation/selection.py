@@ -1,4 +1,4 @@
-"""Select the images that a class has many of (`hamgan prepare select`), by the density of their features."""
+"""Select the densest images of every class by their features (`hamgan prepare select`)."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ DESCRIPTION = """Select the densest share of every class of a training set, and 
   hamgan prepare select STORE --keep 0.5
   hamgan train --config photos128 --data.source STORE --data.selection INDEX
 
-Images far from all others of their class are hard to learn: without them a GAN of a given size gets better images
-sooner, and fewer kinds of them (DeVries et al. 2020). FID is measured against the whole set as ever.
+Outliers of a class are hard to learn: without them a GAN of a given size gets better images sooner, but less diverse
+ones (DeVries et al. 2020). FID is still measured against the whole set.
 """
 
 
@@ -29,13 +29,18 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=DESCRIPTION, formatter_class=raw)
     add = parser.add_argument
     add("source", help="prepared store, or another source of training images")
-    add("--keep", type=float, default=0.5, help="share of every class that is kept (default: 0.5)")
-    text = "extractor; evaluate by another one, for numbers by this one flatter (default: efficientnet-lite0)"
+    add("--keep", type=float, default=0.5, help="share of every class to keep (default: 0.5)")
+    text = "extractor; evaluate with another one, since its own numbers would flatter (default: efficientnet-lite0)"
     add("--features", choices=FEATURES, default="efficientnet-lite0", metavar="NAME", help=text)
     add("--split", choices=("train", "val"), default="train", help="split to select from (default: train)")
     add("--resolution", type=int, help="image side in pixels (default: the data's own, else 128)")
-    add("--output", type=Path, metavar="FILE", help="the index (default: SOURCE-FEATURES-KEEP.json beside the source)")
-    add("--device", help="cpu, cuda, ...; the GPU where there is one")
+    add(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="index to write (default: SOURCE-FEATURES-KEEP.json next to the source)",
+    )
+    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
@@ -83,11 +88,10 @@ def _beside(source: str, ending: str) -> Path:
 
 
 def mahalanobis(features: "torch.Tensor") -> "torch.Tensor":
-    """Return the squared Mahalanobis distance [n] of features [n, D] from their own Gaussian: low where it is dense.
+    """Return the squared Mahalanobis distances [n] of features [n, D] from their own Gaussian, low for dense images.
 
-    DeVries et al. 2020 (section 3) rank by the likelihood under a Gaussian per class. A class has fewer images than
-    features have numbers, and all of them are then equally far from the mean by their own covariance: here it is shrunk
-    towards a sphere, by the share that Ledoit and Wolf 2004 derive.
+    DeVries et al. 2020 (section 3) rank by the likelihood under a Gaussian per class. With fewer images than dimensions
+    all of them would be equally far from the mean, so the covariance is shrunk towards a sphere (Ledoit and Wolf 2004).
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Pass over a set of images once and sum, over all processes, what the metrics need to know of it."""
+"""Pass over a set of images once, and sum the statistics that metrics need over all processes."""
 
 import hashlib
 import sys
@@ -24,15 +24,15 @@ from hamgan.evaluation.metrics.inception_score import InceptionScore
 from hamgan.progress import ProgressBar
 
 LONG = 60.0
-"""Seconds from which on it is said beforehand how long a pass over images will take."""
+"""Duration in seconds above which a pass announces how long it will take."""
 
 
 @dataclass
 class FeatureStatistics:
-    """Hold what is known of the features of a set of images, and where the images come from."""
+    """Hold the statistics of the features of a set of images, and the origin of the images."""
 
     count: int | None
-    """Number of images; None where a file does not say (``mu`` and ``sigma`` alone)."""
+    """Number of images; None if a file does not state it (only ``mu`` and ``sigma``)."""
     mean: Tensor
     """Mean feature [D], float64 on the CPU."""
     covariance: Tensor
@@ -40,7 +40,7 @@ class FeatureStatistics:
     description: dict[str, Any] = field(default_factory=dict)
     """Source, hash, resolution, extractor: plain values for a row or a file header."""
     features: Tensor | None = None
-    """All features, float32 [N, D] on the CPU, where a metric needs them."""
+    """All features, float32 [N, D] on the CPU, if a metric needs them."""
     labels: Tensor | None = None
     """Class indices [N]."""
     class_names: list[str] | None = None
@@ -50,40 +50,40 @@ class FeatureStatistics:
 
     @property
     def kept_features(self) -> Tensor:
-        """Return the features of a pass that was asked to keep them."""
+        """Return the features; they must have been kept."""
         assert self.features is not None, "the pass over the images was asked to keep its features"
         return self.features
 
 
 def feature_bytes(count: int, dimension: int) -> int:
-    """Return what the features of ``count`` images take in memory."""
+    """Return the bytes of the features of ``count`` images."""
     return 4 * count * dimension
 
 
 @dataclass(frozen=True)
 class Resources:
-    """Hold what an evaluation runs on and with; nothing here moves a number but the extractor."""
+    """Hold the resources of an evaluation; only the extractor affects the numbers."""
 
     extractor: FeatureExtractor
     batch_size: int = 64
     """Images per process and forward."""
     progress: bool = False
-    """Draw a bar."""
+    """Whether to show a progress bar."""
     cache: Path | None = None
-    """Folder that keeps the features of references; None keeps none."""
+    """Folder for cached features of references; None for no cache."""
     memory_gib: float = 8.0
-    """Memory that features may take on every process, those of both sides and of all extractors together."""
+    """Limit of memory per process for features of both sides and all extractors together."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"batch_size is {self.batch_size}; it must be 1 or more")
 
     def check_memory(self, needed: int, whose: str) -> None:
-        """Raise ConfigError where kept features would take more bytes on every process than is allowed."""
+        """Raise ConfigError if kept features of ``needed`` bytes would exceed the limit; ``whose`` describes them."""
         if needed > self.memory_gib * 2**30:
             raise ConfigError(
-                f"the features of {whose} take about {needed / 2**30:.1f} GiB on every process, allowed are "
-                f"{self.memory_gib:g} (--memory-gib); FID and the Inception Score keep none"
+                f"the features of {whose} take about {needed / 2**30:.1f} GiB on every process, more than "
+                f"{self.memory_gib:g} (--memory-gib); FID and the Inception Score keep no features"
             )
 
     def measure(
@@ -96,16 +96,16 @@ class Resources:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Say what a pass over images is to find out by one extractor."""
+    """Describe what a pass over images collects with one extractor."""
 
     extractor: FeatureExtractor
     is_splits: int | None = None
-    """Parts for the Inception Score; None computes none."""
+    """Number of parts for the Inception Score; None does not compute it."""
     keep_features: bool = False
 
 
 class _Sums:
-    """Sum over images what `Wanted` asks for."""
+    """Collect what a `Wanted` asks for."""
 
     def __init__(self, wanted: Wanted, total: int) -> None:
         extractor = self.extractor = wanted.extractor
@@ -117,7 +117,7 @@ class _Sums:
         self.kept = [torch.empty(0, extractor.dimension)] if wanted.keep_features else None
 
     def update(self, batch: Tensor, first: int) -> None:
-        """Add a batch of images [B, 3, H, W], of which the first has this index."""
+        """Add a batch of images [B, 3, H, W] whose first one has the index ``first``."""
         features, logits = self.extractor(batch)
         self.moments.update(features)
         if self.score:
@@ -126,7 +126,7 @@ class _Sums:
             self.kept.append(features.cpu())
 
     def statistics(self, images: Images, digest: str, title: str) -> FeatureStatistics:
-        """Add up the sums of all processes; raises ConfigError for features that are not finite."""
+        """Combine the sums of all processes; raises ConfigError for features that are not finite."""
         processes, total = Processes.current(), len(images)
         self.moments.reduce(processes)
         if not bool(torch.isfinite(self.moments.outer).all()):
@@ -155,10 +155,10 @@ def measure_together(
     progress: bool = False,
     title: str = "features",
 ) -> list[FeatureStatistics]:
-    """Pass over all images once and return their statistics by each of the extractors.
+    """Pass over all images once; returns their statistics by each extractor.
 
-    Every process takes its share and all return the same. Raises ConfigError on every process when one of them met an
-    image that cannot be used, or features that are not finite.
+    Processes divide the images, and all return the same. Raises ConfigError on every process if any of them finds an
+    unusable image or features that are not finite.
     """
     processes, total = Processes.current(), len(images)
     if total < 2:
@@ -187,7 +187,7 @@ def measure_together(
 
 
 def _tell_duration(bar: ProgressBar, seconds: float, images: int) -> None:
-    """Say how long the rest of a pass will take, from its second batch (the first one warms up), where it is long."""
+    """Print the expected duration of a long pass, measured on its second batch, since the first one warms up."""
     left = seconds / images * ((bar.total or 0) - bar.n)
     if left > LONG:
         minutes = max(2, round(left / 60))
@@ -195,7 +195,7 @@ def _tell_duration(bar: ProgressBar, seconds: float, images: int) -> None:
 
 
 def _read_batches(images: Images, share: range, batch_size: int, digest: "SetDigest") -> Iterator[tuple[int, Tensor]]:
-    """Yield the first index and the images of every batch; a thread reads files while the last batch is in use."""
+    """Yield the first index and the images of every batch; a thread reads files ahead."""
     starts = range(share.start, share.stop, batch_size)
 
     def read(first: int) -> Tensor:
@@ -205,7 +205,7 @@ def _read_batches(images: Images, share: range, batch_size: int, digest: "SetDig
         return batch
 
     if isinstance(images, GeneratedImages):
-        # A generator shares the device with the extractor: a thread would only take turns with it.
+        # A generator shares the device with the extractor, so a thread would gain nothing.
         yield from ((first, read(first)) for first in starts)
         return
     with ThreadPoolExecutor(1) as reader:
@@ -229,7 +229,7 @@ def _describe(images: Images, extractor: FeatureExtractor, digest: str) -> dict[
 
 
 class SetDigest:
-    """Hash a set of images, whatever their order and whoever read which: sums of sha256, mod 2^256."""
+    """Hash a set of images independently of order and processes: the sum of their sha256, mod 2^256."""
 
     LIMBS = 8
 

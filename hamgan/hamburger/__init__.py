@@ -1,7 +1,7 @@
-"""Matrix decompositions as global context (Geng et al. 2021, "Is Attention Better Than Matrix Decomposition?").
+"""Model global context by matrix decompositions (Geng et al. 2021, "Is Attention Better Than Matrix Decomposition?").
 
-``decompositions`` has NMF, VQ and CD as functions, ``ham`` owns their initial bases, ``block`` puts them between two
-1x1 convolutions. Nothing here knows about GANs: convolutions and norms of the block are passed in.
+`decompositions` has NMF, VQ and CD as functions, `ham` owns their initial bases, `block` puts them between two 1x1
+convolutions. The block is independent of GANs: its convolutions and norms are passed in.
 """
 
 from hamgan.hamburger.block import Bases, Hamburger

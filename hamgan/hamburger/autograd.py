@@ -1,6 +1,6 @@
-"""Differentiate linear pieces of the block by hand, which saves memory and passes over feature maps.
+"""Differentiate linear parts of the block by hand, which saves memory and passes over feature maps.
 
-Their backwards are made of differentiable operations when a graph of the gradient is wanted (R1 penalty).
+The backward passes use differentiable operations if a graph of the gradient is needed (R1 penalty).
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class _LinearCoefficients(torch.autograd.Function):
-    """Give coefficients that were computed already the gradient of ``scale * (tokens @ bases)``."""
+    """Attach the gradient of ``scale * (tokens @ bases)`` to coefficients that have already been computed."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, coefficients: Tensor, bases: Tensor, scale: Tensor) -> Tensor:
@@ -23,13 +23,13 @@ class _LinearCoefficients(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         bases, scale = ctx.saved_tensors
         grad = grad * scale
-        # In the memory order of the tokens, so that what is in front reads it without a copy.
+        # In the memory order of the tokens, so that the previous layer reads it without a copy.
         product = grad @ bases.mT if ctx.rows_first else (bases @ grad.mT).mT
         return product, None, None, None
 
 
 def linear_coefficients(tokens: Tensor, coefficients: Tensor, bases: Tensor, scale: Tensor) -> Tensor:
-    """Give ``coefficients`` [B, N, R] the gradient of ``scale * (tokens @ bases)``, which they are.
+    """Return ``coefficients`` [B, N, R], equal to ``scale * (tokens @ bases)``, with the gradient of that product.
 
     Shapes: tokens [B, N, D], bases [B, D, R], scale [B, N, R].
     """
@@ -38,7 +38,7 @@ def linear_coefficients(tokens: Tensor, coefficients: Tensor, bases: Tensor, sca
 
 
 class _KeepGradient(torch.autograd.Function):
-    """Return x as it is, with its gradient where ``keep`` is true."""
+    """Return x unchanged; its gradient passes only where ``keep`` is true."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, keep: Tensor) -> Tensor:
@@ -56,8 +56,8 @@ class _KeepGradient(torch.autograd.Function):
 def rectify_(x: Tensor) -> Tensor:
     """Apply ReLU in place, keeping one byte per element for backward; the gradient passes where x is exactly zero.
 
-    For a fresh x that nothing else saved or viewed, and whose gradient comes from one matrix product: backward writes
-    into that gradient.
+    Use it only for a new x that nothing else saved or viewed and whose gradient comes from one matrix product: the
+    backward pass writes into that gradient.
     """
     data = x.detach()
     keep = data >= 0 if torch.is_grad_enabled() and x.requires_grad else None
@@ -69,7 +69,7 @@ def rectify_(x: Tensor) -> Tensor:
 
 
 class _Fork(torch.autograd.Function):
-    """Return rows x [M, C] as they are, and ``x @ weight.T``; both gradients of x meet inside one matrix product."""
+    """Return rows x [M, C] and ``x @ weight.T``, and add both gradients of x inside one matrix product."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ class _Fork(torch.autograd.Function):
 def fork(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return (x, x @ weight.T) of rows x [M, C], weight [D, C].
 
-    Use the returned x, so that its gradients add up without a pass of their own.
+    Use the returned x: its two gradients are then added inside a matrix product, without a pass over x.
     """
     same, product = _Fork.apply(x, weight)
     return same, product

@@ -1,4 +1,4 @@
-"""Build the Hamburger block: bread, ham, (cheese,) bread around a shortcut; versions v1, v2 and v2+."""
+"""Build the Hamburger block: two 1x1 convolutions around a decomposition, with a shortcut; versions v1, v2 and v2+."""
 
 from collections.abc import Callable, Mapping
 
@@ -29,8 +29,16 @@ class Hamburger(nn.Module):
     ``final_relu``: the output goes through ReLU. ``positions`` (height x width) is needed for persistent bases in
     channel or dual mode only. Raises ConfigError when channels do not divide.
 
-    Since the reconstruction is a product of two thin factors, the convolution behind it is applied to the bases
-    (spatial mode) or the coefficients (channel mode): N D C multiplications become N R C.
+    ``conv(in, out)`` builds a 1x1 convolution without bias. Its weight is read once per forward pass: from ``weights``
+    if that has the module, else by ``effective_weight()`` if the module has this method (spectral norm). ``lower_conv``
+    builds the lower bread instead and may have a bias (the official segmentation code). ``norm(channels)`` builds the
+    norm after the upper bread (v1) or inside the cheese (v2, v2+), called as ``norm(y, condition, weights)`` if there
+    is a condition. ``gate`` multiplies the branch by a learnt scalar that starts at 0; v2+ also learns a factor on the
+    shortcut. ``final_relu`` applies ReLU to the output. ``positions`` (height x width) is needed only for persistent
+    bases in channel or dual mode. Raises ConfigError if the channels are not divisible.
+
+    The reconstruction is a product of two thin factors, so the upper convolution is applied to the bases (spatial mode)
+    or the coefficients (channel mode): N R C multiplications instead of N D C.
     """
 
     def __init__(
@@ -73,7 +81,7 @@ class Hamburger(nn.Module):
         device: torch.device | None = None,
         generator: torch.Generator | None = None,
     ) -> Bases:
-        """Draw initial bases for `forward`: [B*S, D, R]; in dual mode the pair (spatial, channel), in this order.
+        """Draw initial bases for `forward`: [B*S, D, R], or in dual mode a pair (spatial, channel) of them.
 
         D is the channels per head, or height x width in channel mode.
         """
@@ -91,7 +99,7 @@ class Hamburger(nn.Module):
         bases: Bases | None = None,
         weights: Mapping[nn.Module, Tensor] | None = None,
     ) -> Tensor:
-        """Return [B, C, H, W] in the memory format of x [B, C, H, W]; ``bases`` as `draw_bases` makes them."""
+        """Return [B, C, H, W] in the memory format of x [B, C, H, W]; ``bases`` as from `draw_bases`, None draws."""
         x, tokens = self.latent_tokens(x, weights)
         first = self.upper_bread if self.cheese is None else self.cheese
         with without_autocast(x.device):
@@ -107,9 +115,9 @@ class Hamburger(nn.Module):
         return self._finish(x, tokens, _weight(self.upper_bread, weights).flatten(1).expand(x.shape[0], -1, -1))
 
     def latent_tokens(self, x: Tensor, weights: Mapping[nn.Module, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Return x and the lower bread's output as tokens [B, N, L]: in float32 or wider, not negative for NMF.
+        """Return x, and the lower bread's output as tokens [B, N, L], in float32 or wider and non-negative for NMF.
 
-        A channels-last map is a matrix of rows, which ``fork`` makes use of.
+        A channels-last map is a matrix of rows, so both gradients of x can be added by `fork`.
         """
         weight, bias = _weight(self.lower_bread, weights), getattr(self.lower_bread, "bias", None)
         as_rows = bias is None and x.is_contiguous(memory_format=torch.channels_last) and x.dtype == _matmul_dtype(x)
@@ -126,7 +134,7 @@ class Hamburger(nn.Module):
         return x, latent.unflatten(0, (x.shape[0], -1)) if as_rows else latent.flatten(2).mT
 
     def thin_factors(self, tokens: Tensor, weight: Tensor, bases: Bases | None) -> tuple[Tensor, Tensor]:
-        """Return factors left [B, N, R'] and right [B, C', R'] of ``weight`` [C', latent] times the reconstruction."""
+        """Return factors left [B, N, R'], right [B, C', R'] of the reconstruction times ``weight`` [C', latent]."""
         weight = weight.to(tokens.dtype)
         if self.channel_ham is None:
             if isinstance(bases, tuple):
@@ -136,7 +144,7 @@ class Hamburger(nn.Module):
         if bases is not None and not isinstance(bases, tuple):
             raise ConfigError("dual mode takes a pair of bases (spatial, channel), as draw_bases makes them")
         first, second = bases or (None, None)
-        half = tokens.shape[-1] // 2  # slices, as autograd forbids writing into the views that chunk makes
+        half = tokens.shape[-1] // 2  # slices: autograd forbids writing into the views of chunk
         parts = (
             self._spatial(self.ham, tokens[..., :half], weight[:, :half], first),
             self._channel(self.channel_ham, tokens[..., half:], weight[:, half:], second),
@@ -218,8 +226,8 @@ def _join_heads(factor: Tensor) -> Tensor:
 def thin_product(left: Tensor, right: Tensor, like: Tensor, add: bool = False, overwrite: bool = False) -> Tensor:
     """Return ``left @ right.mT`` (+ ``like``) as a feature map in the type and memory format of ``like`` [B, C, H, W].
 
-    With ``overwrite`` the sum may take the memory of ``like``, where that is channels last. Half precision: bfloat16
-    factors, but float32 for float16, whose range the factors can leave.
+    With ``overwrite`` the sum may overwrite a channels-last ``like``. The product is computed in bfloat16 for bfloat16,
+    but in float32 for float16, whose range the factors can exceed.
     """
     dtype = torch.float32 if like.dtype == torch.float16 else like.dtype
     left, right = left.to(dtype), right.to(dtype)

@@ -1,11 +1,11 @@
 """Decompose by NMF, VQ and CD, as plain functions: K steps that find the factors, then one that carries the gradient.
 
-Two layouts meet here. The public functions take ``x`` [B, D, N] as the paper writes it. The ``*_factors`` functions
-take tokens [B, N, D], which is a view of a channels-last feature map, and return the factors (coefficients [B, N, R],
-bases [B, D, R]) of the reconstruction ``coefficients @ bases.mT``, so that a linear map behind it can be applied to
-the small factor instead of the product.
+There are two layouts. The public functions take ``x`` [B, D, N] as in the paper. The ``*_factors`` functions take
+tokens [B, N, D], a view of a channels-last feature map, and return the factors (coefficients [B, N, R], bases [B, D,
+R]) of the reconstruction ``coefficients @ bases.mT``, so that a following linear map can be applied to the small factor
+instead of the product.
 
-Under autocast the state stays in float32: bfloat16 state costs 2.6e-2 of the reconstruction.
+Under autocast the state stays in float32: with bfloat16 state the reconstruction is off by 2.6e-2.
 """
 
 from typing import Literal, Protocol
@@ -20,7 +20,7 @@ from hamgan.hamburger.precision import without_autocast
 Gradient = Literal["one_step", "unrolled"]
 
 EPS = 1e-6
-# F.normalize's own floor: columns of x far below EPS keep their direction.
+# The floor of F.normalize: columns of x far below EPS keep their direction.
 TOKEN_EPS = 1e-12
 
 
@@ -36,8 +36,9 @@ def nmf(x: Tensor, bases: Tensor, steps: int = 6, gradient: Gradient = "one_step
     """Reconstruct ``relu(x)`` by non-negative matrix factorisation (multiplicative updates, Lee & Seung 2001).
 
     Shapes: x [B, D, N], bases [B, D, R] (non-negative) -> [B, D, N]. ``steps`` joint updates of coefficients and bases,
-    then one more of the coefficients. ``one_step`` differentiates that last one only (HamGAN, section 3.3),
-    ``unrolled`` all of them (Light-Ham). The gradient passes where x is exactly zero.
+    then one more of the coefficients. ``one_step`` differentiates only that last one (HamGAN, section 3.3),
+    ``unrolled`` all of them (Light-Ham). ``temperature`` scales the softmax that gives the first coefficients. The
+    gradient also passes where x is exactly zero.
     """
     return _reconstruct(nmf_factors, x.masked_fill(x < 0, 0), bases, steps, gradient, temperature)
 
@@ -46,7 +47,7 @@ def vq(x: Tensor, bases: Tensor, steps: int = 6, gradient: Gradient = "one_step"
     """Reconstruct x by soft vector quantisation (k-means with softmax assignment by cosine; HamGAN, section 3.2).
 
     Shapes: x [B, D, N], bases [B, D, R] -> [B, D, N]. ``steps`` updates, then one differentiable assignment;
-    ``temperature`` multiplies the cosines. With ``one_step`` the norm of each column of x is a constant too.
+    ``temperature`` multiplies the cosines. With ``one_step`` the norms of the columns of x are constants as well.
     """
     return _reconstruct(vq_factors, x, bases, steps, gradient, temperature)
 
@@ -61,8 +62,9 @@ def cd(
 ) -> Tensor:
     """Reconstruct x by concept decomposition (spherical k-means, then ridge regression; Dhillon & Modha 2001).
 
-    Shapes: x [B, D, N], bases [B, D, R] -> [B, D, N]. With ``one_step`` the output is linear in x. ``ridge`` is the
-    regression's penalty: 0.01 in the official HamGAN, 0.1 in the official PyTorch code.
+    Shapes: x [B, D, N], bases [B, D, R] -> [B, D, N]. ``temperature`` multiplies the cosines of the assignment.
+    With ``one_step`` the output is linear in x. ``ridge`` is the regression's penalty: 0.01 in the official HamGAN,
+    0.1 in the official PyTorch code.
     """
 
     def factors(
@@ -91,8 +93,8 @@ def nmf_step(tokens: Tensor, bases: Tensor, coefficients: Tensor, projection: Te
     """Make one multiplicative update of ``tokens ≈ coefficients @ bases.mT``; returns (bases, coefficients).
 
     Shapes: tokens [B, N, D] and bases [B, D, R] non-negative, coefficients [B, N, R]; ``projection`` is
-    ``tokens @ bases``, which the start of the loop has already made. The coefficients move first; the bases see the
-    new ones. The R x R Gram matrices come first, so that nothing costs more than N D R.
+    ``tokens @ bases``, which the caller has already. The coefficients are updated first, then the bases with the new
+    coefficients. The R x R Gram matrices are computed first, so that nothing costs more than N D R.
     """
     coefficients = coefficients * projection / (coefficients @ (bases.mT @ bases) + EPS)
     gram = coefficients.mT @ coefficients

@@ -1,4 +1,4 @@
-"""Run a decomposition as a module: draw its initial bases, choose its steps, move its persistent bases."""
+"""Run a decomposition as a module, which draws its initial bases and updates persistent ones."""
 
 import contextlib
 import functools
@@ -20,11 +20,11 @@ EVALUATION_SEED = 0
 class Ham(nn.Module):
     """Decompose tokens by NMF, VQ or CD from initial bases of its own.
 
-    ``features`` is D: channels per head in spatial mode, height x width in channel mode; None where a channel-mode
-    Ham with random bases should take what comes. Random bases: drawn per sample in training, one fixed seeded draw for
-    all samples in evaluation. Persistent bases: the buffer ``bases`` [S, D, R], which moves towards the mean over the
-    batch (and over all processes) of the final bases at every forward in training mode. Raises ConfigError for
-    persistent bases of unknown size.
+    ``features`` is D: channels per head in spatial mode, height x width in channel mode; None lets a channel-mode Ham
+    with random bases take any size. Random bases are drawn per sample in training; in evaluation all samples share one
+    fixed draw. Persistent bases are the buffer ``bases`` [S, D, R], which moves towards the mean over the batch (and
+    all processes) of the final bases at every forward pass in training mode. Raises ConfigError for persistent bases
+    of unknown size.
     """
 
     bases: Tensor | None
@@ -44,7 +44,7 @@ class Ham(nn.Module):
     def draw_bases(
         self, batch: int, features: int, device: torch.device | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw initial bases [B*S, D, R]: U[0, 1) for NMF, N(0, 1) for VQ and CD; drawn where the generator lives."""
+        """Draw initial bases [B*S, D, R]: U[0, 1) for NMF, N(0, 1) for VQ and CD; on the generator's device."""
         return self._draw(batch * self.config.heads, features, device, generator)
 
     def _draw(self, rows: int, features: int, device: torch.device | None, generator: torch.Generator | None) -> Tensor:
@@ -80,7 +80,7 @@ class Ham(nn.Module):
     def forward(self, tokens: Tensor, bases: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return factors (coefficients [B*S, N, R], bases [B*S, D, R]) of tokens [B*S, N, D] (non-negative for NMF).
 
-        ``bases`` [B*S, D, R] overrides the initial bases. The caller has switched autocast off.
+        ``bases`` [B*S, D, R] replaces the initial bases. The caller must have disabled autocast.
         """
         rows, _, features = tokens.shape
         if bases is None:
@@ -111,10 +111,10 @@ def _factor_function(config: HamburgerConfig) -> FactorFunction:
 
 @contextlib.contextmanager
 def measured_reconstruction(block: nn.Module) -> Iterator[list[Tensor]]:
-    """Measure how well every `Ham` inside a block reconstructs in the forwards of this context.
+    """Measure how well every `Ham` inside a block reconstructs during forward passes in this context.
 
-    Yields a list that takes (|x - reconstruction|^2, |x|^2) of each decomposition, on the device; see
-    `reconstruction_error`.
+    Yields a list, to which each decomposition appends (|x - reconstruction|^2, |x|^2) as a tensor [2] on the device,
+    for `reconstruction_error`.
     """
     energies: list[Tensor] = []
 
@@ -130,7 +130,7 @@ def measured_reconstruction(block: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def reconstruction_error(energies: list[Tensor]) -> Tensor:
-    """Return |x - reconstruction| / |x| over what `measured_reconstruction` took, a scalar on the device."""
+    """Return |x - reconstruction| / |x| of the list of `measured_reconstruction`, a scalar on the device."""
     error, energy = torch.stack(energies).sum(dim=0).unbind()
     return (error / energy.clamp(min=torch.finfo(energy.dtype).tiny)).sqrt()
 

@@ -1,4 +1,4 @@
-"""Keep mixed precision and TF32 away from what needs float32."""
+"""Turn off mixed precision and TF32 for computations that need float32."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -7,10 +7,10 @@ import torch
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Switch autocast off on ``device`` where it is on; the meta device has none, and autocast refuses it.
+    """Disable autocast on ``device`` if it is enabled; the meta device has none, and autocast refuses it.
 
-    Where it is off nothing is entered: a context takes as long as two small operators, and torch.export cannot save
-    every region that switches autocast.
+    If it is disabled already, the context does nothing: a real one takes as long as two small operators, and
+    torch.export cannot save every region that switches autocast.
     """
     if device.type == "meta" or not torch.is_autocast_enabled(device.type):
         return nullcontext()
@@ -20,15 +20,15 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 def set_tf32(allowed: bool) -> None:
     """Allow or forbid TF32 in float32 products and convolutions on NVIDIA GPUs; torch's default allows convolutions.
 
-    The rule of this project: a training step follows ``train.tf32``, an evaluation ``--tf32``, which labels its
-    numbers, and everything else is float32, images drawn while training among it.
+    The rule of this project: training steps follow ``train.tf32``, evaluations follow ``--tf32``, which labels their
+    numbers, and everything else is float32, including images drawn while training.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 @contextmanager
 def using_tf32(allowed: bool) -> Iterator[None]:
-    """Let `set_tf32` hold inside this context."""
+    """Apply `set_tf32` inside this context and restore the previous setting after it."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     set_tf32(allowed)
     try:

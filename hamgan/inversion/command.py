@@ -25,20 +25,25 @@ def invert_parser(prog: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--checkpoint", required=True, help="run, checkpoint folder, generator.safetensors, or owner/name on a hub")
     add("--images", required=True, nargs="+", type=Path, metavar="FILE", help="pictures of any size and kind")
-    add("--output", required=True, type=Path, help="sheet to write, .png; latents and classes stand beside it")
-    add("--classes", nargs="+", help="classes that may be found: indices, ranges, names, synsets (default: all)")
-    add("--steps", type=int, default=300, help="of the descent (default: 300)")
-    add("--restarts", type=int, default=8, help="descents per image, from the nearest random samples (default: 8)")
+    add("--output", required=True, type=Path, help="sheet to write, .png; latents and classes are written next to it")
+    add("--classes", nargs="+", help="classes to search: indices, ranges, names, synsets (default: all)")
+    add("--steps", type=int, default=300, help="steps of the optimisation (default: 300)")
+    add(
+        "--restarts",
+        type=int,
+        default=8,
+        help="optimisations per picture, from the nearest random samples (default: 8)",
+    )
     add("--samples", type=int, default=64, help="random samples per class; the best is the baseline (default: 64)")
-    add("--pixels-only", action="store_true", help="compare pixels, not the features of EfficientNet-Lite0 as well")
-    add("--force", action="store_true", help="replace the outputs where they exist")
+    add("--pixels-only", action="store_true", help="compare pixels only, not the features of EfficientNet-Lite0")
+    add("--force", action="store_true", help="overwrite existing outputs")
     add("--seed", type=int, default=0, help="first seed of the random samples (default: 0)")
-    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     return parser
 
 
 def main(arguments: Sequence[str], prog: str = "hamgan invert") -> None:
-    """Invert the pictures that the arguments name; ConfigError (a sentence) for what cannot be."""
+    """Invert the given pictures; raises ConfigError for bad usage."""
     refuse_renamed(arguments, {"--out": "--output"})
     options = invert_parser(prog).parse_args(arguments)
     check_place(options.checkpoint)

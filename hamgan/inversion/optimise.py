@@ -1,8 +1,8 @@
 """Invert images by optimisation: find the latent and the class whose image is nearest to a given one.
 
-Zhu et al. 2016 and Creswell & Bharath 2018 descend on z from random starts; Abdal et al. 2019 (StyleGAN) show that
-pixels and a perceptual distance together, and a good start, decide the result. Here the starts are the nearest of many
-random samples of all classes; they compete, and the winner's class is the class that is found.
+Zhu et al. 2016 and Creswell & Bharath 2018 optimise z from random starts; Abdal et al. 2019 (StyleGAN) show the value
+of pixels combined with a perceptual distance, and of a good start. Here the starts are the nearest of many random
+samples of all classes; the best result decides the class.
 """
 
 import math
@@ -23,25 +23,25 @@ from hamgan.sampling import LoadedGenerator, truncated_latent
 
 LEARNING_RATE = 0.2
 ROUNDS = ((1.0, 0.25), (0.25, 0.75))
-"""Share of the starts that take part in a round, and the round's share of the steps: most starts end in poor minima."""
+"""Rounds as (share of the starts, share of the steps); most starts end in poor minima and are dropped early."""
 SEARCHED = 4096
-"""Random samples that the starts are chosen from; with many classes each has fewer than `samples`."""
+"""Largest number of random samples to choose starts from; with many classes each gets fewer than `samples`."""
 RANKED = 64
-"""Random samples that are compared by the whole distance: the nearest by pixels, which cost nothing."""
+"""Random samples, the nearest by pixels, that are compared by the whole distance, which is expensive."""
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """Hold a latent [latent_dim] and a class for an image: ``generator.images(z[None], labels)`` draws them."""
+    """Hold the latent [latent_dim] and class found for an image, for ``generator.images(z[None], labels)``."""
 
     z: Tensor
     label: int
     image: Tensor
-    """Image that they give, uint8 [3, R, R]."""
+    """Image of latent and class, uint8 [3, R, R]."""
     baseline: Tensor
     """The nearest of `samples` random images of the same class, uint8 [3, R, R]."""
     baseline_seed: int
-    """Seed of that image."""
+    """Seed of the baseline image."""
 
 
 def invert(
@@ -58,11 +58,11 @@ def invert(
 ) -> list[Inversion]:
     """Find a latent and a class for every image.
 
-    Args: uint8 images [N, 3, R, R] of the generator's resolution; ``classes`` that may be found (None: all);
-    ``restarts`` descents per image; ``samples`` random images per class, of the seeds ``seed``, ``seed`` + 1, ...
+    ``images`` are uint8 [N, 3, R, R] at the generator's resolution; ``classes`` to search (None: all); ``restarts``
+    optimisations per image; ``samples`` random images per class, with the seeds ``seed``, ``seed`` + 1, ...
 
-    The answer for an image depends on the arguments alone, not on the images beside it. Raises ConfigError for
-    images of another size and numbers below 1.
+    The result for an image does not depend on the other images. Raises ConfigError for images of another size and for
+    numbers below 1.
     """
     size = generator.config.resolution
     if tuple(images.shape[1:]) != (3, size, size):
@@ -87,7 +87,7 @@ def invert(
 
 @dataclass
 class _Inverter:
-    """Share among all images the random samples that descents start from, the distance, the numbers."""
+    """Hold what all images share: random samples to start from, the distance, and the settings."""
 
     generator: LoadedGenerator
     classes: list[int]
@@ -133,7 +133,7 @@ class _Inverter:
         return torch.stack([truncated_latent(self.seed + index, size) for index in range(count)])
 
     def _starts(self, target: Tensor, activations: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the nearest random samples, nearest first; of several classes none has more than half."""
+        """Return the nearest random samples, nearest first; no class has more than half if there are several."""
         z, labels, images = self.search
         order = self._rank(images, target, activations)
         most = self.restarts if len(self.classes) == 1 else math.ceil(self.restarts / 2)
@@ -158,7 +158,7 @@ class _Inverter:
     def _descend(
         self, z: Tensor, labels: Tensor, target: Tensor, activations: list[Tensor], steps: int
     ) -> tuple[Tensor, Tensor]:
-        """Descend from z [r, latent_dim] with Adam; returns the best z on each way, and their order, best first."""
+        """Optimise z [r, latent_dim] with Adam; returns the best z of each start, and their order, best first."""
         z = z.detach().clone().requires_grad_()
         optimiser = torch.optim.Adam([z], lr=LEARNING_RATE)
         best, lowest = z.detach().clone(), torch.full((len(z),), torch.inf, dtype=z.dtype, device=z.device)
@@ -179,7 +179,7 @@ class _Inverter:
 
     @torch.no_grad()
     def _onto_shell(self, z: Tensor) -> None:
-        """Move z, in place, to the radii between which 99 % of N(0, I) lie: G has never seen others."""
+        """Project z, in place, to the range of norms that holds 99 % of N(0, I), as G was trained on no others."""
         radius = z.norm(dim=1, keepdim=True)
         z.mul_(radius.clamp(*self.radii) / radius.clamp_min(1e-12))
 

@@ -13,7 +13,7 @@ from hamgan.evaluation import FeatureExtractor
 
 @dataclass(frozen=True)
 class Quality:
-    """Hold the figures of one image against another."""
+    """Hold the similarity of one image to another."""
 
     psnr: float
     """Peak signal-to-noise ratio in dB; infinite for equal images."""
@@ -27,7 +27,7 @@ class Quality:
 
 
 def measure_quality(images: Tensor, targets: Tensor, extractor: FeatureExtractor) -> list[Quality]:
-    """Return the figures of uint8 images [N, 3, H, W] against as many targets."""
+    """Return the similarity of uint8 images [N, 3, H, W] to their targets [N, 3, H, W], one per image."""
     cosines = F.cosine_similarity(extractor(images)[0], extractor(targets)[0]).tolist()
     pairs = zip(_channels_last(images), _channels_last(targets), strict=True)
     figures = []
@@ -40,7 +40,7 @@ def measure_quality(images: Tensor, targets: Tensor, extractor: FeatureExtractor
 
 
 def mean_quality(figures: list[Quality]) -> Quality:
-    """Return the averages."""
+    """Return the average of each figure."""
     rows = torch.tensor([[figure.psnr, figure.ssim, figure.cosine] for figure in figures], dtype=torch.float64)
     return Quality(*rows.mean(0).tolist())
 

@@ -19,7 +19,7 @@ FORMAT = "hamgan-inversion-1"
 
 @dataclass(frozen=True)
 class Result:
-    """Hold a picture and what was found for it."""
+    """Hold a picture and its inversion."""
 
     file: Path
     target: Tensor
@@ -28,11 +28,11 @@ class Result:
     class_name: str
     quality: Quality
     baseline: Quality
-    """Figures of the nearest random sample of the class that was found."""
+    """Quality of the nearest random sample of the found class."""
 
 
 def describe(results: Sequence[Result], samples: int) -> list[str]:
-    """Return a line with the figures of every picture, and one with their averages where there are several."""
+    """Return one line per picture, and one with the averages if there are several."""
     lines = [
         f"{item.file.name}: {item.class_name}, {item.quality} (best of {samples} random samples: {item.baseline})"
         for item in results
@@ -44,10 +44,10 @@ def describe(results: Sequence[Result], samples: int) -> list[str]:
 
 
 def save_results(results: Sequence[Result], checkpoint: str, samples: int, sheet: Path) -> Path:
-    """Write the sheet (PNG) and beside it, as safetensors, what draws the reconstructions again; returns its path.
+    """Write the sheet (PNG), and the latents and labels next to it as safetensors; returns the latter's path.
 
     Tensors: z [N, latent_dim] and labels [N] for ``generator.images(z, labels)``, baseline_seeds [N], and the figures
-    psnr, ssim, cosine [N], those of the baseline with `baseline_` in front. Both files appear whole or not at all.
+    psnr, ssim, cosine [N], those of the baseline with the prefix `baseline_`. Both files are written atomically.
     """
     latents = sheet.with_suffix(".safetensors")
     tensors = {

@@ -1,4 +1,4 @@
-"""Build the generator and the discriminator of BigGAN's family, spectral norm and batch norm included."""
+"""Build generators and discriminators of BigGAN's family, with their spectral norm and batch norm."""
 
 from hamgan.networks.build import build_networks, count_parameters
 from hamgan.networks.context import Bases

@@ -1,4 +1,4 @@
-"""Attend over all positions of a feature map: the block that a Hamburger replaces."""
+"""Attend over all positions of a feature map, in the block that a Hamburger replaces."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,8 @@ from hamgan.networks.spectral_norm import Weights
 class SelfAttention(nn.Module):
     """Attend by a non-local block with 2x2-pooled keys and values (SAGAN, section 3; BigGAN's widths C/8 and C/2).
 
-    Shapes: x [B, C, H, W] -> the same, C divisible by 8; ``x + gate * attention(x)``, gate init 0, no 1/sqrt(d).
+    Returns ``x + gate * attention(x)``; the gate starts at 0, and there is no factor 1/sqrt(d). Shapes: x [B, C, H, W]
+    -> the same; C must be divisible by 8.
     """
 
     def __init__(self, channels: int, conv: Callable[[int, int], nn.Module]) -> None:
@@ -30,15 +31,15 @@ class SelfAttention(nn.Module):
         bases: Tensor | None = None,
         weights: Weights | None = None,
     ) -> Tensor:
-        height, width = x.shape[2:]  # condition and bases are for Hamburgers only
+        height, width = x.shape[2:]  # only Hamburgers use condition and bases
         query = self.query(x, weights)
         key, value = (F.max_pool2d(conv(x, weights), 2) for conv in (self.key, self.value))
-        # [1, B, positions, features]: the images are the heads. As a batch with one head each, the compiler gives that
-        # head a stride of 1, for which CUDA has no kernel.
+        # [1, B, positions, features]: images take the place of heads. With a batch of one head each, the compiler gives
+        # that head a stride of 1, for which CUDA has no kernel.
         query, key, value = (part.flatten(2).mT[None] for part in (query, key, value))
-        if x.is_cuda and (missing := -query.shape[-1] % 8):  # its kernels want multiples of 8; zeros add nothing
+        if x.is_cuda and (missing := -query.shape[-1] % 8):  # its kernels need multiples of 8; zeros add nothing
             query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
-        # A GPU does not make the map of attention, [B, H W, H W / 4], which would be most of the network's memory.
+        # On a GPU this never stores the attention map [B, H W, H W / 4], which would be most of the network's memory.
         mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)[0].mT
         y: Tensor = self.output(mixed.unflatten(2, (height, width)), weights)
         return torch.addcmul(x, y.to(x.dtype), self.gate.to(x.dtype))

@@ -1,4 +1,4 @@
-"""Normalise feature maps over the batches of all processes, with the gains and biases of a class."""
+"""Normalise feature maps over the batches of all processes, with gains and biases that depend on the class."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from hamgan.hamburger.precision import without_autocast
 from hamgan.networks.spectral_norm import SpectralLinear, Weights
 
 LARGE = 2**20
-"""A count n for which n / (n - 1) is 1 within 1e-6, and which 2,047 processes can add up in 32 bits."""
+"""A count n for which n / (n - 1) is 1 within 1e-6, and whose sum over 2,047 processes fits into 32 bits."""
 
 
 class _NormaliseAcross(torch.autograd.Function):
-    """Compute (x - mean) / sqrt(var + eps) by moments that all processes share, with the gradient through them.
+    """Compute (x - mean) / sqrt(var + eps) with moments over all processes, and the gradient through them.
 
-    In the type of x, with moments in float32 at least. Backward needs the normalised map alone: x is not kept.
+    The result has the type of x, the moments are float32 or wider. Only the normalised map is saved for backward.
     """
 
     @staticmethod
@@ -40,11 +40,11 @@ class _NormaliseAcross(torch.autograd.Function):
 
 
 class _AffineNormOnGpu(torch.autograd.Function):
-    """Compute ``(x - mean) / sqrt(var + eps) * gain + bias`` by the kernels that `torch.nn.SyncBatchNorm` is made of.
+    """Compute ``(x - mean) / sqrt(var + eps) * gain + bias`` with the kernels of `torch.nn.SyncBatchNorm`.
 
-    In the type of x, with moments in float32, of this process or (``across``) of all, which no process waits for.
-    Moves the running moments. Backward needs the normalised map alone: x is not kept, and the
-    sums over all images follow from those over each. Shapes: gain and bias [B, C, 1, 1] or [C, 1, 1].
+    The result has the type of x. Moments are float32, of this process or with ``across`` of all, without a wait for the
+    device. Updates the running moments. Only the normalised map is saved for backward, and the sums over all images are
+    computed from those over each image. Shapes: x [B, C, H, W], gain and bias [B, C, 1, 1] or [C, 1, 1].
     """
 
     @staticmethod
@@ -62,7 +62,7 @@ class _AffineNormOnGpu(torch.autograd.Function):
     ) -> Tensor:
         mean, scale = torch.batch_norm_stats(x, eps)
         means, scales = stack_processes(torch.stack([mean, scale])).unbind(1) if across else (mean[None], scale[None])
-        # The variance is stored times n / (n - 1), but for that only the processes' shares of n matter.
+        # n enters the stored variance by n / (n - 1); otherwise only the processes' shares of n matter.
         counts = means.new_full((len(means),), LARGE if biased else x.numel() // x.shape[1])
         mean, scale = torch.batch_norm_gather_stats_with_counts(
             x, means, scales, running_mean, running_var, momentum, eps, counts
@@ -76,7 +76,7 @@ class _AffineNormOnGpu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         normalised, gain, scale = ctx.saved_tensors
-        # Over each image, [2, B, C, 1, 1]: the gradients of bias and gain.
+        # Sums over each image, [2, B, C, 1, 1]: the gradients of bias and gain.
         sums = torch.stack([part.sum((2, 3), True, dtype=gain.dtype) for part in (grad, grad * normalised)])
         totals = (sums * gain).sum(1).flatten(1)
         if ctx.across:
@@ -92,13 +92,13 @@ class _AffineNormOnGpu(torch.autograd.Function):
 def _normalise_across(
     x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, eps: float, biased: bool
 ) -> Tensor:
-    """Normalise x by the moments of all processes, which every one must call, and move the running ones."""
+    """Normalise x by the moments of all processes, all of which must call this, and update the running moments."""
     count = x.numel() // x.shape[1] * world_size()
     with torch.no_grad():
         mean, var = _moments(x)
         kind, mean, var = mean.dtype, mean.double(), var.double()
-        # One all-reduce carries both moments; every process holds as many images. In float64, for the variance is a
-        # difference of squares: in float32 a mean of 1000 standard deviations would leave nothing of it.
+        # One all-reduce for both moments; every process has the same number of images. In float64, because the variance
+        # is a difference of squares, which float32 would lose entirely at a mean of 1000 standard deviations.
         mean, square = mean_over_processes_(torch.stack([mean, var + mean * mean])).unbind()
         mean, var = mean.to(kind), (square - mean * mean).clamp_min(0.0).to(kind)
         running_mean.lerp_(mean, momentum)
@@ -110,10 +110,10 @@ def _normalise_across(
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean and the biased variance of every channel [C], in float32 at least."""
     values = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    if torch.compiler.is_compiling():  # which sums in one kernel, without a map in float32
+    if torch.compiler.is_compiling():  # sums in one kernel, without a float32 map
         var, mean = torch.var_mean(values, (0, 2, 3), correction=0)
         return mean, var
-    # A twentieth of the time of torch.var_mean on a channels-last map on a CPU.
+    # On a CPU and a channels-last map this takes a twentieth of the time of torch.var_mean.
     mean, var = torch.batch_norm_update_stats(values, None, None, 0.0)
     return mean, var
 
@@ -124,9 +124,9 @@ def _rows(x: Tensor) -> Tensor:
 
 
 class BatchNorm(nn.Module):
-    """Normalise without gain and bias, over the batches of all processes if so configured.
+    """Normalise without gain and bias, over the batches of all processes if ``cross_replica``.
 
-    Shapes: x [B, C, H, W] -> the same. Running statistics follow `NormConfig`; see `standing_statistics` for others.
+    Shapes: x [B, C, H, W] -> the same. Running statistics follow `NormConfig`; `standing_statistics` replaces them.
     """
 
     running_mean: Tensor
@@ -161,11 +161,11 @@ class BatchNorm(nn.Module):
 
     def affine(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
         """Return normalise(x) * gain + bias. Shapes: gain and bias [B, C] or [C]."""
-        if self.training and x.is_cuda and not torch.compiler.is_compiling():  # which makes kernels of its own
+        if self.training and x.is_cuda and not torch.compiler.is_compiling():  # the compiler makes its own kernels
             return self._affine_on_gpu(x, gain, bias)
         if self.training:
             return torch.addcmul(_per_channel(bias.to(x.dtype)), self.normalise(x), _per_channel(gain.to(x.dtype)))
-        # One pass over x instead of two; the merged factors are taken in full precision.
+        # One pass over x instead of two; the merged factors are computed in full precision.
         scale, shift = self.merge(gain, bias)
         return torch.addcmul(_per_channel(shift.to(x.dtype)), x, _per_channel(scale.to(x.dtype)))
 
@@ -177,12 +177,12 @@ class BatchNorm(nn.Module):
         return y
 
     def merge(self, gain: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (scale, shift) with which ``x * scale + shift`` is `affine` in evaluation mode."""
+        """Return (scale, shift) such that ``x * scale + shift`` equals `affine` in evaluation mode."""
         scale = gain * torch.rsqrt(self.running_var + self.eps)
         return scale, bias - self.running_mean * scale
 
     def gain_and_bias(self, condition: Tensor | None, weights: Weights | None) -> tuple[Tensor, Tensor]:
-        """Return what `affine` takes, [C] or [B, C]; the kinds of conditioning differ in it."""
+        """Return gain and bias for `affine`, [C] or [B, C]; subclasses condition them in different ways."""
         raise NotImplementedError
 
 
@@ -200,7 +200,7 @@ class PlainBatchNorm(BatchNorm):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def gain_and_bias(self, condition: Tensor | None, weights: Weights | None) -> tuple[Tensor, Tensor]:
-        """Return the learnt ones, whatever the condition."""
+        """Return the learnt gain and bias, whatever the condition."""
         return self.gain, self.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ class SharedConditionBatchNorm(BatchNorm):
         self.bias = SpectralLinear(condition_dim, channels, spectral, bias=False)
 
     def gain_and_bias(self, condition: Tensor | None, weights: Weights | None) -> tuple[Tensor, Tensor]:
-        """Return gain and bias of the condition [B, dim], in the weights' precision."""
+        """Return gain and bias [B, C] for the condition [B, dim], in the weights' precision."""
         assert condition is not None
         with without_autocast(condition.device):
             return 1.0 + self.gain(condition, weights), self.bias(condition, weights)
@@ -229,9 +229,9 @@ class SharedConditionBatchNorm(BatchNorm):
 
 
 class CrossReplicaBatchNorm2d(nn.BatchNorm2d):
-    """Normalise as `torch.nn.BatchNorm2d` does, in training by the moments of all processes.
+    """Normalise like `torch.nn.BatchNorm2d`, but in training by the moments of all processes.
 
-    Unlike `torch.nn.SyncBatchNorm` it takes maps on CPUs too.
+    Unlike `torch.nn.SyncBatchNorm` it works on CPUs too.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -252,9 +252,9 @@ class CrossReplicaBatchNorm2d(nn.BatchNorm2d):
 
 
 def convert_cross_replica(network: nn.Module) -> None:
-    """Replace every `torch.nn.BatchNorm2d` inside a network, which keeps its tensors and their names.
+    """Replace every `torch.nn.BatchNorm2d` in a network, in place, keeping its tensors and their names.
 
-    Raises ConfigError where a network normalises by another module of the batch's moments, which would stay apart.
+    Raises ConfigError if the network has another layer with batch moments, which would stay those of one process.
     """
     for name, child in network.named_children():
         if type(child) is nn.BatchNorm2d:
@@ -269,7 +269,7 @@ def convert_cross_replica(network: nn.Module) -> None:
 
 
 def class_rows(table: Tensor, labels: Tensor) -> Tensor:
-    """Return rows [B, C] of a class table [classes, C]: labels are indices [B], or weights [B, classes] of a blend."""
+    """Return rows [B, C] of a class table [classes, C]; labels are indices [B], or weights [B, classes] that blend."""
     return F.embedding(labels, table) if labels.dim() == 1 else labels.to(table.dtype) @ table
 
 
@@ -285,7 +285,7 @@ class PerClassBatchNorm(BatchNorm):
         self.beta = nn.Parameter(torch.zeros(classes, channels))
 
     def gain_and_bias(self, condition: Tensor | None, weights: Weights | None) -> tuple[Tensor, Tensor]:
-        """Return the tables' rows of labels."""
+        """Return the rows [B, C] of gamma and beta that belong to the labels."""
         assert condition is not None
         return class_rows(self.gamma, condition), class_rows(self.beta, condition)
 

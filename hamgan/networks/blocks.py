@@ -14,14 +14,14 @@ NormFactory = Callable[[int], nn.Module]
 def _sum_of_convolutions(
     first: SpectralConv2d, x: Tensor, second: SpectralConv2d, other: Tensor, weights: Weights
 ) -> Tensor:
-    """Return ``first(x) + second(other)``, with one bias for both: on a GPU each is a pass of its own."""
+    """Return ``first(x) + second(other)`` and add the sum of both biases once: each addition is one pass on a GPU."""
     assert first.bias is not None
     assert second.bias is not None
     return first.convolve(x, weights, None) + second.convolve(other, weights, first.bias + second.bias)
 
 
 class GeneratorBlock(nn.Module):
-    """Apply BN, ReLU, 2x up, conv 3x3, BN, ReLU, conv 3x3, plus an up-sampled 1x1 shortcut of the raw input.
+    """Apply BN, ReLU, 2x up-sampling, conv 3x3, BN, ReLU, conv 3x3, and add an up-sampled 1x1 shortcut of the input.
 
     Shapes: x [B, in, H, W] -> [B, out, 2H, 2W].
     """

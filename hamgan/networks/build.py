@@ -26,5 +26,5 @@ def build_networks(config: Config) -> tuple[Generator, Discriminator]:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return the number of trainable values."""
+    """Return the number of trainable parameters, counted as scalars."""
     return sum(parameter.numel() for parameter in network.parameters())

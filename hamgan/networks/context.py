@@ -21,8 +21,8 @@ Bases = dict[str, BlockBases]
 def context_block(
     network: GeneratorConfig | DiscriminatorConfig, channels: int, size: int, norm: NormFactory | None = None
 ) -> nn.Module:
-    """Build the context block behind a feature map of ``size`` x ``size``; ConfigError where it does not fit."""
-    # sigma, not max(1, sigma): the official code holds these convolutions at spectral norm 1 exactly.
+    """Build the context block after a feature map of ``size`` x ``size``; ConfigError if it does not fit."""
+    # Divide by sigma, not max(1, sigma): in the official code these convolutions have spectral norm 1 exactly.
     conv = partial(SpectralConv2d, kernel=1, config=network.spectral_norm, bias=False, clamp=False)
     if network.context == "attention":
         if channels < 8:
@@ -36,7 +36,7 @@ def context_block(
 
 
 def draw_bases(contexts: nn.ModuleDict, batch: int, device: torch.device, generator: torch.Generator | None) -> Bases:
-    """Draw random initial bases for every Hamburger among context blocks, which are named by their size."""
+    """Draw random initial bases for every Hamburger in ``contexts``, whose keys are the blocks' sizes."""
     return {
         size: block.draw_bases(batch, int(size), int(size), device, generator)
         for size, block in contexts.items()
@@ -45,7 +45,7 @@ def draw_bases(contexts: nn.ModuleDict, batch: int, device: torch.device, genera
 
 
 def select_bases(bases: Bases, rows: Sequence[slice], batch: int) -> Bases:
-    """Return the bases of some images after each other, of bases for ``batch`` images; images may occur repeatedly."""
+    """Concatenate the bases of the images in ``rows``, which may overlap, out of bases for ``batch`` images."""
 
     def select(values: Tensor) -> Tensor:
         of_image = values.unflatten(0, (batch, -1))

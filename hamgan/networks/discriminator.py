@@ -1,4 +1,4 @@
-"""Build BigGAN's residual projection discriminator, which also spans the official HamGAN's."""
+"""Build BigGAN's residual projection discriminator, which also covers the official HamGAN's."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ DISCRIMINATOR_WIDTHS = {
 
 
 class Discriminator(nn.Module):
-    """Judge images by their class: a projection discriminator (Miyato & Koyama 2018).
+    """Rate images given their class, by a projection discriminator (Miyato & Koyama 2018).
 
     Shapes: images [B, 3, R, R] in [-1, 1], labels [B] (int64) -> logits [B], in float32 or wider.
     """
@@ -52,20 +52,20 @@ class Discriminator(nn.Module):
         initialise(self, config.init)
 
     def draw_bases(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Bases:
-        """Draw random initial bases for every Hamburger, as `forward` takes them."""
+        """Draw random initial bases for every Hamburger, for `forward`."""
         return draw_bases(self.contexts, batch, device, generator)
 
     def forward(self, images: Tensor, labels: Tensor, bases: Bases | None = None, apart: bool = False) -> Tensor:
-        """Return logits [B]; ``apart``: those of a `SlicingLayer`, [2, B], which D's own step needs."""
+        """Return logits [B], or with ``apart`` both logits [2, B] of a `SlicingLayer`, for D's own step."""
         weights = effective_weights(self)
         x = images.contiguous(memory_format=self.memory_format)
         for block in self.blocks:
             x = block(x, weights)
             size = str(x.shape[-1])
-            # The last block keeps the resolution: a context block stands after the first of its size.
+            # The last block keeps the resolution; a context block follows the first block of its size.
             if block.down and size in self.contexts:
                 x = self.contexts[size](x, None, bases.get(size) if bases else None, weights)
-        # Sum, not mean (both references); logits and losses in float32 under autocast.
+        # Sum, not mean, as in both references; logits and losses are float32 under autocast.
         with torch.autocast(x.device.type, enabled=False):
             features = F.relu(x if x.dtype == torch.float64 else x.float()).sum(dim=(2, 3))
             if self.slicing is not None:

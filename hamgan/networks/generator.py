@@ -1,7 +1,7 @@
-"""Build BigGAN's residual generator, which also spans the official HamGAN's.
+"""Build BigGAN's residual generator, which also covers the official HamGAN's.
 
 Brock et al., "Large Scale GAN Training for High Fidelity Natural Image Synthesis", ICLR 2019 (appendix B);
-Geng et al., ICLR 2021 (appendix on GANs). What differs between the families is configuration.
+Geng et al., ICLR 2021 (appendix on GANs). The families differ by configuration only.
 """
 
 from functools import partial
@@ -27,8 +27,8 @@ from hamgan.networks.spectral_norm import SpectralConv2d, SpectralLinear, effect
 START = 4
 """Height and width of the generator's first feature map."""
 
-# Output channels of the blocks / width, as BigGAN-PyTorch has them; the last discriminator block (at 32 px the last
-# two) keeps the resolution.
+# Output channels of the blocks, in units of the width, as in BigGAN-PyTorch. The last discriminator block (at 32 px the
+# last two) keeps the resolution.
 GENERATOR_WIDTHS = {
     32: (4, 4, 4),
     64: (16, 8, 4, 2),
@@ -41,10 +41,10 @@ GENERATOR_WIDTHS = {
 class Generator(nn.Module):
     """Map a latent and a class to an image.
 
-    Shapes: z [B, latent_dim], labels [B] (int64), or weights [B, classes] of a blend -> images [B, 3, R, R] in [-1, 1].
+    Shapes: z [B, latent_dim]; labels [B] (int64), or weights [B, classes] that blend -> images [B, 3, R, R] in [-1, 1].
     """
 
-    # Of the feature maps; 15 to 27 % of a step on a CPU against the contiguous one.
+    # Memory format of the feature maps; saves 15 to 27 % of a step on a CPU against the contiguous one.
     memory_format = torch.channels_last
 
     def __init__(self, config: GeneratorConfig, resolution: int, num_classes: int) -> None:
@@ -81,7 +81,7 @@ class Generator(nn.Module):
         )
 
     def conditions(self, z: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the input of the linear layer and one condition per block: first the class, then the z chunk."""
+        """Return the input of the linear layer, and for each block its condition: class embedding, then chunk of z."""
         count = len(self.blocks)
         if self.config.conditioning == "per_class":
             return z, [labels] * count
@@ -92,14 +92,14 @@ class Generator(nn.Module):
         return first, [torch.cat([embedded, chunk], dim=1) for chunk in chunks]
 
     def draw_bases(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Bases:
-        """Draw random initial bases for every Hamburger, as `forward` takes them."""
+        """Draw random initial bases for every Hamburger, for `forward`."""
         return draw_bases(self.contexts, batch, device, generator)
 
     def forward(self, z: Tensor, labels: Tensor, bases: Bases | None = None) -> Tensor:
         weights = effective_weights(self)
         first, conditions = self.conditions(z, labels)
         x = self.linear(first, weights).view(z.shape[0], -1, START, START)
-        # A [B, C, 4, 4] view of the linear layer's rows; from here on convolutions keep the format.
+        # A channels-last view [B, C, 4, 4] of the linear layer's rows; the following convolutions keep the format.
         x = x.contiguous(memory_format=self.memory_format)
         for block, condition in zip(self.blocks, conditions, strict=True):
             x = block(x, condition, weights)
@@ -112,8 +112,8 @@ class Generator(nn.Module):
 def standing_statistics(generator: Generator, batches: list[tuple[Tensor, Tensor]]) -> None:
     """Replace the running batch-norm statistics by averages over fresh batches (BigGAN, appendix B).
 
-    Args: batches of z [B, latent_dim] and labels [B]. Biased variances, as BigGAN-PyTorch accumulates them. Persistent
-    bases are weights here, and stay as they are.
+    ``batches`` are pairs of z [B, latent_dim] and labels [B]. Averages biased variances, like BigGAN-PyTorch.
+    Persistent bases count as weights and do not change.
     """
     norms = [module for module in generator.modules() if isinstance(module, BatchNorm)]
     kept = [(norm.momentum, norm.biased) for norm in norms]
@@ -124,7 +124,7 @@ def standing_statistics(generator: Generator, batches: list[tuple[Tensor, Tensor
             module.eval()
     for count, (z, labels) in enumerate(batches, start=1):
         for norm in norms:
-            # A running mean with weight 1/k of the k-th batch is the plain average of all of them.
+            # A running mean with weight 1/k for the k-th batch is the plain average of all batches.
             norm.momentum, norm.biased = 1.0 / count, True
         generator(z, labels)
     for norm, (momentum, biased) in zip(norms, kept, strict=True):

@@ -1,8 +1,7 @@
-"""Run the generator for sampling: the same images as the form that trains, with fewer passes over weights and memory.
+"""Run a generator for sampling: the same images as in training, with fewer passes over weights and memory.
 
-Weights are divided by their singular values once and for all, the kernels that do nearest up-sampling and a 3x3
-convolution at once are made once, everything elementwise happens in place, and the shortcut is added at the small
-resolution.
+Weights are divided by their singular values once, the kernels that merge nearest up-sampling with a 3x3 convolution are
+made once, elementwise operations work in place, and the shortcut is added at the smaller resolution.
 """
 
 import copy
@@ -20,14 +19,14 @@ from hamgan.networks.resampling import resampling_kernel, resampling_taps
 from hamgan.networks.spectral_norm import SpectralConv2d, SpectralWeight
 
 LARGEST_CHUNK = 4
-"""As fast as 8 and 16 at 128 px (widths 16 and 64, one core: 1.01 and 0.97 of the images/s of 8), and a single image,
-which costs a whole chunk, is not left waiting for fifteen others."""
+"""Images per forward pass on a CPU. At 128 px it is as fast as 8 and 16 (widths 16 and 64, one core: 1.01 and 0.97 of
+the images/s of 8), and a single image, which costs a whole chunk, is ready sooner."""
 HEAP_BYTES = 2**25
 """The largest block that glibc keeps for reuse; larger ones cost a page fault per 4 KiB at every allocation."""
 
 
 def fold_spectral_norm(network: Generator) -> Generator:
-    """Replace every normalised weight by its value, in place; the images stay the same."""
+    """Replace every weight by its normalised value, in place; the images stay the same."""
     for module in network.modules():
         if isinstance(module, SpectralWeight):
             module.fold()
@@ -57,7 +56,7 @@ class InferenceNorm(nn.Module):
 class InferenceBlock(nn.Module):
     """Apply a `GeneratorBlock` for sampling, over the memory of its input. Shapes: x [B, in, H, W] -> [B, out, 2H, 2W].
 
-    ``after`` is a norm without condition that stands behind the block and is taken into its weights.
+    ``after`` is an unconditional norm that follows the block and is folded into its weights.
     """
 
     kernel: Tensor
@@ -82,7 +81,7 @@ class InferenceBlock(nn.Module):
             bias = bias * scale + shift
         self.register_buffer("second", second)
         self.register_buffer("second_bias", bias.to(second.dtype))
-        # Every pixel of the shortcut twice: two columns of the output side by side in memory, so that the sum runs over
+        # Every pixel of the shortcut twice, as two adjacent columns of the output in memory, so that the sum runs over
         # whole rows (0.3 of its time at 128 px).
         self.register_buffer("shortcut", shortcut.repeat(2, 1))
 
@@ -95,13 +94,13 @@ class InferenceBlock(nn.Module):
         y = F.conv_transpose2d(x, self.kernel, self.bias, stride=2, padding=1)
         y = torch.addcmul(shift, y, scale, out=y)
         y = F.conv2d(y.relu_(), self.second, self.second_bias, padding=1)
-        y = y.contiguous(memory_format=torch.channels_last)  # no copy, unless a library answered in another format
+        y = y.contiguous(memory_format=torch.channels_last)  # no copy, unless a library returned another format
         y.permute(0, 2, 3, 1).view(batch, height, 2, width, -1).add_(shortcut[:, :, None])
         return y
 
 
 class InferenceHamburger(nn.Module):
-    """Apply a v1 `Hamburger` with norm and gate in a thin factor, over the memory of its input [B, C, H, W]."""
+    """Apply a v1 `Hamburger` in the memory of its input [B, C, H, W], with norm and gate folded into a thin factor."""
 
     def __init__(self, block: Hamburger) -> None:
         super().__init__()
@@ -127,7 +126,7 @@ class InferenceGenerator(nn.Module):
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
         self.network = copy.deepcopy(network, shared).eval()
         norm = self.network.output_norm
-        inside = str(network.resolution) not in network.contexts  # nothing stands between the last block and the norm
+        inside = str(network.resolution) not in network.contexts  # nothing is between the last block and the norm
         self.output_norm = None if inside else InferenceNorm(norm)
         last = len(network.blocks) - 1
         blocks = [

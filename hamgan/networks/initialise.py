@@ -13,7 +13,7 @@ from hamgan.networks.spectral_norm import SpectralWeight
 
 @torch.no_grad()
 def initialise(network: nn.Module, init: Init) -> None:
-    """Draw initial weights; biases as torch does, or zero with ``glorot`` (official HamGAN)."""
+    """Draw initial weights, in place; biases as in torch, or zero with ``glorot`` (official HamGAN)."""
     draws: dict[Init, Callable[[Tensor], Tensor]] = {
         "orthogonal": nn.init.orthogonal_,
         "glorot": nn.init.xavier_uniform_,

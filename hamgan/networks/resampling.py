@@ -1,4 +1,4 @@
-"""Resample maps by 2, and merge 3x3 kernels with the resampling in front of them or behind them."""
+"""Resample maps by 2, and merge 3x3 kernels with the resampling before or after them."""
 
 from typing import Literal
 
@@ -18,20 +18,20 @@ _DOWN_TAPS = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]]) / 2
 
 
 def resampling_taps(resample: Resample) -> Tensor:
-    """Return which taps of a 3x3 kernel make up each tap of its 4x4 one: [16, 9], on the CPU."""
+    """Return the matrix [16, 9], on the CPU, that maps the taps of a 3x3 kernel to those of its merged 4x4 kernel."""
     taps = _UP_TAPS if resample == "up" else _DOWN_TAPS
     return torch.kron(taps, taps)
 
 
 def resampling_kernel(weight: Tensor, taps: Tensor, up: bool) -> Tensor:
-    """Return the 4x4 kernel that does a 3x3 convolution and 2x up-sampling or 2x2 average pooling at once.
+    """Return the 4x4 kernel that merges a 3x3 convolution with 2x up-sampling or 2x2 average pooling.
 
     Shapes: weight [out, in, 3, 3] -> [in, out, 4, 4] for conv_transpose2d (up), [out, in, 4, 4] for conv2d (down);
-    ``taps`` [16, 9] as `resampling_taps` returns them. Exact, for the padding of either form is zero at the same
-    places. Takes 4/9 of the multiplications.
+    ``taps`` [16, 9] from `resampling_taps`. Exact, because both forms pad with zeros at the same places. Needs 4/9 of
+    the multiplications.
     """
     outputs, inputs = weight.shape[:2]
-    if up:  # One product of one copy: half the time of a product per input channel, which copies them one by one.
+    if up:  # One product of one copy takes half the time of a product per input channel.
         kernel = taps @ weight.permute(2, 3, 1, 0).reshape(9, -1)
         return kernel.view(4, 4, inputs, outputs).permute(2, 3, 0, 1)
     flat = weight.permute(0, 2, 3, 1).reshape(outputs, 9, inputs)  # a view of a channels-last weight
@@ -42,7 +42,7 @@ def upsample(x: Tensor) -> Tensor:
     """Repeat each pixel 2 x 2 times, in the type of x. Shapes: [B, C, H, W] -> [B, C, 2H, 2W]."""
     if _is_eager_on_gpu(x):
         return upsample_by_view(x)
-    # Autocast would make float32 of it on a GPU, and with it of all feature maps that follow.
+    # On a GPU autocast would convert it, and thereby all following feature maps, to float32.
     with without_autocast(x.device):
         return F.interpolate(x, scale_factor=2, mode="nearest")
 
@@ -55,13 +55,13 @@ def average_pool(x: Tensor) -> Tensor:
 def _is_eager_on_gpu(x: Tensor) -> bool:
     """Return whether to resample by views: CUDA's own kernels move channels-last maps at a tenth of the memory's speed.
 
-    Compiled code fuses the operators.
+    Compiled code does not need it, as the compiler fuses the operators.
     """
     return x.is_cuda and not torch.compiler.is_compiling()
 
 
 def upsample_by_view(x: Tensor) -> Tensor:
-    """Do what `upsample` does by one copy of channels-last rows, and its gradient by one sum."""
+    """Do the same as `upsample` by one copy of channels-last rows; its gradient is one sum."""
     rows = x.permute(0, 2, 3, 1)
     batch, height, width, channels = rows.shape
     repeated = rows[:, :, None, :, None].expand(batch, height, 2, width, 2, channels)
@@ -69,7 +69,7 @@ def upsample_by_view(x: Tensor) -> Tensor:
 
 
 def average_pool_by_view(x: Tensor) -> Tensor:
-    """Do what `average_pool` does by one mean of channels-last rows, and its gradient by one product."""
+    """Do the same as `average_pool` by one mean of channels-last rows; its gradient is one product."""
     rows = x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
     means: Tensor = rows.mean((2, 4))
     return means.permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Keep direction and scale of D's last layer apart: the layer of slicing adversarial networks (Takida et al. 2024)."""
+"""Separate direction and scale of D's last layer, as in slicing adversarial networks (Takida et al. 2024)."""
 
 import torch
 import torch.nn.functional as F
@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 
 class SlicingLayer(nn.Module):
-    """Judge features by a unit vector and a scale per class: ``scale * <direction, features + bias>``.
+    """Rate features by a unit vector and a scale per class: ``scale * <direction, features + bias>``.
 
-    Takida et al. 2024 (SAN), section 5: the direction learns to tell both distributions apart (a Wasserstein loss), all
-    else of D learns by the loss of the GAN along that direction. Spectral normalisation has no place here.
-    Shapes: features [B, C], labels [B] -> logits [B].
+    Takida et al. 2024 (SAN), section 5: the direction is trained to separate both distributions (a Wasserstein loss),
+    the rest of D by the GAN's loss along that direction. The layer is not spectrally normalised. Shapes: features [B,
+    C], labels [B] -> logits [B].
     """
 
     def __init__(self, classes: int, features: int) -> None:
@@ -20,9 +20,9 @@ class SlicingLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, features: Tensor, labels: Tensor, apart: bool = False) -> Tensor:
-        """Return logits [B]; ``apart``: twice the same, [2, B].
+        """Return logits [B], or with ``apart`` the same values twice, [2, B].
 
-        The gradient of the first reaches all but the direction, that of the second the direction alone.
+        The gradient of the first reaches everything except the direction, that of the second only the direction.
         """
         features = features + self.bias
         direction = F.normalize(F.embedding(labels, self.direction), dim=1)
@@ -35,5 +35,5 @@ class SlicingLayer(nn.Module):
 
     @torch.no_grad()
     def normalise(self) -> None:
-        """Bring the directions back to length 1: their gradients are orthogonal to them, so that every step adds."""
+        """Rescale the directions to length 1, in place; gradients orthogonal to them lengthen them in every step."""
         self.direction.copy_(F.normalize(self.direction, dim=1))

@@ -1,6 +1,6 @@
 """Divide weights by their largest singular value (Miyato et al. 2018), in linear layers, class tables and convolutions.
 
-`effective_weights` does this for a whole network at the start of its forward, which hands the result to every layer.
+A network calls `effective_weights` at the start of its forward pass and passes the result to every layer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,18 +16,18 @@ from hamgan.hamburger.precision import without_autocast
 from hamgan.networks.resampling import Resample, average_pool, resampling_kernel, resampling_taps, upsample
 
 Weights = dict[nn.Module, Tensor]
-"""The weight of each layer for one forward: W / sigma, or W itself where nothing is normalised."""
+"""The weight of each layer for one forward pass: W / sigma, or W itself if it is not normalised."""
 
 SMALL = 2**17
-"""Weights of up to this many values are divided in one call, for a call of its own costs more than dividing one. Larger
-ones go one by one, so that their gradients can be reduced over processes while the backward pass goes on."""
+"""Weights of up to this many values are divided in one call, since separate calls cost more than the divisions. Larger
+ones are divided one by one, so that their gradients can be reduced over processes during the backward pass."""
 
 
 class _DividedWeights(torch.autograd.Function):
     """Divide each weight W by its sigma; the closed-form gradient avoids the graph of the power iteration.
 
-    Arguments: the types of the results, then weights, divisors, slopes and right singular vectors v, as many of each.
-    A slope is -u / divisor, or zeros where the divisor does not depend on W. u and v are constants of the gradient.
+    Arguments: the types of the results, then equally many weights, divisors, slopes and right singular vectors v. A
+    slope is -u / divisor, or zeros if the divisor does not depend on W. u and v are constants for the gradient.
     """
 
     @staticmethod
@@ -40,7 +40,7 @@ class _DividedWeights(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weights, divisors, slopes, vs = _quarters(ctx.saved_tensors)
-        # Divisors with an axis, for without one they would be rounded to the type of the gradient.
+        # Divisors with an axis: without one they would be rounded to the type of the gradient.
         found = [_laid_out_as_weight(grad / divisor[None]) for grad, divisor in zip(grads, divisors, strict=True)]
         for grad, weight, slope, v in zip(found, weights, slopes, vs, strict=True):
             matrix = _as_matrix(grad)
@@ -50,7 +50,7 @@ class _DividedWeights(torch.autograd.Function):
 
 
 def _quotient(weight: Tensor, divisor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return weight / divisor in another type by one kernel, without the quotient in the weight's own."""
+    """Return weight / divisor in another type by one kernel, without a copy in the weight's own type."""
     if dtype == weight.dtype:
         return weight / divisor
     if torch.compiler.is_compiling():  # which fuses both, and breaks its graph at ``out=``
@@ -64,9 +64,10 @@ def _quarters(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _laid_out_as_weight(tensor: Tensor) -> Tensor:
-    """Lay a dense kernel out channels-last and a matrix row by row.
+    """Return a dense kernel in channels-last order, a matrix in row-major order.
 
-    A side of 1 may have any stride, but DDP compares the strides of a gradient with its weight's: here it has one.
+    An axis of length 1 may have any stride; here it gets the weight's, because DDP compares strides of gradient and
+    weight.
     """
     if tensor.dim() == 2:
         return tensor.reshape(-1).view(tensor.shape)
@@ -75,15 +76,15 @@ def _laid_out_as_weight(tensor: Tensor) -> Tensor:
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
-    """View [out, in] as it is and a channels-last kernel [out, in, kh, kw] as [out, kh*kw*in]."""
+    """Return [out, in] unchanged, and a channels-last kernel [out, in, kh, kw] as a view [out, kh*kw*in]."""
     return weight if weight.dim() == 2 else weight.permute(0, 2, 3, 1).flatten(1)
 
 
 class SpectralWeight(nn.Module):
-    """Hold a weight that is divided by its largest singular value, estimated by one power iteration per forward.
+    """Hold a weight that is divided by its largest singular value, estimated by one power iteration per forward pass.
 
-    In training mode the singular vector is stored, in evaluation mode the same iteration runs and is thrown away, as
-    BigGAN-PyTorch and tensorflow-gan both do. Gradients flow through W in sigma, not through the vectors.
+    The singular vector is stored in training mode; in evaluation mode the iteration runs but its result is discarded,
+    as in BigGAN-PyTorch and tensorflow-gan. Gradients flow through W in sigma, not through the vectors.
 
     Shapes: weight [out, in] or [out, in, kh, kw]; the stored vector has length out (``vector: output``) or
     kh*kw*in (``vector: input``), in that order.
@@ -101,10 +102,10 @@ class SpectralWeight(nn.Module):
         if config.enabled:
             columns = self.weight[0].numel()
             self.register_buffer("vector", torch.randn(shape[0] if config.vector == "output" else columns))
-        self.register_buffer("sigma", torch.ones(()), persistent=False)  # of the last forward, for logging
+        self.register_buffer("sigma", torch.ones(()), persistent=False)  # of the last forward pass, for logging
 
     def effective_weight(self, weights: Weights | None = None) -> Tensor:
-        """Return this layer's weight for one forward: from ``weights``, or by a power iteration of its own."""
+        """Return this layer's weight for one forward pass, from ``weights``, else by its own power iteration."""
         return (effective_weights(self) if weights is None else weights)[self]
 
     def weight_dtype(self) -> torch.dtype:
@@ -119,14 +120,14 @@ class SpectralWeight(nn.Module):
             self.take_as_folded()
 
     def take_as_folded(self) -> None:
-        """Take the weight as it stands for the normalised one, as it does in a file that was written folded."""
+        """Treat the weight as normalised already, as in a file of folded weights."""
         if not self.folded:
             self.folded = True
             del self.vector
 
 
 def effective_weights(network: nn.Module) -> Weights:
-    """Return the weight of every layer in a network for one forward; power iterations move on in training mode."""
+    """Return every layer's weight for one forward pass; in training mode power iterations advance."""
     layers = [module for module in network.modules() if isinstance(module, SpectralWeight)]
     weights: Weights = {layer: layer.weight for layer in layers}
     layers = [layer for layer in layers if not layer.folded]
@@ -152,9 +153,9 @@ def _groups(layers: Sequence[SpectralWeight]) -> list[list[int]]:
 
 @torch.no_grad()
 def _power_iterations(layers: Sequence[SpectralWeight]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Do one power iteration of each layer of a network: divisors, slopes and right vectors of `_DividedWeights`.
+    """Do one power iteration per layer; returns divisors, slopes and right vectors for `_DividedWeights`.
 
-    One call for all layers takes half of the time of one after the other: of a small weight, dispatch is most of it.
+    One call for all layers takes half the time of separate calls, since most of a small weight's time is dispatch.
     """
     config, matrices = layers[0].config, [_as_matrix(layer.weight) for layer in layers]
     if config.vector == "input":
@@ -171,7 +172,7 @@ def _power_iterations(layers: Sequence[SpectralWeight]) -> tuple[list[Tensor], l
     products = _with_scalars("div", products, torch._foreach_mul(other_norms, clamped))
     sigmas = torch._foreach_div(torch._foreach_mul(norms, norms), clamped)  # of a product and its normalised form
     divisors = torch._foreach_clamp_min(sigmas, [1.0 if layer.clamp else 0.0 for layer in layers])
-    # -1 / divisor, or 0 where the divisor is its bound.
+    # -1 / divisor, or 0 if the divisor is clamped.
     unbound = torch._foreach_sub(torch._foreach_sign(torch._foreach_sub(divisors, sigmas)), 1.0)
     factors = torch._foreach_div(unbound, divisors)
     torch._foreach_copy_([layer.sigma for layer in layers], sigmas)
@@ -184,9 +185,10 @@ def _power_iterations(layers: Sequence[SpectralWeight]) -> tuple[list[Tensor], l
 def _with_scalars(
     operator: Literal["mul", "div"], vectors: Sequence[Tensor], scalars: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Apply an operator to vectors and their scalars, all at once.
+    """Apply an operator to pairs of vector and scalar, in one call.
 
-    A GPU takes lists with scalars one by one; the compiler makes one kernel of them, and of a join one for each part.
+    On a GPU ``torch._foreach`` operators with tensor scalars run one by one, so the vectors are concatenated. The
+    compiler fuses them into one kernel, but would make one kernel per operand of a concatenation.
     """
     if torch.compiler.is_compiling():
         return list(getattr(torch, f"_foreach_{operator}")(vectors, scalars))
@@ -240,13 +242,13 @@ class SpectralConv2d(SpectralWeight):
         self._taps = resampling_taps(resample) if resample != "none" and kernel == 3 else None
 
     def weight_dtype(self) -> torch.dtype:
-        """Return the type that autocast would convert the kernel to, unless it is merged with a resampling first."""
+        """Return the type that autocast converts the kernel to, or the weight's own if a resampling is merged."""
         place = self.weight.device.type
         follows = self._taps is None and place != "meta" and torch.is_autocast_enabled(place)
         return torch.get_autocast_dtype(place) if follows else self.weight.dtype
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SpectralConv2d":
-        """Move the taps along with the weights, also out of memory that was never written."""
+        """Move the taps along with the weights, also when leaving the meta device."""
         super()._apply(fn, recurse)
         if self._taps is not None:
             self._taps = resampling_taps(self.resample).to(self.weight)
@@ -256,7 +258,7 @@ class SpectralConv2d(SpectralWeight):
         return self.convolve(x, weights, self.bias)
 
     def convolve(self, x: Tensor, weights: Weights | None, bias: Tensor | None) -> Tensor:
-        """Return what `forward` would with another bias [out]: a sum of two convolutions needs only one."""
+        """Do the same as `forward` with another bias [out] or none, so that a sum of two convolutions adds one bias."""
         weight = self.effective_weight(weights)
         if self._taps is not None:
             with without_autocast(weight.device):

@@ -1,4 +1,4 @@
-"""Write films of a plan's columns: GIF by Pillow, MP4 by the ffmpeg that imageio-ffmpeg brings (an optional extra)."""
+"""Write animations of a plan's columns: GIF with Pillow, MP4 with the ffmpeg of imageio-ffmpeg (optional)."""
 
 import itertools
 import math
@@ -12,11 +12,11 @@ from PIL import Image
 from hamgan.errors import ConfigError
 
 GIF_RATES = (1, 2, 4, 5, 10, 20, 25, 50)
-"""Frames per second that a GIF can hold: its delays are whole hundredths of a second, and browsers slow down 1/100."""
+"""Frame rates of GIFs: delays are integer hundredths of a second, and browsers slow down 1/100."""
 
 
 def check_film(path: Path, fps: int) -> None:
-    """Raise ConfigError unless a film with this name and rate can be written here."""
+    """Raise ConfigError unless an animation with this file name and frame rate can be written."""
     if path.suffix.lower() == ".gif" and fps not in GIF_RATES:
         nearest = min(GIF_RATES, key=lambda rate: abs(rate - fps))
         raise ConfigError(
@@ -41,14 +41,14 @@ def _import_ffmpeg() -> Any:
 
 
 def write_film(images: np.ndarray, path: Path, fps: int, scale: int = 1) -> None:
-    """Write uint8 images [rows, columns, h, w, 3] as a film of ``columns`` frames, at a fixed rate, without an end."""
+    """Write uint8 images [rows, columns, h, w, 3] as a looping animation of ``columns`` frames at ``fps``."""
     frames = _frames(images, scale)
     first = next(frames)
     if path.suffix.lower() == ".gif":
         rest = [Image.fromarray(frame) for frame in frames]
         Image.fromarray(first).save(path, save_all=True, append_images=rest, duration=1000 // fps, loop=0)
         return
-    # yuv420p plays everywhere; CRF 16 keeps the textures that are looked at.
+    # yuv420p plays everywhere; CRF 16 preserves textures.
     writer = _import_ffmpeg().write_frames(
         str(path),
         (first.shape[1], first.shape[0]),
@@ -67,12 +67,12 @@ def write_film(images: np.ndarray, path: Path, fps: int, scale: int = 1) -> None
 
 
 def tiles_across(rows: int) -> int:
-    """Return how many rows of a plan stand side by side in a frame."""
+    """Return how many rows of a plan are placed next to each other in a frame."""
     return math.ceil(math.sqrt(rows))
 
 
 def _frames(images: np.ndarray, scale: int) -> Iterator[np.ndarray]:
-    """Yield a uint8 frame [H, W, 3] per column; the rows are its tiles."""
+    """Yield one uint8 frame [H, W, 3] per column, with the rows as tiles."""
     rows, columns, height, width = images.shape[:4]
     across = tiles_across(rows)
     for column in range(columns):

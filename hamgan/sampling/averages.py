@@ -1,4 +1,4 @@
-"""Make a generator of the averages that a run has kept."""
+"""Make a generator from the averages that a run has kept."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from hamgan.networks.spectral_norm import effective_weights
 from hamgan.sampling.generator import LoadedGenerator, find_device
 
 ITERATIONS = 20
-"""Power iterations for the singular vectors of weights that no step has seen."""
+"""Power iterations for the singular vectors of averaged weights, which no training step has used."""
 
 
 def average_run(run: Path, length: float, images: int | None = None, device: str | None = None) -> LoadedGenerator:
-    """Average G over a share of its training, with singular vectors and batch-norm statistics made anew.
+    """Average G over a length of its training, and recompute singular vectors and batch-norm statistics.
 
-    ``length`` and ``images`` as in `combine_averages`; the header of the generator has the length, and how far the
-    average's profile is from that of the length. Raises ConfigError for a run that has kept no averages.
+    ``length`` and ``images`` as in `combine_averages`. The generator's header has the length and the relative error of
+    the profile. Raises ConfigError for a run without averages.
     """
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"{run} is no run folder: there is no config.yaml")
@@ -52,7 +52,7 @@ def _settle_vectors(network: Generator) -> None:
 
 
 def write_average(path: Path, generator: LoadedGenerator) -> None:
-    """Write what `average_run` has made, for `load_generator`."""
+    """Write the generator of `average_run` to a file for `load_generator`."""
     about = {"ema": True, "batch_norm": "standing", "folded": True} | generator.header
     names, kimg = generator.class_names, generator.kimg
     save_generator(path, generator.network.cpu(), generator.config, class_names=names, kimg=kimg, extra=about)

@@ -1,4 +1,4 @@
-"""Put an average of G together after training, of any length: `hamgan average`."""
+"""Make an average of G of any length after training: `hamgan average`."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,27 +8,32 @@ from hamgan.errors import ConfigError
 from hamgan.sampling.places import check_place
 
 LARGEST_ERROR = 0.05
-"""Distance from the profile of a length, by that profile, beyond which an average is not what was asked for."""
+"""Relative error of an average's profile beyond which a warning is printed."""
 
 
 def average_parser(prog: str) -> argparse.ArgumentParser:
     """Return a parser of all options."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Average G over another share of its training (needs a run with train.power_averages; EDM2, 2024).",
+        description="Average G over another length of its training; needs train.power_averages in the run (EDM2).",
     )
     add = parser.add_argument
     add("--checkpoint", required=True, help="run folder")
-    add("--length", required=True, type=float, help="standard deviation of the average by the time trained, as 0.08")
-    add("--kimg", type=float, help="time of the average, one of RUN/averages (default: the newest)")
+    add(
+        "--length",
+        required=True,
+        type=float,
+        help="length of the average as a share of the time trained (a standard deviation), such as 0.08",
+    )
+    add("--kimg", type=float, help="end of the average, one of those in RUN/averages (default: the newest)")
     add("--output", required=True, type=Path, help="generator.safetensors to write")
-    add("--force", action="store_true", help="replace the output where it exists")
-    add("--device", help="where batch-norm statistics are made anew (default: a GPU where there is one)")
+    add("--force", action="store_true", help="overwrite an existing output")
+    add("--device", help="device that recomputes batch-norm statistics (default: a GPU if there is one)")
     return parser
 
 
 def main(arguments: Sequence[str], prog: str = "hamgan average") -> None:
-    """Write the averaged generator; ConfigError or CheckpointError (a sentence) for what cannot be."""
+    """Write the averaged generator; raises ConfigError or CheckpointError if that is not possible."""
     options = average_parser(prog).parse_args(arguments)
     check_place(options.checkpoint)
     output: Path = options.output
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan average") -> None:
     error = generator.header["average_error"]
     if error > LARGEST_ERROR:
         print(
-            f"warning: the average is {error:.0%} off one of this length; nearer come lengths about those that were "
-            "kept, or averages that are kept more often: --checkpoint.averages_every_kimg, --checkpoint.every_kimg"
+            f"warning: the average is {error:.0%} off one of this length; take a length nearer to the stored ones, or "
+            "store averages more often: --checkpoint.averages_every_kimg, --checkpoint.every_kimg"
         )
-    print(f"wrote {output}: G averaged over {options.length:g} of {generator.kimg:g} kimg, batch norm made anew")
+    print(f"wrote {output}: G averaged over {options.length:g} of {generator.kimg:g} kimg, batch norm recomputed")

@@ -11,7 +11,7 @@ from typing import Protocol
 from hamgan.errors import ConfigError
 
 MOST_NUMBERS = 10_000_000
-"""Seeds or classes that a range may name; far more than this is a slip of the keyboard."""
+"""Largest number of seeds or classes in a range; more is a typing error."""
 SYNSET = re.compile(r"n\d{8}")
 
 
@@ -25,16 +25,16 @@ class HasClasses(Protocol):
 
 @functools.cache
 def imagenet_names() -> list[str]:
-    """Return ImageNet's 1000 class names in the order of their synsets; torchvision ships them beside its weights."""
+    """Return ImageNet's 1000 class names in the order of their synsets, from torchvision."""
     from torchvision.models import ResNet18_Weights
 
     return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def readable_names(class_names: Sequence[str] | None, count: int) -> list[str] | None:
-    """Return names for people: a checkpoint's own, ImageNet's where these are 1000 synsets; None where it has none."""
+    """Return readable names: a checkpoint's own, or ImageNet's if these are 1000 synsets; None without names."""
     if class_names is not None and count == 1000 and all(SYNSET.fullmatch(name) for name in class_names):
-        # Folders of synsets are numbered in their order, which is the order of the names.
+        # Classes have the order of their synsets, which is that of the names.
         return imagenet_names()
     return list(class_names) if class_names is not None else None
 
@@ -42,8 +42,8 @@ def readable_names(class_names: Sequence[str] | None, count: int) -> list[str] |
 def find_class(name: int | str, class_names: Sequence[str] | None, count: int) -> int:
     """Return the index of a class given by name, synset, part of a name, or index; ConfigError names the nearest.
 
-    A text is a name before it is an index: ``"10"`` is the class called 10, wherever it stands, and where all classes
-    are called by numbers, no text is an index. An int is an index.
+    For a text, names win over indices: ``"10"`` is the class named 10, whatever its index, and if all names are numbers
+    no text is an index. An int is always an index.
     """
     if not isinstance(name, str):
         return _check_index(name, count)
@@ -70,11 +70,11 @@ def _check_index(index: object, count: int) -> int:
 
 
 def _find_by_number(text: str, names: Sequence[str], count: int) -> int:
-    """Find the class whose name has this value, such as ``00003`` for ``3``, else the one with this index."""
+    """Return the class whose name has this value, such as ``00003`` for ``3``, else the one with this index."""
     values = [int(name) if name.isdecimal() else None for name in names]
     if values.count(int(text)) == 1:
         return values.index(int(text))
-    if names and None not in values:  # the fourth of classes 1 to 10 is called 4, not 3: an index would mislead
+    if names and None not in values:  # of classes 1 to 10 the fourth is named 4, so an index would be ambiguous
         raise ConfigError(f"no class is called {text!r}; there are {', '.join(names[:20])}")
     return _check_index(int(text), count)
 
@@ -96,17 +96,17 @@ def _plain(name: str) -> str:
 
 
 def describe_classes(indices: Iterable[int], titles: Sequence[str], most: int = 12) -> str:
-    """Say which classes were taken, each once with its index: ``10 (index 2), cat (index 12)``."""
+    """Return a list of classes for people, each once: ``10 (index 2), cat (index 12)``."""
     chosen = list(dict.fromkeys(indices))
     shown = [f"{titles[index]} (index {index})" for index in chosen[:most]]
     return ", ".join(shown) + (f" and {len(chosen) - most:,} more" if len(chosen) > most else "")
 
 
 def numbers_in(text: str, what: str) -> Iterator[int]:
-    """Yield the numbers of a text one after the other: of ``"0-3,7"`` 0, 1, 2, 3, 7.
+    """Yield the numbers in a text lazily: 0, 1, 2, 3, 7 for ``"0-3,7"``.
 
-    A caller that takes text from strangers can stop before the end of a long range. Raises ConfigError where a part is
-    no number and no range.
+    So a caller with untrusted text can stop before the end of a long range. Raises ConfigError for a part that is
+    neither a number nor a range; ``what`` names it.
     """
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")

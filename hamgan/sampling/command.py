@@ -26,25 +26,34 @@ def sample_parser(prog: str) -> argparse.ArgumentParser:
     add("--seeds", help="one image per class and seed, e.g. 0-63,100 (default: 0-7)")
     add("--per-class", type=int, metavar="N", help="every class gets N seeds of its own from --seeds")
     add("--truncation", default="1", help="resample |z| above this; 1: none (default); 0.3,0.5,1 compares several")
-    add("--interpolate", choices=("seeds", "classes"), help="the way from each seed (class) to the next one")
-    add("--frames", type=int, help="images from one to the next (default: 8; films: 40)")
-    add("--fps", type=int, default=20, help="frames per second of a film (default: 20)")
+    add("--interpolate", choices=("seeds", "classes"), help="interpolate from each seed (class) to the next one")
+    add("--frames", type=int, help="images per interpolation step (default: 8; animations: 40)")
+    add("--fps", type=int, default=20, help="frames per second of an animation (default: 20)")
     add("--sheets", action="store_true", help="write a labelled sheet per class into the folder")
     add("--no-ema", action="store_true", help="draw from the trained generator itself, not from its average")
-    add("--batch-norm", choices=("running", "standing", "ema"), help="statistics other than its own")
-    add("--batch-size", type=int, default=64, help="images per forward on a GPU; changes no image (default: 64)")
+    add(
+        "--batch-norm",
+        choices=("running", "standing", "ema"),
+        help="batch-norm statistics (default: those stored with the generator)",
+    )
+    add(
+        "--batch-size",
+        type=int,
+        default=64,
+        help="images per forward pass on a GPU; does not change the images (default: 64)",
+    )
     add(
         "--scale",
         type=int,
-        help="enlarge sheets and films by whole pixels; 1: not at all (default: until one sees them)",
+        help="integer factor that enlarges sheets and animations (default: chosen by image size; 1: none)",
     )
-    add("--force", action="store_true", help="replace the output where it exists")
-    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    add("--force", action="store_true", help="overwrite an existing output")
+    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     return parser
 
 
 def main(arguments: Sequence[str], prog: str = "hamgan sample") -> None:
-    """Draw what the arguments ask for; ConfigError (a sentence) for what cannot be."""
+    """Draw images as the arguments ask; raises ConfigError for bad usage."""
     refuse_renamed(arguments, {"--out": "--output"})
     options = sample_parser(prog).parse_args(arguments)
     check_place(options.checkpoint)

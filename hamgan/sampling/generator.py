@@ -1,4 +1,4 @@
-"""Draw images of seeds and classes from a generator that is ready to sample."""
+"""Draw images for seeds and classes from a loaded generator."""
 
 import copy
 from collections import Counter
@@ -27,17 +27,17 @@ STANDING_BATCHES = 16
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Turn images [B, 3, H, W] in [-1, 1] into uint8 0..255, rounded, exactly as they are saved."""
+    """Convert images [B, 3, H, W] in [-1, 1] to uint8 in 0..255, rounded exactly as when saved."""
     return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 class LoadedGenerator:
     """Draw images from a network in evaluation mode, whose spectral norm is folded into its weights.
 
-    ``network`` is the folded `Generator`, with gradients where they are asked for; images come from its faster
-    `inference` form. ``evaluations`` are rows of results.jsonl about these weights, numbers with their ``protocol``,
-    the largest first; ``header`` is what else the file says. ``is_average`` and ``batch_norm`` tell whose weights and
-    batch-norm statistics these are; by default those of the average of G, where one is kept.
+    ``network`` is the folded `Generator`, which supports gradients; images are drawn by its faster `inference` form.
+    ``evaluations`` are rows of results.jsonl about these weights, with their ``protocol``, the one with most samples
+    first; ``header`` has the other entries of the file. ``is_average`` and ``batch_norm`` say which weights and
+    batch-norm statistics these are; by default those of the average of G, if one is kept.
 
     Example:
         >>> generator = load_generator(run)
@@ -69,7 +69,7 @@ class LoadedGenerator:
         self.is_average = bool(config.train.ema_decay) if is_average is None else is_average
         self.batch_norm: BatchNormStatistics = batch_norm or ("ema" if self.is_average else "running")
         self.tf32 = False
-        """Draw in TF32 on NVIDIA GPUs, as an evaluation may ask for."""
+        """Whether to draw in TF32 on NVIDIA GPUs; evaluations may set it."""
 
     def __repr__(self) -> str:
         size, weights = self.config.resolution, "average of G" if self.is_average else "G"
@@ -79,22 +79,22 @@ class LoadedGenerator:
 
     @cached_property
     def inference(self) -> InferenceGenerator:
-        """Return the form that draws the images, made from ``network`` at the first use."""
+        """Return the faster form of ``network`` that draws images, made at first use."""
         return InferenceGenerator(self.network)
 
     @property
     def num_classes(self) -> int:
-        """Return the number of classes that may be asked for."""
+        """Return the number of classes."""
         return self.network.num_classes
 
     @property
     def device(self) -> torch.device:
-        """Return the device on which images are drawn."""
+        """Return the device that draws images."""
         return next(self.network.parameters()).device
 
     @property
     def precision(self) -> str:
-        """Return the arithmetic in which images are drawn: fp32, tf32, bf16, fp16 or fp64."""
+        """Return the precision in which images are drawn: fp32, tf32, bf16, fp16 or fp64."""
         dtype = next(self.network.parameters()).dtype
         if dtype == torch.float32:
             return "tf32" if self.tf32 and self.device.type == "cuda" else "fp32"
@@ -102,9 +102,9 @@ class LoadedGenerator:
 
     @property
     def titles(self) -> list[str]:
-        """Return a name per class for people: the class's own, ImageNet's for synsets, else its number.
+        """Return a readable name per class: its own, ImageNet's for synsets, else its index.
 
-        Classes of one name, such as ImageNet's two cranes, carry their indices.
+        Classes with the same name, such as ImageNet's two cranes, have their indices appended.
         """
         names = readable_names(self.class_names, self.num_classes) or list(map(str, range(self.num_classes)))
         counts = Counter(names)
@@ -118,7 +118,7 @@ class LoadedGenerator:
         """Draw uint8 images [B, 3, H, W] on the generator's device.
 
         Shapes: z [B, latent_dim]; labels [B] (int64), or weights [B, classes] that blend classes. On a CPU every core
-        takes chunks of its own, and an image has the same bits whatever the batch and the number of cores.
+        draws separate chunks, and an image has the same bits for any batch and number of cores.
         """
         with torch.no_grad(), using_tf32(self.tf32):
             return self._draw(z, labels)
@@ -128,7 +128,7 @@ class LoadedGenerator:
         z, labels = z.to(parameter), labels.to(parameter.device)
         if parameter.device.type != "cpu":
             return to_uint8(self.inference(z, labels))
-        # Kernels are chosen by the size of a batch and round differently, so all chunks have one size.
+        # The choice of kernels, and so the rounding, depends on the batch size: all chunks have the same size.
         chunk, threads, inference = chunk_size(self.network), core_count(), self.inference
         count, missing = len(z), -len(z) % chunk
         z, labels = (F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) for rows in (z, labels))
@@ -145,10 +145,10 @@ class LoadedGenerator:
         output: Literal["pil", "tensor"] = "pil",
         batch_size: int = 64,
     ) -> Any:
-        """Draw one image per seed and class, pairwise; a single class serves all seeds.
+        """Draw one image per pair of seed and class; a single class is used for all seeds.
 
-        Returns a list of PIL images, or with ``output="tensor"`` uint8 [B, 3, H, W] on the CPU. Image i depends on
-        seed i and class i alone, whatever the batch size. Raises ConfigError for a value that is not allowed.
+        Returns a list of PIL images, or with ``output="tensor"`` uint8 [B, 3, H, W] on the CPU. Image i depends only
+        on seed i and class i, not on the batch size. Raises ConfigError for a value that is not allowed.
         """
         check_truncation(truncation)
         if output not in ("pil", "tensor"):
@@ -183,17 +183,17 @@ class LoadedGenerator:
         with torch.random.fork_rng(), using_tf32(self.tf32):
             torch.manual_seed(seed)  # Hamburgers draw their bases in training mode
             standing_statistics(clone.network, batches)
-        clone.batch_norm, clone.evaluations = "standing", []  # these images have not been measured
+        clone.batch_norm, clone.evaluations = "standing", []  # the evaluations are of other images
         return clone
 
 
 def default_device() -> str:
-    """Return a GPU where there is one, else the CPU."""
+    """Return the name of a GPU if there is one, else of the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def find_device(name: str | torch.device | None) -> torch.device:
-    """Return the device of a name, for None that of `default_device`; ConfigError for one that cannot be used."""
+    """Return the device with a name, or `default_device` for None; ConfigError if it cannot be used."""
     try:
         return torch.empty(0, device=name or default_device()).device
     except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch that was built without it

@@ -1,7 +1,7 @@
-"""Fetch a network from a repository of a Hugging Face hub, or publish one, with a sentence for what goes wrong.
+"""Download or publish a network on a Hugging Face hub, with clear errors.
 
-`huggingface_hub` does the work. Its ModelHubMixin is left alone: it would be a base class that must be installed to
-load a local file, and keeps a second copy of the configuration beside the one in the weights' header.
+This uses `huggingface_hub` without its ModelHubMixin, a base class that would have to be installed to load a local
+file, and that stores a second copy of the configuration next to the one in the weights' header.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,10 +17,9 @@ LOG_IN = "log in (hf auth login, or a token in $HF_TOKEN)"
 def download(
     name: str, revision: str | None = None, token: str | None = None, files: Sequence[str] = (GENERATOR_FILE,)
 ) -> Path:
-    """Fetch a file of the repository ``owner/name``, from the hub or the cache of earlier downloads.
+    """Return the path of the first of ``files`` that the repository ``owner/name`` has, downloaded or cached.
 
-    It is the first of ``files`` that the repository has. CheckpointError says what is wrong: no such repository, a
-    gated one, no network, none of these files.
+    Raises CheckpointError if there is no such repository or none of these files, if it is gated, or without a network.
     """
     require_hub(f"there is no checkpoint at {name}; to load it from a hub")
     from huggingface_hub import errors, hf_hub_download
@@ -33,9 +32,9 @@ def download(
 
 
 def upload(folder: Path, name: str, *, private: bool | None, token: str | None, message: str) -> str:
-    """Publish a folder as the repository ``owner/name``, made where there is none, in one commit; returns its address.
+    """Publish a folder as the repository ``owner/name``, created if needed, in one commit; returns its URL.
 
-    CheckpointError says what is wrong: no token, one that may not write, no network, an unusable name.
+    Raises CheckpointError for a missing token, one without write access, no network, or an unusable name.
     """
     require_hub("to publish")
     from huggingface_hub import HfApi
@@ -48,7 +47,7 @@ def upload(folder: Path, name: str, *, private: bool | None, token: str | None, 
 
 
 def check_login(token: str | None) -> None:
-    """Raise CheckpointError where nothing can be published for want of a token; before any work is done."""
+    """Raise CheckpointError if publishing is not possible without a token, before any work is done."""
     require_hub("to publish")
     from huggingface_hub import get_token
 
@@ -57,7 +56,7 @@ def check_login(token: str | None) -> None:
 
 
 def require_hub(what: str) -> None:
-    """Raise ConfigError, naming the package to install, where huggingface_hub is not."""
+    """Raise ConfigError, naming the package to install, if huggingface_hub is missing."""
     try:
         import huggingface_hub  # noqa: F401
     except ImportError as error:
@@ -65,8 +64,8 @@ def require_hub(what: str) -> None:
 
 
 def _is_of_http_client(error: Exception) -> bool:
-    """Return whether an error comes from a library by which some version of huggingface_hub connects."""
-    # Before 1.30 a second attempt is made with the client that the first has closed.
+    """Return whether an error comes from an HTTP library of some version of huggingface_hub."""
+    # Before 1.30 a second attempt uses the client that the first has closed.
     if isinstance(error, RuntimeError):
         return "client has been closed" in str(error)
     return type(error).__module__.partition(".")[0] in ("requests", "httpx", "httpx2")
@@ -86,7 +85,7 @@ def _explain(error: Exception, name: str, revision: str | None, files: Sequence[
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{name}"
-    response = getattr(error, "response", None)  # which an old version's error has without an answer, too
+    response = getattr(error, "response", None)  # old versions have the attribute even without a response
     status = None if response is None else response.status_code
     if isinstance(error, errors.GatedRepoError):
         return f"{page} is gated; ask for access on that page, then {LOG_IN}"

@@ -1,4 +1,4 @@
-"""Draw latents of seeds, truncated or not, and those on great circles between them."""
+"""Draw latents for seeds, truncated or not, and interpolate between them on great circles."""
 
 import operator
 from collections.abc import Iterable
@@ -12,14 +12,13 @@ from hamgan.errors import ConfigError
 
 SMALLEST_TRUNCATION = 0.001
 SEEDS = 2**32
-"""Number of different seeds: torch's generator on the CPU keeps the low 32 bits of one, so that others repeat."""
+"""Number of different seeds: torch's CPU generator uses only the low 32 bits, so others would repeat."""
 
 
 def truncated_latent(seed: int, size: int, truncation: float = 1.0) -> Tensor:
-    """Draw z [size] of one seed from N(0, 1); below 1, values beyond ``truncation`` are drawn again.
+    """Draw z [size] for one seed from N(0, 1), resampling values beyond ``truncation`` (Brock et al. 2019, 3.1).
 
-    This is truncation by resampling (Brock et al. 2019, section 3.1). The latent is a function of the seed alone, never
-    of the batch. A truncation of 1 or more does not truncate: everybody quotes it so.
+    The latent depends only on the seed, never on the batch. As usual, a truncation of 1 or more does not truncate.
     """
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(size, generator=generator)
@@ -29,7 +28,7 @@ def truncated_latent(seed: int, size: int, truncation: float = 1.0) -> Tensor:
 
 
 def check_truncation(truncation: float) -> None:
-    """Raise ConfigError unless latents can be drawn: resampling takes 1 / truncation rounds, for ever at 0."""
+    """Raise ConfigError unless resampling ends: it takes some 1 / truncation rounds."""
     if not truncation >= SMALLEST_TRUNCATION:
         raise ConfigError(
             f"truncation is {truncation}; it must be above 0 ({SMALLEST_TRUNCATION} at least; 1 or more: no truncation)"
@@ -37,7 +36,7 @@ def check_truncation(truncation: float) -> None:
 
 
 def check_seeds(seeds: Iterable[object]) -> list[int]:
-    """Return seeds as plain numbers; ConfigError for what is none."""
+    """Return seeds as ints; ConfigError for a value that is no seed."""
     numbers = []
     for seed in seeds:
         number = operator.index(seed) if isinstance(seed, SupportsIndex) else -1
@@ -48,17 +47,17 @@ def check_seeds(seeds: Iterable[object]) -> list[int]:
 
 
 def slerp(first: Tensor, second: Tensor, fraction: float) -> Tensor:
-    """Go from first [n] (fraction 0) to second [n] (1) on a great circle: straight lines leave the shell of N(0, 1)."""
+    """Interpolate from first [n] (fraction 0) to second [n] (1) on a great circle, which keeps the norm of N(0, 1)."""
     cosine = torch.dot(first, second) / (first.norm() * second.norm()).clamp_min(1e-12)
     angle = torch.acos(cosine.clamp(-1.0, 1.0))
-    if float(angle.sin()) < 1e-4:  # the same direction, or opposite ones, between which no circle is the shortest
+    if float(angle.sin()) < 1e-4:  # the same direction, or opposite ones, which have no shortest circle
         return torch.lerp(first, second, fraction)
     return (torch.sin((1 - fraction) * angle) * first + torch.sin(fraction * angle) * second) / torch.sin(angle)
 
 
 @lru_cache(maxsize=4096)
 def latent_between(seed: int, other: int | None, fraction: float, size: int, truncation: float) -> Tensor:
-    """Return z [size] of a seed, or on the way to another seed's."""
+    """Return z [size] of a seed, or interpolated towards another seed's by ``fraction``."""
     z = truncated_latent(seed, size, truncation)
     if other is None or fraction == 0:
         return z

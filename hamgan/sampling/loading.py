@@ -1,4 +1,4 @@
-"""Load generators from run folders, checkpoint folders, files of a generator and repositories of a hub."""
+"""Load generators from run folders, checkpoint folders, generator files and hub repositories."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from hamgan.sampling.generator import LoadedGenerator, find_device
 from hamgan.sampling.places import check_place
 
 StoredStatistics = Literal["running", "ema"]
-"""Batch-norm statistics that a checkpoint holds: those of G itself, or the average that the average of G keeps."""
+"""Batch-norm statistics in a checkpoint: G's own (running), or their average, kept with the average of G (ema)."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -42,13 +42,13 @@ def load_generator(
 ) -> LoadedGenerator:
     """Load a run folder, a checkpoint folder, a ``generator.safetensors`` or a hub's ``owner/name`` for sampling.
 
-    ``average`` takes the average of G where the run keeps one, else the trained G; ``batch_norm`` the running
-    batch-norm statistics of G or their average (ema), None those of the network that is loaded. What a file of the
-    averaged generator does not hold is taken from the run's newest checkpoint. Of a hub, ``revision`` is a branch, tag
-    or commit, ``token`` stands in for that of `hf auth login`.
+    ``average`` loads the average of G if the run keeps one; false loads the trained G. ``batch_norm`` selects G's
+    running batch-norm statistics or their average (ema); None takes those stored with the loaded network. Statistics or
+    weights that a file lacks are read from the run's newest checkpoint. On a hub, ``revision`` is a branch, tag or
+    commit, and ``token`` replaces that of `hf auth login`.
 
-    Raises CheckpointError naming the path and what is wrong with it, ConfigError for a device that cannot be used and
-    for weights or statistics that are not there.
+    Raises CheckpointError naming the path and what is wrong with it, ConfigError for a device that cannot be used or
+    weights or statistics that are missing.
 
     Example:
         >>> generator = load_generator(run, device="cpu")
@@ -75,7 +75,7 @@ def load_generator(
         header.pop("evaluations", None)
     header.pop("folded", None)
     names, kimg, evaluations = (header.pop(key, None) for key in ("class_names", "kimg", "evaluations"))
-    if kimg is not None:  # the run knows of evaluations made since the file was written
+    if kimg is not None:  # the run may have evaluations made after the file was written
         evaluations = read_evaluations(find_run(place), kimg, ema=is_average, batch_norm=stored) or evaluations
     return LoadedGenerator(
         _move(fold_spectral_norm(network), device, dtype),
@@ -91,14 +91,14 @@ def load_generator(
 
 
 def _move(network: Generator, device: str | torch.device | None, dtype: torch.dtype | None) -> Generator:
-    """Move folded weights to where, and into the type in which, images are to be drawn."""
+    """Move folded weights to the device and type that draw images."""
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"dtype is {dtype!r}; allowed: {', '.join(map(str, DTYPES))}")
     return network.to(device=None if device is None else find_device(device), dtype=dtype)
 
 
 def read_config(place: Path) -> Config:
-    """Read the configuration of a run folder, a checkpoint folder or a file of a generator, without its weights."""
+    """Read the configuration of a run folder, checkpoint folder or generator file, without its weights."""
     file, stored = find_run(place) / "generator.safetensors", find_run(place) / "config.yaml"
     if place.is_dir() and stored.is_file():
         return load_stored_config(stored)
@@ -106,7 +106,7 @@ def read_config(place: Path) -> Config:
 
 
 def find_run(place: Path) -> Path:
-    """Return the run folder that a path is, or lies in."""
+    """Return the run folder that a path is or is inside of."""
     if place.name == "generator.safetensors":
         return place.parent
     return place.resolve().parent.parent if (place / "state.safetensors").is_file() else place
@@ -131,7 +131,7 @@ def _combine(path: Path, config: Config, is_average: bool, batch_norm: BatchNorm
 
 
 def _find_checkpoint(path: Path) -> Path | None:
-    """Return the checkpoint folder that a path is, or the newest one of the run that it is."""
+    """Return the path if it is a checkpoint folder, or the newest checkpoint if it is a run folder, else None."""
     if (path / "state.safetensors").is_file():
         return path.resolve()
     return latest_checkpoint(path / "checkpoints") if (path / "checkpoints").is_dir() else None

@@ -1,4 +1,4 @@
-"""Check the paths that images are written to, before anything is loaded. Imports no torch."""
+"""Check output paths before anything is loaded. Imports no torch."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avi", ".mo
 
 
 def check_parents(path: Path, option: str = "--output") -> None:
-    """Raise ConfigError where an output path leads through a file."""
+    """Raise ConfigError if a parent of an output path is a file."""
     for above in path.parents:
         if above.is_file():
             raise ConfigError(f"{path}: {above} is a file, not a folder; choose another {option}")
 
 
 def check_file(path: str | Path, option: str = "--output", endings: tuple[str, ...] = ("",)) -> Path:
-    """Return the path of an output; ConfigError where it cannot be a file with one of these endings."""
+    """Return the path of an output; ConfigError unless it can be a file with one of these endings."""
     path = Path(path)
     if not path.name.lower().endswith(endings):
         raise ConfigError(f"{option} {path} must end in {' or '.join(endings)}")
@@ -27,14 +27,14 @@ def check_file(path: str | Path, option: str = "--output", endings: tuple[str, .
 
 
 def check_output(path: Path, force: bool = False) -> None:
-    """Raise ConfigError when an output path is of another format, or taken by what may not be replaced.
+    """Raise ConfigError for an unknown format or an existing output that must not be replaced.
 
-    With ``force`` files may be replaced, and folders that hold nothing but .png files.
+    With ``force`` files may be replaced, and folders that contain only .png files.
     """
     kind = path.suffix.lower()
     if kind in OTHER_FORMATS:
         raise ConfigError(
-            f"{path}: sheets are written as .png, films as .gif or .mp4, arrays as .npz; "
+            f"{path}: sheets are written as .png, animations as .gif or .mp4, arrays as .npz; "
             "a name without an ending is a folder of .png files"
         )
     check_parents(path)

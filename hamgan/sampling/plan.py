@@ -1,4 +1,4 @@
-"""Plan which images are drawn: every class with every seed, truncation sweeps, ways between seeds or classes."""
+"""Plan which images to draw: all pairs of class and seed, truncation sweeps, interpolations."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ Between = Literal["seeds", "classes"]
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """Describe one image: a seed and a class, or a point on the way to another seed or class."""
+    """Describe one image: a seed and a class, or a point between two seeds or classes."""
 
     seed: int
     label: int
@@ -26,22 +26,22 @@ class PlannedImage:
     next_seed: int | None = None
     next_label: int | None = None
     fraction: float = 0.0
-    """Part of the way to the next seed or class, 0 to 1."""
+    """Position between this seed or class (0) and the next one (1)."""
 
 
 @dataclass
 class Plan:
-    """Hold rows of images, as on a sheet, with the names of their files."""
+    """Hold rows of images, as on a sheet, with their titles and file names."""
 
     rows: list[list[PlannedImage]]
     titles: list[str]
     names: list[list[str]]
     groups: list[tuple[str, int]] = field(default_factory=list)
-    """Stretches of columns with a title each."""
+    """Titles of groups of columns, each with its number of columns."""
     columns: list[str] = field(default_factory=list)
-    """A heading per column, none where rows have seeds of their own."""
+    """A heading per column; empty if rows have different seeds."""
     way: str = ""
-    """What is passed on the way between seeds or classes, from one end to the other."""
+    """Description of an interpolation, from its start to its end."""
 
     @property
     def images(self) -> list[PlannedImage]:
@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def labels(self) -> list[int] | None:
-        """Return a class per image, row by row; None where classes are blended."""
+        """Return the class of every image, row by row; None if classes are blended."""
         blended = any(image.next_label is not None for image in self.images)
         return None if blended else [image.label for image in self.images]
 
@@ -62,9 +62,9 @@ def plan_samples(
     titles: Sequence[str],
     per_class: int | None = None,
 ) -> Plan:
-    """Plan a row per class with every seed, or with ``per_class`` seeds of its own; truncations stand side by side.
+    """Plan a row per class with all seeds, or with ``per_class`` different seeds each; truncations are side by side.
 
-    ``titles`` name all classes of the generator. What is named twice is drawn once. Raises ConfigError for too few
+    ``titles`` has the names of all classes of the generator. Duplicates are drawn once. Raises ConfigError for too few
     seeds or a wrong truncation.
     """
     classes, seeds = list(dict.fromkeys(classes)), list(dict.fromkeys(seeds))
@@ -110,9 +110,9 @@ def plan_interpolation(
 ) -> Plan:
     """Plan ``frames`` images from each seed (or class) to the next one.
 
-    Between seeds there is a row per class; between classes a row per seed, whatever is named twice. A closed way
-    returns to its start and ends one image before it, as endless films want; an open one shows both ends. Raises
-    ConfigError for fewer than two seeds (or classes).
+    Between seeds there is a row per class, between classes a row per seed, including duplicates. ``closed`` returns to
+    the start and ends one image before it, for looping animations; otherwise both ends are drawn. Raises ConfigError
+    for fewer than two seeds (or classes).
     """
     check_truncation(truncation)
     if frames < 1:
@@ -135,7 +135,7 @@ def plan_interpolation(
 
 
 def _steps(stations: Sequence[int], frames: int, closed: bool) -> Iterator[tuple[int, int, float]]:
-    """Yield (station, next station, fraction of the way between them)."""
+    """Yield (seed or class, next seed or class, fraction between them)."""
     ends = [*stations[1:], stations[0]] if closed else stations[1:]
     for here, there in zip(stations, ends, strict=False):
         for frame in range(frames):
@@ -145,7 +145,7 @@ def _steps(stations: Sequence[int], frames: int, closed: bool) -> Iterator[tuple
 
 
 def inputs(images: Sequence[PlannedImage], generator: LoadedGenerator) -> tuple[Tensor, Tensor]:
-    """Return z [B, latent_dim] and labels [B], or weights [B, classes] where an image stands between classes."""
+    """Return z [B, latent_dim] and labels [B], or weights [B, classes] if an image is between classes."""
     size = generator.config.generator.latent_dim
     z = torch.stack([latent_between(i.seed, i.next_seed, i.fraction, size, i.truncation) for i in images])
     labels = torch.tensor([image.label for image in images])

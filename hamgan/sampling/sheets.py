@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 VISIBLE = 96
-"""Pixels that the side of an image has at least on a sheet: people see little in 32."""
+"""Least side of an image on a sheet in pixels, since little can be seen at 32."""
 LINE = 18
 """Height of a line of headings in pixels."""
 FONT = ImageFont.load_default(12)
@@ -18,7 +18,7 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 def visible_scale(side: int, wanted: int = VISIBLE) -> int:
-    """Return how often a picture of ``side`` pixels has to be enlarged to have ``wanted`` pixels or more."""
+    """Return the integer factor that enlarges a side of ``side`` pixels to at least ``wanted`` pixels."""
     return max(1, -(-wanted // side))
 
 
@@ -33,9 +33,9 @@ def draw_sheet(
 ) -> Image.Image:
     """Draw a sheet of labelled rows of images.
 
-    Args: rows of uint8 [n, 3, H, W], none longer than the first; one title a row; ``groups`` names stretches of
-    columns, e.g. ``[("real", 6), ("generated", 8)]``, and sets them apart; ``columns`` has a heading per column, of
-    which those are drawn that have room; ``scale`` enlarges every image by whole pixels (None: until people see it).
+    ``rows`` are uint8 [n, 3, H, W], none longer than the first; ``titles`` has one title per row; ``groups`` names and
+    separates groups of columns, such as ``[("real", 6), ("generated", 8)]``; ``columns`` has one heading per column,
+    drawn if there is room; ``scale`` is an integer enlargement (None: chosen by `visible_scale`).
     """
     size = rows[0].shape[-1] * (visible_scale(rows[0].shape[-1]) if scale is None else scale)
     spans = list(groups) or [("", len(rows[0]))]
@@ -62,7 +62,7 @@ def draw_sheet(
 def _draw_headings(
     draw: ImageDraw.ImageDraw, columns: Sequence[str], starts: Sequence[int], y: int, width: int
 ) -> None:
-    """Draw the headings of columns that do not run into another one: both ends first, then from left to right."""
+    """Draw the headings of columns that do not overlap: both ends first, then from left to right."""
     taken: list[tuple[float, float]] = []
     for index in sorted(range(len(columns)), key=lambda index: index not in (0, len(columns) - 1)):
         length = draw.textlength(columns[index], FONT)

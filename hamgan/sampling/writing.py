@@ -1,4 +1,4 @@
-"""Write a plan's images as a sheet, a folder, an .npz or a film; whole or not at all, by any number of processes."""
+"""Write a plan's images as a sheet, a folder, an .npz or an animation, atomically, with any number of processes."""
 
 import math
 import shutil
@@ -25,44 +25,44 @@ from hamgan.sampling.sheets import draw_sheet, sheet_size, visible_scale
 
 FILMS = (".gif", ".mp4")
 LARGEST_SHEET = 178_000_000
-"""Pixels: what Pillow opens without a warning."""
+"""Largest number of pixels of a sheet, which Pillow opens without a warning."""
 LARGEST_ENLARGED = 16_000_000
-"""Pixels up to which sheets are enlarged without being asked."""
+"""Largest number of pixels of a sheet that is enlarged by default."""
 FILM = 256
-"""Pixels that the side of a film has at least."""
+"""Least side of an animation, in pixels, after the default enlargement."""
 BATCH_SIZE = 64
-"""Images that are drawn together: on a CPU they are shared out among the cores."""
+"""Images that are drawn together; on a CPU they are divided among the cores."""
 ENCODERS = 4
 """Threads that encode and write PNGs."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Say where images are written, and how; the suffix of ``path`` decides the format, none is a folder."""
+    """Hold the options of an output; the suffix of ``path`` decides the format, none means a folder."""
 
     path: Path
     scale: int | None = None
-    """Whole pixels that a pixel becomes, in sheets and films; None: as many as it takes to see something."""
+    """Integer enlargement of sheets and animations; None chooses it by image size."""
     fps: int = 20
     sheets: bool = False
-    """Write a labelled sheet per row into a folder."""
+    """Whether to write a labelled sheet per row into a folder."""
     force: bool = False
-    """Replace what is there."""
+    """Whether to replace an existing output."""
 
     @property
     def kind(self) -> str:
-        """Return the suffix in small letters."""
+        """Return the suffix in lower case."""
         return self.path.suffix.lower()
 
 
 def check_request(plan: Plan, output: Output, resolution: int) -> None:
-    """Raise ConfigError for whatever would fail after the images are drawn."""
+    """Raise ConfigError for anything that would fail after the images are drawn."""
     path = output.path
     check_output(path, output.force)
     if output.scale is not None and output.scale < 1:
         raise ConfigError(f"scale is {output.scale}; it must be 1 or more")
     if output.scale not in (None, 1) and (output.kind == ".npz" or not (output.kind or output.sheets)):
-        raise ConfigError(f"scale is {output.scale}: sheets and films alone are enlarged, and {path} is none")
+        raise ConfigError(f"scale is {output.scale}: only sheets and animations are enlarged, and {path} is neither")
     if not plan.images:
         raise ConfigError("there is nothing to draw: no class or no seed")
     if output.kind in FILMS:
@@ -83,7 +83,7 @@ def _sheet_size(plan: Plan, size: int) -> tuple[int, int]:
 
 
 def enlargement(plan: Plan, output: Output, resolution: int) -> int:
-    """Return by how many whole pixels a sheet or film is enlarged; arrays and folders of images never are."""
+    """Return the integer enlargement of a sheet or animation; 1 for arrays and folders of images."""
     if output.kind == ".npz" or not (output.kind or output.sheets):
         return 1
     if output.scale is not None:
@@ -99,8 +99,8 @@ def enlargement(plan: Plan, output: Output, resolution: int) -> int:
 def write_plan(generator: LoadedGenerator, plan: Plan, output: Output, batch_size: int = BATCH_SIZE) -> None:
     """Draw a plan and write it.
 
-    Every process of torch.distributed draws its share; the first one makes the file of all. Nothing appears under the
-    output's name before it is complete. Raises ConfigError for what cannot be written.
+    Every process of torch.distributed draws its share, and the first one writes the output, which appears only when it
+    is complete. Raises ConfigError for an output that cannot be written.
     """
     check_request(plan, output, generator.config.resolution)
     with _temporary_folder(output.path) as folder:
@@ -113,13 +113,15 @@ def write_plan(generator: LoadedGenerator, plan: Plan, output: Output, batch_siz
                 scale = enlargement(plan, output, generator.config.resolution)
                 _write_file(images, plan, finished, output, scale)
         if Processes.current().is_main:
-            if output.path.is_dir():  # a folder cannot be replaced, but moved to what is deleted afterwards
+            if (
+                output.path.is_dir()
+            ):  # a folder cannot be replaced, so it is moved into the temporary one, which is deleted
                 output.path.replace(folder / "replaced")
             finished.replace(output.path)
 
 
 def describe_written(plan: Plan, output: Output, resolution: int) -> str:
-    """Say what has been written and how to read it: the way of a film, its tiles, the enlargement."""
+    """Describe a written output: path of an animation, its tiles, the enlargement."""
     scale, count = enlargement(plan, output, resolution), len(plan.images)
     text = f"wrote {count} image{'s' * (count > 1)} to {output.path}"
     if plan.way:
@@ -133,7 +135,7 @@ def describe_written(plan: Plan, output: Output, resolution: int) -> str:
 
 @contextmanager
 def _temporary_folder(path: Path) -> Iterator[Path]:
-    """Make a folder beside ``path`` that all processes share and that is gone afterwards."""
+    """Make a temporary folder next to ``path``, shared by all processes."""
     folder, main = path.parent / f".{path.name}.tmp", Processes.current().is_main
     if main:
         shutil.rmtree(folder, ignore_errors=True)
@@ -190,7 +192,7 @@ def _save_png(image: np.ndarray, path: Path) -> None:
 
 
 def _write_file(images: np.ndarray, plan: Plan, path: Path, output: Output, scale: int) -> None:
-    """Make the .npz, the film, the sheet or the folder of sheets of all images [N, H, W, 3]."""
+    """Write all images [N, H, W, 3] as the .npz, animation, sheet or folder of sheets."""
     if output.kind == ".npz":
         _write_npz(path, plan)
         return
@@ -212,7 +214,7 @@ def _write_file(images: np.ndarray, plan: Plan, path: Path, output: Output, scal
 
 
 def _write_npz(path: Path, plan: Plan) -> None:
-    """Write ADM's layout, arr_0 uint8 [N, H, W, 3] and arr_1 classes [N]; the images are copied from the disk."""
+    """Write ADM's layout, arr_0 uint8 [N, H, W, 3] and arr_1 classes [N]; images are copied from disk."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         archive.write(path.with_name("images.npy"), "arr_0.npy")
         if plan.labels is not None:

@@ -1,7 +1,7 @@
-"""Augment a training sample as MMSegmentation does: scale, crop, flip and change colours, then pad.
+"""Augment a training sample like MMSegmentation: scale, crop, flip, change colours, and pad.
 
-All is drawn from one random stream per position of the training order, a function of (seed, stream, position): one
-process and many see the same samples, and resuming needs nothing saved. The kernels are torchvision's.
+Everything is drawn from one random stream per position of the training order, a function of (seed, stream, position),
+so one process and many see the same samples and resuming needs no saved state. The kernels are torchvision's.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ BRIGHTNESS = 32.0
 FACTORS = (0.5, 1.5)
 """Range of the factors on contrast and saturation."""
 HUE = 18
-"""Largest shift of the hue, of 180 in a circle."""
+"""Largest shift of the hue, where a full circle is 180."""
 
 
 class TrainingSample(NamedTuple):
-    """Hold what the network sees of one sample."""
+    """Hold one augmented sample."""
 
     image: Tensor
-    """uint8 [3, crop, crop]; padding, right and below, is 0 until the image is normalised, and must be after."""
+    """uint8 [3, crop, crop]; padding, right and below, is 0 here and must be 0 after normalisation too."""
     labels: Tensor
     """uint8 [crop, crop]; padding is `IGNORED`."""
     size: tuple[int, int]
@@ -36,15 +36,15 @@ class TrainingSample(NamedTuple):
 
 
 def random_at(seed: int, stream: int, position: int) -> np.random.RandomState:
-    """Return the random stream of one position of the training order, which no other position shares."""
-    # RandomState's stream is frozen for good (NEP 19).
+    """Return the random stream of one position of the training order."""
+    # RandomState's stream never changes (NEP 19).
     words = [value >> shift & 0xFFFFFFFF for value in (seed, position) for shift in (0, 32)]
     return np.random.RandomState([*words, stream])
 
 
 def augment(sample: Sample, config: AugmentConfig, random: np.random.RandomState) -> TrainingSample:
-    """Draw a crop of a sample with everything that the configuration asks for."""
-    image = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1)  # copies: sources may share their memory
+    """Return a randomly augmented crop of a sample."""
+    image = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1)  # a copy, as sources may share their memory
     labels = torch.from_numpy(np.array(sample.labels))[None]
     size = scaled_size(
         image.shape[1:], config.short_side, config.long_side, random.uniform(config.scale[0], config.scale[1])
@@ -76,7 +76,7 @@ def scaled_size(size: Sequence[int], short_side: int | None, long_side: int, rat
 
 
 def resize(images: Tensor, size: Sequence[int], antialias: bool = False) -> Tensor:
-    """Resize images [..., H, W] bilinearly; pixels are squares (align_corners off), as in OpenCV."""
+    """Resize images [..., H, W] bilinearly, without align_corners, like OpenCV."""
     if tuple(images.shape[-2:]) == tuple(size):
         return images
     resized: Tensor = TF.resize(images, list(size), InterpolationMode.BILINEAR, antialias=antialias)
@@ -84,7 +84,7 @@ def resize(images: Tensor, size: Sequence[int], antialias: bool = False) -> Tens
 
 
 def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize labels [..., H, W] by taking the nearest one, so that no class is invented."""
+    """Resize labels [..., H, W] by nearest neighbour, so that no new classes appear."""
     if tuple(labels.shape[-2:]) == tuple(size):
         return labels
     resized: Tensor = TF.resize(labels, list(size), InterpolationMode.NEAREST)
@@ -92,9 +92,9 @@ def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def draw_crop(labels: Tensor, crop: int, max_share: float, random: np.random.RandomState) -> tuple[int, int]:
-    """Draw the upper left corner of a crop; again, up to ten times, while one class has too large a share of it.
+    """Draw the upper left corner (y, x) of a crop, again up to ten times if one class has too large a share of it.
 
-    The share is of the pixels that are not ignored; a crop of one class alone is always drawn again below 1.
+    The share is that of the pixels that are not ignored, so below 1 a crop with a single class is always redrawn.
     """
     rows, columns = (max(0, side - crop) for side in labels.shape)
     for _ in range(CROP_ATTEMPTS + 1):
@@ -109,10 +109,10 @@ def draw_crop(labels: Tensor, crop: int, max_share: float, random: np.random.Ran
 
 
 def distort_colours(image: Tensor, random: np.random.RandomState) -> Tensor:
-    """Change brightness, contrast, saturation and hue of an image uint8 [3, H, W], each with probability a half.
+    """Change brightness, contrast, saturation and hue of an image uint8 [3, H, W], each with probability 1/2.
 
-    In the order of SSD (Liu et al. 2016): contrast comes second or last, by a coin. Rounded down to whole grey levels
-    after each, and clipped.
+    In the order of SSD (Liu et al. 2016), where contrast is second or last at random. Each result is clipped and
+    rounded down to whole grey levels.
     """
     values = image.float()
     if random.randint(2):
@@ -130,9 +130,9 @@ def distort_colours(image: Tensor, random: np.random.RandomState) -> Tensor:
 
 
 def saturate(image: Tensor, factor: float) -> Tensor:
-    """Multiply the saturation of an image [3, H, W] in HSV, at most to 1; hue and value stay."""
+    """Multiply the saturation of an image [3, H, W] in HSV, limited to 1, keeping hue and value."""
     value, lowest = image.amax(0), image.amin(0)
-    # Every channel is V - V S k with k of the hue alone, so its distance from V scales as S does.
+    # Every channel is V - V S k, where k depends on the hue alone, so its distance from V is proportional to S.
     most = value / (value - lowest).clamp(min=1e-6)
     return value - (value - image) * most.clamp(max=factor)
 

@@ -38,13 +38,13 @@ FIRST = (
     "log.tracker",
 )
 """Keys that people change first."""
-CHECKPOINT = "run folder, segmenter.safetensors or owner/name of a hub"
+CHECKPOINT = "run folder, segmenter.safetensors or owner/name on a hub"
 
 Arguments = Sequence[str]
 
 
 def main(arguments: Arguments, prog: str = "hamgan segment") -> None:
-    """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
+    """Run the given command; raises ConfigError for bad usage and unusable input."""
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = "\n".join(f"  {name:10}{text}" for name, (_, text) in COMMANDS.items())
         print(f"usage: {prog} COMMAND [--help]\n\nTrain, evaluate and use segmenters: HamNet and Light-Ham.\n\n{lines}")
@@ -80,15 +80,17 @@ def run_train(arguments: Arguments, prog: str) -> None:
 
 def run_evaluate(arguments: Arguments, prog: str) -> None:
     """Measure a segmenter, print the scores and append them to results.jsonl."""
-    parser = Parser(prog=prog, description="Measure mIoU, mAcc and aAcc, with the protocol behind them.")
+    parser = Parser(prog=prog, description="Measure mIoU, mAcc and aAcc, with their protocol.")
     parser.add_argument("--checkpoint", required=True, help=CHECKPOINT)
     add_data(parser)
     parser.add_argument("--images", type=int, metavar="N", help="measure the first N images only")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images of one size per process and forward")
-    seeds = "seeds of the Hamburger's initial bases, such as 0-4; of several, mean and spread are printed"
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images of one size per process and forward pass")
+    seeds = "seeds of the Hamburger's initial bases, such as 0-4; several print mean and spread"
     parser.add_argument("--bases-seeds", type=whole_numbers, metavar="LIST", help=seeds)
     add_inference(parser)
-    parser.add_argument("--results", metavar="FILE", help="JSON-lines file that gets the row (default: the run's own)")
+    parser.add_argument(
+        "--results", metavar="FILE", help="JSON-lines file to append the row to (default: the run's results.jsonl)"
+    )
     parser.add_argument("--class-table", metavar="FILE", help="CSV file of IoU, accuracy and share of every class")
     options = parser.parse(arguments)
     check_checkpoint(options.checkpoint)
@@ -131,16 +133,20 @@ def _evaluate(options: argparse.Namespace, device: str | None) -> None:
 
 def run_predict(arguments: Arguments, prog: str) -> None:
     """Label pictures and write label maps."""
-    parser = Parser(prog=prog, description="Label pictures: a PNG of one byte a pixel, the class, for each of them.")
+    parser = Parser(
+        prog=prog, description="Segment pictures: write a PNG for each, one byte per pixel, the index of its class."
+    )
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="files, or folders of files")
     parser.add_argument("--checkpoint", required=True, help=CHECKPOINT)
-    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="folder that gets NAME.png")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="FOLDER", help="folder for the label maps, NAME.png"
+    )
     parser.add_argument("--overlays", action="store_true", help="write NAME_overlay.png as well")
     parser.add_argument("--arrays", action="store_true", help="write NAME.npz as well, with labels and class names")
-    parser.add_argument("--probabilities", action="store_true", help="put those of all classes into NAME.npz")
+    parser.add_argument("--probabilities", action="store_true", help="add the probabilities of all classes to NAME.npz")
     parser.add_argument("--bases-seed", type=int, default=0, metavar="N", help="seed of the Hamburger's initial bases")
     add_inference(parser)
-    parser.add_argument("--force", action="store_true", help="write into a folder that holds files already")
+    parser.add_argument("--force", action="store_true", help="allow an output folder that is not empty")
     options = parser.parse(arguments)
     from hamgan.segmentation.pictures import check_folder, find_pictures
 
@@ -175,7 +181,7 @@ def run_predict(arguments: Arguments, prog: str) -> None:
 def run_inspect(arguments: Arguments, prog: str) -> None:
     """Read every label map of a data set, count its classes, and draw augmented samples."""
     parser = SEGMENTATION.parser(
-        prog=prog, description="Check every image and label map of a data set, and draw what training would see."
+        prog=prog, description="Check every image and label map of a data set, and draw augmented training images."
     )
     parser.add_argument("--output", metavar="FILE", default="inspection.png", help="sheet to draw")
     topic = asked_topic(list(arguments))
@@ -191,10 +197,12 @@ def run_inspect(arguments: Arguments, prog: str) -> None:
 
 def run_report(arguments: Arguments, prog: str) -> None:
     """Write a run as one HTML page."""
-    parser = Parser(prog=prog, description="Write what a segmenter's run has done as one HTML file.")
+    parser = Parser(prog=prog, description="Write a report of a segmenter's run as one HTML page.")
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--output", type=Path, help="file to write or replace (default: RUN/report.html)")
-    parser.add_argument("--preset", type=Path, help="configuration to compare with (default: the default values)")
+    parser.add_argument(
+        "--preset", type=Path, help="configuration file to compare the run's with (default: the default values)"
+    )
     options = parser.parse(arguments)
     check_checkpoint(options.run)
     from hamgan.segmentation.report import OF_A_SEGMENTER
@@ -205,7 +213,7 @@ def run_report(arguments: Arguments, prog: str) -> None:
 
 def run_demo(arguments: Arguments, prog: str) -> None:
     """Train on land cover, measure beside baselines, and draw picture, truth and prediction."""
-    parser = SEGMENTATION.parser(prog=prog, description="Train the preset `land` and show what it has learnt.")
+    parser = SEGMENTATION.parser(prog=prog, description="Train the preset `land`, measure it and draw its predictions.")
     parser.set_defaults(flat_config(SEGMENTATION.load("land")))  # as the help shows them
     topic = asked_topic(list(arguments))
     if topic is not None:
@@ -227,10 +235,10 @@ COMMANDS: dict[str, tuple[Callable[[Arguments, str], None], str]] = {
     "train": (run_train, "train a configuration; the same command again resumes"),
     "evaluate": (run_evaluate, "measure mIoU, mAcc and aAcc, with their protocol"),
     "predict": (run_predict, "label pictures"),
-    "inspect": (run_inspect, "check a data set, and draw what training would see"),
-    "convert": (run_convert, "turn segmenters of the official code or MMSegmentation into files of ours"),
-    "export": (run_export, "pass a segmenter on: ONNX of any image size, a folder or repository of a hub"),
+    "inspect": (run_inspect, "check a data set, and draw augmented training images"),
+    "convert": (run_convert, "convert segmenters of the official code or MMSegmentation"),
+    "export": (run_export, "share a segmenter: ONNX for any image size, a folder or hub repository"),
     "cost": (run_cost, "count parameters and multiplications"),
     "report": (run_report, "write a run as one HTML page"),
-    "demo": (run_demo, "train on a satellite picture in minutes, and look"),
+    "demo": (run_demo, "train on a satellite picture in minutes, and draw the result"),
 }

@@ -1,4 +1,4 @@
-"""Read a segmenter's configuration, and check values that must fit together."""
+"""Read and validate a segmenter's configuration."""
 
 import math
 
@@ -25,9 +25,9 @@ VAN_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 """Channels and depths of the published Visual Attention Networks."""
 DATA_SETS = ("land", "land17", "mosaic")
-"""Names that are data sets, whatever folders there are."""
+"""Names that are data sets even if a folder of that name exists."""
 STAGES = 4
-"""Feature maps that an encoder gives."""
+"""Number of feature maps of an encoder."""
 
 
 def validate(config: SegmentationConfig) -> None:
@@ -86,7 +86,7 @@ def _validate_head(config: SegmentationConfig) -> None:
     )
     require(
         head.kind == "light_ham" or len(head.stages) == 1,
-        f"head.kind: ham sees one stage, such as [3]; head.stages is {head.stages}",
+        f"head.kind: ham takes one stage, such as [3]; head.stages is {head.stages}",
     )
     require(not head.concat_input or head.kind == "ham", "head.concat_input needs head.kind: ham")
     if head.norm == "group":
@@ -98,7 +98,7 @@ def _validate_head(config: SegmentationConfig) -> None:
         validate_hamburger("head.hamburger", head.hamburger)
         require(
             head.hamburger.mode == "spatial" and not head.hamburger.dual,
-            "head.hamburger takes mode: spatial and dual: false, for its images have any size",
+            "head.hamburger needs mode: spatial and dual: false, because images have any size",
         )
     not_negative("auxiliary", config.auxiliary, "weight")
     positive("auxiliary", config.auxiliary, "channels")
@@ -153,6 +153,6 @@ def validate_evaluation(evaluation: EvalConfig) -> None:
 
 
 SEGMENTATION = ConfigReader(SegmentationConfig, validate, section="segmentation")
-"""Reader of a segmenter's configurations: from files, presets, options and headers of files."""
+"""Reader of segmenter configurations in files, presets, options and file headers."""
 
 load_config = SEGMENTATION.load

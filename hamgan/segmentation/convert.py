@@ -1,6 +1,6 @@
-"""Load weights of others: encoders trained to classify, and whole segmenters, with an account of every tensor.
+"""Load encoders and whole segmenters of other projects, and report what became of every tensor.
 
-Known are the official codes of Light-Ham, HamNet and VAN, OpenMMLab's VANs and ResNets, Transformers' VANs, and timm.
+Supported are the official Light-Ham, HamNet and VAN, OpenMMLab's VANs and ResNets, Transformers' VANs, and timm.
 """
 
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ from hamgan.segmentation.segmenter import Segmenter, build_segmenter
 from hamgan.segmentation.storing import SEGMENTER_FORMAT, Palette, SegmenterHeader, save_segmenter
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Files of an encoder's weights in a repository of a hub, the first one that is there."""
+"""Names of an encoder's weights file in a hub repository, in order of preference."""
 ENTRIES = ("state_dict", "model", "state_dict_ema", "net")
-"""Entries of a trainer's file that may hold the weights."""
+"""Entries of a checkpoint that may contain the weights."""
 
 
 @dataclass
 class ForeignWeights:
-    """Hold what a file of another project says."""
+    """Hold the contents of another project's file."""
 
     tensors: dict[str, Tensor]
     class_names: list[str] | None = None
@@ -39,19 +39,19 @@ class ForeignWeights:
 
 @dataclass
 class WeightsReport:
-    """Tell what became of every tensor of a network and of the file that it was loaded from."""
+    """List what became of every tensor of a network and of the file that it was loaded from."""
 
     source: str
     loaded: list[str]
-    """Our tensors that the file had."""
+    """Tensors of the network that were loaded."""
     new: list[str]
-    """Our tensors that the file did not have; they keep their initial values."""
+    """Tensors of the network that the file lacks; they keep their initial values."""
     unused: list[str]
-    """Tensors of the file that we have no use for."""
+    """Tensors of the file that the network does not have."""
 
     def __str__(self) -> str:
         if not self.loaded and not self.unused:
-            return f"weights from {self.source}: all {len(self.new)} tensors of the encoder start at random"
+            return f"weights from {self.source}: all {len(self.new)} tensors of the encoder are random"
         parts = [f"{len(self.loaded)} tensors loaded"]
         parts += [f"{len(names)} {what} ({_some(names)})" for what, names in self._others if names]
         return f"weights from {self.source}: {', '.join(parts)}"
@@ -62,15 +62,15 @@ class WeightsReport:
 
 
 def load_encoder_weights(segmenter: Segmenter, name: str | None = None) -> WeightsReport:
-    """Load the encoder's weights that the configuration names, or those of ``name``, and tell what was loaded.
+    """Load the encoder's weights from ``encoder.weights``, or from ``name``; returns a report.
 
-    ``none`` keeps the initial weights. Raises ConfigError where no weights are named or the file is not there,
-    ConversionError where it does not fit or cannot be read, CheckpointError for what a hub answers.
+    ``none`` keeps the initial weights. Raises ConfigError if no weights are named or the file does not exist,
+    ConversionError if it does not fit or cannot be read, CheckpointError for errors of a hub.
     """
     name = name or segmenter.config.encoder.weights
     if not name:
         raise ConfigError(
-            "encoder.weights is not set; name a file or hf:OWNER/NAME, or say `none` to start from random weights"
+            "encoder.weights is not set; give a file or hf:OWNER/NAME, or `none` to start from random weights"
         )
     encoder = segmenter.encoder.network if isinstance(segmenter.encoder, TimmEncoder) else segmenter.encoder
     assert isinstance(encoder, nn.Module)
@@ -85,9 +85,9 @@ def load_encoder_weights(segmenter: Segmenter, name: str | None = None) -> Weigh
 def convert_segmenter(
     path: Path, config: SegmentationConfig | None = None
 ) -> tuple[Segmenter, SegmenterHeader, WeightsReport]:
-    """Read a whole segmenter of the official code or MMSegmentation; None finds the preset that fits its shapes.
+    """Read a whole segmenter of the official code or MMSegmentation; without ``config`` finds the preset of its shapes.
 
-    Raises ConversionError for a file that is none, or that no preset (or not the given configuration) fits.
+    Raises ConversionError for other files, and if no preset, or the given configuration, fits.
     """
     foreign = read_foreign(path)
     if not is_segmenter(foreign.tensors):
@@ -103,7 +103,7 @@ def convert_segmenter(
 
 
 def convert_file(path: Path, output: Path, config: SegmentationConfig | None = None) -> WeightsReport:
-    """Write a whole segmenter of others as a segmenter's file of ours; see `convert_segmenter`."""
+    """Convert another project's segmenter to a segmenter.safetensors; see `convert_segmenter`."""
     if output.exists():
         raise ConfigError(f"{output} exists already; choose another name, or remove it first")
     segmenter, header, report = convert_segmenter(path, config)
@@ -113,9 +113,9 @@ def convert_file(path: Path, output: Path, config: SegmentationConfig | None = N
 
 
 def read_foreign(path: Path) -> ForeignWeights:
-    """Read tensors, and where they are there class names and colours, from .safetensors or a PyTorch file.
+    """Read tensors, and class names and colours if there are any, from .safetensors or a PyTorch file.
 
-    Of a trainer's file the entry ``state_dict`` or ``model`` is taken. Raises ConversionError, CheckpointError.
+    Of a checkpoint the first of `ENTRIES` is read. Raises ConversionError or CheckpointError.
     """
     if not path.is_file():
         raise ConversionError(f"there is no file {path}")
@@ -125,7 +125,7 @@ def read_foreign(path: Path) -> ForeignWeights:
             raise ConversionError(f"{path} is a HamGAN segmenter already; it needs no conversion")
         return ForeignWeights(tensors)
     if path.suffix not in PICKLES:
-        raise ConversionError(f"{path} has no ending that tells its kind; known are .safetensors, {', '.join(PICKLES)}")
+        raise ConversionError(f"{path} has an unknown file extension; known are .safetensors, {', '.join(PICKLES)}")
     content = read_pickle(path)
     meta = content.get("meta")
     state = next((content[entry] for entry in ENTRIES if isinstance(content.get(entry), Mapping)), content)
@@ -149,14 +149,14 @@ def _find_weights(name: str) -> Path:
         return download(name.removeprefix("hf:"), files=HUB_FILES)
     if not Path(name).is_file():
         raise ConfigError(
-            f"encoder.weights: there is no file {name}; fetch it, name another file or hf:OWNER/NAME, or say `none` to "
+            f"encoder.weights: there is no file {name}; download it, give another file or hf:OWNER/NAME, or `none` to "
             "start from random weights"
         )
     return Path(name)
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> WeightsReport:
-    """Load tensors into a network of the same names; ConversionError where one is missing, left over or misshapen."""
+    """Load tensors into a network by name; ConversionError if any is missing, left over or has another shape."""
     ours = network.state_dict()
     wrong = [name for name in ours if name in tensors and tensors[name].shape != ours[name].shape]
     if wrong:
@@ -180,7 +180,7 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Wei
 def _segmenter_tensors(tensors: Mapping[str, Tensor], config: SegmentationConfig) -> dict[str, Tensor]:
     prefix = "encoder.network." if config.encoder.kind == "timm" else "encoder."
     found = {segmenter_name(name, prefix): value for name, value in tensors.items()}
-    # Factors of the Hamburger v2+ are vectors of one value there.
+    # There the factors of the Hamburger v2+ are vectors of one value.
     return {name: value[0] if name.endswith((".gate", ".shortcut")) else value for name, value in found.items()}
 
 
@@ -192,7 +192,7 @@ def _classes(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _recognise(tensors: Mapping[str, Tensor], path: Path) -> SegmentationConfig:
-    """Return the preset whose network has the names and shapes of these tensors; ConversionError where none has."""
+    """Return the preset whose network has the names and shapes of these tensors; ConversionError if none has."""
     for preset in preset_names("segmentation"):
         config = load_config(preset)
         config.data.num_classes = _classes(tensors)

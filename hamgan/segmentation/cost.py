@@ -1,8 +1,8 @@
-"""Count a segmenter's parameters and multiplications: by the published convention, and what this code spends.
+"""Count a segmenter's parameters and multiplications, by the published convention and as computed by this code.
 
-The published "FLOPs" of networks on VANs are multiplications with addition (MACs) at 512x512 of one image in evaluation
-mode, as torchprofile counts them: convolutions, matrix products, one per output of a normalisation and of an
-elementwise product, four per output of a bilinear resize. Those of ResNet-101 count convolutions alone, at 512x2048.
+The published "FLOPs" of networks on VANs are multiply-adds (MACs) for one image of 512x512 in evaluation mode, as
+counted by torchprofile: convolutions, matrix products, one per output of a normalisation and of an elementwise product,
+four per output of a bilinear resize. Those of ResNet-101 count convolutions alone, at 512x2048.
 """
 
 from collections.abc import Callable
@@ -22,20 +22,20 @@ _aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Cost:
-    """Hold the parameters of a segmenter's parts, and the MACs of labelling one image of a size."""
+    """Hold the parameters of a segmenter's parts, and the MACs of one image of a size."""
 
     height: int
     width: int
     parameters: dict[str, int]
-    """Of encoder, head and auxiliary head."""
+    """Number of parameters of encoder, head and auxiliary head."""
     convolutions: int
-    """MACs of convolutions, that of the upper bread among them as if it followed the decomposition."""
+    """MACs of convolutions, including the upper bread as if it followed the reconstruction."""
     products: int
-    """MACs of the decomposition's matrix products, the reconstruction among them."""
+    """MACs of the decomposition's matrix products, including the reconstruction."""
     elementwise: int
-    """By the published convention, of normalisations, products of elements and resizing."""
+    """MACs, by the published convention, of normalisations, elementwise products and resizing."""
     saved: int
-    """MACs among these that this code does without, mostly as it convolves the bases instead of the map."""
+    """MACs of these that this code avoids, mostly by convolving the bases instead of the map."""
 
     @property
     def published(self) -> int:
@@ -44,11 +44,11 @@ class Cost:
 
     @property
     def spent(self) -> int:
-        """Return the MACs of convolutions and matrix products that this code makes."""
+        """Return the MACs of convolutions and matrix products in this code."""
         return self.convolutions + self.products - self.saved
 
     def lines(self) -> list[str]:
-        """Return a table for people."""
+        """Return a table as lines of text."""
         total, without = sum(self.parameters.values()), f"less {self.saved / 1e9:.3f} G: it convolves the bases"
         parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items() if count)
         return [
@@ -63,7 +63,7 @@ class Cost:
 
 
 def measure_cost(config: SegmentationConfig, height: int = 512, width: int = 512) -> Cost:
-    """Count on the meta device, which takes neither memory nor time; ConfigError where classes are not known."""
+    """Count on the meta device, without computing; ConfigError if the number of classes is not known."""
     with torch.device("meta"):
         segmenter = build_segmenter(config).eval()
     convolutions, products, elementwise, positions = _count(segmenter, height, width)
@@ -105,7 +105,7 @@ _ELEMENTWISE: dict[Any, Callable[..., int]] = {
 
 
 def _count(segmenter: Segmenter, height: int, width: int) -> tuple[int, int, int, int]:
-    """Return MACs of convolutions, matrix products and elements of a forward, and the positions of the Hamburger."""
+    """Return MACs of convolutions, matrix products and elements, and the number of positions in the Hamburger."""
     positions = 0
 
     def look(_: nn.Module, inputs: tuple[Tensor, ...], __: object) -> None:
@@ -129,10 +129,10 @@ def _count(segmenter: Segmenter, height: int, width: int) -> tuple[int, int, int
 
 
 def _saved(segmenter: Segmenter, positions: int) -> tuple[int, int]:
-    """Return the MACs that the published form needs beyond ours, of convolutions and of matrix products.
+    """Return the MACs of convolutions and of matrix products that the published code needs and this code avoids.
 
-    It makes the reconstruction and convolves that, and for NMF computes the first projection twice; we convolve the
-    bases, and multiply them by the coefficients.
+    The published code convolves the reconstruction, and for NMF computes the first projection twice; this code
+    convolves the bases and multiplies them by the coefficients.
     """
     block = segmenter.head.hamburger
     if block is None:

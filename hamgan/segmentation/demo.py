@@ -1,4 +1,4 @@
-"""Run the segmentation demo: train on land cover, and measure beside what colour alone and the labels' grid allow."""
+"""Run the segmentation demo: train on land cover, and compare with a colour classifier and the labels on a grid."""
 
 import time
 from pathlib import Path
@@ -22,15 +22,15 @@ ROWS = 8
 
 
 def demo(config: SegmentationConfig) -> Row:
-    """Train, measure, draw ``demo.png`` in the run folder and print where to look; return the evaluation.
+    """Train, measure, draw ``demo.png`` in the run folder and print a summary; returns the evaluation.
 
     Raises ConfigError for other data than land cover.
     """
     require(
         config.data.source in ("land", "land17"),
-        f"the demo compares with what is known of land cover; train on {config.data.source} by hamgan segment train",
+        f"the demo is for land cover only; to train on {config.data.source} use hamgan segment train",
     )
-    held_out = open_source(config.data, HELD_OUT)  # first: a missing package should end the demo now
+    held_out = open_source(config.data, HELD_OUT)  # first, so that a missing package ends the demo at once
     started = time.perf_counter()
     train(config)
     trained = time.perf_counter()
@@ -45,9 +45,9 @@ def demo(config: SegmentationConfig) -> Row:
 
 
 def colour_classifier(training: SegmentationSource, held_out: SegmentationSource) -> Scores:
-    """Return the scores of a quadratic discriminant on the colour of each pixel: what can be had without context.
+    """Return the scores of a quadratic discriminant on the colour of each pixel, a baseline without context.
 
-    Every class is a normal distribution of colours, with its share of the training pixels.
+    Every class is a normal distribution of colours, weighted by its share of the training pixels.
     """
     classes = len(training.class_names)
     parts = [training.read(index) for index in range(len(training))]
@@ -72,7 +72,7 @@ def colour_classifier(training: SegmentationSource, held_out: SegmentationSource
 
 
 def best_on_a_grid(held_out: SegmentationSource, stride: int) -> Scores:
-    """Return the scores of whoever knows the truth but answers one class per ``stride`` x ``stride`` pixels."""
+    """Return the best possible scores with one class per ``stride`` x ``stride`` pixels."""
     matrix = ConfusionMatrix(len(held_out.class_names), IGNORED)
     for index in range(len(held_out)):
         truth = torch.from_numpy(held_out.read(index).labels.copy())
@@ -85,7 +85,7 @@ def best_on_a_grid(held_out: SegmentationSource, stride: int) -> Scores:
 
 
 def draw(loaded: LoadedSegmenter, held_out: SegmentationSource, rows: int = ROWS) -> Image.Image:
-    """Draw picture, truth and prediction of the held-out images with the most classes, far apart from each other."""
+    """Draw picture, truth and prediction of varied held-out images that are far apart from each other."""
     chosen = varied(held_out, rows)
     pictures, titles = [], []
     for index in chosen:
@@ -98,7 +98,7 @@ def draw(loaded: LoadedSegmenter, held_out: SegmentationSource, rows: int = ROWS
 
 
 def varied(source: SegmentationSource, count: int) -> list[int]:
-    """Return the index of the image with the most even classes in each of ``count`` stretches of a source."""
+    """Return, for each of ``count`` parts of a source, the index of the image with the most balanced classes."""
 
     def evenness(index: int) -> float:
         shares = np.bincount(source.read(index).labels.ravel(), minlength=IGNORED + 1)[:IGNORED]
@@ -127,7 +127,7 @@ Imagery: NASA Blue Marble Next Generation. Labels: NASA MODIS land cover MCD12C1
 
 Look at
   {sheet}   picture, truth and prediction
-  {config.folder / "samples"}/   how they came about
+  {config.folder / "samples"}/   the sheets drawn during training
 Go on with
   hamgan segment evaluate --checkpoint {config.folder} --bases-seeds 0-4
   hamgan segment predict --checkpoint {config.folder} --output labels --overlays PICTURE.jpg

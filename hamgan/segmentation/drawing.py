@@ -1,4 +1,4 @@
-"""Draw label maps: in colours, over their picture, and on sheets beside it."""
+"""Draw label maps: in colours, over their picture, and next to it on sheets."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from hamgan.segmentation.data.source import IGNORED
 
 OPACITY = 0.55
 SIDES = (96, 256)
-"""Least and greatest side of a picture on a sheet."""
+"""Smallest and largest side of a picture on a sheet, in pixels."""
 MOST_NAMES = 40
-"""Classes in a legend."""
+"""Largest number of classes in a legend."""
 
 
 def colourise(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -31,7 +31,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity:
 
 
 def indexed(labels: np.ndarray, palette: np.ndarray) -> Image.Image:
-    """Return labels uint8 [H, W] as a picture of one byte a pixel, the label, that is shown in colours."""
+    """Return labels uint8 [H, W] as a palette image, one byte per pixel, that viewers show in colours."""
     image = Image.fromarray(labels)
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
@@ -56,7 +56,7 @@ def draw_comparison(
 
 
 def _fit(picture: np.ndarray, side: int) -> Tensor:
-    """Return a picture as uint8 [3, side, side]: as large as fits in proportion, in the middle of white."""
+    """Return a picture as uint8 [3, side, side], resized in proportion and centred on white."""
     height, width = picture.shape[:2]
     factor = side / max(height, width)
     kind = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.NEAREST

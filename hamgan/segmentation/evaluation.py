@@ -1,4 +1,4 @@
-"""Measure a segmenter on a held-out split, with the protocol that has to stand beside its numbers."""
+"""Measure a segmenter on a held-out split; every result has its protocol."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -17,7 +17,7 @@ from hamgan.segmentation.schema import EvalConfig
 from hamgan.segmentation.segmenter import Segmenter
 
 Row = dict[str, Any]
-"""Numbers by name, with the protocol behind them in pieces and, as ``protocol``, in one line."""
+"""Numbers by name, with the entries of their protocol and, as ``protocol``, the same in one line."""
 
 
 def evaluate(
@@ -28,10 +28,10 @@ def evaluate(
     kimg: float | None = None,
     progress: bool = False,
 ) -> Row:
-    """Measure mIoU, mAcc and aAcc over all processes, which must all call this; in float32.
+    """Measure mIoU, mAcc and aAcc in float32, over all processes, which must all call this.
 
     Every process takes a part of the images; counts are integers, so any division gives the same numbers. With several
-    ``bases_seeds`` the scores are means, with their spread beside them.
+    ``bases_seeds`` the scores are means, and the row has their spread too.
     """
     with using_tf32(False):
         scores = [count(segmenter, source, settings, seed, progress=progress).scores() for seed in settings.bases_seeds]
@@ -77,12 +77,12 @@ def count(
 
 
 def number_of_images(source: SegmentationSource, settings: EvalConfig) -> int:
-    """Return how many images of a source are measured."""
+    """Return the number of images of a source to measure."""
     return len(source) if settings.images is None else min(settings.images, len(source))
 
 
 def _batches(source: SegmentationSource, indices: range, batch_size: int) -> Iterator[list[Sample]]:
-    """Yield samples in a row that have the same size, at most ``batch_size`` at a time."""
+    """Yield lists of consecutive samples of equal size, of at most ``batch_size``."""
     samples = (source.read(index) for index in indices)
     for _, same in groupby(samples, key=lambda sample: sample.image.shape):
         found: list[Sample] = []
@@ -123,7 +123,7 @@ def _protocol(segmenter: Segmenter, source: SegmentationSource, settings: EvalCo
 
 
 def protocol_line(settled: Row) -> str:
-    """Word what has to stand beside the numbers so that they can be compared with others."""
+    """Return the protocol of a row in one line, which makes its numbers comparable."""
     data, size = settled["data"], settled["size"]
     scales = ", ".join(f"{scale:g}" for scale in settled["scales"])
     parts = [

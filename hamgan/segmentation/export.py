@@ -1,8 +1,7 @@
-"""Write a segmenter for programs without this one, as an ONNX model of any image size, and check it first.
+"""Export a segmenter as an ONNX model for any image size, checked before it is written.
 
-It takes ``images`` uint8 [B, 3, H, W], red, green, blue, of any B and of H and W from 32 on, and gives ``logits``
-float32 [B, classes, H, W]. What the file of a segmenter says (configuration, class names, colours, evaluations) goes
-with it.
+It maps ``images`` uint8 [B, 3, H, W], RGB, for any B and for H and W from 32 on, to ``logits`` float32 [B, classes, H,
+W]. Its metadata has the header of the segmenter file (configuration, class names, colours, evaluations).
 """
 
 import copy
@@ -21,13 +20,13 @@ from hamgan.sharing.onnx import check_new, onnx_forward, onnx_model, require_onn
 from hamgan.sharing.public import public_line, public_name
 
 TOLERANCE = 1e-4
-"""Largest distance of an exported model's logits from PyTorch's, as a share of the largest logit."""
+"""Largest allowed difference of logits from PyTorch's, as a share of the largest logit."""
 CHECKED_SIZES = ((1, 64, 96), (2, 75, 47))
-"""Batches, heights and widths that the exported model is run at."""
+"""(batch, height, width) at which the exported model is checked."""
 
 
 class PixelSegmenter(nn.Module):
-    """Give logits [B, classes, H, W] of images uint8 [B, 3, H, W]."""
+    """Map images uint8 [B, 3, H, W] to logits [B, classes, H, W] at full size."""
 
     def __init__(self, network: Segmenter) -> None:
         super().__init__()
@@ -39,28 +38,28 @@ class PixelSegmenter(nn.Module):
 
 
 def export_onnx(segmenter: LoadedSegmenter, path: Path) -> float:
-    """Write an ONNX model; returns the largest distance from PyTorch's logits, as a share of the largest of them.
+    """Write an ONNX model; returns the largest difference from PyTorch's logits, as a share of the largest of them.
 
-    Raises ConfigError where the path is taken, a package is missing or ONNX has no operator for the network,
-    CheckpointError where the logits are further off than 1e-4 or the disk does not take the file.
+    Raises ConfigError if the path exists, a package is missing or ONNX has no operator for the network, CheckpointError
+    if the logits differ by more than 1e-4 or the file cannot be written.
     """
     check_new(path)
     require_onnx()
     network = copy.deepcopy(segmenter.network).requires_grad_(False).to("cpu", torch.float32)
     form = PixelSegmenter(network).eval()
     with torch.no_grad():
-        form(_images(1, 64, 64))  # the Hamburger draws its initial bases once; from here on these are constants
+        form(_images(1, 64, 64))  # the Hamburger draws its initial bases in this call and keeps them as constants
     any_size = {"images": {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}}
     data = onnx_model(form, (_images(2, 96, 80),), any_size, "logits", public_header(segmenter.header).metadata())
     difference = _check(form, data)
-    if not difference <= TOLERANCE:  # also for a number that is none
-        raise CheckpointError(f"{path} is not written: its logits are {difference:.2g} from PyTorch's")
+    if not difference <= TOLERANCE:  # also for NaN
+        raise CheckpointError(f"{path} is not written: its logits differ by {difference:.2g} from PyTorch's")
     write_model(path, data)
     return difference
 
 
 def public_header(header: SegmenterHeader) -> SegmenterHeader:
-    """Return what may leave this machine: without the places of data, run and weights, whose names stay."""
+    """Return the header with the paths of data, run and weights cut to their last part, for publishing."""
     config = header.config
     data = replace(
         config.data,
@@ -73,7 +72,7 @@ def public_header(header: SegmenterHeader) -> SegmenterHeader:
 
 
 def _public_evaluation(row: dict[str, Any]) -> dict[str, Any]:
-    """Return an evaluation without the place of its data, also in the line of its protocol."""
+    """Return an evaluation with the path of its data cut to its last part, also in its protocol."""
     data = row.get("data", {})
     place = str(data.get("source", ""))
     protocol = public_line(row["protocol"], [place] if place else [])

@@ -1,4 +1,4 @@
-"""Build the heads: Light-Ham, HamNet and HamNet+ around the Hamburger, and the auxiliary one of training."""
+"""Build the heads: Light-Ham, HamNet and HamNet+ around the Hamburger, and the auxiliary head for training."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +15,7 @@ CLASSIFIER_STD = 0.01
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
-    """Resize feature maps or logits [B, C, H, W] bilinearly to ``size`` (height, width), without filtering."""
+    """Resize feature maps or logits [B, C, H, W] bilinearly to ``size`` (height, width), without antialiasing."""
     if x.shape[2:] == tuple(size):
         return x
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
@@ -40,8 +40,8 @@ class ConvNorm(nn.Module):
 class HamHead(nn.Module):
     """Classify every position with global context (Geng et al. 2021, figure 3; Guo et al. 2022, section 4.2).
 
-    ``light_ham`` joins several stages at the first one's size and has 1x1 convolutions; ``ham`` sees one stage and has
-    3x3 ones, and with ``concat_input`` joins its input to its features (HamNet+).
+    ``light_ham`` concatenates several stages at the first one's size and has 1x1 convolutions; ``ham`` has one stage
+    and 3x3 convolutions, and with ``concat_input`` concatenates its input to its features (HamNet+).
     """
 
     def __init__(self, config: HeadConfig, channels: Sequence[int], classes: int) -> None:
@@ -69,18 +69,18 @@ class HamHead(nn.Module):
     def draw_bases(
         self, batch: int, device: torch.device | None = None, generator: torch.Generator | None = None
     ) -> Tensor | None:
-        """Draw initial bases [B*S, D, R] for `forward`; None where there is no Hamburger or it keeps its own."""
+        """Draw initial bases [B*S, D, R] for `forward`; None without a Hamburger or with persistent bases."""
         if self.hamburger is None or self.config.hamburger.bases == "persistent":
             return None
         bases = self.hamburger.draw_bases(batch, 1, 1, device, generator)
-        assert isinstance(bases, Tensor)  # a pair is for dual mode, which a head's configuration excludes
+        assert isinstance(bases, Tensor)  # a pair is for dual mode, which a head does not allow
         return bases
 
     def forward(self, maps: Sequence[Tensor], bases: Tensor | None = None, dropout: Tensor | None = None) -> Tensor:
-        """Return logits [B, classes, h, w] at the size of the first stage that the head sees.
+        """Return logits [B, classes, h, w] at the size of the head's first stage.
 
-        ``maps`` are those of the encoder, ``bases`` as `draw_bases` makes them, ``dropout`` [B, C] multiplies the
-        channels in front of the classifier.
+        ``maps`` are the encoder's feature maps, ``bases`` from `draw_bases`; ``dropout`` [B, C] multiplies the channels
+        before the classifier.
         """
         seen = [maps[stage] for stage in self.config.stages]
         size = seen[0].shape[2:]
@@ -95,7 +95,7 @@ class HamHead(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """Classify an earlier stage by one 3x3 convolution, for a second loss in training (Zhao et al. 2017)."""
+    """Classify an earlier stage with one 3x3 convolution, for a second loss in training (Zhao et al. 2017)."""
 
     def __init__(self, config: HeadConfig, inputs: int, channels: int, classes: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class AuxiliaryHead(nn.Module):
 
 
 def classify(x: Tensor, classifier: nn.Module, dropout: Tensor | None) -> Tensor:
-    """Return the classifier's logits of x [B, C, h, w], whose channels ``dropout`` [B, C] multiplies."""
+    """Return the classifier's logits of x [B, C, h, w], after multiplying channels by ``dropout`` [B, C]."""
     if dropout is not None:
         x = x * dropout[:, :, None, None].to(x.dtype)
     logits: Tensor = classifier(x)

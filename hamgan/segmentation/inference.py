@@ -1,8 +1,8 @@
 """Predict the class of every pixel: whole or by windows, at several scales, mirrored or not.
 
-As MMSegmentation does it: every view of an image gives logits, which are resized to the view and from there to the
-image, become probabilities, and are averaged. That is done for one strip of rows after the other: 150 classes of a
-large image would be gigabytes. Windows need them once more, for each view's logits have the view's size.
+As in MMSegmentation, the logits of every view of an image are resized to the view and then to the image, converted to
+probabilities and averaged. This is done in strips of rows, since 150 classes of a large image would be gigabytes. Only
+windows need that memory, because their logits have the view's full size.
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ from hamgan.segmentation.schema import EvalConfig
 from hamgan.segmentation.segmenter import Segmenter, normalise
 
 STRIP = 2**25
-"""Probabilities of a strip, over all images and classes: 128 MiB."""
+"""Number of probabilities in a strip, over all images and classes: 128 MiB."""
 
 
 class View(NamedTuple):
-    """Hold what a segmenter says of images in one size, mirrored or not."""
+    """Hold the logits of one view of images: one scale, mirrored or not."""
 
     logits: Tensor
-    """[B, classes, h, w], not mirrored any more."""
+    """[B, classes, h, w], mirrored back."""
     size: tuple[int, int]
     """Height and width of the images in this view."""
 
@@ -46,7 +46,7 @@ def predict_probabilities(segmenter: Segmenter, images: Tensor, settings: EvalCo
 
 
 def look(segmenter: Segmenter, images: Tensor, settings: EvalConfig, bases_seed: int) -> Iterator[View]:
-    """Yield the views of images uint8 [B, 3, H, W]: every scale, and mirrored where that is asked for."""
+    """Yield the views of images uint8 [B, 3, H, W]: every scale, and mirrored with ``flip``."""
     bases = segmenter.evaluation_bases(bases_seed, len(images), images.device)
     for scale in settings.scales:
         resized = resize_for(images, settings, scale)
@@ -62,7 +62,7 @@ def look(segmenter: Segmenter, images: Tensor, settings: EvalConfig, bases_seed:
 
 
 def resize_for(images: Tensor, settings: EvalConfig, scale: float = 1.0) -> Tensor:
-    """Resize images uint8 [B, 3, H, W] as the settings say: in proportion, then up to multiples of the divisor."""
+    """Resize images uint8 [B, 3, H, W] by the settings: in proportion, then up to multiples of the divisor."""
     images = resize(images, scaled_size(images.shape[2:], settings.short_side, settings.long_side, scale))
     divisor = settings.size_divisor
     if divisor is None:
@@ -71,7 +71,7 @@ def resize_for(images: Tensor, settings: EvalConfig, scale: float = 1.0) -> Tens
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Return where windows along a side begin; the last one ends with the side, and no gap is left."""
+    """Return the starts of windows that cover a side; the last window ends at its end."""
     count = max(length - window + stride - 1, 0) // stride + 1
     return [max(min(index * stride + window, length) - window, 0) for index in range(count)]
 
@@ -96,7 +96,7 @@ def strips(
 ) -> Iterator[Tensor]:
     """Yield the mean probabilities [B, classes, rows, W] of the views, strip by strip from above.
 
-    One view alone gives its logits, which have the same order, unless ``normalised``.
+    A single view gives its logits instead, which have the same order, unless ``normalised``.
     """
     height, width = size
     batch, classes = views[0].logits.shape[:2]
@@ -114,10 +114,10 @@ def strips(
 
 
 def _rows_of(view: View, rows: range, size: tuple[int, ...], align: bool) -> Tensor:
-    """Resize a view's logits to the view's size and then to the image's, of which only some rows are made."""
+    """Resize a view's logits to the view's size, and then to some rows of the image."""
     if view.size == tuple(size):
         return _resize_rows(view.logits, rows, view.size, align)
-    # Rows of the view that these rows of the image lie between.
+    # Rows of the view that these rows of the image depend on.
     first, last = (int(_positions(range(row, row + 1), view.size[0], size[0], align)) for row in (rows[0], rows[-1]))
     needed = range(first, min(last + 2, view.size[0]))
     between = _resize_rows(view.logits, needed, view.size, align)
@@ -125,7 +125,7 @@ def _rows_of(view: View, rows: range, size: tuple[int, ...], align: bool) -> Ten
 
 
 def _positions(rows: range, length: int, wanted: int, align: bool) -> Tensor:
-    """Return where rows of an image with ``wanted`` rows lie in one with ``length`` rows."""
+    """Return the positions, in an image with ``length`` rows, of rows of one resized to ``wanted`` rows."""
     places = torch.arange(rows.start, rows.stop, dtype=torch.float64)
     if align:
         return places * ((length - 1) / max(wanted - 1, 1))
@@ -137,7 +137,7 @@ def _resize_rows(
 ) -> Tensor:
     """Return some rows of x [B, C, h, w] resized bilinearly to ``size``.
 
-    x may itself be a part: the rows from ``offset`` on, of ``length``.
+    x may be a part of a map with ``length`` rows, beginning at row ``offset``.
     """
     length = x.shape[2] if length is None else length
     if length != size[0] or len(rows) != x.shape[2]:

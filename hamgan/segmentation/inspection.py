@@ -1,4 +1,4 @@
-"""Look at a data set before training: every file once, the classes counted, and what augmentation makes of it."""
+"""Check a data set before training: read every file, count the classes, and draw augmented samples."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -18,17 +18,17 @@ from hamgan.segmentation.drawing import colourise, draw_comparison, overlay
 from hamgan.segmentation.schema import SegmentationConfig
 
 ROWS, CROPS = 6, 3
-"""The sheet shows this many images, with this many augmented crops of each."""
+"""Number of images on the sheet, and of augmented crops of each."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-"""Endings that the sheet may have."""
+"""File extensions that the sheet may have."""
 SHOWN = 5
-"""Problems that are printed one by one."""
+"""Number of problems that are printed individually."""
 
 
 def inspect(config: SegmentationConfig, output: Path) -> None:
     """Print how many images, pixels and classes a split has, and draw augmented samples.
 
-    Raises DataError, after all files were read, with the number of those that cannot be used.
+    Raises DataError, after all files were read, with the number of unusable ones.
     """
     check_file(output, endings=PICTURES)
     source = open_source(config.data)
@@ -48,7 +48,7 @@ def inspect(config: SegmentationConfig, output: Path) -> None:
 
 
 def _read_all(source: SegmentationSource, threads: int) -> tuple[np.ndarray, Counter[tuple[int, int]], list[str]]:
-    """Return pixels by label [256], images by size (width, height), and what is wrong with images that are."""
+    """Return pixels per label [256], images per size (width, height), and the problems of unusable images."""
     counts, sizes, problems = np.zeros(IGNORED + 1, np.int64), Counter[tuple[int, int]](), list[str]()
 
     def read(index: int) -> tuple[np.ndarray, tuple[int, int]] | str:

@@ -1,4 +1,4 @@
-"""Load segmenters from run folders, files of a segmenter and repositories of a hub."""
+"""Load segmenters from run folders, segmenter files and hub repositories."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -19,9 +19,9 @@ from hamgan.segmentation.storing import SEGMENTER_FILE, SegmenterHeader, load_se
 
 
 class LoadedSegmenter:
-    """Label images by a network in evaluation mode.
+    """Segment images with a network in evaluation mode.
 
-    ``header`` is what its file says: configuration, class names, colours, evaluations. ``source`` is where it is from.
+    ``header`` has the configuration, class names, colours and evaluations of its file, ``source`` its path or hub name.
     """
 
     def __init__(self, network: Segmenter, header: SegmenterHeader, source: str = "") -> None:
@@ -35,12 +35,12 @@ class LoadedSegmenter:
 
     @property
     def device(self) -> torch.device:
-        """Return the device on which images are labelled."""
+        """Return the device of the network."""
         return next(self.network.parameters()).device
 
     @property
     def class_names(self) -> list[str]:
-        """Return a name per class: the class's own, else its number."""
+        """Return a name per class, or its index if it has none."""
         return self.header.class_names or list(map(str, range(self.network.classes)))
 
     @property
@@ -58,11 +58,11 @@ class LoadedSegmenter:
         bases_seed: int = 0,
         settings: EvalConfig | None = None,
     ) -> list[LabelMap]:
-        """Label PIL images, arrays uint8 [H, W, 3] or files, of any sizes.
+        """Segment PIL images, arrays uint8 [H, W, 3] or files, of any sizes; a single one gives a list of one.
 
-        Args: scales whose probabilities are averaged, also with the mirrored image where ``flip``; ``settings`` say how
-        else an image is looked at. What is None is as the ``eval`` section of the run has it. Raises DataError for a
-        file that is no image.
+        ``scales`` are scales whose probabilities are averaged, ``flip`` adds mirrored images, and ``settings`` has all
+        other options; None takes the values of the run's ``eval`` section. Raises DataError for a file that is no
+        image.
         """
         settings = settings or self.config.eval
         if scales is not None:
@@ -73,7 +73,7 @@ class LoadedSegmenter:
         return [self.label(picture, settings, bases_seed) for picture in pictures]
 
     def label(self, picture: Picture, settings: EvalConfig, bases_seed: int = 0) -> LabelMap:
-        """Label one picture."""
+        """Segment one picture."""
         return label(self.network, read_picture(picture), settings, self.class_names, self.palette, bases_seed)
 
 
@@ -84,9 +84,9 @@ def load_segmenter(
     revision: str | None = None,
     token: str | None = None,
 ) -> LoadedSegmenter:
-    """Load a run folder, a ``segmenter.safetensors`` or a hub's ``owner/name`` to label images.
+    """Load a run folder, a ``segmenter.safetensors`` or a hub's ``owner/name`` to segment images.
 
-    Of a hub, ``revision`` is a branch, tag or commit, ``token`` stands in for that of `hf auth login`. Raises
+    On a hub, ``revision`` is a branch, tag or commit, ``token`` replaces that of `hf auth login`. Raises
     CheckpointError naming the path and what is wrong with it, ConfigError for a device that cannot be used.
     """
     check_place(path_or_hub)

@@ -1,4 +1,4 @@
-"""Compute the loss of a training step, with either way to average over ignored pixels."""
+"""Compute the loss of a training step, counting or not counting ignored pixels in the average."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -23,7 +23,7 @@ class Losses(NamedTuple):
     main: Tensor
     auxiliary: Tensor | None
     accuracy: Tensor
-    """Share of the labelled pixels that the head's class is right for, without gradient."""
+    """Share of the labelled pixels that the head classifies correctly, without gradient."""
 
 
 def cross_entropy(
@@ -31,9 +31,9 @@ def cross_entropy(
 ) -> Tensor:
     """Return the mean cross-entropy of logits [B, classes, H, W] and labels [B, H, W], in float32.
 
-    ``weights`` multiply the losses of the pixels of each class. Pixels that are `IGNORED` have no loss. ``all`` divides
-    by the number of pixels, those too (MMSegmentation, HamNet); ``valid`` by the number of the labelled ones, or the
-    sum of their weights, over all processes, which must then all call this. Without any the loss is 0.
+    ``weights`` multiply the losses of the pixels of each class. `IGNORED` pixels have no loss. ``all`` divides by the
+    number of all pixels, including ignored ones (MMSegmentation, HamNet); ``valid`` divides by the number of labelled
+    ones, or the sum of their weights, over all processes, which must then all call this. Without labels the loss is 0.
     """
     weight = None if weights is None else torch.tensor(weights, device=logits.device)
     total = F.cross_entropy(logits.float(), labels.long(), weight, ignore_index=IGNORED, reduction="sum")
@@ -43,19 +43,19 @@ def cross_entropy(
         amount = (labels != IGNORED).sum().float()
     else:
         amount = F.pad(weight, (0, IGNORED + 1 - len(weight)))[labels.long()].sum()
-    # The gradient is averaged over the processes, so the sum is divided by the mean of their amounts.
+    # The gradient is averaged over the processes, so the sum is divided by the mean of their counts.
     amount = mean_over_processes_(amount)
     return total / amount.where(amount > 0, 1.0)
 
 
 def pixel_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of the labelled pixels whose largest logit is that of their label; 0 without any."""
+    """Return the share of the labelled pixels whose largest logit is that of their label; 0 without labels."""
     valid = labels != IGNORED
     return ((logits.argmax(dim=1) == labels) & valid).sum() / valid.sum().clamp(min=1)
 
 
 def segmentation_loss(logits: Logits, labels: Tensor, config: SegmentationConfig) -> Losses:
-    """Return the loss of a training forward against label maps [B, H, W], at whose size the logits are taken."""
+    """Return the loss of logits, resized to the label maps [B, H, W], in a training step."""
     average, align, weights = config.train.loss_average, config.head.align_corners, config.train.class_weights
     full = resize(logits.main.float(), labels.shape[1:], align)
     main = cross_entropy(full, labels, average, weights)

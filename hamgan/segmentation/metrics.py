@@ -1,6 +1,6 @@
-"""Count a confusion matrix and read from it what segmentation papers report: mIoU, mAcc and aAcc.
+"""Count a confusion matrix, and compute mIoU, mAcc and aAcc from it.
 
-The definition is MMSegmentation's, which the published figures follow: pixels whose label is ignored count nowhere,
+The definition is MMSegmentation's, which the published figures follow: pixels with an ignored label do not count,
 counts are summed over the whole data set, and a class that neither occurs nor is predicted is left out of the means.
 """
 
@@ -16,9 +16,9 @@ from hamgan.distributed.group import Processes
 
 
 class ConfusionMatrix:
-    """Add up pixels in int64 [classes, classes], rows by the label and columns by the prediction.
+    """Count pixels in int64 [classes, classes], with labels as rows and predictions as columns.
 
-    Integers make the result independent of batches, order and processes.
+    Integer counts make the result independent of batches, order and processes.
     """
 
     def __init__(self, classes: int, ignore_label: int = 255) -> None:
@@ -26,7 +26,7 @@ class ConfusionMatrix:
         self.counts = torch.zeros(classes, classes, dtype=torch.int64)
 
     def add(self, predictions: Tensor, labels: Tensor) -> None:
-        """Count the pixels of integer maps of one shape; predictions are classes wherever a label is not ignored."""
+        """Add the pixels of integer maps of one shape; predictions must be classes where labels are not ignored."""
         valid = labels != self.ignore_label
         pairs = labels[valid].long() * self.classes + predictions[valid].long()
         counts = torch.bincount(pairs, minlength=self.classes**2)
@@ -37,7 +37,7 @@ class ConfusionMatrix:
         processes.sum_(self.counts)
 
     def scores(self) -> "Scores":
-        """Return what the counts say so far."""
+        """Return the scores of the counts so far."""
         return Scores(self.counts.numpy().copy())
 
 
@@ -45,7 +45,7 @@ class ConfusionMatrix:
 class Scores:
     """Hold a confusion matrix int64 [labels, predictions], and compute its scores in float64, 0 to 1.
 
-    A class without a pixel in label or prediction has no IoU, one without a label no accuracy: NaN.
+    The IoU of a class that neither occurs nor is predicted, and the accuracy of one that does not occur, are NaN.
     """
 
     counts: np.ndarray
@@ -58,22 +58,22 @@ class Scores:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Return the share of the pixels of each class that are recognised [classes]."""
+        """Return the share of correctly predicted pixels of each class [classes]."""
         return _ratio(np.diagonal(self.counts), self.counts.sum(1))
 
     @property
     def miou(self) -> float:
-        """Return the mean of the classes' IoUs; NaN where no pixel was counted."""
+        """Return the mean IoU of the classes; NaN if no pixel was counted."""
         return _mean(self.iou)
 
     @property
     def macc(self) -> float:
-        """Return the mean of the classes' accuracies; NaN where no pixel was counted."""
+        """Return the mean accuracy of the classes; NaN if no pixel was counted."""
         return _mean(self.accuracy)
 
     @property
     def aacc(self) -> float:
-        """Return the share of all pixels that are recognised; NaN where none was counted."""
+        """Return the share of correctly predicted pixels; NaN if none was counted."""
         return float(_ratio(np.trace(self.counts), self.counts.sum()))
 
     @property
@@ -82,7 +82,7 @@ class Scores:
         return int(self.counts.sum())
 
     def numbers(self) -> dict[str, float]:
-        """Return the three scores by the names that rows of results have."""
+        """Return the three scores by their names in rows of results."""
         return {"miou": self.miou, "macc": self.macc, "aacc": self.aacc}
 
     def by_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ class Scores:
 
 
 def _ratio(part: Any, whole: Any) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as it should be
+    with np.errstate(invalid="ignore"):  # 0 / 0 is meant to be NaN
         return np.asarray(np.true_divide(part, whole))
 
 

@@ -1,11 +1,11 @@
-"""Translate the names that others give to the tensors of VANs, ResNets and Ham heads into ours."""
+"""Translate other projects' names of tensors of VANs, ResNets and Ham heads into ours."""
 
 import re
 from collections.abc import Iterable
 
 _TRANSFORMERS_EMBEDDINGS = {"embeddings.convolution": "proj", "embeddings.normalization": "norm"}
 _TRANSFORMERS_BLOCK = {
-    "pre_normomalization": "norm1",  # so it is spelt there
+    "pre_normomalization": "norm1",  # spelt so in the original
     "post_normalization": "norm2",
     "attention.pre_projection.conv": "attn.proj_1",
     "attention.attention_layer.attention.depth_wise": "attn.spatial_gating_unit.conv0",
@@ -27,7 +27,7 @@ _OPENMMLAB = (
 _STEM = {"stem.0": "conv1.0", "stem.1": "conv1.1", "stem.3": "conv1.3", "stem.4": "conv1.4", "stem.6": "conv1.6"}
 _STEM |= {"stem.7": "bn1"}
 _SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-"""Parts of the ResNet in the official HamNet, which has them in a row."""
+"""Parts of the ResNet in the official HamNet, which numbers them."""
 _HEADS = (
     (r"^decode_head\.(hamburger\.)?ham_in\.conv\.", "head.hamburger.lower_bread."),
     (r"^decode_head\.(hamburger\.)?ham_out\.conv\.", "head.hamburger.upper_bread."),
@@ -51,13 +51,13 @@ _HEADS = (
     (r"^fc\.1\.", "head.classifier."),
 )
 CLASSIFIERS = ("decode_head.conv_seg.", "fc.1.")
-"""Beginnings of the names of a whole segmenter's classifier."""
+"""Prefixes of the names of a whole segmenter's classifier."""
 UNUSED = re.compile(r"(head|head\.fc|classifier|fc|(van\.)?layernorm)\.(weight|bias)|.*\.num_batches_tracked")
-"""Tensors that a segmenter has no use for: classifiers, a norm that Transformers never calls, counters of batches."""
+"""Tensors that a segmenter does not need: classifiers, an unused norm of Transformers, counters of batches."""
 
 
 def encoder_name(name: str) -> str:
-    """Return our encoder's name of a tensor of an encoder, as any known project calls it; of no other, the same.
+    """Return our name for a tensor of another project's encoder; unknown names are unchanged.
 
     Known are the official VAN, OpenMMLab's and Transformers', and the ResNets with a deep stem of OpenMMLab and timm.
     """
@@ -74,9 +74,9 @@ def encoder_name(name: str) -> str:
 
 
 def segmenter_name(name: str, encoder_prefix: str = "encoder.") -> str:
-    """Return our segmenter's name of a tensor of MMSegmentation's, or an official code's; of no other, the same.
+    """Return our name for a tensor of MMSegmentation's or an official segmenter; unknown names are unchanged.
 
-    ``encoder_prefix`` is what stands in front of the encoder's own names in ours.
+    ``encoder_prefix`` precedes the names of the encoder's tensors in ours.
     """
     name = name.removeprefix("module.")
     if name.startswith("backbone."):
@@ -87,7 +87,7 @@ def segmenter_name(name: str, encoder_prefix: str = "encoder.") -> str:
 
 
 def is_segmenter(names: Iterable[str]) -> bool:
-    """Tell whether tensors are those of a whole segmenter of MMSegmentation or an official code."""
+    """Return whether tensors are of a whole segmenter of MMSegmentation or an official code."""
     return any(name.removeprefix("module.").startswith(CLASSIFIERS) for name in names)
 
 

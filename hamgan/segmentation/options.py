@@ -17,13 +17,13 @@ NO_SIZE = 0
 
 
 class Parser(argparse.ArgumentParser):
-    """Read options as argparse does, but raise ConfigError where that would print the usage and exit."""
+    """Raise ConfigError for bad usage instead of printing the usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse the arguments; ConfigError names the nearest option for one that there is not."""
+        """Parse the arguments; ConfigError for an unknown option names the nearest one."""
         known = [name for name in self._option_string_actions if name.startswith("--")]
         for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
             if name not in known:
@@ -32,11 +32,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_inference(parser: argparse.ArgumentParser) -> None:
-    """Add what decides how a picture is looked at; without them a run's own ``eval`` section does."""
-    group = parser.add_argument_group("how a picture is looked at (default: as the run's eval section has it)")
+    """Add the options of prediction; without them the run's ``eval`` section decides."""
+    group = parser.add_argument_group("prediction (default: the run's eval section)")
     add = group.add_argument
     add("--scales", type=_numbers, metavar="A,B,...", help="scales whose probabilities are averaged")
-    add("--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored picture")
+    add("--flip", action=argparse.BooleanOptionalAction, help="average with the prediction of the mirrored picture")
     add(
         "--multi-scale",
         action="store_true",
@@ -46,15 +46,15 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
         "--short-side", type=_size, metavar="PX|none", help="shorter side after resizing; none keeps the picture's size"
     )
     add("--long-side", type=int, metavar="PX", help="longest side after resizing")
-    add("--size-divisor", type=_size, metavar="N|none", help="stretch both sides up to multiples of it")
-    add("--mode", choices=("whole", "slide"), help="look at the whole picture at once, or at overlapping windows")
-    add("--window", type=int, metavar="PX", help="side of a window")
-    add("--stride", type=int, metavar="PX", help="distance of windows")
-    parser.add_argument("--device", metavar="NAME", help="such as cuda or cpu (default: the best there is)")
+    add("--size-divisor", type=_size, metavar="N|none", help="stretch both sides up to multiples of N")
+    add("--mode", choices=("whole", "slide"), help="predict the whole picture at once, or overlapping windows")
+    add("--window", type=int, metavar="PX", help="height and width of a window")
+    add("--stride", type=int, metavar="PX", help="distance between windows")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add what says where labelled pictures are; without them it is the run's own data."""
+    """Add the options of the data set; without them the run's own data is used."""
     group = parser.add_argument_group("data (default: the run's)")
     group.add_argument("--data", metavar="SOURCE", help="land, land17, mosaic or a folder")
     text = "arrangement of the folder's files; auto recognises it"
@@ -64,10 +64,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluation_settings(options: argparse.Namespace, config: SegmentationConfig) -> EvalConfig:
-    """Return the run's ``eval`` section with what the options change; ConfigError for values that do not fit."""
+    """Return the run's ``eval`` section with the given options; ConfigError for values that do not fit."""
     given = {name: value for name, value in vars(options).items() if value is not None}
     if given.get("multi_scale"):
-        require("scales" not in given, "--multi-scale names the scales; leave out --scales")
+        require("scales" not in given, "--multi-scale sets the scales; leave out --scales")
         given |= {"scales": PUBLISHED_SCALES, "flip": given.get("flip", True)}
     changes: dict[str, Any] = {name: value for name, value in given.items() if name in vars(config.eval)}
     for name in ("short_side", "size_divisor"):
@@ -81,13 +81,13 @@ def evaluation_settings(options: argparse.Namespace, config: SegmentationConfig)
     )
     require(
         settings.short_side is not None or "long_side" not in given,
-        "--long-side limits what --short-side makes, and the run keeps the picture's size; name both",
+        "--long-side limits --short-side, but the run keeps the picture's size; give both",
     )
     return settings
 
 
 def data_settings(options: argparse.Namespace, config: SegmentationConfig) -> DataConfig:
-    """Return the run's ``data`` section, or that of another source where one is named, with what the options change."""
+    """Return the run's ``data`` section with the given options, or a new one if they name another source."""
     data = config.data
     if options.data is not None:
         data = DataConfig(source=options.data, reduce_zero_label=data.reduce_zero_label, ignore_label=data.ignore_label)
@@ -95,7 +95,7 @@ def data_settings(options: argparse.Namespace, config: SegmentationConfig) -> Da
 
 
 def whole_numbers(text: str) -> list[int]:
-    """Read ``0-4,7``."""
+    """Read a list of integers and ranges such as ``0-4,7``."""
     found: list[int] = []
     for part in text.split(","):
         ends = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())

@@ -1,4 +1,4 @@
-"""Divide a segmenter's parameters into groups of one weight decay and one learning rate, and say which is in which."""
+"""Divide a segmenter's parameters into groups by weight decay and learning rate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ HEADS = ("head.", "auxiliary.")
 
 @dataclass(frozen=True)
 class Group:
-    """Hold parameters by name with what they share."""
+    """Hold parameters by name with their common settings."""
 
     name: str
     lr_factor: float
@@ -25,9 +25,9 @@ class Group:
 def parameter_groups(network: nn.Module, train: TrainConfig) -> list[Group]:
     """Divide the trained parameters by encoder and heads, with and without weight decay.
 
-    A name that contains a word of ``train.no_decay`` has none. That is how the references choose, by names and not by
-    kinds of layers: the normalisation of a VAN is without decay, that of the head (``gn`` there), layer scales and
-    biases are not.
+    A parameter whose name matches a pattern in ``train.no_decay`` has no weight decay. The references also choose by
+    name, not by kind of layer: norms of a VAN have no decay, but norms of the head (named ``gn`` there), layer scales
+    and biases have.
     """
     found: dict[str, dict[str, nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
@@ -47,7 +47,7 @@ def parameter_groups(network: nn.Module, train: TrainConfig) -> list[Group]:
 
 
 def describe_groups(groups: list[Group], train: TrainConfig) -> list[str]:
-    """Return a table: name, tensors, parameters, learning rate, weight decay."""
+    """Return a table of name, tensors, parameters, learning rate and weight decay, as lines of text."""
     rows = [("group", "tensors", "parameters", "lr", "weight decay")]
     for group in groups:
         count = sum(parameter.numel() for parameter in group.parameters.values())
@@ -64,7 +64,7 @@ def describe_groups(groups: list[Group], train: TrainConfig) -> list[str]:
 
 
 def make_optimizer(groups: list[Group], train: TrainConfig) -> torch.optim.Optimizer:
-    """Make AdamW or SGD over the groups; every group keeps its factor on the learning rate as ``lr_factor``."""
+    """Make AdamW or SGD for the groups; ``lr_factor`` of each is its factor on the learning rate."""
     settings = [
         {
             "params": list(group.parameters.values()),

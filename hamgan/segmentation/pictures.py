@@ -1,4 +1,4 @@
-"""Find the pictures to label, and check where labels go, before anything is loaded. Imports no torch."""
+"""Find the pictures to segment and check the output folder, before anything is loaded. Imports no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from hamgan.segmentation.data.layouts import IMAGE_SUFFIXES
 
 
 def find_pictures(places: Sequence[str]) -> list[tuple[str, Path]]:
-    """Return files, and the pictures in folders, each with a name for what is made of it; DataError where none is."""
+    """Return (name of the output, file) for files and the pictures in folders; DataError if there are none."""
     found: list[tuple[str, Path]] = []
     for place in map(Path, places):
         if not place.exists():
@@ -26,12 +26,14 @@ def find_pictures(places: Sequence[str]) -> list[tuple[str, Path]]:
         found += [(path.relative_to(place).with_suffix("").as_posix(), path) for path in inside]
     names = [name for name, _ in found]
     if double := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{len(double)} names stand for two pictures each, such as `{double[0]}`; label them apart")
+        raise DataError(
+            f"{len(double)} pictures have the same name as another, such as `{double[0]}`; segment them separately"
+        )
     return found
 
 
 def check_folder(output: Path, force: bool) -> None:
-    """Raise ConfigError for an output that is a file, or a folder with something in it unless ``force``."""
+    """Raise ConfigError for an output that is a file, or without ``force`` a folder that is not empty."""
     check_parents(output)
     if output.is_file():
         raise ConfigError(f"--output {output} is a file; name a folder")

@@ -1,4 +1,4 @@
-"""Label pictures: in Python as `LabelMap`, from the command line as files."""
+"""Segment pictures, to a `LabelMap` in Python and to files on the command line."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from hamgan.segmentation.schema import EvalConfig
 from hamgan.segmentation.segmenter import Segmenter
 
 Picture = Image.Image | np.ndarray | str | Path
-"""A picture, its pixels uint8 [H, W, 3], or its file."""
+"""A PIL image, its pixels uint8 [H, W, 3], or a file."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class LabelMap:
     _bases_seed: int = field(repr=False)
 
     def probabilities(self) -> np.ndarray:
-        """Return the probabilities of all classes, float32 [classes, H, W]; the picture is looked at again."""
+        """Return the probabilities of all classes, float32 [classes, H, W], by predicting again."""
         pixels = _as_batch(self.image, self._segmenter)
         return predict_probabilities(self._segmenter, pixels, self._settings, self._bases_seed)[0].cpu().numpy()
 
     def overlay(self) -> Image.Image:
-        """Return the picture with the colours of its classes over it."""
+        """Return the picture overlaid with the colours of its classes."""
         return Image.fromarray(overlay(self.image, self.labels, self.palette))
 
     def coloured(self) -> Image.Image:
@@ -48,11 +48,11 @@ class LabelMap:
         return Image.fromarray(colourise(self.labels, self.palette))
 
     def indexed(self) -> Image.Image:
-        """Return a picture of one byte a pixel, the class, that programs show in the classes' colours."""
+        """Return a palette image, one byte per pixel, that viewers show in the classes' colours."""
         return indexed(self.labels, self.palette)
 
     def shares(self) -> dict[str, float]:
-        """Return the share of the picture that each class has, of those that it has, the largest first."""
+        """Return class -> its share of the pixels, for the classes that occur, the largest first."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names)) / self.labels.size
         order = np.argsort(-counts, kind="stable")
         return {self.class_names[index]: float(counts[index]) for index in order if counts[index]}
@@ -66,7 +66,7 @@ def label(
     palette: np.ndarray,
     bases_seed: int = 0,
 ) -> LabelMap:
-    """Label one picture uint8 [H, W, 3]."""
+    """Segment one picture uint8 [H, W, 3]."""
     labels = predict_labels(segmenter, _as_batch(image, segmenter), settings, bases_seed)[0].cpu().numpy()
     return LabelMap(labels, image, class_names, palette, segmenter, settings, bases_seed)
 
@@ -77,7 +77,7 @@ def _as_batch(image: np.ndarray, segmenter: Segmenter) -> Tensor:
 
 
 def read_picture(picture: Picture) -> np.ndarray:
-    """Return the pixels of a picture, uint8 [H, W, 3], as it is shown; DataError where it is none."""
+    """Return the pixels of a picture, uint8 [H, W, 3], with its EXIF orientation applied; DataError if it is none."""
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise DataError(f"an array must be uint8 [H, W, 3]; this one is {picture.dtype} {list(picture.shape)}")
@@ -94,7 +94,7 @@ def read_picture(picture: Picture) -> np.ndarray:
 def write_labels(
     maps: Iterator[tuple[str, LabelMap]], output: Path, *, overlays: bool, arrays: bool, probabilities: bool
 ) -> int:
-    """Write NAME.png of every label map, and what else is wanted, into a folder; return how many."""
+    """Write NAME.png, and optionally overlays and arrays, of every label map into a folder; returns their number."""
     count = 0
     for name, found in maps:
         path = output / name

@@ -1,4 +1,4 @@
-"""Publish a segmenter: a folder as a hub shows it, with its file and a model card, or the repository itself."""
+"""Publish a segmenter, as a folder with its file and a model card or as a hub repository."""
 
 import tempfile
 from pathlib import Path
@@ -14,16 +14,16 @@ from hamgan.sharing.folder import new_folder
 
 TASK = "image-segmentation"
 MOST_NAMES = 160
-"""Classes that a card lists."""
+"""Largest number of classes that a card lists."""
 
 
 def save_folder(
     segmenter: LoadedSegmenter, folder: Path, *, name: str | None = None, license: str | None = None
 ) -> None:
-    """Write a new folder, whole or not at all: the segmenter's file, without places on this machine, and a model card.
+    """Write a new folder with segmenter file, without paths of this machine, and model card, whole or not at all.
 
-    ``license`` is the hub's short name for that of the weights. Raises ConfigError for a folder that has something in
-    it, CheckpointError where the disk takes nothing.
+    ``license`` is the hub's identifier of the weights' license. Raises ConfigError for a folder that is not empty,
+    CheckpointError if it cannot be written.
     """
     with new_folder(folder) as temporary:
         header = public_header(segmenter.header)
@@ -34,9 +34,9 @@ def save_folder(
 def push_to_hub(
     segmenter: LoadedSegmenter, name: str, *, private: bool | None = None, license: str | None = None
 ) -> str:
-    """Publish what `save_folder` writes as the repository ``owner/name``; returns its address.
+    """Publish the folder of `save_folder` as the repository ``owner/name``; returns its URL.
 
-    Raises CheckpointError, a sentence, without a token or a network and for what else the hub refuses.
+    Raises CheckpointError without a token or a network, or if the hub refuses.
     """
     check_login(None)
     with tempfile.TemporaryDirectory() as place:
@@ -46,7 +46,7 @@ def push_to_hub(
 
 
 def model_card(segmenter: LoadedSegmenter, header: SegmenterHeader, name: str, license: str | None) -> str:
-    """Return the card of a repository: YAML for the hub, what the network is, how to use it, figures with protocol."""
+    """Return the model card of a repository: YAML for the hub, description, usage, and figures with their protocol."""
     from huggingface_hub import ModelCard
 
     config, title = header.config, name.rpartition("/")[2]

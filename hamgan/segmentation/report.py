@@ -1,4 +1,4 @@
-"""Say what the HTML page of a run has to know of a segmenter's."""
+"""Describe a segmenter's run for the HTML report."""
 
 from typing import Any
 
@@ -30,5 +30,5 @@ OF_A_SEGMENTER = Kind(
     best="highest mIoU",
     size=("images", "pixels"),
     evaluate="hamgan segment evaluate",
-    demo="Pictures that the run has not seen, their labels, and what the segmenter says.",
+    demo="Pictures that the run has not seen, their labels, and the predictions.",
 )

@@ -1,4 +1,4 @@
-"""Take an encoder from timm, such as ResNet-101-C, of which the optional package has many."""
+"""Use an encoder of the optional package timm, such as ResNet-101-C."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from hamgan.segmentation.schema import EncoderConfig
 
 
 class TimmEncoder(nn.Module):
-    """Give the last four feature maps of a network of timm, whose modules keep their names behind ``network.``."""
+    """Return the last four feature maps of a timm network, whose modules keep their names after ``network.``."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -18,13 +18,13 @@ class TimmEncoder(nn.Module):
         self.channels: list[int] = list(network.feature_info.channels())
 
     def forward(self, x: Tensor, drop_path: None = None) -> list[Tensor]:
-        """Return feature maps of images [B, 3, H, W]; ``drop_path`` is a VAN's."""
+        """Return feature maps of images [B, 3, H, W]; ``drop_path`` is for VANs only."""
         maps: list[Tensor] = self.network(x)
         return maps
 
 
 def build_timm(config: EncoderConfig) -> TimmEncoder:
-    """Build the network of a configuration without weights; ConfigError where timm is missing or has none so called."""
+    """Build a configuration's network without weights; ConfigError if timm or the network in it is missing."""
     try:
         import timm
     except ImportError as error:

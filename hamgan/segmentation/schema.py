@@ -32,51 +32,51 @@ class EncoderConfig:
     multi_grid: list[int] | None = None
     """timm's ResNets: factors of the dilations in the last stage's blocks (1, 2, 4 in the paper's HamNet)."""
     norm_momentum: float = 0.1
-    """Weight of the new batch in the running statistics of every batch norm, the head's as well."""
+    """Weight of the new batch in the running statistics of every batch norm, including the head's."""
     weights: str | None = None
-    """Weights to start from: a file, hf:OWNER/NAME of a hub, or none for random ones, which must be said."""
+    """Weights to start from: a file, hf:OWNER/NAME on a hub, or none for random ones; must be given."""
 
 
 @dataclass
 class HeadConfig:
-    """Choose the head, which gives every position its global context and its class."""
+    """Choose the head, which models global context and classifies every position."""
 
     kind: Literal["light_ham", "ham"] = "light_ham"
-    """light_ham: several stages, joined at the first one's size, and 1x1 convolutions; ham: one stage and 3x3 ones."""
+    """light_ham: several stages, concatenated at the first one's size, and 1x1 convolutions; ham: one stage and 3x3."""
     stages: list[int] = field(default_factory=lambda: [1, 2, 3])
-    """Stages of the encoder, counted from 0, that the head sees."""
+    """Stages of the encoder that are the head's input, counted from 0."""
     channels: int = 512
-    """Channels in front of the classifier."""
+    """Channels before the classifier."""
     ham_channels: int = 512
     """Channels of the Hamburger."""
     concat_input: bool = False
-    """ham: join the head's input to its features (HamNet+)."""
+    """ham: concatenate the head's input to its features (HamNet+)."""
     norm: Literal["group", "batch"] = "group"
-    """Normalisation behind convolutions."""
+    """Normalisation after convolutions."""
     groups: int = 32
-    """Groups of group normalisation."""
+    """Number of groups of group normalisation."""
     dropout: float = 0.1
-    """Probability that a channel is zero in front of the classifier."""
+    """Probability of zeroing a channel before the classifier."""
     context: Literal["hamburger", "none"] = "hamburger"
     """Global context."""
     hamburger: HamburgerConfig = field(
         default_factory=lambda: HamburgerConfig(rank=64, eval_steps=7, normalise_bases=True, gradient="unrolled")
     )
-    """Used where `context` is hamburger."""
+    """Used if `context` is hamburger."""
     align_corners: bool = False
     """Resize feature maps and logits so that the centres of the corner pixels agree (the paper's HamNet)."""
 
 
 @dataclass
 class AuxiliaryConfig:
-    """Choose the auxiliary head, which only a training step uses (Zhao et al. 2017)."""
+    """Choose the auxiliary head, which is used only in training (Zhao et al. 2017)."""
 
     weight: float = 0.0
-    """Weight of its loss; 0: there is none."""
+    """Weight of its loss; 0 builds no auxiliary head."""
     stage: int = 2
-    """Stage of the encoder that it sees, counted from 0."""
+    """Stage of the encoder that is its input, counted from 0."""
     channels: int = 256
-    """Channels in front of its classifier."""
+    """Channels before its classifier."""
 
 
 @dataclass
@@ -95,11 +95,11 @@ class DataConfig:
     split: str = "train"
     """Split of the source to train on."""
     reduce_zero_label: bool = False
-    """Label 0 is no class but ignored, and the others count from 1 (ADE20K)."""
+    """Ignore label 0, and number the classes from label 1 on (ADE20K)."""
     ignore_label: int = 255
-    """Label of pixels that count neither in the loss nor in a metric."""
+    """Label of pixels to ignore in the loss and in metrics."""
     threads: int | None = None
-    """Threads that read and augment images; null takes the cores of the process."""
+    """Threads that read and augment images; null takes one per core of the process."""
     prefetch: int = 3
     """Batches prepared ahead."""
 
@@ -109,17 +109,17 @@ class AugmentConfig:
     """Choose the augmentation of training images, in the order of the fields."""
 
     long_side: int = 2048
-    """Longest side, in pixels, that an image is resized to before the random scale."""
+    """Upper limit, in pixels, of the longer side before the random scale."""
     short_side: int = 512
-    """Side, in pixels, that the shorter one is resized to, unless the longer one would pass `long_side`."""
+    """Size, in pixels, of the shorter side before the random scale, less if the longer one would exceed `long_side`."""
     scale: list[float] = field(default_factory=lambda: [0.5, 2.0])
     """Range of the random scale; both sides are multiplied by it."""
     antialias: bool = False
-    """Filter images that get smaller (the references do not)."""
+    """Antialias when shrinking images (the references do not)."""
     crop: int = 512
     """Height and width of a training image in pixels."""
     max_class_share: float = 0.75
-    """A crop is drawn anew, up to ten times, while one class has this share of its labelled pixels; 1 takes any."""
+    """A crop is drawn again, up to ten times, if one class has this share of its labelled pixels; 1 accepts any."""
     flip: float = 0.5
     """Probability of mirroring left to right."""
     photometric: bool = True
@@ -131,7 +131,7 @@ class TrainConfig:
     """Choose optimiser, schedule, loss and precision."""
 
     total_kimg: float = 2560.0
-    """Length of the run, in thousands of images seen (160,000 steps of 16)."""
+    """Length of the run, in thousands of images seen (2560: 160,000 steps of 16 images)."""
     batch_size: int = 16
     """Images per optimiser step, over all processes and accumulation steps."""
     accumulation: int = 1
@@ -147,9 +147,9 @@ class TrainConfig:
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 0.01
-    """Weight decay of all parameters but those of `no_decay`."""
+    """Weight decay of all parameters except those of `no_decay`."""
     no_decay: list[str] = field(default_factory=lambda: ["encoder*norm"])
-    """Parameters without weight decay: those whose names contain one of these words; ``*`` stands for any letters."""
+    """Parameters without weight decay: their names contain one of these patterns; ``*`` matches anything."""
     head_lr_factor: float = 1.0
     """Factor on the learning rate of the heads."""
     power: float = 1.0
@@ -157,24 +157,24 @@ class TrainConfig:
     min_lr: float = 0.0
     """Learning rate at the end."""
     warmup_kimg: float = 24.0
-    """Thousands of images over which the learning rate rises linearly to the schedule's (1,500 steps of 16)."""
+    """Linear warm-up of the learning rate, in thousands of images (24: 1,500 steps of 16 images)."""
     warmup_ratio: float = 1e-6
     """Factor on the learning rate at the start of the warm-up."""
     loss_average: Literal["all", "valid"] = "all"
     """Divide the loss by all pixels (the references) or by those that are not ignored."""
     class_weights: list[float] | None = None
-    """Factors on the losses of the pixels of each class, in the order of the classes; null weighs all alike."""
+    """Factors on the losses of each class, in the order of the classes; null weighs all classes equally."""
     clip_gradient: float = 0.0
-    """Largest norm of the gradient; 0 takes any."""
+    """Largest allowed norm of the gradient; 0 does not clip."""
     ema_decay: float = 0.0
-    """Decay per step of the average of the weights, which is then evaluated; 0 keeps none."""
+    """Decay, per step, of the average of the weights, which is then evaluated; 0 keeps no average."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """auto: what `accelerate launch` says; without it bf16 on a GPU that has it and on a CPU with AMX, fp32 elsewhere.
-    Losses and decompositions stay in fp32."""
+    """auto: the precision of `accelerate launch`; without a launcher bf16 on a GPU that has it and on a CPU with AMX,
+    fp32 elsewhere. Losses and decompositions stay in fp32."""
     tf32: bool = False
     """Allow TF32 in fp32 convolutions and matrix products of training steps on NVIDIA GPUs."""
     compile: bool = False
-    """Compile the network by torch.compile."""
+    """Compile the network with torch.compile."""
     threads: int | None = None
     """CPU threads of a step, per process; null takes every core."""
 
@@ -188,28 +188,27 @@ class EvalConfig:
     split: str | None = None
     """Split to evaluate on; null takes the held-out one of the source."""
     images: int | None = None
-    """Number of images, the first ones; null takes all."""
+    """Evaluate only the first images, this many; null takes all."""
     batch_size: int = 1
-    """Images per process and forward, of one size."""
+    """Images of one size per process and forward pass."""
     short_side: int | None = 512
-    """Side, in pixels, that the shorter one is resized to, unless the longer one would pass `long_side`; null resizes
-    nothing."""
+    """Size, in pixels, of the shorter side, less if the longer one would exceed `long_side`; null does not resize."""
     long_side: int = 2048
-    """Longest side in pixels."""
+    """Upper limit, in pixels, of the longer side."""
     size_divisor: int | None = None
     """Stretch both sides up to a multiple of this (Light-Ham's tests: 32); null does not."""
     scales: list[float] = field(default_factory=lambda: [1.0])
     """Scales whose probabilities are averaged (published numbers: 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)."""
     flip: bool = False
-    """Average with the mirrored image at every scale."""
+    """Average with the prediction of the mirrored image at every scale."""
     mode: Literal["whole", "slide"] = "whole"
-    """Look at the whole image at once, or at overlapping windows."""
+    """Predict the whole image at once, or overlapping windows."""
     window: int = 512
     """Height and width of a window in pixels."""
     stride: int = 341
-    """Distance of windows in pixels."""
+    """Distance between windows in pixels."""
     bases_seeds: list[int] = field(default_factory=lambda: [0])
-    """Seeds of the Hamburger's initial bases; of several, mean and spread are reported."""
+    """Seeds of the Hamburger's initial bases; several report mean and spread."""
 
 
 @dataclass
@@ -223,9 +222,9 @@ class LogConfig:
     samples: int = 6
     """Rows of a sheet: held-out images, spread evenly over the split."""
     tracker: Literal["none", "wandb", "tensorboard"] = "none"
-    """Tracker that gets rows and sheets, besides the run folder."""
+    """Tracker that gets rows and sheets, in addition to the run folder."""
     project: str | None = None
-    """Project at wandb, folder of TensorBoard's files in the run folder; null takes WANDB_PROJECT, else hamgan."""
+    """Project in wandb, or folder of TensorBoard's files in the run folder; null takes WANDB_PROJECT, else hamgan."""
     artifact: bool = False
     """Upload the segmenter with the highest mIoU so far to wandb, as the next version of an artifact."""
 
@@ -235,18 +234,18 @@ class MonitorConfig:
     """Watch for divergence."""
 
     action: Literal["rollback", "stop", "warn"] = "rollback"
-    """Return to the last good checkpoint and go on with other data; or stop; or only warn. Values that are not finite
-    always end in one of the first two."""
+    """rollback: return to the last good checkpoint and go on with other data; stop: end the run; warn: only warn, but
+    stop when a value is not finite."""
     max_rollbacks: int = 3
-    """Then the run stops."""
+    """Rollbacks after which the run stops instead."""
     lr_factor: float = 1.0
     """The learning rate is multiplied by this at each rollback."""
     patience: int = 3
-    """Rows in a row that must be out of line."""
+    """Consecutive rows that must exceed a threshold."""
     window: int = 10
-    """Rows whose median is the usual value; judging starts after half as many."""
+    """Number of previous rows whose median is the usual value; monitoring starts after half as many."""
     jump: float = 20.0
-    """Loss and gradient norm: times the usual value."""
+    """Threshold of loss and gradient norm, in times the usual value."""
 
 
 @dataclass
@@ -258,7 +257,7 @@ class SegmentationConfig:
     run_dir: str | None = None
     """Folder of the run; null takes runs/NAME."""
     seed: int = 0
-    """Initial weights, data order, augmentation and noise are functions of it and of the images seen."""
+    """Seed of initial weights, data order, augmentation and noise, which depend on it and the images seen alone."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Encoder."""
     head: HeadConfig = field(default_factory=HeadConfig)

@@ -14,17 +14,17 @@ from hamgan.segmentation.van import VAN, build_van
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
-"""Mean and standard deviation of ImageNet's pixels, red, green, blue of 0 to 255."""
+"""Mean and standard deviation of ImageNet's pixels, RGB in 0 to 255."""
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Turn RGB images [..., 3, H, W] of 0 to 255 into the float32 that a segmenter takes."""
+    """Normalise RGB images [..., 3, H, W] in 0 to 255 to the float32 input of a segmenter."""
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
     return (images.float() - mean) / std
 
 
 class SegmenterNoise(NamedTuple):
-    """Hold all randomness of a training forward; axis 0 of every tensor is the batch (times the heads S, for bases)."""
+    """Hold all randomness of a training forward pass; axis 0 is the batch (for bases, batch times heads S)."""
 
     bases: Tensor | None
     """Initial bases [B*S, D, R] of the Hamburger."""
@@ -37,18 +37,18 @@ class SegmenterNoise(NamedTuple):
 
 
 class Logits(NamedTuple):
-    """Hold the logits of a forward, each at its head's own size."""
+    """Hold the logits of a forward pass, each at its head's own size."""
 
     main: Tensor
     """Logits [B, classes, h, w] of the head."""
     auxiliary: Tensor | None
-    """Logits of the auxiliary head, in training mode where there is one."""
+    """Logits of the auxiliary head in training mode, or None."""
 
 
 class Segmenter(nn.Module):
-    """Give every pixel of an image its logits.
+    """Compute the logits of an image's pixels.
 
-    In evaluation mode they are a function of the image: the Hamburger's initial bases are one fixed draw.
+    In evaluation mode they depend on the image alone: the Hamburger's initial bases are one fixed draw.
     """
 
     def __init__(self, config: SegmentationConfig, classes: int) -> None:
@@ -67,7 +67,7 @@ class Segmenter(nn.Module):
     def draw_noise(
         self, batch: int, device: torch.device | None = None, generator: torch.Generator | None = None
     ) -> SegmenterNoise:
-        """Draw the randomness of a training forward of ``batch`` images; drawn where the generator lives."""
+        """Draw the randomness of a training forward pass of ``batch`` images, on the generator's device."""
         head, auxiliary = self.config.head, self.config.auxiliary
         dropout = head.dropout
         return SegmenterNoise(
@@ -80,18 +80,19 @@ class Segmenter(nn.Module):
         )
 
     def evaluation_bases(self, seed: int, batch: int, device: torch.device | None = None) -> Tensor | None:
-        """Return the fixed initial bases of a seed, the same for every image of the batch; 0 is the default's seed."""
+        """Return the fixed initial bases of a seed, the same for every image of the batch; the default is seed 0."""
         bases = self.head.draw_bases(1, device, torch.Generator().manual_seed(seed))
         return None if bases is None else bases.repeat(batch, 1, 1)
 
     def forward(self, images: Tensor, noise: SegmenterNoise | None = None, bases: Tensor | None = None) -> Logits:
         """Return logits of normalised images [B, 3, H, W], at the sizes of the heads.
 
-        Training draws ``noise`` itself where none is given. Evaluation takes no noise but ``bases``, see
-        `evaluation_bases`; None is the fixed draw.
+        In training, ``noise`` None draws it. In evaluation there is no noise; ``bases`` are from `evaluation_bases`,
+        None for the default draw.
         """
         if images.device.type == "cpu":
-            # Rows of channels: 0.69 of the time of a step of `land` in float32, 0.77 of that of labelling, on one core.
+            # Channels last: 0.69 of the time of a step of `land` in float32, and 0.77 of that of prediction, on one
+            # core.
             images = images.contiguous(memory_format=torch.channels_last)
         if self.training and noise is None:
             noise = self.draw_noise(len(images), images.device)

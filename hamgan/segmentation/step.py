@@ -24,17 +24,17 @@ from hamgan.training.sums import MetricSums
 
 @dataclass(frozen=True)
 class StepInput:
-    """Hold what a backward pass sees, on the device."""
+    """Hold the input of one backward pass, on the device."""
 
     images: Tensor
-    """Normalised, [b, 3, crop, crop]; padding is 0, the mean colour."""
+    """Normalised images [b, 3, crop, crop]; padding is 0, the mean colour."""
     labels: Tensor
     """uint8 [b, crop, crop]."""
     noise: SegmenterNoise
 
 
 def make_input(batch: Batch, network: Segmenter, noise: Noise, counter: int) -> StepInput:
-    """Move a batch to the device, and draw its noise: a function of the images seen, for the global batch."""
+    """Move a batch to the device, and draw its noise as a function of the images seen, for the global batch."""
     device = noise.device
     images, labels, sizes = (part.to(device, non_blocking=True) for part in batch)
     rows, columns = (torch.arange(side, device=device) for side in images.shape[2:])
@@ -45,7 +45,7 @@ def make_input(batch: Batch, network: Segmenter, noise: Noise, counter: int) -> 
 
 
 class SegmentationStep:
-    """Train a segmenter by its optimiser, and follow it by an average where one is kept; prepared by Accelerate."""
+    """Hold a segmenter, its optimiser and optional average, prepared by Accelerate, and update them."""
 
     def __init__(self, network: Segmenter, config: SegmentationConfig, accelerator: Accelerator) -> None:
         self.config, self.accelerator = config, accelerator
@@ -58,15 +58,15 @@ class SegmentationStep:
         self.metrics = MetricSums(accelerator)
         if config.train.compile:
             self.network.compile(dynamic=False)
-        # DDP warns of gradients with other strides than their weights: those of depth-wise weights have them along
-        # their one input channel, where a stride means nothing.
+        # DDP warns of gradients whose strides differ from their weights'. Those of depth-wise weights differ only along
+        # their single input channel, where strides are meaningless.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         self._model = prepare_model(self.network, accelerator)
         self._stepper = accelerator.prepare_optimizer(self.optimizer)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Return the segmenter and, where one is kept, its average."""
+        """Return the segmenter and, if one is kept, its average, by name."""
         networks: dict[str, nn.Module] = {"segmenter": self.network}
         return networks if self.average is None else networks | {"average": self.average}
 
@@ -77,11 +77,11 @@ class SegmentationStep:
 
     @property
     def sampler(self) -> Segmenter:
-        """Return the network that is measured and passed on."""
+        """Return the network to evaluate and store: the average, if one is kept."""
         return self.network if self.average is None else self.average
 
     def set_learning_rates(self, images: int, factor: float = 1.0) -> float:
-        """Set every group's rate for the step after a number of images; return that of the encoder."""
+        """Set the learning rates of all groups for the step after ``images`` images; returns the encoder's."""
         train = self.config.train
         for group in self.optimizer.param_groups:
             group["lr"] = factor * learning_rate(train, images, train.lr * group["lr_factor"])
@@ -112,7 +112,7 @@ class SegmentationStep:
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Move the average of weights and buffers."""
+        """Update the average of weights and buffers."""
         if self.average is not None:
             average, current = (float_state(network) for network in (self.average, self.network))
             torch._foreach_lerp_(average, current, 1.0 - self.config.train.ema_decay)
@@ -122,7 +122,7 @@ class SegmentationStep:
         return self.metrics.state()
 
     def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `extra_state` returned from all tensors of a checkpoint."""
+        """Restore the state of `extra_state` from all tensors of a checkpoint."""
         self.metrics.load_state(tensors)
 
     def share_sums(self) -> None:
@@ -131,9 +131,9 @@ class SegmentationStep:
 
 
 def learning_rate(train: TrainConfig, images: int, base: float | None = None) -> float:
-    """Return the rate of the step that begins after a number of images; ``base`` replaces ``train.lr``.
+    """Return the learning rate of the step after ``images`` images; ``base`` replaces ``train.lr``.
 
-    MMCV's formulae: ``min_lr + (base - min_lr) (1 - t / T)^power``, which the warm-up multiplies by
+    MMCV's formulae: ``min_lr + (base - min_lr) (1 - t / T)^power``, multiplied in the warm-up by
     ``1 - (1 - t / W) (1 - warmup_ratio)`` while t < W.
     """
     base = train.lr if base is None else base

@@ -1,4 +1,4 @@
-"""Write and read a segmenter alone in one file: its weights, with configuration, classes, colours and evaluations."""
+"""Write and read a segmenter file: weights, configuration, classes, colours and evaluations."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,32 +26,32 @@ Palette = list[list[int]]
 
 @dataclass
 class SegmenterHeader:
-    """Hold what stands beside a segmenter's weights in its file."""
+    """Hold the metadata in a segmenter file."""
 
     config: SegmentationConfig
     class_names: list[str] | None = None
     palette: Palette | None = None
     kimg: float | None = None
-    """Thousands of images that the weights have seen; None where that is not known."""
+    """Thousands of images that the weights were trained on; None if unknown."""
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     """Rows of results.jsonl about these weights, each with its protocol."""
     source: dict[str, Any] | None = None
     """Files that the weights were converted from, with their sha256."""
 
     def metadata(self) -> dict[str, str]:
-        """Return the header as it stands in a file of any format: JSON by name."""
+        """Return the header for a file of any format: name -> JSON."""
         values = vars(self) | {"config": config_to_dict(self.config)}
         return {"format": SEGMENTER_FORMAT} | {key: json.dumps(value) for key, value in values.items()}
 
 
 def save_segmenter(path: Path, segmenter: Segmenter | Mapping[str, Tensor], header: SegmenterHeader) -> None:
-    """Write a segmenter (or its state dict), whole or not at all; CheckpointError when the disk does not take it."""
+    """Write a segmenter (or its state dict) atomically; CheckpointError if it cannot be written."""
     tensors = segmenter.state_dict() if isinstance(segmenter, Segmenter) else segmenter
     write_file(path, tensors, header.metadata())
 
 
 def read_header(path: Path) -> SegmenterHeader:
-    """Read what stands beside the weights in a file of `save_segmenter`; CheckpointError where it is damaged."""
+    """Read the header of a file of `save_segmenter`; CheckpointError if it is damaged."""
     metadata = read_metadata(path)
     if metadata.get("format") != SEGMENTER_FORMAT:
         raise CheckpointError(f"{path} is a safetensors file, but not a HamGAN segmenter")
@@ -67,15 +67,15 @@ def read_header(path: Path) -> SegmenterHeader:
 
 
 def load_segmenter_file(path: Path) -> tuple[Segmenter, SegmenterHeader]:
-    """Read a file of `save_segmenter`: the network in evaluation mode, and what stands beside it."""
+    """Read a file of `save_segmenter`: the network in evaluation mode, and its header."""
     header = read_header(path)
     return segmenter_from_state(header.config, read_tensors(path)[0], path), header
 
 
 def segmenter_from_state(config: SegmentationConfig, tensors: dict[str, Tensor], path: Path) -> Segmenter:
-    """Build a segmenter in evaluation mode with the given weights; CheckpointError when they do not fit.
+    """Build a segmenter in evaluation mode with the given weights; CheckpointError if they do not fit.
 
-    An auxiliary head that the weights lack is left out: only training has a use for it.
+    If the weights lack the auxiliary head, which only training needs, it is left out.
     """
     if config.data.num_classes is None:
         raise CheckpointError(f"the configuration of {path} has no data.num_classes")
@@ -88,7 +88,7 @@ def segmenter_from_state(config: SegmentationConfig, tensors: dict[str, Tensor],
 
 
 def _check(header: SegmenterHeader) -> None:
-    """Raise ValueError for entries that are not what `save_segmenter` writes."""
+    """Raise ValueError for entries that `save_segmenter` does not write."""
     classes = header.config.data.num_classes
     for what, values in (("class names", header.class_names), ("colours", header.palette)):
         if values is not None and (not isinstance(values, list) or len(values) != classes):

@@ -1,4 +1,4 @@
-"""Train a segmenter: set a run up, then make steps and what is due in between."""
+"""Train a segmenter: set up a run, make steps, and log, draw, evaluate and save in between."""
 
 import math
 import time
@@ -49,7 +49,7 @@ from hamgan.training.setup import check_number_of_classes, check_same_everywhere
 
 
 def train(config: SegmentationConfig, override: Sequence[str] = ()) -> None:
-    """Train a configuration to its end, resuming whatever its run folder holds; see `SegmentationTraining`."""
+    """Train a configuration to its end, resuming the run in its folder if there is one; see `SegmentationTraining`."""
     SegmentationTraining(config, override).run()
 
 
@@ -62,18 +62,18 @@ class SegmenterCheckpoints(RunCheckpoints):
         self._path = run.config.folder / SEGMENTER_FILE
 
     def write_weights(self, weights: Mapping[str, Tensor], images: int) -> None:
-        """Write the segmenter, with what has been measured of it."""
+        """Write segmenter.safetensors, with its evaluations."""
         names, palette, kimg = self.source.class_names, self.source.palette.tolist(), images / 1000
         evaluations = select_evaluations(self.config.folder, lambda row: row.get("kimg") == kimg)
         save_segmenter(self._path, weights, SegmenterHeader(self.config, names, palette, kimg, evaluations))
 
     def weights_kimg(self) -> float | None:
-        """Return where in the run the segmenter stands."""
+        """Return the position of segmenter.safetensors in kimg, None if unknown."""
         return read_header(self._path).kimg
 
 
 class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoader]):
-    """Hold a segmenter's run: its data, its step, where it stands and what it writes.
+    """Hold a segmenter's run: its data, its training step, its progress and its outputs.
 
     ``override`` names configuration keys that may differ from those that the run was started with.
     """
@@ -109,14 +109,14 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         return RunLog(self.config, self.accelerator, self.progress, SEGMENTER_FILE)
 
     def begin(self) -> None:
-        """Load the encoder's weights, and say what was loaded."""
+        """Load the encoder's weights, and print what was loaded."""
         report = load_encoder_weights(self.step.network)
         if self.step.average is not None:
             self.step.average.load_state_dict(self.step.network.state_dict())
         self.accelerator.print(report)
 
     def open_batches(self) -> TrainingLoader:
-        """Start the threads that read and augment the stream that ``progress`` names."""
+        """Start the threads that read and augment the stream ``progress.stream``."""
         config, progress = self.config, self.progress
         device = self.accelerator.device
         self._noise = Noise(config.seed, device, self.micro_batch, rank(), world_size(), progress.stream)
@@ -135,7 +135,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         )
 
     def make_step(self, batches: TrainingLoader) -> None:
-        """Update the segmenter and its average, and log a row where one is due."""
+        """Update the segmenter and its average, and log a row at its interval."""
         started = time.perf_counter()
         step, progress, report = self.step, self.progress, self.reports_next()
         before = progress.images
@@ -153,7 +153,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         means = self.step.metrics.take()
         values = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
         if self.accelerator.scaler is not None and not np.isfinite(values["gradient_norm"]):
-            del values["gradient_norm"]  # the scaler skips steps whose gradients have overflowed, as it should
+            del values["gradient_norm"]  # the scaler skips steps whose gradients overflow
         row = {**values, "lr": rate}
         alarm = self.monitor.check_row(row)
         if alarm is None or not alarm.broken:
@@ -161,12 +161,12 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         self.act_on(alarm)
 
     def measured(self) -> Segmenter:
-        """Return a copy of the network that is passed on: that in training computes in the run's precision."""
+        """Return a copy of the resulting network in float32; the one in training uses the run's precision."""
         state = self.step.sampler.state_dict()
         return segmenter_from_state(self.config, state, self.config.folder).to(self.accelerator.device)
 
     def draw_sheet(self) -> None:
-        """Draw held-out images with truth and prediction; the main process alone does."""
+        """Draw and log held-out images with truth and prediction, in the main process only."""
         if not self.accelerator.is_main_process or self.held_out is None:
             return
         network, source, settings = self.measured(), self.held_out, self.config.eval
@@ -182,7 +182,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         )
 
     def evaluate(self) -> None:
-        """Measure the held-out split on all processes; the checkpoint is kept while it is among the best."""
+        """Evaluate on all processes; the checkpoint is kept while it is among the best."""
         assert self.held_out is not None
         started = time.perf_counter()
         row = evaluate(self.measured(), self.held_out, self.config.eval, kimg=self.progress.images / 1000)
@@ -201,7 +201,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
         self.progress.miou[checkpoint_name(self.progress.images)] = row["miou"]
 
     def _describe(self) -> list[str]:
-        """Return lines on run folder, data, network, groups of parameters, make-up of the batch and device."""
+        """Return lines that describe run folder, data, network, parameter groups, division of the batch and device."""
         config, train, processes = self.config, self.config.train, world_size()
         parameters = count_parameters(self.step.network)
         device, precision = self.accelerator.device, self.accelerator.mixed_precision.replace("no", "fp32")
@@ -222,12 +222,12 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
 
 
 def spread(index: int, count: int, total: int) -> int:
-    """Return the index-th of ``count`` indices that lie evenly below ``total``."""
+    """Return the index-th of ``count`` indices spread evenly below ``total``."""
     return index if total <= count else (2 * index + 1) * total // (2 * count)
 
 
 def describe_length(differences: Differences, config: SegmentationConfig, images: int) -> list[str]:
-    """Say what another length than the run was started with means for the learning rate, which falls until its end."""
+    """Describe what a changed length means for the learning rate, which falls until the end; at most one line."""
     if LENGTH not in differences:
         return []
     before = replace(config.train, total_kimg=float(str(differences[LENGTH][0])))
@@ -239,9 +239,9 @@ def describe_length(differences: Differences, config: SegmentationConfig, images
 
 
 def warn_of_untrained_reach(config: SegmentationConfig, held_out: SegmentationSource) -> list[str]:
-    """Return a line where images, or windows, meet weights of a VAN's large kernels that lie outside of every crop.
+    """Return a warning if images, or windows, use weights of a VAN's large kernels that no crop can train.
 
-    Such weights keep their random initial values: the preset ``land`` had an mIoU of 48 so, and 59 by windows.
+    Such weights keep their random initial values: the preset ``land`` had an mIoU of 48 with them, and 59 by windows.
     """
     settings, crop, stride = config.eval, config.augment.crop, math.prod(config.encoder.strides)
     side = max(scaled_size(held_out.read(0).labels.shape, settings.short_side, settings.long_side))
@@ -257,7 +257,7 @@ def warn_of_untrained_reach(config: SegmentationConfig, held_out: SegmentationSo
 
 
 def with_classes(config: SegmentationConfig, source: SegmentationSource) -> SegmentationConfig:
-    """Return the configuration with the number of classes of its data; ConfigError when it names another number."""
+    """Return the configuration with the number of classes of its data; ConfigError if it has another number."""
     classes = len(source.class_names)
     check_number_of_classes(config.data.num_classes, source.name, classes)
     return replace(config, data=replace(config.data, num_classes=classes))

@@ -1,6 +1,6 @@
-"""Build the Visual Attention Network (Guo et al. 2022), whose attention is a product with a large convolution.
+"""Build the Visual Attention Network (Guo et al. 2022), whose attention multiplies by a large convolution.
 
-Modules have the names of the official code, so that its weights load as they are.
+Modules have the names of the official code, so that its weights load directly.
 """
 
 import math
@@ -17,11 +17,11 @@ MLP_RATIOS = (8, 8, 4, 4)
 LAYER_SCALE = 0.01
 LAYER_NORM_EPS = 1e-6
 REACH = 9
-"""Cells of a feature map that large-kernel attention looks to every side: a 7x7 kernel of dilation 3."""
+"""Reach of large-kernel attention in cells of a feature map, to each side: a 7x7 kernel of dilation 3."""
 
 
 class PatchEmbed(nn.Module):
-    """Make a feature map of fewer positions: a convolution and a batch norm."""
+    """Reduce the size of a feature map by a strided convolution and a batch norm."""
 
     def __init__(self, inputs: int, channels: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class PatchEmbed(nn.Module):
 
 
 class LargeKernelAttention(nn.Module):
-    """Multiply a feature map by what a 21x21 neighbourhood says: 5x5, then dilated 7x7 depthwise, then 1x1."""
+    """Multiply a feature map by an attention map: 5x5 depthwise, dilated 7x7 depthwise and 1x1 convolutions of it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class LargeKernelAttention(nn.Module):
 
 
 class Attention(nn.Module):
-    """Put large-kernel attention between two 1x1 convolutions, around a shortcut of its own."""
+    """Apply large-kernel attention between two 1x1 convolutions, with a shortcut."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Attention(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """Convolve every channel with 3x3 weights of its own."""
+    """Convolve every channel with its own 3x3 kernel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class DepthwiseConv(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Widen the channels, look at the 3x3 neighbourhood, and narrow them again."""
+    """Expand the channels, convolve depthwise by 3x3, and reduce them again."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Add attention, then an MLP, each behind a batch norm and times a learnt factor per channel."""
+    """Add attention, then an MLP, each after a batch norm and scaled by a learnt factor per channel."""
 
     def __init__(self, channels: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Block(nn.Module):
 
 
 class VAN(nn.Module):
-    """Give four feature maps of an image: [B, channels[i], H / s, W / s] with s the product of ``strides`` up to i."""
+    """Compute four feature maps [B, channels[i], H / s, W / s] of an image, s the product of ``strides`` up to i."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class VAN(nn.Module):
         return ((draw < keep) / keep).to(device)
 
     def forward(self, x: Tensor, drop_path: Tensor | None = None) -> list[Tensor]:
-        """Return the feature maps of images [B, 3, H, W]; ``drop_path`` as `draw_drop_path` makes it."""
+        """Return the feature maps of images [B, 3, H, W]; ``drop_path`` from `draw_drop_path`, None keeps all."""
         maps, position = [], 0
         for stage in range(1, len(self.depths) + 1):
             x = self.get_submodule(f"patch_embed{stage}")(x)

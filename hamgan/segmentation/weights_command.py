@@ -15,13 +15,15 @@ Arguments = Sequence[str]
 
 
 def run_convert(arguments: Arguments, prog: str) -> None:
-    """Turn a segmenter of the official code or MMSegmentation into a file of ours."""
-    parser = Parser(prog=prog, description="Turn a segmenter of Enjoy-Hamburger or MMSegmentation into a file of ours.")
-    parser.add_argument("file", type=Path, metavar="FILE", help=".pth of a trainer, or .safetensors of its state dict")
+    """Convert a segmenter of the official code or MMSegmentation to segmenter.safetensors."""
+    parser = Parser(
+        prog=prog, description="Convert a segmenter of Enjoy-Hamburger or MMSegmentation to segmenter.safetensors."
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="checkpoint .pth, or its state dict as .safetensors")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="segmenter.safetensors to write")
-    text = "preset or YAML file of the network (default: the preset that fits)"
+    text = "preset or YAML file of the network (default: the preset with these shapes)"
     parser.add_argument("--config", metavar="FILE|PRESET", help=text)
-    text = "configuration that the weights do not tell, such as head.hamburger.rank=16; needs --config"
+    text = "configuration that the weights do not reveal, such as head.hamburger.rank=16; needs --config"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     options = parser.parse(arguments)
     if options.set and not options.config:
@@ -38,18 +40,18 @@ def run_convert(arguments: Arguments, prog: str) -> None:
 
 def run_export(arguments: Arguments, prog: str) -> None:
     """Write a segmenter as an ONNX model or a folder for a hub, or publish it there."""
-    description = "Pass a segmenter on: as an ONNX model of any image size, as a folder or repository of a hub."
+    description = "Share a segmenter: as an ONNX model for any image size, as a folder or hub repository."
     parser = Parser(prog=prog, description=description)
-    text = "run folder, segmenter.safetensors or owner/name of a hub"
+    text = "run folder, segmenter.safetensors or owner/name on a hub"
     parser.add_argument("--checkpoint", required=True, help=text)
-    text = "segmenter.onnx, or a new folder as a hub shows it"
+    text = "segmenter.onnx, or a new folder with weights and model card"
     parser.add_argument("--output", type=Path, metavar="PATH", help=text)
-    text = "publish that folder on the hub ($HF_ENDPOINT; log in by `hf auth login`)"
+    text = "publish such a folder on the hub ($HF_ENDPOINT; log in with `hf auth login`)"
     parser.add_argument("--push", metavar="OWNER/NAME", help=text)
+    parser.add_argument("--private", action="store_true", help="make the repository of --push private")
     parser.add_argument(
-        "--private", action="store_true", help="a repository that --push makes is seen by its owner only"
+        "--license", help="license of the weights, for the model card: mit, cc-by-4.0, ... (default: unknown)"
     )
-    parser.add_argument("--license", help="of the weights, for the model card: mit, cc-by-4.0, ... (default: unknown)")
     options = parser.parse(arguments)
     check_place(options.checkpoint)
     _check_export(options.output, options.push, options.private)

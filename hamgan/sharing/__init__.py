@@ -1,6 +1,6 @@
-"""Pass a trained generator on: as a hub's repository with a model card, as ONNX, as a program of torch.export."""
+"""Share a trained generator: as a hub repository with a model card, as ONNX, as a torch.export program."""
 
 import lazy_loader
 
-# What others use, each name from its module on first use: `--help` and a user's mistake should not wait for torch.
+# Names are loaded on first use, so that `--help` and user errors do not wait for torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Write the model card, README.md of a repository, from what the generator's file says and nothing else."""
+"""Write the model card, README.md of a repository, from the contents of the generator file alone."""
 
 from typing import Any
 
@@ -17,22 +17,22 @@ from hamgan.sharing.public import public_config, public_evaluation
 SHEET_FILE = "sheet.png"
 SHEET_ROWS, SHEET_COLUMNS = 12, 8
 MOST_NAMES = 100
-"""Classes that a card lists."""
+"""Largest number of classes that a card lists."""
 TASK = "unconditional-image-generation"
-"""The nearest of the hub's tasks: it has none for images of a class."""
+"""The nearest of the hub's tasks, which has none for class-conditional generation."""
 
 
 def model_card(generator: LoadedGenerator, name: str, licence: str | None = None) -> str:
     """Return the card of a repository ``owner/name``: YAML for the hub, figures with their protocol, how to draw."""
     from huggingface_hub import ModelCard
 
-    # The number that a checkpoint was chosen by is the lowest of several draws: it is not quoted.
+    # A FID that chose the checkpoint is the lowest of several draws and is not quoted.
     evaluations = [public_evaluation(row) for row in generator.evaluations if not was_chosen_by(row)]
     chosen = next((row["chosen"] for row in generator.evaluations if row.get("chosen")), None)
     config, names = public_config(generator.config), generator.class_names
     converted = _describe_conversion(generator)
     stored = config_to_dict(config)
-    if converted:  # the configuration holds for the network alone
+    if converted:  # the configuration describes only the network
         stored = {key: stored[key] for key in ("resolution", "generator")}
     values = {
         "metadata": _metadata(config, evaluations, name, licence),
@@ -70,7 +70,7 @@ def _describe_context(network: GeneratorConfig) -> str:
 
 
 def _describe_conversion(generator: LoadedGenerator) -> dict[str, str]:
-    """Return the origin of weights that another program has trained; nothing for others."""
+    """Return the origin of converted weights; empty for others."""
     source = generator.header.get("converted_from")
     if not isinstance(source, dict):
         return {}
@@ -97,7 +97,7 @@ def _describe_training(generator: LoadedGenerator, config: Config) -> dict[str, 
 def _metadata(config: Config, evaluations: list[dict[str, Any]], name: str, licence: str | None) -> str:
     from huggingface_hub import ModelCardData
 
-    # The largest evaluation comes first: a number that it has is not repeated from a trial of fewer images.
+    # The evaluation with most images comes first; its numbers are not repeated from smaller ones.
     results: dict[tuple[str, str], Any] = {}
     for result in (result for row in evaluations for result in _results(row)):
         results.setdefault((result.dataset_name, result.metric_type), result)
@@ -115,7 +115,7 @@ def _metadata(config: Config, evaluations: list[dict[str, Any]], name: str, lice
 
 
 def _results(row: dict[str, Any]) -> list[Any]:
-    """Return the numbers of an evaluation as the hub's tables take them; every one carries its protocol."""
+    """Return the numbers of an evaluation in the hub's format, each with its protocol."""
     from huggingface_hub import EvalResult
 
     reference, split = str(row.get("reference")), row.get("reference_split")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hamgan.sampling import LoadedGenerator
 
 
-DESCRIPTION = """Pass a trained generator on: as ONNX, as a program of torch.export, as a folder or repository of a hub.
+DESCRIPTION = """Share a trained generator: as ONNX, as a torch.export program, as a folder or hub repository.
 
   hamgan export --checkpoint runs/fashion --output generator.onnx
   hamgan export --checkpoint runs/fashion --output generator.pt2
@@ -29,15 +29,23 @@ def export_parser(prog: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--checkpoint", required=True, help="run, checkpoint folder, generator.safetensors, or owner/name on a hub")
-    add("--output", type=Path, help="generator.onnx, generator.pt2 (torch.export), or a new folder as a hub shows it")
-    add("--push", metavar="OWNER/NAME", help="publish that folder on the hub ($HF_ENDPOINT; log in by `hf auth login`)")
-    add("--private", action="store_true", help="a repository that --push makes is seen by its owner only")
-    add("--license", help="of the weights, for the model card: mit, cc-by-4.0, ... (default: unknown)")
+    add(
+        "--output",
+        type=Path,
+        help="generator.onnx, generator.pt2 (torch.export), or a new folder with weights and model card",
+    )
+    add(
+        "--push",
+        metavar="OWNER/NAME",
+        help="publish such a folder on the hub ($HF_ENDPOINT; log in with `hf auth login`)",
+    )
+    add("--private", action="store_true", help="make the repository of --push private")
+    add("--license", help="license of the weights, for the model card: mit, cc-by-4.0, ... (default: unknown)")
     return parser
 
 
 def main(arguments: Sequence[str], prog: str = "hamgan export") -> None:
-    """Write or publish what the arguments ask for; ConfigError (a sentence) for what cannot be."""
+    """Write or publish what the arguments ask for; raises ConfigError for bad usage."""
     refuse_renamed(arguments, {"--out": "--output"})
     options = export_parser(prog).parse_args(arguments)
     _check(options)

@@ -1,4 +1,4 @@
-"""Write a folder that a hub shows well: the generator's file, a sheet of its images and a model card."""
+"""Write a folder for a hub: generator file, sheet of images and model card."""
 
 import shutil
 import tempfile
@@ -23,12 +23,12 @@ from hamgan.sharing.public import public_header
 def save_pretrained(
     generator: LoadedGenerator, folder: str | Path, *, license: str | None = None, name: str | None = None
 ) -> None:
-    """Write a new folder as a hub shows it, whole or not at all: the generator's file, a model card and a sheet.
+    """Write a new folder for a hub, whole or not at all: the generator file, a model card and a sheet.
 
-    ``license`` is the hub's short name for that of the weights, such as ``mit``; ``name`` is the repository that the
-    folder is for. The weights have this generator's type, spectral norm in them; paths on this machine are cut to their
-    last part. Raises ConfigError for a folder that has something in it and where huggingface_hub is missing,
-    CheckpointError where the disk takes nothing.
+    ``license`` is the hub's identifier of the weights' license, such as ``mit``; ``name`` is the repository that the
+    folder is for. The weights keep this generator's type and include the spectral norm; paths on this machine are cut
+    to their last part. Raises ConfigError if the folder is not empty or huggingface_hub is missing, CheckpointError if
+    it cannot be written.
 
     Example:
         >>> hamgan.save_pretrained(load_generator(run), folder, license="cc0-1.0")
@@ -44,10 +44,10 @@ def save_pretrained(
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder to write files and a model card into, which takes its place whole or not at all.
+    """Yield a temporary folder that becomes ``folder`` when the context ends without an error.
 
-    Raises ConfigError for a folder that has something in it and where huggingface_hub is missing, CheckpointError
-    where the disk takes nothing.
+    Raises ConfigError if ``folder`` is not empty or huggingface_hub is missing, CheckpointError if it cannot be
+    written.
     """
     check_new(folder)
     require_hub("to write a model card")
@@ -71,10 +71,10 @@ def push_to_hub(
     token: str | None = None,
     commit_message: str = "Upload a HamGAN generator",
 ) -> str:
-    """Publish what `save_pretrained` writes as the repository ``owner/name``, made where there is none.
+    """Publish the folder of `save_pretrained` as the repository ``owner/name``, created if needed.
 
-    ``private`` is for one that is made; None leaves it to its owner's setting. Returns the address. Raises
-    CheckpointError, a sentence, without a token or a network and for what else the hub refuses.
+    ``private`` applies to a new repository; None uses the owner's setting. Returns the URL. Raises CheckpointError
+    without a token or a network, or if the hub refuses.
     """
     check_login(token)
     with tempfile.TemporaryDirectory() as place:
@@ -84,7 +84,7 @@ def push_to_hub(
 
 
 def sample_sheet(generator: LoadedGenerator) -> Image.Image:
-    """Draw a row per class of seeds 0, 1, 2, ...: the first that come, not a selection."""
+    """Draw an uncurated sheet: a row per class, of seeds 0, 1, 2, ..."""
     labels = range(min(SHEET_ROWS, generator.num_classes))
     rows: list[Any] = [generator(range(SHEET_COLUMNS), [label], output="tensor") for label in labels]
     titles = [generator.titles[label].partition(",")[0][:30] for label in labels]

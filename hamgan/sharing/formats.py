@@ -23,7 +23,7 @@ from hamgan.sharing.onnx import check_new, onnx_forward, onnx_model, quiet, requ
 from hamgan.sharing.public import public_header
 
 ONNX_TOLERANCE, PROGRAM_TOLERANCE = 1e-4, 1e-5
-"""Largest distance of an exported model's images from PyTorch's, in units of [-1, 1]."""
+"""Largest allowed difference of an exported model's images from PyTorch's, for images in [-1, 1]."""
 CHECKED_BATCHES = (1, 5)
 METADATA_FILE = "generator.json"
 
@@ -31,17 +31,17 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 
 
 def export_onnx(generator: LoadedGenerator, path: Path) -> float:
-    """Write an ONNX model, its metadata in ``metadata_props``; returns the largest distance from PyTorch's images.
+    """Write an ONNX model, its metadata in ``metadata_props``; returns the largest difference from PyTorch's images.
 
-    Raises ConfigError where the path is taken, a package is missing or ONNX has no operator for the network,
-    CheckpointError where the images are further than 1e-4 from PyTorch's or the disk does not take the file.
+    Raises ConfigError if the path exists, a package is missing or ONNX has no operator for the network, CheckpointError
+    if the images differ by more than 1e-4 from PyTorch's or the file cannot be written.
     """
     check_new(path)
     require_onnx()
     network = _on_cpu(generator)
     with torch.no_grad():
         form = InferenceGenerator(network)
-        form(*_inputs(network, 1))  # Hamburgers draw their initial bases once; from here on these are constants
+        form(*_inputs(network, 1))  # Hamburgers draw their initial bases in this call and keep them as constants
     metadata = generator_metadata(**public_header(generator))
     data = onnx_model(form, _inputs(network, 2), _ANY_BATCH, "images", metadata)
     run = onnx_forward(data, "images")
@@ -51,10 +51,10 @@ def export_onnx(generator: LoadedGenerator, path: Path) -> float:
 
 
 def export_program(generator: LoadedGenerator, path: Path) -> float:
-    """Write a program for ``torch.export.load(path).module()``; returns the largest distance from our images.
+    """Write a program for ``torch.export.load(path).module()``; returns the largest difference from the generator's.
 
-    The metadata is its extra file ``generator.json``. Raises ConfigError where the path is taken, CheckpointError where
-    the images are further than 1e-5 from PyTorch's or the disk does not take the file.
+    The metadata is in its extra file ``generator.json``. Raises ConfigError if the path exists, CheckpointError if the
+    images differ by more than 1e-5 from PyTorch's or the file cannot be written.
     """
     check_new(path)
     network = _on_cpu(generator)
@@ -84,11 +84,13 @@ def _inputs(network: Generator, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _check(forward: Forward, network: Generator, tolerance: float, path: Path) -> float:
-    """Return the largest distance of the images from those drawn here; CheckpointError beyond the tolerance."""
+    """Return the largest difference of the images from the generator's; CheckpointError beyond the tolerance."""
     drawn, largest = InferenceGenerator(network), 0.0
     for count in CHECKED_BATCHES:
         z, labels = _inputs(network, count)
         largest = max(largest, float((forward(z, labels) - drawn(z, labels)).abs().max()))
-    if not largest <= tolerance:  # also for a number that is none
-        raise CheckpointError(f"{path} is not written: its images are {largest:.2g} from PyTorch's, over {tolerance:g}")
+    if not largest <= tolerance:  # also for NaN
+        raise CheckpointError(
+            f"{path} is not written: its images differ by {largest:.2g} from PyTorch's, more than {tolerance:g}"
+        )
     return largest

@@ -1,4 +1,4 @@
-"""Write networks as ONNX models and run them: what generators and segmenters share."""
+"""Export networks as ONNX models and run them, for generators and segmenters."""
 
 import contextlib
 import importlib
@@ -17,7 +17,7 @@ from hamgan.files import write_atomically
 
 
 def require_onnx() -> None:
-    """Raise ConfigError, naming what to install, where a package that ONNX needs is missing."""
+    """Raise ConfigError, naming what to install, if a package that ONNX needs is missing."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
             importlib.import_module(package)
@@ -32,7 +32,7 @@ def onnx_model(
     output: str,
     metadata: Mapping[str, str],
 ) -> bytes:
-    """Return a network as an ONNX model with one named output; ConfigError where ONNX has no operator for it."""
+    """Return a network as an ONNX model with one named output; ConfigError if ONNX has no operator for it."""
     with quiet(), torch.no_grad():
         try:
             exported: Any = torch.onnx.export(
@@ -52,7 +52,7 @@ def onnx_model(
 
 
 def onnx_forward(data: bytes, output: str) -> Callable[..., Tensor]:
-    """Return a function that runs an ONNX model on tensors by the names of its inputs, on the CPU."""
+    """Return a function that runs an ONNX model on the CPU; tensors are keyword arguments named like its inputs."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -65,13 +65,13 @@ def onnx_forward(data: bytes, output: str) -> Callable[..., Tensor]:
 
 
 def check_new(path: Path) -> None:
-    """Raise ConfigError for a path that is taken, but for an empty folder: nothing is ever overwritten."""
+    """Raise ConfigError for a path that exists, unless it is an empty folder; exports overwrite nothing."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"{path} exists already; choose another name, or remove it first")
 
 
 def write_model(path: Path, data: bytes) -> None:
-    """Write a model's bytes, whole or not at all; CheckpointError when the disk does not take them."""
+    """Write a model's bytes atomically; CheckpointError if they cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
@@ -86,7 +86,7 @@ def _missing_operator(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what exporters write about their own inside."""
+    """Silence the exporters' messages about their internals."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Remove from a generator that leaves the machine where its files lie; their names stay."""
+"""Cut the paths in a generator's metadata to file names before it is published."""
 
 import re
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ def public_header(generator: LoadedGenerator) -> dict[str, Any]:
 
 
 def public_config(config: Config) -> Config:
-    """Return the configuration without the places of its data, its run and the weights that it started from."""
+    """Return the configuration without the paths of its data, its run and its initial weights."""
     return replace(
         config,
         run_dir=None,
@@ -47,7 +47,7 @@ def public_config(config: Config) -> Config:
 
 
 def public_evaluation(row: Evaluation) -> Evaluation:
-    """Return an evaluation without the places of samples and reference, also in the lines of its protocols."""
+    """Return an evaluation without the paths of samples and reference, also in its protocols."""
     places = {key: place for key in PLACES if isinstance(place := row.get(key), str)}
     public = row | {key: public_name(place) for key, place in places.items()}
     if "protocols" in row:
@@ -56,9 +56,9 @@ def public_evaluation(row: Evaluation) -> Evaluation:
 
 
 def public_line(line: str, places: Iterable[str]) -> str:
-    """Return the line of a protocol with each of the places, which are words of it, cut to its last part.
+    """Return the line of a protocol with each path in ``places`` cut to its last part.
 
-    A place may be as short as ``.``, which is in numbers too.
+    Paths are matched as whole words, since one may be as short as ``.``, which numbers contain too.
     """
     for place in places:
         name = public_name(place).replace("\\", r"\\")
@@ -67,7 +67,7 @@ def public_line(line: str, places: Iterable[str]) -> str:
 
 
 def public_name(place: str) -> str:
-    """Return the last part of a path or address, which may hold a name or a token; a hub's data set as it is."""
+    """Return the last part of a path or URL, which may contain a user name or token; a hub's data set is unchanged."""
     if not place or place.startswith("hf:"):
         return place
     return Path(urlsplit(place).path if "://" in place else place).name or "."

@@ -15,11 +15,11 @@ Metrics = Mapping[str, float | Mapping[str, float]]
 
 @torch.no_grad()
 def top_singular_value(layer: SpectralWeight) -> Tensor:
-    """Return the largest singular value of a weight: of its last forward, or by power iteration where none is kept."""
+    """Return the largest singular value of a weight, from its last forward pass or by power iteration."""
     if not layer.folded:
         return layer.get_buffer("sigma")
     matrix = layer.weight.flatten(1).float()
-    # Any start without a pattern, and always the same one: a resumed run reports the same.
+    # An arbitrary but fixed start, so that a resumed run reports the same.
     u = torch.arange(1.0, len(matrix) + 1, device=matrix.device).sin()
     for _ in range(10):
         v = F.normalize(matrix.mT @ u, dim=0)
@@ -28,10 +28,10 @@ def top_singular_value(layer: SpectralWeight) -> Tensor:
 
 
 def read_metrics(means: dict[str, Tensor], generator: Generator, discriminator: Discriminator) -> Metrics:
-    """Return ``means`` as numbers, and what the networks say of themselves, reading from the device once.
+    """Return ``means`` and the networks' own numbers as floats, reading from the device once.
 
-    That is the largest and mean singular value of each network, the gate of every context block, and ``sigmas`` by
-    layer.
+    The latter are the largest and mean singular value of each network, the gate of every context block, and ``sigmas``
+    by layer.
     """
     layers: dict[str, Tensor] = {}
     gates: dict[str, Tensor] = {}

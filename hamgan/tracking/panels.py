@@ -22,29 +22,29 @@ PANELS = {
     "schedules": r"beta2|r[12]_gamma|top_k|augment_probability",
     "memory": r"memory_gib",
 }
-"""Title of a panel -> pattern of the numbers that it shows, in the order in which people look at them."""
+"""Title of a panel -> pattern of the numbers that it shows, the most important panel first."""
 
 NOTES = {
-    "FID": "Falls steeply at first, then ever more slowly. A lasting rise is the end of what this run learns.",
-    "mIoU": "Rises fast, then ever more slowly, by small jumps up and down; highest where the learning rate is lowest.",
+    "FID": "Falls steeply at first, then more and more slowly. Once it rises for good, the run learns nothing more.",
+    "mIoU": "Rises fast, then more and more slowly, with small jumps; highest when the learning rate is lowest.",
     "pixel accuracy": "Rises with the mIoU. It says little of rare classes.",
     "Inception Score": "Rises, and levels off where FID does.",
-    "losses": "A GAN's jitter about a level, or drift slowly: a balance of two players, which tells neither quality "
-    "nor the end; a D loss that goes to 0 means that D has won. A segmenter's falls.",
-    "logits of D": "Real above generated, at a distance that grows slowly. A sudden leap is a collapse.",
-    "gradient norms": "Of one order of magnitude throughout; single spikes are harmless.",
-    "penalties": "Change slowly, without leaps.",
-    "spread of images": "Generated images differ as much as real ones do. A fall towards 0 is a collapse onto few.",
+    "losses": "A GAN's losses fluctuate around a level or drift slowly: they show the balance of two players, neither "
+    "quality nor progress. A D loss near 0 means that D has won. A segmenter's loss falls.",
+    "logits of D": "Real above generated, with a slowly growing distance. A sudden jump is a collapse.",
+    "gradient norms": "Stay within one order of magnitude; single spikes are harmless.",
+    "penalties": "Change slowly, without jumps.",
+    "spread of images": "Generated images should differ as much as real ones. A fall towards 0 is a collapse.",
     "gates of the context blocks": "Start at 0 and move away from it as the block becomes useful.",
-    "reconstruction errors of the Hamburgers": "Level, or slowly falling. 1 would mean that nothing is explained.",
+    "reconstruction errors of the Hamburgers": "Constant, or slowly falling; 1 if nothing is explained.",
     "singular values": "Grow slowly and level off. Their explosion announces a collapse (Brock et al. 2019).",
     "other metrics": "Precision, recall and accuracy rise; KID and distances fall.",
-    "speed": "Level. Dips are evaluations, checkpoints, or a neighbour on the machine.",
-    "learning rates": "As the schedule has them.",
-    "schedules": "Move as they were told to.",
-    "memory": "Level after the first steps.",
+    "speed": "Constant. Dips are evaluations, checkpoints, or other programs on the machine.",
+    "learning rates": "Follow their schedule.",
+    "schedules": "Values with a schedule of their own.",
+    "memory": "Constant after the first steps.",
 }
-"""Sentences on what a healthy run shows in a panel, by the panel's title."""
+"""What a healthy run shows in each panel, by the panel's title."""
 
 
 def panel_of(name: str) -> str | None:

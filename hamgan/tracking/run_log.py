@@ -1,4 +1,4 @@
-"""Write what a run reports: metrics.jsonl and sample sheets, lines or a bar on the screen, a tracker when chosen."""
+"""Log a run: metrics.jsonl and sample sheets, lines or a bar on the screen, and a tracker if chosen."""
 
 import contextlib
 import errno
@@ -23,18 +23,18 @@ from hamgan.tracking.trackers import SECONDS_TO_FINISH, Tracker, numbers_in
 from hamgan.tracking.utilisation import Arithmetic
 
 LOSSES = {"D": "d_loss", "G": "g_loss", "loss": "loss"}
-"""Numbers on a progress bar: the name there -> the name in the row."""
+"""Numbers on a progress bar: name on the bar -> name in the row."""
 SHOWN = ("d_loss", "g_loss", "logits_real", "logits_fake", "loss", "accuracy")
-"""Numbers of a row that a line on the screen shows."""
+"""Numbers of a row that are printed."""
 SCORES = ("fid", "inception_score", "miou", "macc", "aacc")
-"""Beginnings of the names of scores, which a line shows as well."""
+"""Prefixes of the names of scores, which are printed as well."""
 
 
 class RunLog:
-    """Keep rows and sheets of a run, where its ``progress`` stands; the main process alone writes.
+    """Log rows and sheets of a run at the position of ``progress``; only the main process writes.
 
-    ``weights`` names the file in the run folder that is passed on, ``arithmetic`` what the speed of a run is worth.
-    Rows of a resumed run that lie beyond its checkpoint are dropped first: they are about to be made again.
+    ``weights`` is the name of the resulting file in the run folder, ``arithmetic`` converts images/s to FLOP/s. Rows of
+    a resumed run after its checkpoint are dropped first, as they will be made again.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class RunLog:
             self._tracker = Tracker(config, progress, self.print_line)
 
     def drop_later_rows(self) -> None:
-        """Drop the rows that lie beyond the run's position, after it has gone back."""
+        """Drop the rows after the run's position, when it was rolled back."""
         if self.main:
             for name in ("metrics.jsonl", "results.jsonl"):
                 keep_rows_until(self.folder / name, self.progress.images)
@@ -72,14 +72,14 @@ class RunLog:
             self._tracker.roll_back(self.progress.images)
 
     def print_line(self, text: str) -> None:
-        """Print a line above the progress bar; where nobody can read it (a full disk), the run goes on without."""
+        """Print a line above the progress bar; errors of the output, such as a full disk, are ignored."""
         if self.main:
             with contextlib.suppress(OSError):
                 ProgressBar.write(text, file=sys.stderr)
                 sys.stderr.flush()
 
     def count_step(self, images: int) -> None:
-        """Count the images of a step that has just been made, and move the progress bar to the run's position."""
+        """Count the images of the last step, and move the progress bar to the run's position."""
         self._images_made += images
         self.steps_made += 1
         if self._bar is not None:
@@ -97,7 +97,7 @@ class RunLog:
         return found
 
     def row(self, values: Mapping[str, object]) -> None:
-        """Append one row to metrics.jsonl, show it and pass it on."""
+        """Append one row to metrics.jsonl, print it and send it to the tracker."""
         if not self.main:
             return
         row = {"kimg": self.progress.images / 1000, **values}
@@ -116,7 +116,7 @@ class RunLog:
             self._tracker.row(numbers, self.progress.images)
 
     def _append_rows(self) -> None:
-        """Append all rows that the disk has not taken yet; where it is full in the middle of them, none of them."""
+        """Append all pending rows to the file, or none of them if the disk is full."""
         with (self.folder / "metrics.jsonl").open("ab", buffering=0) as file:
             end = file.tell()
             data = "".join(self._unwritten).encode()
@@ -129,7 +129,7 @@ class RunLog:
         self._unwritten.clear()
 
     def sheet(self, sheet: Image.Image) -> None:
-        """Save a sample sheet as samples/NAME.png, named as a checkpoint of this position, and pass it on."""
+        """Save a sample sheet as samples/NAME.png, NAME as of a checkpoint here, and send it to the tracker."""
         if not self.main:
             return
         name = f"samples/{checkpoint_name(self.progress.images)}.png"
@@ -139,8 +139,8 @@ class RunLog:
             self._tracker.sheet(sheet, self.progress.images)
 
     def evaluation(self, row: Mapping[str, object]) -> None:
-        """Append an evaluation with its protocol to results.jsonl, and pass it on."""
-        from hamgan.evaluation.report import append_row  # torch-fidelity is not needed to train
+        """Append an evaluation with its protocol to results.jsonl, and send it to the tracker."""
+        from hamgan.evaluation.report import append_row  # imported here: training does not need torch-fidelity
 
         if self.main:
             with self.writing("results.jsonl"):
@@ -149,10 +149,10 @@ class RunLog:
                 self._tracker.evaluations()
 
     def weights_written(self, images: int) -> None:
-        """Pass the file of weights on where that is wanted and it is the best one so far; called in any thread."""
+        """Upload the file of weights if `log.artifact` is set and it is the best so far; callable from any thread."""
         best = next(iter(self.progress.ranking), None)
         if self._tracker is not None and self.config.log.artifact and best == checkpoint_name(images):
-            # A file of its own: the next checkpoint replaces this one, perhaps before it has been sent.
+            # A copy, since the next checkpoint may replace the file before it is sent.
             copy = temporary_name(self.folder / f"best_{self.weights}")
             try:
                 shutil.copyfile(self.folder / self.weights, copy)
@@ -162,7 +162,7 @@ class RunLog:
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[None]:
-        """Write RUN/NAME inside this context: a failure is a sentence, or a warning where the run is to go on."""
+        """Handle errors of writing RUN/NAME in this context: an error, or a warning if the run should go on."""
         try:
             yield
         except OSError as error:
@@ -172,7 +172,7 @@ class RunLog:
             self.print_line(f"warning: {message}")
 
     def close(self, finished: bool = True) -> None:
-        """Finish the bar and the tracker, which gets less time when the run has been told to stop or has failed."""
+        """Close the bar and the tracker, which gets less time if the run was stopped or has failed."""
         if self._bar is not None:
             self._bar.close()
         if self._tracker is not None:
@@ -180,22 +180,22 @@ class RunLog:
 
 
 def keep_rows_until(path: Path, images: int) -> None:
-    """Drop rows of a JSONL file whose ``kimg`` lies beyond a number of images, and a last line cut by a crash."""
+    """Drop the rows of a JSONL file after a number of images, and a last line that a crash has cut."""
     if not path.is_file():
         return
     kept = []
     for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             kimg = json.loads(line)["kimg"]
-            if kimg is None or kimg * 1000 <= images + 0.5:  # None: an evaluation of something without a position
+            if kimg is None or kimg * 1000 <= images + 0.5:  # None: an evaluation without a position in the run
                 kept.append(line)
     write_atomically(path, "".join(line + "\n" for line in kept))
 
 
 def _summary(row: Mapping[str, float], total_kimg: float) -> str:
-    """Return the line that the screen shows of a row."""
+    """Return the printed line for a row."""
     total = f"{total_kimg:g}"
-    digits = max(1, len(total.partition(".")[2]))  # of a run of 0.16 kimg the end is not 0.2
+    digits = max(1, len(total.partition(".")[2]))  # so that the end of a run of 0.16 kimg is not shown as 0.2
     parts = [f"{row['kimg']:.{digits}f}/{total} kimg"]
     parts += [f"{key} {row[key]:.3f}" for key in SHOWN if key in row]
     parts += [f"lr {row['lr']:.3g}"] if "lr" in row else []

@@ -17,7 +17,7 @@ SECONDS_TO_FLUSH = 15
 class TensorBoardWriter:
     """Write event files to a folder of the run, with the images seen as the step.
 
-    A run that is resumed or goes back writes a new file, which takes the place of the steps that are made again.
+    A run that is resumed or rolled back writes a new file, which replaces the steps that are made again.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -25,11 +25,11 @@ class TensorBoardWriter:
 
     @property
     def known(self) -> bool:
-        """Return whether the run has been written here before."""
+        """Return whether the run has been written before."""
         return any(self.folder.glob("events.out.tfevents.*"))
 
     def start(self, first: int) -> int:
-        """Open a file, with the configuration as hyper-parameters; return the first step that is to be written."""
+        """Open a file, with the configuration as hyper-parameters; returns the first step to write."""
         from torch.utils.tensorboard.summary import hparams
 
         self._open(first if self.known else None)
@@ -42,7 +42,7 @@ class TensorBoardWriter:
         return first
 
     def _compared(self) -> list[str]:
-        """Return the names of the numbers by which runs are compared."""
+        """Return the names of the numbers in TensorBoard's comparison of runs."""
         settings = self.config.eval
         if not isinstance(settings, EvalConfig):
             return ["loss"] + ["miou"] * (settings.every_kimg > 0)
@@ -74,10 +74,10 @@ class TensorBoardWriter:
         """Do nothing: TensorBoard keeps no files."""
 
     def roll_back(self, images: int) -> None:
-        """Hide the steps after an earlier position, from which the run goes on."""
+        """Hide the steps after the position to which the run was rolled back."""
         self._writer.close()
         self._open(images + 1)
 
     def finish(self) -> None:
-        """Write what is left."""
+        """Write pending events and close the file."""
         self._writer.close()

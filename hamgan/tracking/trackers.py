@@ -1,4 +1,4 @@
-"""Feed wandb or TensorBoard in a thread of its own: an absent, broken or slow one never stops or slows a run."""
+"""Send a run to wandb or TensorBoard in a background thread, so that a failing or slow tracker never affects it."""
 
 import json
 import queue
@@ -17,22 +17,22 @@ from hamgan.tracking.panels import panel_of
 from hamgan.tracking.tensorboard_writer import TensorBoardWriter
 from hamgan.tracking.wandb_writer import WandbWriter
 
-# Rows and sheets that wait for a slow tracker; more are dropped, metrics.jsonl has them all.
+# Rows and sheets that wait for a slow tracker; more are dropped, but metrics.jsonl has all of them.
 QUEUE_LENGTH = 256
 SECONDS_TO_FINISH = 60.0
 SECONDS_UNWRITTEN = 60.0
-"""Time before a checkpoint whose rows are written again on resuming: trackers write to disk some 15 s behind."""
+"""Rows of this time before a checkpoint are sent again on resuming: trackers write to disk some 15 s late."""
 
 
 class Writer(Protocol):
-    """Describe what writes to a tracker; ``made`` is the step that never falls, see `images_made`."""
+    """Describe a writer for one tracker; ``made`` is a step that never decreases, see `images_made`."""
 
     @property
     def known(self) -> bool:
-        """Return whether this run has been written there before."""
+        """Return whether this run has been written to the tracker before."""
 
     def start(self, first: int) -> int:
-        """Open the run, which may lack ``first`` and later steps; return the first step that it lacks."""
+        """Open the run, which may lack ``first`` and later steps; returns the first step that it lacks."""
 
     def row(self, numbers: Mapping[str, float], images: int, made: int) -> None:
         """Write numbers."""
@@ -44,20 +44,21 @@ class Writer(Protocol):
         """Write evaluations by name, each with its protocol."""
 
     def weights(self, file: Path, images: int) -> None:
-        """Keep the file of the best weights."""
+        """Upload the file of the best weights."""
 
     def roll_back(self, images: int) -> None:
-        """Go on from an earlier position."""
+        """Continue from an earlier position, after a rollback."""
 
     def finish(self) -> None:
-        """End."""
+        """Finish writing and close the run."""
 
 
 class Tracker:
-    """Pass rows, sheets and evaluations on to the tracker of the configuration.
+    """Send rows, sheets and evaluations to the configured tracker.
 
-    Everything, its start included, happens in a background thread behind a bounded queue. What the run folder holds and
-    the tracker lacks comes first. The first failure is warned about and the tracker left alone from there.
+    Everything, including its start, happens in a background thread with a bounded queue. Rows that the run folder has
+    and the tracker lacks are sent first. After the first failure there is a warning and the tracker is not used any
+    more.
     """
 
     def __init__(self, config: RunConfig, progress: Progress, warn: Callable[[str], None]) -> None:
@@ -72,21 +73,21 @@ class Tracker:
         self._thread.start()
 
     def row(self, numbers: Mapping[str, float], images: int) -> None:
-        """Pass on the numbers of a row."""
+        """Send the numbers of a row."""
         made = images_made(images, self.progress.rollbacks)
         self._submit(lambda: self.writer.row(by_panel(numbers), images, made))
 
     def sheet(self, sheet: Image.Image, images: int) -> None:
-        """Pass on a sample sheet."""
+        """Send a sample sheet."""
         made = images_made(images, self.progress.rollbacks)
         self._submit(lambda: self.writer.sheet(sheet, images, made))
 
     def evaluations(self) -> None:
-        """Pass on the last and the best of the evaluations in results.jsonl."""
+        """Send the last and the best evaluation in results.jsonl."""
         self._submit(lambda: self.writer.evaluations(summarise_evaluations(self.config.folder)))
 
     def weights(self, file: Path, images: int) -> None:
-        """Pass on a file of the best weights, and delete it."""
+        """Send a file of the best weights, then delete it."""
 
         def pass_on() -> None:
             self.writer.weights(file, images)
@@ -95,16 +96,16 @@ class Tracker:
         self._submit(pass_on)
 
     def roll_back(self, images: int) -> None:
-        """Say that the run goes on from an earlier position."""
+        """Tell the tracker that the run was rolled back to an earlier position."""
         self._submit(lambda: self.writer.roll_back(images))
 
     def close(self, seconds: float = SECONDS_TO_FINISH) -> None:
-        """Let the tracker finish; one that takes longer than this many seconds is left behind."""
+        """Let the tracker finish, waiting at most this many seconds."""
         if not self.failed:
             self._submit(None)
             self._thread.join(seconds)
             if self._thread.is_alive():
-                self.warn(f"warning: {self.name} did not finish within {seconds:g} s and is left behind")
+                self.warn(f"warning: {self.name} did not finish within {seconds:g} s and is abandoned")
 
     def _submit(self, action: Callable[[], None] | None) -> None:
         if self.failed:
@@ -114,7 +115,7 @@ class Tracker:
         except queue.Full:
             self._dropped += 1
             if self._dropped == 1:
-                self.warn(f"warning: {self.name} is too slow; rows it has no room for are in metrics.jsonl only")
+                self.warn(f"warning: {self.name} is too slow; some rows are in metrics.jsonl only")
 
     def _work(self) -> None:
         try:
@@ -124,7 +125,7 @@ class Tracker:
             self.writer.finish()
         except Exception as error:
             self.failed = True
-            self.warn(f"warning: {self.name} failed and is left alone from here: {error}")
+            self.warn(f"warning: {self.name} failed and is not used any more: {error}")
 
     def _start(self) -> None:
         with self._earlier as earlier:
@@ -139,12 +140,12 @@ class Tracker:
 
 
 class Earlier:
-    """Hold what the run folder says of a run up to where it stands now, while the run goes on."""
+    """Read the rows and sheets of a run folder up to the current position, while the run goes on."""
 
     def __init__(self, folder: Path, progress: Progress) -> None:
         self.images, self.seconds, self.rollbacks = progress.images, progress.seconds, list(progress.rollbacks)
         path = folder / "metrics.jsonl"
-        # Kept open: rows that are dropped later leave this file and make another one.
+        # Kept open, since dropping rows later replaces the file.
         self._rows: BinaryIO | None = path.open("rb") if path.is_file() else None
         self._bytes = path.stat().st_size if path.is_file() else 0
         self._sheets = {images: sheet for images, sheet in find_sheets(folder).items() if images <= self.images}
@@ -165,7 +166,7 @@ class Earlier:
             yield row, round(row["kimg"] * 1000)
 
     def first_unwritten(self) -> int:
-        """Return the step of the first row that a tracker which was killed may not have written; the last at least."""
+        """Return the step of the first row that a killed tracker may lack; at latest that of the last row."""
         last = 0
         for row, images in self._numbers():
             last = images_made(images, self.rollbacks)
@@ -174,7 +175,7 @@ class Earlier:
         return last
 
     def since(self, first: int) -> Iterator[tuple[dict[str, float] | Path, int, int]]:
-        """Return rows and paths of sheets from a step on, each with the images seen and made; in order."""
+        """Return rows and paths of sheets from a step on, in order, each with the images seen and made."""
         sheets = [(path, images, images_made(images, self.rollbacks)) for images, path in self._sheets.items()]
         sheets = [sheet for sheet in sheets if sheet[2] >= first]
         for row, images in self._numbers():
@@ -187,24 +188,24 @@ class Earlier:
 
 
 def find_sheets(run: Path) -> dict[int, Path]:
-    """Return the sample sheets of a run folder by the images seen, in order, without other pictures beside them."""
+    """Return the sample sheets of a run folder, ordered by the images seen; other pictures are ignored."""
     found = {position_of(path.stem): path for path in (run / "samples").glob("*.png")}
     return {images: found[images] for images in sorted(images for images in found if images is not None)}
 
 
 def images_made(images: int, rollbacks: list[Rollback]) -> int:
-    """Return the images seen by D up to a position, with those that rollbacks up to there have abandoned."""
+    """Return the images seen by D up to a position, including those that rollbacks have discarded."""
     abandoned = before = 0
     for rollback in rollbacks:
         start = round(float(rollback["to"]) * 1000)
         abandoned += round(rollback["from_kimg"] * 1000) - start
-        if start < images:  # the position lies after this return, and so after those before it
+        if start < images:  # the position is after this rollback, and so after earlier ones
             before = abandoned
     return images + before
 
 
 def by_panel(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return numbers by ``PANEL/NAME``, which groups them in a tracker."""
+    """Return numbers keyed by ``PANEL/NAME``, which groups them in a tracker."""
     return {f"{panel_of(name) or 'run'}/{name}" if name != "kimg" else name: v for name, v in numbers.items()}
 
 
@@ -214,7 +215,7 @@ def numbers_in(row: Mapping[str, object]) -> dict[str, float]:
 
 
 def summarise_evaluations(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the last and the best of the rows in results.jsonl that tell the run's position.
+    """Return the last and the best of the rows in results.jsonl with a position.
 
     The best has the lowest FID, or the highest mIoU.
     """

@@ -1,4 +1,4 @@
-"""Say how much of a GPU's arithmetic a run uses: model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B)."""
+"""Compute the model FLOPs utilisation of a run (Chowdhery et al. 2022, PaLM, appendix B)."""
 
 from dataclasses import dataclass
 
@@ -31,20 +31,20 @@ fp16 with float32 sums, TF32, float32. The first entry that fits is taken."""
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Hold the FLOPs of training per image that D sees, the number of GPUs, and the peak FLOP/s of one where known."""
+    """Hold the FLOPs of training per image that D sees, the number of GPUs, and the peak FLOP/s of one, if known."""
 
     flops_per_image: float
     gpus: int
     peak: float | None
 
     def at(self, images_per_second: float) -> dict[str, float]:
-        """Return the numbers of a row: 10^12 FLOP/s of each GPU, and their share of its peak where that is known."""
+        """Return the numbers of a row: 10^12 FLOP/s of each GPU, and their share of its peak, if known."""
         flops = images_per_second * self.flops_per_image / self.gpus
         return {"tflops_per_second": flops / 1e12} | ({} if self.peak is None else {"mfu": flops / self.peak})
 
 
 def count_arithmetic(config: Config, accelerator: Accelerator) -> Arithmetic:
-    """Count a run's FLOPs on networks without values; needs ``data.num_classes``."""
+    """Count a run's FLOPs with networks on the meta device; needs ``data.num_classes``."""
     from hamgan.evaluation.studies.cost import count_flops_per_image  # torch-fidelity is not needed to train
 
     device = accelerator.device
@@ -57,7 +57,7 @@ def count_arithmetic(config: Config, accelerator: Accelerator) -> Arithmetic:
 def peak_tflops(device_name: str) -> tuple[float, float, float] | None:
     """Return the entry of ``PEAK_TFLOPS`` for a name such as ``NVIDIA H100 80GB HBM3``, None where there is none."""
     words = device_name.replace("-", " ").split()
-    # Word by word: an L4 is no L40. The same number means another chip with D (China) or in a laptop, and MIG a part.
+    # Whole words, since an L4 is not an L40. A D (China) or a laptop means another chip, MIG a part of one.
     if {"D", "Laptop", "Mobile", "Max", "MIG"} & set(words):
         return None
     return next((peaks for name, peaks in PEAK_TFLOPS.items() if set(name.split()) <= set(words)), None)

@@ -1,4 +1,4 @@
-"""Write a run to wandb, as the user of wandb has set it up: one wandb run per run folder."""
+"""Write a run to wandb, with the user's own settings and one wandb run per run folder."""
 
 import os
 import secrets
@@ -18,13 +18,13 @@ from hamgan.errors import one_line
 from hamgan.files import write_atomically
 
 RUN_ID = "wandb_id.txt"
-"""File in a run folder: the id of the wandb run that every resumption goes on with."""
+"""File in a run folder with the id of its wandb run, which every resumption continues."""
 
 
 class WandbWriter:
     """Write to a wandb run: its step counts the images made, its horizontal axis is kimg.
 
-    ``warn`` takes the reason why wandb cannot be reached; the run is then written to files that ``wandb sync`` sends.
+    If wandb cannot be reached, ``warn`` is called with the reason and the run is written to files for ``wandb sync``.
     """
 
     def __init__(self, config: RunConfig, warn: Callable[[str], None]) -> None:
@@ -37,16 +37,16 @@ class WandbWriter:
         return (self.config.folder / RUN_ID).is_file()
 
     def start(self, first: int) -> int:
-        """Open the run; return the first step that it lacks, which is ``first`` where nobody can be asked."""
+        """Open the run; returns the first step that it lacks, or ``first`` offline."""
         import wandb
 
         given = wandb.setup().settings
         settings = self._settings(given)
         try:
-            # Not logged in means files to send later, never a prompt that waits for ever.
+            # Without a login the run is written to files to send later; wandb must not wait at a prompt.
             if given.mode == "online" and "WANDB_MODE" not in os.environ and not wandb.login(prompt=False):
                 settings["mode"] = "offline"
-            # Asked before wandb is, many versions of which never end an attempt that got no answer.
+            # Checked here first, as many versions of wandb wait for an answer for ever.
             elif given.mode == "online" and (reason := why_no_answer(given.base_url, given.init_timeout)):
                 self._warn_of_files(reason)
                 settings["mode"] = "offline"
@@ -55,7 +55,7 @@ class WandbWriter:
             if given.mode != "online":
                 raise
             self._warn_of_files(one_line(error))
-            wandb.teardown()  # without which the id counts as taken by the attempt that failed
+            wandb.teardown()  # otherwise the failed attempt keeps the id
             self._run = wandb.init(**settings | {"mode": "offline"})
         write_atomically(self.config.folder / RUN_ID, f"{self._run.id}\n")
         self._first = self._run.step if self._run.resumed else first
@@ -66,7 +66,7 @@ class WandbWriter:
         self.warn(f"warning: wandb cannot be reached ({reason}); the run is written to files for `wandb sync`")
 
     def _settings(self, given: Any) -> dict[str, Any]:
-        """Return what wandb's own settings, its environment and files, leave open."""
+        """Return the settings that wandb's own environment variables and files do not set."""
         config, kept = self.config, self.config.folder / RUN_ID
         found: dict[str, Any] = {"config": config_to_dict(config)}
         if config.log.project is not None or given.project is None:
@@ -82,7 +82,7 @@ class WandbWriter:
         return found
 
     def row(self, numbers: Mapping[str, float], images: int, made: int) -> None:
-        """Write numbers by their panels; what the run has already (made again after a kill) is left out."""
+        """Write numbers by their panels, except rows that the run has already (made again after a kill)."""
         if made >= self._first:
             self._run.log(dict(numbers), step=made)
 
@@ -104,11 +104,11 @@ class WandbWriter:
         name = file.name.removeprefix(".best_").split(".")[0]
         told = "Chosen by the run's own evaluations, whose numbers flatter it: measure it again with other seeds."
         artifact = wandb.Artifact(f"{self._run.id}-{name}", "model", told, metadata={"kimg": images / 1000})
-        artifact.add_file(str(file), name=f"{name}.safetensors")  # which takes a copy
+        artifact.add_file(str(file), name=f"{name}.safetensors")  # makes a copy
         self._run.log_artifact(artifact, aliases=["best", f"{images / 1000:g}kimg"])
 
     def roll_back(self, images: int) -> None:
-        """Go on from an earlier position; wandb keeps what came after it."""
+        """Continue from an earlier position, after a rollback; wandb keeps the later rows."""
 
     def finish(self) -> None:
         """End the run."""
@@ -116,7 +116,7 @@ class WandbWriter:
 
 
 def why_no_answer(address: str, seconds: float) -> str | None:
-    """Return why a server gave no answer for this many seconds, or None as soon as it gives any, be it a refusal."""
+    """Return why a server did not answer within this many seconds; None if it answered, even with a refusal."""
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -1,1 +1,1 @@
-"""Train a configuration: the loop, the adversarial step and all that they need."""
+"""Train a GAN: the loop, the adversarial step, losses, and the rest of a run."""

@@ -1,8 +1,8 @@
-"""Transform real and generated images in front of D, differentiably.
+"""Augment real and generated images before D, differentiably.
 
 DiffAugment (Zhao et al. 2020, section 3) has color, translation and cutout; consistency regularisation (Zhang et al.
-2020, section 3.1) has flip and shift. The random parameters are drawn apart from the transformation, so that they can
-be drawn for the global batch.
+2020, section 3.1) has flip and shift. The random parameters are drawn separately from the transformation, so that
+they can be drawn for the global batch.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ TRANSLATION = 0.125  # largest shift, as a share of the image
 CUTOUT = 0.5  # side of the grey square, as a share of the image
 SHIFT = 4  # largest shift in pixels, whatever the size of the image
 SIZES: dict[str, int] = {"color": 3, "translation": 2, "cutout": 2, "flip": 1, "shift": 2}
-"""Uniform numbers per image that each transformation takes."""
+"""Number of uniform random values per image that each transformation needs."""
 NEUTRAL = {"color": 0.5, "translation": 0.5, "cutout": 2.0, "flip": 1.0, "shift": 0.5}
-"""Numbers that leave an image as it is."""
+"""Parameters that leave an image unchanged."""
 
 
 def draw_augmentation(
     policy: Sequence[str], batch: int, generator: torch.Generator, probability: float = 1.0
 ) -> dict[str, Tensor]:
-    """Draw uniform parameters in [0, 1) per image: [B, n] by the name of the transformation, n as in `SIZES`.
+    """Draw uniform parameters in [0, 1) per image: transformation -> [B, n], n as in `SIZES`.
 
-    Each image gets each transformation with a probability; where it does not, its parameters are those in `NEUTRAL`.
+    Each image gets each transformation with ``probability``; otherwise its parameters are those in `NEUTRAL`.
     """
     parameters = {name: torch.rand(batch, SIZES[name], generator=generator) for name in policy}
     if probability < 1:
@@ -35,9 +35,9 @@ def draw_augmentation(
 
 
 def augment(images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-    """Apply the transformations that there are parameters for.
+    """Apply the transformations in ``parameters``.
 
-    Shapes: images [B, 3, H, W] -> the same; parameters as `draw_augmentation` returns them.
+    Shapes: images [B, 3, H, W] -> the same; ``parameters`` from `draw_augmentation`.
     """
     if "flip" in parameters:
         images = torch.where(parameters["flip"][:, :, None, None] < 0.5, images.flip(3), images)
@@ -62,7 +62,7 @@ def _color(images: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _translate(images: Tensor, uniform: Tensor) -> Tensor:
-    """Move by up to an eighth of the image; what comes from outside is 0."""
+    """Translate by up to an eighth of the image, filling with 0."""
     size = images.shape[-1]
     # Indices into a padded copy.
     rows, columns = _moved_positions(uniform, int(size * TRANSLATION + 0.5), size)
@@ -71,14 +71,14 @@ def _translate(images: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _shift(images: Tensor, uniform: Tensor) -> Tensor:
-    """Move by up to `SHIFT` pixels; what comes from outside is the mirrored border, which is not repeated."""
+    """Translate by up to `SHIFT` pixels, filling by reflection at the border pixels."""
     last = images.shape[-1] - 1
     rows, columns = (last - (last - moved.abs()).abs() for moved in _moved_positions(uniform, SHIFT, last + 1))
     return _gather(images, rows, columns)
 
 
 def _moved_positions(uniform: Tensor, largest: int, size: int) -> tuple[Tensor, Tensor]:
-    """Return the rows and columns [B, size] that an image's pixels come from; they may lie outside of it."""
+    """Return the rows and columns [B, size] that an image's pixels come from; they may be outside the image."""
     shifts = (uniform * (2 * largest + 1)).floor().long() - largest
     positions = torch.arange(size, device=uniform.device)
     return positions + shifts[:, :1], positions + shifts[:, 1:]

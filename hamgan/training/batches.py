@@ -1,4 +1,4 @@
-"""Build the batches of a run: real images from the loader, everything random from the noise of the counter."""
+"""Build the batches of a run from the loader's real images and the noise at the current position."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from hamgan.training.step import GanStep
 
 
 class Batches:
-    """Build the micro-batches of every step; all of them are functions of the seed and the images seen.
+    """Build the micro-batches of every step, which are functions of the seed and the images seen.
 
-    Holds the loader's workers until `close`.
+    Keeps the loader's threads until `close`.
     """
 
     def __init__(self, config: Config, source: ImageSource, noise: Noise, step: GanStep, images_seen: int) -> None:
@@ -34,21 +34,21 @@ class Batches:
         )
 
     def close(self) -> None:
-        """End the loader."""
+        """Stop the loader."""
         self._loader.close()
 
     def for_discriminator(self, images_seen: int, index: int) -> list[DiscriminatorBatch]:
-        """Return the micro-batches of the index-th step of D; they must be asked for in order."""
+        """Return the micro-batches of the index-th step of D; call it in the order of the steps."""
         counters = self._counters(images_seen + index * self.config.train.batch_size)
         return [self._inputs.for_discriminator(counter, *self._real_images(counter)) for counter in counters]
 
     def for_generator(self, images_seen: int, shown: Sequence[DiscriminatorBatch]) -> list[GeneratorBatch]:
-        """Return the micro-batches of the step of G, which follows D's step on the batches ``shown``."""
+        """Return the micro-batches of the step of G that follows D's step on the batches ``shown``."""
         pairs = zip(self._counters(images_seen), shown, strict=True)
         return [self._inputs.for_generator(counter, batch.images, batch.labels) for counter, batch in pairs]
 
     def _counters(self, images_seen: int) -> list[int]:
-        """Return the counter of every micro-batch of a step."""
+        """Return the position, in images seen, of every micro-batch of a step."""
         return [images_seen + part * self.noise.batch for part in range(self.config.train.accumulation)]
 
     def _real_images(self, counter: int) -> tuple[Tensor, Tensor]:

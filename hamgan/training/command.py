@@ -19,7 +19,7 @@ def train_parser(prog: str) -> ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="train nothing: print networks, memory, FLOPs and the time to finish, and draw the first batch",
+        help="do not train: print networks, memory, FLOPs and the time to finish, and draw the first batch",
     )
     parser.add_argument(
         "--override-resume",
@@ -32,7 +32,7 @@ def train_parser(prog: str) -> ArgumentParser:
 
 
 def main(arguments: Sequence[str], prog: str = "hamgan train") -> None:
-    """Train the configuration that the arguments name; raise ConfigError (a sentence) for what cannot be."""
+    """Train the configuration given by the arguments; raises ConfigError for one that cannot be trained."""
     arguments, parser = list(arguments), train_parser(prog)
     topic = asked_topic(arguments)
     if topic is not None:

@@ -9,11 +9,11 @@ from hamgan.errors import ConfigError
 from hamgan.training.objectives import has_double_backward
 
 PROVED = ((2, 8), (2, 15))
-"""First and last version of torch whose traced gradients equal eager ones for every parameter, on a CPU."""
+"""First and last version of torch for which compiled gradients of all parameters were compared with eager ones."""
 
 
 def is_compiled(train: TrainConfig, device: torch.device) -> bool:
-    """Return whether to compile; ``auto`` does so on GPUs. Raises ConfigError where ``true`` cannot be had."""
+    """Return whether to compile; ``auto`` does so on GPUs. Raises ConfigError if ``true`` is not possible."""
     found = obstacle(device) if train.compile else None
     if train.compile == "auto":
         return device.type == "cuda" and found is None
@@ -23,11 +23,11 @@ def is_compiled(train: TrainConfig, device: torch.device) -> bool:
 
 
 def obstacle(device: torch.device) -> str | None:
-    """Return the reason why nothing can be compiled on a device, None where there is none."""
+    """Return the reason why nothing can be compiled on a device, or None."""
     release = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if not PROVED[0] <= release <= PROVED[1]:
         first, last = (".".join(map(str, version)) for version in PROVED)
-        return f"compiled gradients were proved right on torch {first} to {last}, and this is {torch.__version__}"
+        return f"compiled gradients were checked on torch {first} to {last}, and this is {torch.__version__}"
     if device.type == "cuda" and find_spec("triton") is None:
         return "the package triton is not installed"
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (7, 0):

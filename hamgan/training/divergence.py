@@ -1,7 +1,7 @@
-"""Judge the rows of a run by what came before them: the collapse monitor.
+"""Detect divergence and collapse by comparing each row of a run with the previous ones.
 
-Brock et al. 2018 (BigGAN), section 4, is the source of what is looked at: a collapse shows in top singular values that
-explode, in D's loss jumping and in spikes of G's gradient; single spikes belong to healthy runs, hence `patience`.
+The signs are those of Brock et al. 2018 (BigGAN), section 4: before a collapse top singular values explode, D's loss
+jumps and G's gradient spikes. Healthy runs have single spikes too, hence `patience`.
 """
 
 import math
@@ -14,10 +14,10 @@ from hamgan.config import MonitorConfig
 from hamgan.config.runs import MonitorSettings
 from hamgan.tracking.network_metrics import Metrics
 
-# Hinge losses are saturated beyond a margin of 2 between D's logits: below it a margin says nothing.
+# Hinge losses saturate beyond a margin of 2 between D's logits; smaller margins are no sign of divergence.
 MARGIN_FLOOR = 2.0
 
-# What must not fall; the other series must not rise.
+# Series that must not fall; the others must not rise.
 FALLING = {
     "spread": "the spread of a batch of generated images over that of real ones",
     "diversity": "the spread of a class in the sample sheet",
@@ -25,25 +25,25 @@ FALLING = {
 
 
 class Alarm(NamedTuple):
-    """Say what is wrong with a run."""
+    """Describe what is wrong with a run."""
 
     reason: str
     broken: bool = False
-    """Something is not finite: no going on from here."""
+    """Whether a value is not finite, so that the run cannot go on from here."""
 
 
 class RowMonitor:
-    """Say when a row of a run is out of line with those before it: loss or gradient norm many times the usual.
+    """Raise an alarm when a row differs too much from the previous ones: loss or gradient norm many times the usual.
 
-    All that it remembers is in ``progress.monitor``, which is saved and restored with the run, so that a resumed run is
-    judged as if it had not been interrupted. Nothing in it depends on a clock.
+    Its state is in ``progress.monitor``, which is saved and restored with the run, so a resumed run is monitored as if
+    it had not been interrupted. Nothing depends on a clock.
     """
 
     def __init__(self, config: MonitorSettings, progress: Progress) -> None:
         self.settings, self.progress = config, progress
 
     def check_row(self, row: Metrics) -> Alarm | None:
-        """Take in a row of metrics; not finite is an alarm at once, the rest after `patience` rows in a row."""
+        """Check a row of metrics: an alarm at once if a value is not finite, else after `patience` unusual rows."""
         numbers, memory = _numbers(row), self.progress.monitor
         broken = sorted(name for name, value in numbers.items() if not math.isfinite(value))
         if broken:
@@ -64,15 +64,15 @@ class RowMonitor:
         return Alarm(f"{reasons[0]}{more}, {memory['streak']} rows in a row")
 
     def series(self, numbers: Mapping[str, float]) -> dict[str, float]:
-        """Return the numbers that have a usual value, by name."""
+        """Return the numbers to compare with their usual values, by name."""
         return {name: numbers[name] for name in ("loss", "gradient_norm") if name in numbers}
 
     def dead(self, numbers: Mapping[str, float]) -> list[str]:
-        """Return what is wrong with a row whatever was before it."""
+        """Return reasons for an alarm that do not depend on previous rows."""
         return []
 
     def leaves_the_usual(self, name: str, value: float, usual: float) -> str | None:
-        """Say in what way a value is unusual, or None."""
+        """Return in what way a value is unusual, or None."""
         return f"{name} is {value:.4g}, usual is {usual:.4g}" if value > self.settings.jump * usual else None
 
     def _out_of_line(self, name: str, value: float) -> str | None:
@@ -88,14 +88,14 @@ class RowMonitor:
 
 
 class Monitor(RowMonitor):
-    """Say when a row, a sheet or a FID of a GAN's run is out of line with those before it."""
+    """Raise an alarm when a row, a sheet or a FID of a GAN's run differs too much from the previous ones."""
 
     def __init__(self, config: MonitorConfig, progress: Progress) -> None:
         super().__init__(config, progress)
         self.config = config
 
     def series(self, numbers: Mapping[str, float]) -> dict[str, float]:
-        """Return the numbers that have a usual value: gradient norms, D's margin, spread of images, sigma per layer."""
+        """Return the numbers to compare: gradient norms, D's margin, spread of images, sigma per layer."""
         found = {name: numbers[name] for name in ("g_gradient_norm", "d_gradient_norm") if name in numbers}
         if "logits_real" in numbers and "logits_fake" in numbers:
             found["margin"] = abs(numbers["logits_real"] - numbers["logits_fake"])
@@ -104,11 +104,11 @@ class Monitor(RowMonitor):
         return found | {name: value for name, value in numbers.items() if name.startswith("sigma of ")}
 
     def dead(self, numbers: Mapping[str, float]) -> list[str]:
-        """Return what is wrong where G gets no gradient."""
+        """Return an alarm's reason if G gets no gradient."""
         return ["G gets no gradient: D answers the same to all images"] if numbers.get("g_gradient_norm") == 0 else []
 
     def check_sheet(self, diversity: float) -> Alarm | None:
-        """Take in the diversity of a sample sheet: how much images of one class differ."""
+        """Check the diversity of a sample sheet, which is how much images of one class differ."""
         reason = self._out_of_line("diversity", diversity)
         if reason is None:
             self._remember("diversity", diversity)
@@ -124,7 +124,7 @@ class Monitor(RowMonitor):
         return Alarm(f"the FID is {fid:.4g}, more than {self.config.fid_jump:g} times the {best:.4g} it once was")
 
     def leaves_the_usual(self, name: str, value: float, usual: float) -> str | None:
-        """Say in what way a value is unusual: a spread that has fallen, anything else that has jumped."""
+        """Return in what way a value is unusual: a spread that has fallen, or another value that has jumped."""
         if name in FALLING:
             fallen = value < self.config.diversity_floor * usual
             return f"{FALLING[name]} is {value:.3g}, usual is {usual:.3g}" if fallen else None

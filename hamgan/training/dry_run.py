@@ -1,4 +1,4 @@
-"""Try a configuration out without starting its run: what it needs, how long it would take, what D would see first."""
+"""Try a configuration without starting its run: its memory, its duration, and the first batch that D would see."""
 
 import contextlib
 import time
@@ -28,17 +28,17 @@ from hamgan.training.setup import describe_run, make_accelerator, micro_batch, w
 from hamgan.training.step import GanStep
 
 SECONDS, STEPS = 10.0, 50
-"""Steps are timed for so long, the first one left out, or so many of them."""
+"""Limits of the timing, which leaves out the first step."""
 COUNTED = 8
-"""Images whose feature maps are counted."""
+"""Number of images whose feature maps are counted."""
 COLUMNS, ROWS = 8, 12
 
 
 def dry_run(config: Config, override: Sequence[str] = ()) -> None:
-    """Print what a run needs and takes, and draw the first batch beside the run folder, which is not touched.
+    """Print memory and duration of a run, and draw its first batch next to the run folder, which is not changed.
 
     ``override`` names configuration keys that may differ from those of the run in the folder. Raises ConfigError for
-    whatever training would refuse. A few steps are made on the real data, where they fit.
+    whatever training would refuse. A few steps are timed on the real data if they fit into memory.
     """
     validate(config)
     check_intervals(config)
@@ -87,7 +87,7 @@ def _describe_arithmetic(config: Config, left: int) -> str:
 
 
 def _needed_memory(config: Config, accelerator: Accelerator, step: GanStep, images: int) -> tuple[int, int]:
-    """Return the bytes of what is kept between steps, with gradients, and of the feature maps of ``images``."""
+    """Return the bytes of all state including gradients, and the bytes of the feature maps of ``images`` images."""
     pair = (step.generator, step.discriminator)
     trained = sum(parameter.numel() for network in pair for parameter in network.parameters())
     averages = [network for network in step.networks.values() if network not in pair]
@@ -97,9 +97,9 @@ def _needed_memory(config: Config, accelerator: Accelerator, step: GanStep, imag
 
 
 def count_saved_bytes(config: Config, accelerator: Accelerator) -> int:
-    """Return the bytes per image that the larger one of both steps keeps for its backward pass.
+    """Return the bytes per image that the larger of both steps saves for its backward pass.
 
-    Counted on the real networks with tensors that hold no values; it needs ``data.num_classes``.
+    Counted with the real networks on the meta device; needs ``data.num_classes``.
     """
     with torch.random.fork_rng(devices=[]), FakeTensorMode(allow_non_fake_inputs=True):
         generator, discriminator = build_networks(config)
@@ -127,11 +127,11 @@ def count_saved_bytes(config: Config, accelerator: Accelerator) -> int:
 
 @contextlib.contextmanager
 def _saved_by_autograd() -> Iterator[dict[int, Tensor]]:
-    """Collect a tensor of every storage that autograd saves for the backward pass, by the storage's number."""
+    """Collect a tensor of every storage that autograd saves for the backward pass, keyed by the storage's address."""
     kept: dict[int, Tensor] = {}
 
     def save(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor  # alive, so that its number is not given to another
+        kept[tensor.untyped_storage()._cdata] = tensor  # kept alive, so that its address is not reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
@@ -156,7 +156,7 @@ def _measure_speed(
 ) -> float:
     """Return images per second over all processes, in at most `SECONDS` and `STEPS` steps.
 
-    One step comes before, and is all where it takes longer than that by itself.
+    One untimed step comes first; if it alone takes longer, it is the measurement.
     """
     images_per_step = config.train.batch_size * config.train.discriminator_steps
     started, made = time.perf_counter(), -1
@@ -184,7 +184,7 @@ def _synchronise(step: GanStep) -> None:
 
 
 def _draw_batch(batch: DiscriminatorBatch, names: list[str], path: Path) -> None:
-    """Draw real images as D sees them, mirrored and augmented, a row per class."""
+    """Save a sheet of real images as D sees them, mirrored and augmented, with a row per class."""
     parameters = {name: draws[len(draws) // 2 :] for name, draws in batch.augmentation.items()}
     images = augment(batch.images, parameters).clamp(-1, 1).add(1).mul(127.5).round().byte().cpu()
     labels = batch.labels.cpu()

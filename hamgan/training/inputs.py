@@ -1,4 +1,4 @@
-"""Draw what D and G see in a step: everything besides the real images, from the noise of the counter."""
+"""Draw the random inputs of D and G in a step: latents, labels, initial bases and augmentation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,15 +23,15 @@ class DiscriminatorBatch:
     fake_labels: Tensor
     generator_bases: Bases | None = None
     bases: Bases | None = None
-    """Initial bases for D, for the generated images and then the real ones: [2B*S, D, R]."""
+    """Initial bases [2B*S, D, R] of D, for the generated images, then the real ones."""
     augmentation: dict[str, Tensor] = field(default_factory=dict)
-    """Parameters of `augment` for the generated images and then the real ones."""
+    """Parameters of `augment` for the generated images, then the real ones."""
     nearby: Tensor | None = None
-    """Latents near the others, [B, z], for ``train.consistency.latent`` only."""
+    """Latents [B, z] near ``latents``, for ``train.consistency.latent`` only."""
     transformation: dict[str, Tensor] = field(default_factory=dict)
     """Parameters of `augment` for the copies that `train.consistency` compares, in the order of ``augmentation``."""
     image_noise: dict[str, Tensor] = field(default_factory=dict)
-    """Noise [B / stride, 3, R, R] on images, for penalties by finite differences: r1 on real, r2 on generated ones."""
+    """Noise [B / stride, 3, R, R] for penalties by finite differences: ``r1`` on real, ``r2`` on generated images."""
 
 
 @dataclass
@@ -44,15 +44,15 @@ class GeneratorBatch:
     bases: Bases | None = None
     augmentation: dict[str, Tensor] = field(default_factory=dict)
     images: Tensor | None = None
-    """Real images of the same labels' count, for the relativistic loss only."""
+    """Real images [B, 3, R, R], for the relativistic loss only."""
     image_labels: Tensor | None = None
     nearby: Tensor | None = None
-    """Latents near the others, [B, z], for ``train.consistency.spread`` only."""
+    """Latents [B, z] near ``latents``, for ``train.consistency.spread`` only."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Draw the input of both networks; all of it is a function of the noise's seed and a counter."""
+    """Draw the inputs of both networks, as a function of the noise's seed and a position in images seen."""
 
     config: Config
     noise: Noise
@@ -60,7 +60,7 @@ class Inputs:
     discriminator: Discriminator
 
     def for_discriminator(self, counter: int, images: Tensor, labels: Tensor) -> DiscriminatorBatch:
-        """Return what D sees beside real images [b, 3, R, R] and their labels [b]."""
+        """Return D's batch for real images [b, 3, R, R] and their labels [b]."""
         noise, consistency = self.noise, self.config.train.consistency
         latents, fake_labels = self._latents("d_latent", counter)
         if self.config.train.loss == "relativistic":  # compares a generated image with a real one of its class
@@ -80,7 +80,7 @@ class Inputs:
         )
 
     def for_generator(self, counter: int, images: Tensor, labels: Tensor) -> GeneratorBatch:
-        """Return what G sees; ``images`` and ``labels`` are the real ones that D has just seen."""
+        """Return G's batch; ``images`` [b, 3, R, R] and ``labels`` [b] are the real ones that D has just seen."""
         noise, train = self.noise, self.config.train
         paired = train.loss == "relativistic"
         copies = 2 if paired else 1

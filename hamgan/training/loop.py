@@ -1,4 +1,4 @@
-"""Train a GAN: set a run up, then make steps of D and G and what is due in between."""
+"""Train a GAN: set up a run, alternate steps of D and G, and log, draw, evaluate and save in between."""
 
 import math
 import time
@@ -38,12 +38,16 @@ from hamgan.training.step import GanStep
 
 
 def train(config: Config, override: Sequence[str] = ()) -> None:
-    """Train a configuration to its end, resuming whatever its run folder holds; see `Training`."""
+    """Train a configuration to its end, resuming the run in its folder if there is one.
+
+    ``override`` names configuration keys that may differ from those that the run was started with. Raises ConfigError
+    for a configuration that cannot be trained, `Stopped` on a signal and `Diverged` if the run cannot go on.
+    """
     Training(config, override).run()
 
 
 class Training(Run[Config, GanStep, Batches]):
-    """Hold a GAN's run: its data, its step, where it stands and what it writes.
+    """Hold a GAN's run: its data, its training step, its progress and its outputs.
 
     ``override`` names configuration keys that may differ from those that the run was started with.
     """
@@ -84,7 +88,7 @@ class Training(Run[Config, GanStep, Batches]):
         return CheckpointManager(self.config, names, self.step, self.progress, log.print_line, log.weights_written)
 
     def begin(self) -> None:
-        """Start a new run, perhaps from another model's weights."""
+        """Start a new run, with `train.init_from` from another model's weights."""
         if self.config.train.init_from:
             classes = parse_class_mapping(self.config.train.init_classes, self.step.generator.num_classes)
             # Averages of a length begin as copies of G, with the first step.
@@ -94,13 +98,13 @@ class Training(Run[Config, GanStep, Batches]):
                 self.accelerator.print(initialisation.summary(name))
 
     def open_batches(self) -> Batches:
-        """Start the loader and the noise of the stream that ``progress`` names."""
+        """Start the loader and the noise of the stream ``progress.stream``."""
         config, progress, device = self.config, self.progress, self.accelerator.device
         noise = Noise(config.seed, device, self.micro_batch, rank(), world_size(), progress.stream)
         return Batches(config, self.source, noise, self.step, progress.images)
 
     def make_step(self, batches: Batches) -> None:
-        """Update D, G and the average of G, and log a row where one is due."""
+        """Update D, G and the average of G, and log a row at its interval."""
         started = time.perf_counter()
         train, step, progress = self.config.train, self.step, self.progress
         before, after = progress.images, progress.images + self.config.images_per_step
@@ -124,7 +128,7 @@ class Training(Run[Config, GanStep, Batches]):
     def _log_row(self, settings: TrainConfig) -> None:
         means = self.step.take_metrics()
         metrics = read_metrics(means, self.step.generator, self.step.discriminator)
-        if self.accelerator.scaler is not None:  # it skips steps whose gradients have overflowed, as it should
+        if self.accelerator.scaler is not None:  # it skips steps whose gradients overflow
             norms = [name for name in means if "gradient" in name and not math.isfinite(cast(float, metrics[name]))]
             metrics = {name: value for name, value in metrics.items() if name not in norms}
         row: Metrics = {**metrics, **scheduled_values(self.config.train, settings)}
@@ -134,7 +138,7 @@ class Training(Run[Config, GanStep, Batches]):
         self.act_on(alarm)
 
     def draw_sheet(self) -> None:
-        """Draw fixed latents; the main process alone does."""
+        """Draw and log a sheet of fixed latents, in the main process only."""
         alarm = None
         if self.accelerator.is_main_process:
             sheet, diversity = self.preview.draw_sheet()
@@ -143,7 +147,7 @@ class Training(Run[Config, GanStep, Batches]):
         self.act_on(alarm)
 
     def evaluate(self) -> None:
-        """Measure FID and the like on all processes; the checkpoint is kept while it is among the best."""
+        """Evaluate on all processes; the checkpoint is kept while it is among the best."""
         started = time.perf_counter()
         row = self.preview.evaluate()
         seconds = time.perf_counter() - started

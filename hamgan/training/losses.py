@@ -27,9 +27,9 @@ def discriminator_loss(kind: str, logits_real: Tensor, logits_fake: Tensor) -> T
 def generator_loss(
     kind: str, logits_fake: Tensor, logits_real: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:
-    """Return the loss of G, a scalar. Shapes: logits [B]; only the relativistic loss looks at the real ones.
+    """Return the loss of G, a scalar. Shapes: logits [B]; only the relativistic loss uses the real ones.
 
-    ``weights`` [B], with a mean of 1, let some images count more than others.
+    ``weights`` [B], with a mean of 1, weigh the images.
     """
     if kind in ("hinge", "wasserstein"):
         losses = -logits_fake
@@ -44,10 +44,10 @@ def generator_loss(
 
 @torch.no_grad()
 def top_k_weights(logits: Tensor, share: float) -> Tensor:
-    """Return weights [B] for the loss of G: 0 but for the share of all processes' images that D likes best.
+    """Return weights [B] for the loss of G that are 0 except for the ``share`` of images with the highest logits.
 
-    Sinha et al. 2020 (top-k training), algorithm 1. Shapes: logits [B] of the generated images of this process. The
-    mean weight over all processes is 1, so that the mean of their losses is the mean over the chosen images.
+    Sinha et al. 2020 (top-k training), algorithm 1. Shapes: logits [B] of the generated images of this process; the
+    share is taken over all processes. The mean weight over them is 1, so the mean loss is that of the chosen images.
     """
     everyone = stack_processes(logits).flatten()
     count = max(1, round(share * len(everyone)))

@@ -1,10 +1,10 @@
 """Draw all randomness of training as a function of (seed, purpose, images seen).
 
-Nothing has to be saved to resume exactly, and every draw is made for the global batch and sliced by rank, so that one
-process and many see the same noise. Latents, labels, flips and augmentations are drawn on the CPU: every machine has
-the same ones. Initial bases and noise on images are too many for that. The device draws them, so a CPU and a GPU have
-different ones, and beyond some hundred thousand values, which a GPU shares out among its multiprocessors, two models of
-a GPU as well.
+Resuming exactly needs no saved state, and every draw is made for the global batch and sliced by rank, so that one
+process and many see the same noise. Latents, labels, flips and augmentations are drawn on the CPU and are the same on
+every machine. Initial bases and noise on images are too large for that and are drawn on the device: they differ between
+CPU and GPU and, beyond some hundred thousand values, which a GPU splits among its multiprocessors, between models of
+GPUs.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from torch import Tensor
 
 from hamgan.networks import Bases, Discriminator, Generator
 
-# One stream per purpose; the numbers are part of a run's identity and must not change.
+# One random stream per purpose. The numbers must not change: resumed runs depend on them.
 PURPOSES = {"d_latent": 1, "g_latent": 2, "d_generator": 3, "g_generator": 4, "d_bases": 5, "g_bases": 6, "flip": 7}
-PURPOSES |= {"d_augment": 8, "g_augment": 9}  # 10 was in use once
+PURPOSES |= {"d_augment": 8, "g_augment": 9}  # 10 belonged to a purpose that was removed
 PURPOSES |= {"d_nearby": 11, "g_nearby": 12, "d_transform": 13, "r1": 14, "r2": 15}
 PURPOSES |= {"segmenter": 32}
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Draw the noise of this process. ``batch`` is the global micro-batch's size, ``stream`` changes all draws."""
+    """Draw the noise of this process. ``batch`` is the size of the global micro-batch; ``stream`` changes all draws."""
 
     seed: int
     device: torch.device
@@ -40,7 +40,7 @@ class Noise:
         return torch.Generator(device).manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
 
     def on_device(self, values: Tensor) -> Tensor:
-        """Return this rank's part of a draw for the global batch, on the device; no GPU waits for it."""
+        """Return this rank's part of a draw for the global batch, copied to the device without a wait."""
         share = self.share(values)
         if self.device.type != "cuda":
             return share.to(self.device)

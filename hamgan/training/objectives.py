@@ -1,4 +1,4 @@
-"""Compute the objectives of both networks on a batch: the adversarial loss and all terms beside it."""
+"""Compute the objectives of both networks on a batch: the adversarial loss and all other terms."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -20,16 +20,16 @@ from hamgan.training.variants import consistency_variants, join_variants, penalt
 Forward = Callable[..., Tensor]
 """G, D or a wrapper of one: latents [B, z] or images [B, 3, R, R], labels [B] and bases -> images or logits [B]."""
 Generated = tuple[Tensor, Tensor | None]
-"""Images of G, and those of latents nearby where they are wanted."""
+"""Images of G, and images of nearby latents or None."""
 
 
 def draw_images(
     generator: Forward, latents: Tensor, labels: Tensor, bases: Bases | None, nearby: Tensor | None
 ) -> Generated:
-    """Draw images [B, 3, R, R] by G or a wrapper of it, and those of latents nearby [B, z] where there are any.
+    """Draw images [B, 3, R, R] by G or a wrapper of it, and the images of ``nearby`` latents [B, z] if given.
 
-    In one forward, as DDP allows one per backward: both halves share the moments of batch norm, and the labels and
-    bases too, so that nothing but the latents makes a difference.
+    Both are drawn in one forward pass, as DDP allows one per backward pass. They share the moments of batch norm, the
+    labels and the bases, so only the latents differ.
     """
     if nearby is None:
         return generator(latents, labels, bases), None
@@ -40,7 +40,7 @@ def draw_images(
 
 @dataclass
 class Objective:
-    """Sum the terms of one network's loss; ``metrics`` has what is logged of them."""
+    """Sum the terms of one network's loss, and collect those to log in ``metrics``."""
 
     loss: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Objective:
 
 
 def has_double_backward(train: TrainConfig) -> bool:
-    """Return whether D's loss holds gradients of D, which have to be differentiated again."""
+    """Return whether D's loss contains gradients of D, which need second derivatives."""
     return (train.r1_gamma > 0 or train.r2_gamma > 0) and not train.finite_differences.enabled
 
 
@@ -64,20 +64,20 @@ def discriminator_objective(
     logit_averages: Tensor,
     sliced: bool,
 ) -> Objective:
-    """Return the objective of D on what G draws from a batch, and the real images of it.
+    """Return the objective of D on generated images and the real images of ``batch``.
 
-    ``logit_averages``: LeCam's averages of the logits, real and fake [2]. ``sliced``: D ends in a `SlicingLayer`. The
-    metrics ``logits_real`` and ``logits_fake`` are the means of the logits.
+    ``logit_averages`` [2] are LeCam's averages of real and fake logits; ``sliced`` says that D ends in a
+    `SlicingLayer`. The metrics ``logits_real`` and ``logits_fake`` are the means of the logits.
     """
     fake, nearby = generated
-    # One concatenated forward: DDP allows one per backward, and batches twice as large are faster.
+    # One concatenated forward pass: DDP allows one per backward pass, and larger batches are faster.
     plain = torch.cat([fake.to(batch.images.dtype), batch.images])
     double_backward = has_double_backward(train)
     plain.requires_grad_(double_backward)
     images = augment(plain, batch.augmentation)
     labels = torch.cat([batch.fake_labels, batch.labels])
     variants = consistency_variants(train.consistency, images, nearby, batch) + penalty_variants(train, plain, batch)
-    # Only the plain form of attention has second derivatives.
+    # Of the kernels of attention only the plain one has second derivatives.
     with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
         judged = discriminator(*join_variants(images, labels, batch.bases, variants), *[True] * sliced)
     directions = judged[1, : len(images)] if sliced else None
@@ -114,7 +114,7 @@ def _add_gradient_penalties(
 def generator_objective(
     discriminator: Forward, generated: Generated, batch: GeneratorBatch, train: TrainConfig
 ) -> Objective:
-    """Return the objective of G on what it draws from a batch."""
+    """Return the objective of G on the images that it drew from ``batch``."""
     fake, nearby = generated
     images, labels = fake, batch.labels
     if batch.images is not None and batch.image_labels is not None:

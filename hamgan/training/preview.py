@@ -1,4 +1,4 @@
-"""Look at a run from outside: sheets of fixed latents, and evaluations by all processes together."""
+"""Draw sheets of fixed latents and evaluate a run, without changing its state."""
 
 from typing import TYPE_CHECKING
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class Preview:
-    """Sample from a run's generator as it stands."""
+    """Sample from the current generator of a run."""
 
     def __init__(self, config: Config, source: ImageSource, step: GanStep, progress: Progress) -> None:
         self.config, self.source, self.step, self.progress = config, source, step, progress
         self._extractors = self._load_extractors()
 
     def _load_extractors(self) -> "list[FeatureExtractor]":
-        """Load before the first step: missing weights or reference images should end a run now, not hours later."""
+        """Load extractors before the first step, so that missing weights or references end the run at once."""
         if self.config.eval.every_kimg <= 0:
             return []
-        # torch-fidelity is not needed to train.
+        # Imported here: training does not need torch-fidelity.
         from hamgan.evaluation import check_reference, load_extractor, make_protocol
 
         settings = self.config.eval
@@ -41,7 +41,7 @@ class Preview:
     def generator(self, running: bool = False) -> LoadedGenerator:
         """Return a folded copy of the network to sample from, with its class names.
 
-        ``running`` takes the batch-norm statistics of G itself, also where an average of G is kept.
+        ``running`` uses the batch-norm statistics of G itself, even if there is an average of G.
         """
         state = self.step.sampler.state_dict()
         if running:
@@ -57,13 +57,13 @@ class Preview:
         )
 
     def draw_sheet(self) -> "tuple[Image.Image, float]":
-        """Draw the sample sheet; return it with its diversity.
+        """Return the sample sheet and its diversity.
 
-        That is how much images of a class differ: the standard deviation of a pixel, 1 for its whole range.
+        The diversity is how much images of a class differ: the standard deviation of a pixel, in units of its range.
         """
         log, generator = self.config.log, self.generator()
         classes = range(min(log.sample_classes, generator.num_classes))
-        # The same seeds in every row and at every time: only the class and the weights change.
+        # The same seeds in every row and every sheet: only the class and the weights change.
         seeds = range(log.samples_per_class)
         rows = [generator(seeds, [label], output="tensor") for label in classes]
         spreads = torch.stack([row.float().std(dim=0, correction=0).mean() for row in rows])
@@ -71,7 +71,7 @@ class Preview:
         return draw_sheet(rows, titles, columns=columns), float(spreads.mean()) / 255
 
     def evaluate(self) -> Evaluation:
-        """Measure FID and the like on all processes; return a row with its protocol."""
+        """Evaluate on all processes; returns the row with its protocol."""
         from hamgan.evaluation import evaluate
 
         settings = self.config.eval
@@ -90,7 +90,7 @@ class Preview:
 
 
 def evaluation_metrics(row: Evaluation, seconds: float, progress: Progress) -> dict[str, float]:
-    """Return the numbers of an evaluation for a row of metrics.jsonl, with what it cost."""
+    """Return the numbers of an evaluation for a row of metrics.jsonl, with its duration and share of the time."""
     others = ("kimg", "truncation", "seconds", "images_per_second")
     kept = {name: value for name, value in row.items() if isinstance(value, float) and name not in others}
     return kept | {"evaluation_seconds": seconds, "evaluation_share": progress.evaluation_share}

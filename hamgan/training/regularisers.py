@@ -1,11 +1,11 @@
-"""Compute the penalties beside the adversarial losses, on plain tensors."""
+"""Compute the regularisers that are added to the adversarial losses, on plain tensors."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SAME_IMAGE = 1e-3
-"""A quotient of `mode_seeking` that counts as none: a seventh of a grey level between latents of N(0, 1)."""
+"""Floor of the quotient in `mode_seeking`: a seventh of a grey level between two latents of N(0, 1)."""
 
 
 def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
@@ -23,11 +23,11 @@ def lecam(logits_real: Tensor, logits_fake: Tensor, average_real: Tensor, averag
 
 
 def mode_seeking(images: Tensor, latents: Tensor) -> Tensor:
-    """Return ``1 / (|I_1 - I_2| / |z_1 - z_2|)``, averaged over pairs: it grows as images come to be alike.
+    """Return ``1 / (|I_1 - I_2| / |z_1 - z_2|)``, averaged over pairs, which grows as images become alike.
 
-    Mean absolute differences, as the official code of Mao et al. 2019 (MSGAN, equation 3) has them; it takes the mean
-    over the batch before the quotient, so that one class that has collapsed hides behind the others.
-    Shapes: images [B, 3, H, W] in [-1, 1] and latents [B, z]; the pairs are rows 0 and 1, 2 and 3, ..., of one class.
+    Uses mean absolute differences, like the official code of Mao et al. 2019 (MSGAN, equation 3). That code averages
+    over the batch before the quotient, which hides a class that has collapsed behind the others. Shapes: images [B, 3,
+    H, W] in [-1, 1] and latents [B, z]; the pairs are rows 0 and 1, 2 and 3, ..., of one class.
     """
     between_images = (images[0::2] - images[1::2]).float().abs().mean(dim=(1, 2, 3))
     between_latents = (latents[0::2] - latents[1::2]).abs().mean(dim=1)
@@ -39,7 +39,7 @@ def add_orthogonal_gradient(network: nn.Module, strength: float, exclude: set[in
     """Add the gradient of BigGAN's off-diagonal orthogonal regularisation, ``2 s ((W W^T) * (1 - I)) W``.
 
     Brock et al. 2019, equation 3, applied to the raw weights of every tensor with two or more axes, as
-    BigGAN-PyTorch does. ``exclude``: ids of parameters that are left out (the shared class embedding).
+    in BigGAN-PyTorch. ``exclude`` has the ids of parameters to leave out (the shared class embedding).
     """
     for parameter in network.parameters():
         if parameter.dim() < 2 or parameter.grad is None or id(parameter) in (exclude or ()):

@@ -1,4 +1,4 @@
-"""Go back to the last good checkpoint of a run that has diverged; a kill in the middle of it loses nothing."""
+"""Return to the last good checkpoint of a run that has diverged, in a way that survives being killed."""
 
 import json
 from collections.abc import Callable
@@ -17,18 +17,18 @@ from hamgan.files import write_atomically
 
 
 def find_good_checkpoint(folder: Path, progress: Progress, warn: Callable[[str], None]) -> Path | None:
-    """Find the newest valid checkpoint of a time without suspicion, or None.
+    """Return the newest valid checkpoint that was saved without suspicious rows, or None.
 
-    Where the last rollback led to that same one and an older one is left, the older one: the trouble began before.
+    If the last rollback led to that one already, the next older one is returned: the trouble began before.
     """
     found: list[Path] = []
     for path in reversed(list_checkpoints(folder)):
-        if float(path.name) > progress.images / 1000:  # damaged and passed over when the run was resumed
+        if float(path.name) > progress.images / 1000:  # damaged, and skipped when the run was resumed
             continue
         try:
             suspicious = read_progress(path).suspicious
         except CheckpointError as error:
-            warn(f"passing over a checkpoint: {error}")
+            warn(f"skipping a checkpoint: {error}")
             continue
         if not suspicious:
             found.append(path)
@@ -41,7 +41,7 @@ def find_good_checkpoint(folder: Path, progress: Progress, warn: Callable[[str],
 def choose_checkpoint(
     settings: MonitorSettings, folder: Path, progress: Progress, reason: str, warn: Callable[[str], None]
 ) -> Path:
-    """Choose the checkpoint for all processes to go back to; raise Diverged with the reason where there is none."""
+    """Choose the checkpoint for all processes to go back to; raises Diverged with the reason if there is none."""
     target = from_main(find_good_checkpoint(folder, progress, warn) if rank() == 0 else None)
     if target is None:
         raise Diverged(f"{reason}; there is no checkpoint to go back to: try lower learning rates")
@@ -53,7 +53,7 @@ def choose_checkpoint(
 
 
 def restore_earlier(target: Path, step: TrainingState, progress: Progress, reason: str, lr_factor: float) -> None:
-    """Restore networks and progress from a checkpoint; the time spent and the record of rollbacks go on."""
+    """Restore networks and progress from a checkpoint, but keep the time spent and the record of rollbacks."""
     kimg, stream = progress.images / 1000, progress.stream + 1
     record = Rollback(from_kimg=kimg, to=target.name, reason=reason, stream=stream, lr_factor=lr_factor)
     saved = replace(
@@ -66,9 +66,9 @@ def restore_earlier(target: Path, step: TrainingState, progress: Progress, reaso
 
 
 def commit_rollback(run: Path, target: Path, progress: Progress) -> None:
-    """Make a rollback survive the process: first it is written into the checkpoint, then the newer ones go.
+    """Make a rollback permanent: write it into the checkpoint, then delete the newer checkpoints.
 
-    Killed before the end, the run resumes from a newer checkpoint, diverges in the same way and comes here again.
+    If the process is killed before the end, the run resumes from a newer checkpoint, diverges again and returns here.
     """
     state = read_state(target)
     write_atomically(target / "state.json", state_text(state | {"progress": vars(progress)}))

@@ -1,6 +1,6 @@
-"""Run: what goes on around the steps of any training, of a GAN's as of a segmenter's.
+"""Run the loop around the steps of any training, of a GAN or of a segmenter.
 
-Resume and save, log and evaluate when it is due, stop on a signal, go back where the monitor says so.
+It resumes and saves, logs and evaluates at their intervals, stops on a signal and rolls back on an alarm.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ from hamgan.training.setup import check_same_everywhere, crosses
 
 
 class Batches(Protocol):
-    """Describe what feeds the steps of one stream."""
+    """Describe a source of batches for one stream of data and noise."""
 
     def close(self) -> None:
-        """End its workers."""
+        """Stop its workers."""
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -47,10 +47,10 @@ B = TypeVar("B", bound=Batches)
 
 
 class Run(ABC, Generic[C, S, B]):
-    """Hold a run: its step, where it stands and what it writes; a kind of training fills in what is missing.
+    """Hold a run: its training step, its progress and its outputs; subclasses implement one kind of training.
 
-    Monitor, checkpoints, log and previews read where the run stands from one ``progress``: a return to a checkpoint
-    changes it for all.
+    Monitor, checkpoints, log and previews share one ``progress`` object, so a return to a checkpoint changes it for
+    all.
     """
 
     config: C
@@ -62,15 +62,15 @@ class Run(ABC, Generic[C, S, B]):
 
     @abstractmethod
     def begin(self) -> None:
-        """Prepare a run that starts anew, before its first step."""
+        """Prepare a new run before its first step."""
 
     @abstractmethod
     def open_batches(self) -> B:
-        """Start feeding the stream that ``progress`` names, from where the run stands."""
+        """Start the batches of the stream ``progress.stream`` from the current position."""
 
     @abstractmethod
     def make_step(self, batches: B) -> None:
-        """Make one step, move ``progress`` and log a row where one is due."""
+        """Make one step, update ``progress`` and log a row at its interval."""
 
     @abstractmethod
     def draw_sheet(self) -> None:
@@ -78,7 +78,7 @@ class Run(ABC, Generic[C, S, B]):
 
     @abstractmethod
     def evaluate(self) -> None:
-        """Evaluate on all processes, log the numbers and note the score in ``progress``."""
+        """Evaluate on all processes, log the numbers and store the score in ``progress``."""
 
     def open(
         self,
@@ -87,7 +87,7 @@ class Run(ABC, Generic[C, S, B]):
         open_log: Callable[[], RunLog],
         open_checkpoints: Callable[[RunLog], RunCheckpoints],
     ) -> None:
-        """Lock the run folder, resume what it holds, and open log and checkpoints."""
+        """Lock the run folder, resume its run if there is one, and open log and checkpoints."""
         self.folder, self.signals = self.config.folder, StopSignals()
         self.lock = FolderLock(self.folder)
         self.lock.acquire()
@@ -102,10 +102,10 @@ class Run(ABC, Generic[C, S, B]):
         self.log = open_log()
         self.checkpoints = open_checkpoints(self.log)
         if self.progress.images and self.accelerator.is_main_process:
-            self.checkpoints.renew_weights()  # a kill may have come between a checkpoint and it
+            self.checkpoints.renew_weights()  # the run may have been killed after a checkpoint and before this
 
     def _resume(self) -> None:
-        """Continue from the newest valid checkpoint, or begin."""
+        """Continue from the newest valid checkpoint, or begin a new run."""
         path = latest_checkpoint(self.folder / "checkpoints", self.accelerator.print)
         check_same_everywhere(f"in {self.folder} as newest checkpoint", path.name if path is not None else "none")
         if path is None:
@@ -144,7 +144,7 @@ class Run(ABC, Generic[C, S, B]):
 
     @property
     def total(self) -> int:
-        """Return the images of the whole run."""
+        """Return the number of images of the whole run."""
         return round(self.config.train.total_kimg * 1000)
 
     def _train_stream(self) -> None:
@@ -168,17 +168,17 @@ class Run(ABC, Generic[C, S, B]):
         return crosses(self.progress.images - self.config.images_per_step, self.progress.images, kimg)
 
     def reports_next(self) -> bool:
-        """Return whether the next step is one to log a row of."""
+        """Return whether a row is logged after the next step."""
         before, after = self.progress.images, self.progress.images + self.config.images_per_step
         return crosses(before, after, self.config.log.every_kimg) or after >= self.total
 
     def compare_scores_of(self, row: Evaluation) -> None:
-        """Say where an evaluation measures otherwise than those before it, whose scores are not compared with it."""
+        """Print a line if an evaluation's protocol differs from the previous ones, whose scores are then ignored."""
         if self.progress.measure_by(way_of_measuring(row)):
-            self.log.print_line("evaluations are measured otherwise than before: the best checkpoint is sought anew")
+            self.log.print_line("the protocol of evaluations has changed: the best checkpoint is chosen anew")
 
     def act_on(self, alarm: Alarm | None) -> None:
-        """Act on the main process's alarm: by going back, or by a warning where that is all that is wanted."""
+        """React to the main process's alarm by a rollback, or by a warning if `monitor.action` is warn."""
         alarm = from_main(alarm)
         if alarm is None:
             return
@@ -188,21 +188,21 @@ class Run(ABC, Generic[C, S, B]):
             raise Collapse(alarm.reason)
 
     def _roll_back(self, reason: str) -> None:
-        """Return to the last good checkpoint, to go on with other data and noise; `Diverged` where there is none."""
+        """Return to the last good checkpoint, then use other data and noise; raises `Diverged` if there is none."""
         settings, what = self.config.monitor, f"{reason} at {self.progress.images / 1000:g} kimg"
         self.checkpoints.wait_until_written(strict=False)
         folder = self.folder / "checkpoints"
         target = choose_checkpoint(settings, folder, self.progress, what, self.log.print_line)
         restore_earlier(target, self.step, self.progress, reason, settings.lr_factor)
         if self.accelerator.is_main_process:
-            self.checkpoints.renew_weights()  # first: killed in between, the run comes here again and not past it
+            self.checkpoints.renew_weights()  # first: a run killed in between must come here again
             commit_rollback(self.folder, target, self.progress)
         self.log.drop_later_rows()
         self.log.print_line(f"rolled back to {target.name} (rollback {self.progress.stream}): {what}")
         self.accelerator.wait_for_everyone()
 
     def _stop_if_asked(self) -> None:
-        """Stop all processes after the same step, whichever of them the signal reached first."""
+        """Stop all processes after the same step, whichever of them got the signal."""
         stop, failed = self.signals.poll(self.checkpoints.failed)
         if failed:
             self.checkpoints.wait_until_written(strict=False)

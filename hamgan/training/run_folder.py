@@ -1,4 +1,4 @@
-"""Guard a run folder: one process group at a time, and a configuration that may change in parts only."""
+"""Protect a run folder: against two runs at a time, and against a changed configuration."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ from hamgan.files import lock
 from hamgan.machine import describe_machine, package_versions
 from hamgan.training.schedules import follows_length, scheduled_values, settings_at
 
-# A run may be resumed with other values of these; all else would make it a different run.
+# A run may be resumed with other values of these keys; any other key would make it a different run.
 RESUMABLE: tuple[str, ...] = ("name", "run_dir", "train.total_kimg", "train.threads", "train.compile")
 RESUMABLE += ("data.prefetch", "data.threads")
 RESUMABLE += ("log.", "checkpoint.", "eval.", "monitor.")
@@ -27,20 +27,20 @@ LOCK = ".lock"
 LENGTH = "train.total_kimg"
 
 Differences = dict[str, tuple[object, object]]
-"""Key -> the value in the folder and the one now."""
+"""Key -> (value in the folder, value now)."""
 
 
 def check_same_run(
     folder: Path, config: RunConfig, override: Sequence[str] = (), reader: ConfigReader[Any] = GAN
 ) -> Differences:
-    """Raise ConfigError, with a table of the differences, when the folder holds something other than this run.
+    """Raise ConfigError, with a table of the differences, if the folder holds something other than this run.
 
-    ``override`` names keys (or sections, such as ``train``) that may differ all the same; return those that do.
+    ``override`` names keys (or sections, such as ``train``) that may differ; returns all allowed differences.
     """
     reader.check_keys(list(override), "--override-resume")
     stored_path = folder / "config.yaml"
     if not stored_path.is_file():
-        # A crash before the first file was in place leaves a temporary one.
+        # A crash before the first file was complete leaves a temporary one.
         if folder.is_dir() and (there := [item.name for item in folder.iterdir() if not _is_ours(item.name)]):
             names = ", ".join(sorted(there)[:4]) + (", ..." if len(there) > 4 else "")
             raise ConfigError(
@@ -49,7 +49,7 @@ def check_same_run(
             )
         return {}
     stored, new = flat_config(reader.load_stored(stored_path)), flat_config(config)
-    # Where a schedule follows it, the length decides the values of every step: allowed, but recorded.
+    # A schedule may depend on the length, which then changes the values of every step: allowed, but recorded.
     constant = isinstance(config, Config) and not follows_length(config.train)
     recorded: set[str] = set() if constant else {LENGTH}
     changed = [key for key in new if stored[key] != new[key] and (key in recorded or not key.startswith(RESUMABLE))]
@@ -61,8 +61,8 @@ def check_same_run(
         options = " ".join(f"--override-resume {key}" for key in refused)
         raise ConfigError(
             f"{folder} holds a run with another configuration:\n{difference_table(refused)}\n"
-            f"Restore these values to resume it, start a new run by {_another_folder(folder, config)}, or go on with "
-            f"the new values all the same: {options}"
+            f"Restore these values to resume it, start a new run by {_another_folder(folder, config)}, or continue "
+            f"with the new values: {options}"
         )
     return {key: differences[key] for key in sorted(named)}
 
@@ -72,13 +72,13 @@ def _is_ours(name: str) -> bool:
 
 
 def _another_folder(folder: Path, config: RunConfig) -> str:
-    """Return the option that names the first folder beside this one that is free, such as ``--name photos-2``."""
+    """Return the option for the first unused folder next to this one, such as ``--name photos-2``."""
     number = next(number for number in itertools.count(2) if not Path(f"{folder}-{number}").exists())
     return f"--run_dir {folder}-{number}" if config.run_dir else f"--name {config.name}-{number}"
 
 
 def describe_length(differences: Differences, config: Config, images: int) -> list[str]:
-    """Say what another length than the run was started with means for values that move until its end."""
+    """Describe what a changed length means for scheduled values that depend on it; at most one line."""
     if LENGTH not in differences or not follows_length(config.train):
         return []
     before = replace(config.train, total_kimg=float(str(differences[LENGTH][0])))
@@ -91,7 +91,7 @@ def describe_length(differences: Differences, config: Config, images: int) -> li
 
 
 def difference_table(differences: Differences) -> str:
-    """Return a line a key: its name, the value in the folder, the value now."""
+    """Return one line per key: its name, the value in the folder, the value now."""
     lines = [("key", "in the folder", "now")]
     lines += [(key, json.dumps(stored), json.dumps(new)) for key, (stored, new) in differences.items()]
     widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
@@ -99,14 +99,14 @@ def difference_table(differences: Differences) -> str:
 
 
 def record_overrides(folder: Path, differences: Differences, images: int) -> None:
-    """Append to RUN/overrides.jsonl from where on the run has had other values."""
+    """Append the changed values and the position in images from which on they hold to RUN/overrides.jsonl."""
     for key, (stored, new) in differences.items():
         row = {"kimg": images / 1000, "key": key, "before": stored, "after": new}
         _append_row(folder / "overrides.jsonl", row | {"time": _now()})
 
 
 def record_environment(folder: Path, images: int, processes: int) -> None:
-    """Append to RUN/environment.jsonl from where on the run has been trained on which machine with which versions."""
+    """Append machine, versions and the position in images from which on they hold to RUN/environment.jsonl."""
     row = {"kimg": images / 1000, "time": _now(), "processes": processes} | describe_machine()
     _append_row(folder / "environment.jsonl", row | {"packages": package_versions()})
 
@@ -121,14 +121,14 @@ def _now() -> str:
 
 
 class FolderLock:
-    """Hold RUN/.lock in the main process from `acquire` until `release` or its end, however it ends."""
+    """Hold RUN/.lock in the main process from `acquire` until `release` or the end of the process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._held = ExitStack()
 
     def acquire(self) -> None:
-        """Hold the folder; all processes raise when another run holds it (ConfigError) or it cannot be written."""
+        """Lock the folder; all processes raise ConfigError if another run holds it, OSError if it is not writable."""
         problem = from_main(self._try_to_acquire() if rank() == 0 else None)
         if problem is not None:
             raise problem
@@ -149,5 +149,5 @@ class FolderLock:
         return None
 
     def release(self) -> None:
-        """Let others have the folder; safe to call twice."""
+        """Release the folder; safe to call twice."""
         self._held.close()

@@ -1,4 +1,4 @@
-"""Give the training settings that hold after a number of images."""
+"""Compute the training settings at a position of the run."""
 
 from dataclasses import replace
 
@@ -7,9 +7,9 @@ from hamgan.config.schedules import Schedule, parse_schedule
 
 
 def settings_at(train: TrainConfig, images: int, lr_factor: float = 1.0) -> TrainConfig:
-    """Return the settings that hold after a number of images, with learning rates times ``lr_factor``.
+    """Return the settings after a number of images, with learning rates multiplied by ``lr_factor``.
 
-    Learning rates and gammas are multiplied by what their schedule gives of 1, the others replaced.
+    Schedules of learning rates and gammas are factors on them; other schedules replace the value.
     """
 
     def value(schedule: str, start: float = 1.0) -> float:
@@ -33,12 +33,12 @@ def settings_at(train: TrainConfig, images: int, lr_factor: float = 1.0) -> Trai
 
 
 def follows_length(train: TrainConfig) -> bool:
-    """Return whether some value of a step depends on the length of the run."""
+    """Return whether any scheduled value depends on the length of the run."""
     return any(_schedule(train, name).follows_length for name in SCHEDULES)
 
 
 def scheduled_values(train: TrainConfig, now: TrainConfig) -> dict[str, float]:
-    """Return both learning rates, ``g_lr`` and ``d_lr``, and by key what other schedules of ``train`` have moved."""
+    """Return both learning rates as ``g_lr`` and ``d_lr``, and the other scheduled values of ``train`` by key."""
     rates = {"g_lr": now.generator_lr, "d_lr": now.discriminator_lr}
     others = {name: keys for name, keys in SCHEDULES.items() if name != "lr_schedule"}
     moved = [key for name, keys in others.items() if not _schedule(train, name).is_constant for key in keys]

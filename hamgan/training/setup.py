@@ -1,4 +1,4 @@
-"""Turn a configuration into what a run starts from: an Accelerator, batches, classes, intervals, rates."""
+"""Prepare a run from its configuration: Accelerator, batch sizes, classes, and the lines printed at the start."""
 
 import hashlib
 import socket
@@ -26,40 +26,41 @@ from hamgan.training.compilation import describe_compilation
 from hamgan.training.step import GanStep
 
 WORK_FOR_MORE_THREADS = 10_000_000
-"""Images per process x pixels x squared widths (of G and D together) of a step; the demo's is 5 million."""
+"""Work of a step from which on it uses all cores: images per process x pixels x squared widths of G and D together; the
+demo's is 5 million."""
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Make the Accelerator of a GAN's configuration: processes and precision."""
+    """Make the Accelerator for a GAN's configuration; starts the processes."""
     start_processes()
     threads = choose_threads(config, world_size())
     return start_accelerator(config.train.precision, tf32=config.train.tf32, threads=threads)
 
 
 def start_accelerator(precision: str, *, tf32: bool, threads: int) -> Accelerator:
-    """Make an Accelerator of a precision, and set how many threads a step has; the processes have been started."""
+    """Make an Accelerator with a precision, and set the threads of a step; call it after the processes were started."""
     launched = launched_precision(precision)
     if precision == "auto":
         precision = launched or ("bf16" if has_fast_bf16() else "fp32")
-    # Attention's values are wider than its keys: other kernels take that for sure, cuDNN's on some cards only.
+    # Attention's values are wider than its keys, which cuDNN's kernel supports on some cards only.
     torch.backends.cuda.enable_cudnn_sdp(False)
     torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = True  # the shapes of a run do not change, so that its algorithms are tried once
+    torch.backends.cudnn.benchmark = True  # the shapes of a run do not change, so algorithms are tried once
     accelerator = Accelerator(
-        # Without this, Accelerate takes every process that was launched on a machine without GPU for the only one.
+        # Without this, on a machine without a GPU Accelerate treats every launched process as the only one.
         cpu=not torch.accelerator.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    set_tf32(tf32)  # after Accelerate, which allows it where its own configuration asks to compile
+    set_tf32(tf32)  # after Accelerate, which allows it if its own configuration asks to compile
     return accelerator
 
 
 def choose_threads(config: Config, processes: int) -> int:
     """Return the OpenMP threads of a step: `train.threads`, else one for small networks and all cores for others.
 
-    OpenMP's threads meet at the end of every kernel. Where those take microseconds, as the demo's, two threads are 1.3
-    times as fast as one on two idle cores, and a tenth as fast as one when another program keeps a core busy.
+    OpenMP's threads synchronise after every kernel. If kernels take microseconds, like the demo's, two threads are 1.3
+    times as fast as one on two idle cores, but a tenth as fast as one if another program keeps a core busy.
     """
     train, share = config.train, config.train.batch_size // config.train.accumulation // processes
     if train.threads or torch.accelerator.is_available():
@@ -69,7 +70,7 @@ def choose_threads(config: Config, processes: int) -> int:
 
 
 def has_fast_bf16() -> bool:
-    """Return whether bf16 pays: on GPUs that have it, which CUDA emulates on others, and on CPUs with matrix units.
+    """Return whether bf16 is fast: on GPUs that have it (CUDA emulates it on others) and on CPUs with matrix units.
 
     On such a CPU (Intel, AMX) the demo trains 1.55 times as fast as in fp32 (two threads); without AMX, bf16 is slower.
     """
@@ -79,9 +80,9 @@ def has_fast_bf16() -> bool:
 
 
 def check_same_everywhere(what: str, seen: str) -> None:
-    """Raise ConfigError in a process that sees something else than the first process does, on another machine perhaps.
+    """Raise ConfigError in a process whose ``seen`` differs from the first process's, for example on another machine.
 
-    Data and checkpoints are read by every process from its own machine's files.
+    Every process reads data and checkpoints from its own machine's files.
     """
     first = from_main(seen)
     if seen != first:
@@ -92,13 +93,13 @@ def check_same_everywhere(what: str, seen: str) -> None:
 
 
 def describe_data(source: ImageSource) -> str:
-    """Say in a line which images and labels a source has, so that machines can compare it."""
+    """Describe the images and labels of a source in one line that machines can compare."""
     digest = hashlib.sha256(repr(source.class_names).encode() + np.asarray(source.labels, np.int64).tobytes())
     return f"{len(source):,} images of {len(source.class_names):,} classes, labels {digest.hexdigest()[:12]}"
 
 
 def micro_batch(config: Config, processes: int) -> int:
-    """Return the images per backward pass over all processes; ConfigError unless everything divides."""
+    """Return the images per backward pass over all processes; ConfigError unless the batch is divisible."""
     train, parts = config.train, config.train.accumulation * processes
     batch, where = divide_batch(train.batch_size, train.accumulation, processes)
     share, stride = train.batch_size // parts, train.finite_differences.stride
@@ -116,7 +117,7 @@ def micro_batch(config: Config, processes: int) -> int:
 
 
 def divide_batch(batch_size: int, accumulation: int, processes: int) -> tuple[int, str]:
-    """Return the images per backward pass over all processes, and how a step is divided, in words; ConfigError."""
+    """Return the images per backward pass over all processes, and a description of the division; raises ConfigError."""
     parts, where = accumulation * processes, f"{processes} process(es) x {accumulation} accumulation step(s)"
     if batch_size % parts:
         below = batch_size // parts * parts
@@ -126,14 +127,14 @@ def divide_batch(batch_size: int, accumulation: int, processes: int) -> tuple[in
 
 
 def check_number_of_classes(given: int | None, source: str, count: int) -> None:
-    """Raise ConfigError where ``data.num_classes`` is given and is not the number of classes of the data."""
+    """Raise ConfigError if ``data.num_classes`` is given and differs from the number of classes of the data."""
     if given not in (None, count):
         hint = f"to train on it: --data.num_classes {count}"
         raise ConfigError(f"data.num_classes is {given}, but {source} has {count} classes; {hint}")
 
 
 def with_classes(config: Config, source: ImageSource) -> Config:
-    """Return the configuration with its data's number of classes and selection; ConfigError when it names others."""
+    """Return the configuration with its data's number of classes and selection; ConfigError if it has others."""
     count = len(source.class_names)
     check_number_of_classes(config.data.num_classes, source.name, count)
     selected = source.describe().get("selection")
@@ -143,9 +144,9 @@ def with_classes(config: Config, source: ImageSource) -> Config:
 
 
 def keep_class_order(source: ImageSource, run: Path, others: bool = False) -> None:
-    """Keep the class numbers of the run that is resumed, whatever order a source would give them now.
+    """Reorder a source's classes as in the run that is resumed, in place.
 
-    Raises ConfigError when the source has other classes, unless ``others`` allows them.
+    Raises ConfigError if the source has other classes, unless ``others`` allows them.
     """
     recorded, found = read_class_names(run), source.class_names
     if recorded is None or recorded == found:
@@ -164,13 +165,13 @@ def keep_class_order(source: ImageSource, run: Path, others: bool = False) -> No
 
 
 def crosses(before: int, after: int, kimg: float) -> bool:
-    """Return whether a multiple of an interval lies between two counts of images, the second included; never for 0."""
+    """Return whether a multiple of ``kimg`` is in (before, after], both in images; False if ``kimg`` is 0."""
     images = round(kimg * 1000)
     return images > 0 and after // images != before // images
 
 
 def describe_run(config: Config, source: ImageSource, step: GanStep) -> list[str]:
-    """Return lines on run folder, data with its classes, networks, make-up of the batch, device and precision."""
+    """Return lines that describe run folder, data, networks, division of the batch, device and precision."""
     train, histogram, processes = config.train, class_histogram(source), world_size()
     evaluation = [_describe_evaluation(config)] if config.eval.every_kimg > 0 else []
     precision = step.accelerator.mixed_precision.replace("no", "fp32")

@@ -1,4 +1,4 @@
-"""Make one adversarial step: the updates of D and G and of the average of G, apart from data and logging."""
+"""Make one adversarial step: update D, G and the average of G, independently of data and logging."""
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,10 +30,10 @@ T = TypeVar("T")
 
 
 class GanStep:
-    """Train both networks by their optimisers and follow G by its average, all prepared by Accelerate.
+    """Hold both networks, their optimisers and the average of G, prepared by Accelerate, and update them.
 
-    Buffers move as in BigGAN-PyTorch: both networks stay in training mode, so batch-norm statistics and singular
-    vectors advance on every forward, also on G's forward without gradient in D's step.
+    Buffers are updated as in BigGAN-PyTorch: both networks stay in training mode, so batch-norm statistics and singular
+    vectors advance on every forward pass, including G's without gradient in D's step.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class GanStep:
         self.metrics = MetricSums(accelerator)
         self.compiled = is_compiled(config, accelerator.device)
         if self.compiled:
-            # In place, so that names of weights stay and both wrappers run the compiled form. Accelerate makes autocast
-            # a part of the forward: entered outside of it, it would hold for the compiled backward too, and give
-            # gradients in bf16 of what is float32 in the forward, kernels and logits among it.
-            # Four graphs: G with and without gradient, D on one batch and on two; shapes as variables cost speed.
+            # In place, so that names of weights stay and both wrappers run the compiled form. Accelerate enters
+            # autocast inside the forward pass: entered outside, it would apply to the compiled backward pass too and
+            # compute gradients in bf16 of what is float32 in the forward pass, such as kernels and logits. Four graphs:
+            # G with and without gradient, D on one batch and on two; dynamic shapes would be slower.
             self.generator.compile(dynamic=False)
             if not has_double_backward(config):  # compiled code has no second derivatives
                 self.discriminator.compile(dynamic=False)
@@ -70,7 +70,7 @@ class GanStep:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Return generator, discriminator and the averages of G that are kept."""
+        """Return generator, discriminator and all averages of G, by name."""
         networks: dict[str, nn.Module] = {"generator": self.generator, "discriminator": self.discriminator}
         networks |= {network_name(length): average for length, average in self.power_averages.items()}
         return networks if self.average is None else networks | {"average": self.average}
@@ -82,11 +82,11 @@ class GanStep:
 
     @property
     def sampler(self) -> Generator:
-        """Return the network to sample from: the average of G, or G itself where none is kept."""
+        """Return the network to sample from: the average of G, or G itself if none is kept."""
         return self.generator if self.average is None else self.average
 
     def follow(self, settings: TrainConfig) -> None:
-        """Take over the settings that hold from now on: learning rates, beta2, weights of losses and penalties."""
+        """Apply the current settings: learning rates, beta2, weights of losses and penalties."""
         self.config = settings
         for optimizer, lr in (
             (self.generator_optimizer, settings.generator_lr),
@@ -131,7 +131,7 @@ class GanStep:
 
     def _update_logit_averages(self, means: Tensor) -> None:
         means = self.accelerator.reduce(means, reduction="mean")
-        # The first means start the averages: at 0 there are none yet. The source copies them for 1,000 steps.
+        # The first means start the averages, which are 0 before; the original code copies the means for 1,000 steps.
         weight = torch.where(self.logit_averages.any(), 1.0 - self.config.lecam_decay, 1.0)
         self.logit_averages.lerp_(means.to(self.logit_averages.dtype), weight.to(self.logit_averages.dtype))
 
@@ -155,14 +155,14 @@ class GanStep:
     def _generator_loss(self, batch: GeneratorBatch) -> Tensor:
         drawn = batch.latents, batch.labels, batch.generator_bases, batch.nearby
         generated = draw_images(self._generator, *drawn)
-        # D itself, not its distributed wrapper: its gradients are not wanted, so nothing has to be reduced.
+        # D itself, not its distributed wrapper: its gradients are not needed, so nothing is reduced.
         objective = generator_objective(self.discriminator, generated, batch, self.config)
         self.metrics.add(**objective.metrics)
         return objective.loss
 
     @torch.no_grad()
     def update_average(self, images_seen: int) -> None:
-        """Move the averages of G's weights and buffers; the exponential one is a copy before ``ema_start_kimg``."""
+        """Update the averages of G's weights and buffers; the exponential one is a copy before ``ema_start_kimg``."""
         before = images_seen - self.config.batch_size * self.config.discriminator_steps
         for length, power_average in self.power_averages.items():
             share = 1.0 - decay(length, before, images_seen)
@@ -177,7 +177,7 @@ class GanStep:
             torch._foreach_lerp_(average, current, weight)
 
     def take_metrics(self) -> dict[str, Tensor]:
-        """Return the means since the last call, over all processes; tensors on the device."""
+        """Return the means since the last call, over all processes, as tensors on the device."""
         return self.metrics.take()
 
     def extra_state(self) -> dict[str, Tensor]:
@@ -185,12 +185,12 @@ class GanStep:
         return {"logit_averages": self.logit_averages} | self.metrics.state()
 
     def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `extra_state` returned from all tensors of a checkpoint."""
+        """Restore the state of `extra_state` from all tensors of a checkpoint."""
         self.logit_averages.copy_(tensors["logit_averages"])
         self.metrics.load_state(tensors)
 
     def share_sums(self) -> None:
-        """Average the pending sums over all processes, for a checkpoint that one of them writes."""
+        """Average pending sums over all processes, for a checkpoint written by one of them."""
         self.metrics.share()
 
     def _record_gradient_norm(self, name: str, network: nn.Module) -> None:
@@ -199,7 +199,7 @@ class GanStep:
 
     @contextmanager
     def _measured(self, letter: str, network: Generator | Discriminator, report: bool) -> Iterator[None]:
-        """Record how well the Hamburgers of one forward reconstruct; not of compiled ones, which it would change."""
+        """Record how well the Hamburgers reconstruct in one forward pass, unless compiled, which hooks would change."""
         contexts = network.contexts.items() if report and not self.compiled else ()
         blocks = {size: block for size, block in contexts if isinstance(block, Hamburger)}
         with ExitStack() as stack:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class MetricSums:
-    """Sum metrics by name; a host read in every step would stall the GPU's queue, so that nothing is read here."""
+    """Sum metrics by name on the device, since reading them on the host in every step would stall the GPU."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
@@ -21,7 +21,7 @@ class MetricSums:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def take(self) -> dict[str, Tensor]:
-        """Return the means since the last call, over all processes; tensors on the device."""
+        """Return the means since the last call, over all processes, as tensors on the device."""
         if not self.sums:
             return {}
         names = sorted(self.sums)
@@ -31,7 +31,7 @@ class MetricSums:
         return dict(zip(names, means, strict=True))
 
     def share(self) -> None:
-        """Average the sums over all processes, for a checkpoint that one of them writes."""
+        """Average the sums over all processes, for a checkpoint written by one of them."""
         if self.sums and self.accelerator.num_processes > 1:
             names = sorted(self.sums)
             means = self.accelerator.reduce(torch.stack([self.sums[name] for name in names]), reduction="mean")
@@ -43,7 +43,7 @@ class MetricSums:
         return tensors | {f"counts.{name}": torch.tensor(count) for name, count in self.counts.items()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `state` returned from all tensors of a checkpoint."""
+        """Restore the sums of `state` from all tensors of a checkpoint."""
         names = [name.removeprefix("sums.") for name in tensors if name.startswith("sums.")]
         self.sums = {name: tensors[f"sums.{name}"].to(self.accelerator.device) for name in names}
         self.counts = {name: int(tensors[f"counts.{name}"]) for name in names}

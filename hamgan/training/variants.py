@@ -1,4 +1,4 @@
-"""Compare D's logits of images with those of variants of the same images: terms that need forwards only."""
+"""Compute the terms of D's loss that compare logits of images with those of variants of the same images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from hamgan.training.inputs import DiscriminatorBatch
 
 @dataclass(frozen=True)
 class Variant:
-    """Hold variants of some images of D's batch (the generated ones, then the real ones), and the term they make.
+    """Hold variants of some images of D's batch (the generated ones, then the real ones), and their term of the loss.
 
-    D sees them by the labels and the initial bases of their images, so that nothing but the images makes a difference.
+    D gets them with the labels and initial bases of their images, so that only the images differ.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Variant:
     weight: float
     """Weight of the term in D's loss."""
     scale: float = 1.0
-    """What squared differences are multiplied by in the term."""
+    """Factor on the squared differences in the term."""
 
     def term(self, logits: Tensor, logits_of_variants: Tensor) -> Tensor:
         """Return the scaled mean squared difference of the logits of the batch [2B] and of the variants [V]."""
@@ -41,8 +41,8 @@ def consistency_variants(
 ) -> list[Variant]:
     """Return the copies that CR (Zhang et al. 2020, equation 4), bCR and zCR (Zhao et al. 2021) compare.
 
-    Shapes: images [2B, 3, R, R] as D sees them, generated and then real; ``nearby`` [B, 3, R, R]: generated from
-    latents nearby, not augmented yet. They get the augmentation of their images.
+    Shapes: images [2B, 3, R, R] as D sees them, generated and then real; ``nearby`` [B, 3, R, R] are generated
+    from nearby latents and not augmented yet; they get the augmentation of their images.
     """
     half = len(images) // 2
     fake, real = slice(0, half), slice(half, 2 * half)
@@ -83,7 +83,7 @@ def select_parameters(parameters: dict[str, Tensor], rows: slice) -> dict[str, T
 def join_variants(
     images: Tensor, labels: Tensor, bases: Bases | None, variants: Sequence[Variant]
 ) -> tuple[Tensor, Tensor, Bases | None]:
-    """Return the input of one forward of D over a batch and all variants: DDP allows one forward per backward."""
+    """Return the input of one forward pass of D over a batch and all variants, as DDP allows one per backward pass."""
     if not variants:
         return images, labels, bases
     rows = [slice(0, len(images)), *(variant.rows for variant in variants)]

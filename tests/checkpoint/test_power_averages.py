@@ -134,7 +134,7 @@ def test_the_command_writes_a_generator_of_another_length(
     assert load_generator(earlier, device="cpu").kimg == 0.024
     capsys.readouterr()
     main(["--checkpoint", str(run), "--length", "0.01", "--output", str(tmp_path / "short.safetensors")])
-    assert "warning: the average is 61% off one of this length; nearer come" in capsys.readouterr().out
+    assert "warning: the average is 61% off one of this length; take a length nearer" in capsys.readouterr().out
 
 
 def test_a_rollback_leaves_no_averages_of_a_time_that_was_given_up(run: Path, tmp_path: Path) -> None:

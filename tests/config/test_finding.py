@@ -88,11 +88,11 @@ def test_presets_inside_an_installed_package_are_found_first(elsewhere: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["photos"], "`photos` stands without an option; did you mean --config photos?"),
-        (["--seed", "1", "foto"], "`foto` stands without an option; did you mean --config photos?"),
-        (["mine.yml"], "`mine.yml` stands without an option; did you mean --config mine.yml?"),
-        (["runs/a"], "`runs/a` stands without an option; to resume that run: --config runs/a/config.yaml"),
-        (["zzz"], "`zzz` stands without an option"),
+        (["photos"], "`photos` is given without an option; did you mean --config photos?"),
+        (["--seed", "1", "foto"], "`foto` is given without an option; did you mean --config photos?"),
+        (["mine.yml"], "`mine.yml` is given without an option; did you mean --config mine.yml?"),
+        (["runs/a"], "`runs/a` is given without an option; to resume that run: --config runs/a/config.yaml"),
+        (["zzz"], "`zzz` is given without an option"),
         (["--config", "runs/a"], "runs/a is a run folder; its configuration is --config runs/a/config.yaml"),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_run_that_was_moved_does_not_begin_anew(tmp_path: Path) -> None:
     (tmp_path / "runs/moved/checkpoints").mkdir(parents=True)
     config, file = load_config("photos", ["name=first"]), "runs/moved/config.yaml"
     save_config(config, Path(file))
-    with pytest.raises(ConfigError, match=r"moved holds a run, .* anew in runs/first; .*: --run_dir runs/moved; for"):
+    with pytest.raises(ConfigError, match=r"moved holds a run, .* start in runs/first; .*: --run_dir runs/moved; for"):
         train(["--config", file, "--train.total_kimg", "1"])
     assert not (tmp_path / "runs/first").exists()
     for arguments in (["--config", file, "--name=second"], ["--run_dir", "runs/moved", f"--config={file}"]):

@@ -139,7 +139,7 @@ def _npz(path: Path, **arrays: Any) -> Path:
 
 BAD_FILES: dict[str, tuple[Callable[[Convert], list[Any]], str]] = {
     "missing": (lambda c: [c.folder / "nothing.pth"], "there is no file"),
-    "unknown ending": (lambda c: [c.generator.rename(c.folder / "G.weights")], "no ending that tells"),
+    "unknown ending": (lambda c: [c.generator.rename(c.folder / "G.weights")], "unknown file extension"),
     "truncated safetensors": (lambda c: [_truncated(c.generator)], "not a readable safetensors"),
     "truncated pth": (lambda c: [_truncated(_pickled(c.folder / "G.pth", weights("biggan32_hier_g")))], "damaged"),
     "truncated npz": (lambda c: [_truncated(_npz(c.folder / "v.npz", a=np.zeros(1000)))], "damaged"),

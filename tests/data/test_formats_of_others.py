@@ -68,7 +68,7 @@ def test_a_second_hdf5_is_the_val_split(tmp_path: Path) -> None:
     assert sorted(names[label] for label in labels) == sorted(map(str, LABELS[8:20]))
     assert np.array_equal(images[labels == names.index("7")], CROPS[12:16])
     other = write_hdf5(tmp_path / "other.hdf5", CROPS, LABELS + 1)
-    with pytest.raises(DataError, match=r"other\.hdf5 has classes that .*train\.hdf5 has not: `1`, `3`"):
+    with pytest.raises(DataError, match=r"other\.hdf5 has classes that .*train\.hdf5 lacks: `1`, `3`"):
         call_command("--source", train, "--val-source", other, "--output", tmp_path / "x")
 
 

@@ -24,8 +24,8 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit, match="0"):
         call_command("--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert "inspect look into a store" in text
-    assert "merge join parts made with --shard i/n" in text
+    assert "inspect describe or check a store" in text
+    assert "merge merge the parts of a store that --shard i/n made" in text
     assert "--output STORE" in text
 
 

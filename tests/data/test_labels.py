@@ -169,7 +169,7 @@ ALL = [f"{name},{label}" for name, label in TRUTH.items()]
         (
             [*ALL, "images/cam_a/000.png,cat"],
             [
-                "says two things of 1 of the 4 pictures",
+                "gives two classes to 1 of the 4 pictures",
                 "`cam_a/000.png`: line 1 `cam_a/000.png` `cup`, line 5 `images/",
             ],
         ),
@@ -192,7 +192,7 @@ def test_two_lines_that_agree_are_one(tmp_path: Path) -> None:
 def test_columns_that_leave_a_choice_are_named(tmp_path: Path) -> None:
     source = write(tmp_path / "images", UNIQUE)
     lines = "image,sex,colour\n" + "".join(f"{name},{n % 2},{'rg'[n // 2]}\n" for n, name in enumerate(UNIQUE))
-    assert "any of `sex`, `colour` could be the class; call its column `label`" in fails(tmp_path, source, lines)
+    assert "any of `sex`, `colour` could be the class; name its column `label`" in fails(tmp_path, source, lines)
     assert "has no column of classes" in fails(tmp_path, source, "image,index\n" + table(UNIQUE, "{name},{n}"))
 
 

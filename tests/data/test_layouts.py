@@ -255,10 +255,7 @@ def test_a_folder_of_a_data_sets_name_is_said(
     write(tmp_path / "photos", [*numbered("cat", 1), *numbered("cup", 1)])
     monkeypatch.chdir(tmp_path)
     assert len(open_source("photos", "train", 32).class_names) == 12
-    assert (
-        "`photos` is the data set of that name, not what is here under that name: for that, write ./photos"
-        in caplog.text
-    )
+    assert "`photos` is the data set of that name, not the file or folder here: for that, write ./photos" in caplog.text
     caplog.clear()
     assert open_source("./photos", "train", 32).class_names == ["cat", "cup"]
     assert caplog.text == ""

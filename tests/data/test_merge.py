@@ -44,8 +44,8 @@ def test_parts_of_several_processes_are_one_store(parts: tuple[Path, list[Path]]
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ([0, 1], r"the parts are 1/3, 2/3; needed is each of 1/3 to 3/3 once"),
-        ([0, 1, 1], r"the parts are 1/3, 2/3, 2/3; needed is each of 1/3 to 3/3 once"),
+        ([0, 1], r"the parts are 1/3, 2/3; each of 1/3 to 3/3 is needed once"),
+        ([0, 1, 1], r"the parts are 1/3, 2/3, 2/3; each of 1/3 to 3/3 is needed once"),
     ],
 )
 def test_missing_and_doubled_parts_are_named(

@@ -124,7 +124,7 @@ def test_a_run_records_its_selection_and_evaluations_say_it(index: Path, tmp_pat
     assert row["selected"] == str(read_selection(index))
     assert f"trained on {row['selected']}" in row["protocol"]
     assert any("the selection of the images used efficientnet-lite0" in note for note in row["notes"])
-    assert any("prc or density_coverage would tell" in note for note in row["notes"])
+    assert any("prc or density_coverage would show it" in note for note in row["notes"])
     assert row["reference_split"] == "val"
     assert row["reference_count"] == 18
     with pytest.raises(ConfigError, match=r"data\.selection"):

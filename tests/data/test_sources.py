@@ -196,7 +196,7 @@ def test_cifars_pickled_files(tmp_path: Path, name: str) -> None:
 def test_cifar_that_is_not_there_names_the_file_to_bring(tmp_path: Path) -> None:
     options = ("--source", "cifar10", "--output", tmp_path / "store", "--resolution", 32)
     output = run_command(*options, code=2, HAMGAN_DATA=str(tmp_path), https_proxy="http://127.0.0.1:9")
-    assert "bring cifar-10-python.tar.gz there, or set HAMGAN_DATA to the folder that has it" in output
+    assert "put cifar-10-python.tar.gz there, or set HAMGAN_DATA to the folder that has it" in output
 
 
 def test_a_hugging_face_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

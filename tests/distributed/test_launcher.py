@@ -95,5 +95,5 @@ def test_a_precision_that_contradicts_the_launcher_is_refused(monkeypatch: pytes
     with pytest.raises(ConfigError, match=r"train\.precision is fp32, but .* asks for fp16"):
         launched_precision("fp32")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
-    with pytest.raises(ConfigError, match="there are no, bf16 and fp16"):
+    with pytest.raises(ConfigError, match="allowed: no, bf16 and fp16"):
         launched_precision("auto")

@@ -71,7 +71,7 @@ def test_fids_of_another_protocol_are_not_compared_when_a_run_goes_on(
     assert list(checkpoints) == [best, "00000000.024"]
     progress = read_progress(checkpoints["00000000.024"])
     assert (list(progress.fid), progress.superseded[0]) == (["00000000.024"], best)
-    assert "evaluations are measured otherwise than before" in capsys.readouterr().err
+    assert "the protocol of evaluations has changed" in capsys.readouterr().err
 
 
 def test_a_chosen_checkpoint_is_measured_with_other_seeds_before_a_card_has_its_number(
@@ -87,7 +87,10 @@ def test_a_chosen_checkpoint_is_measured_with_other_seeds_before_a_card_has_its_
     main([*arguments, str(results)])
     printed = capsys.readouterr().out
     assert f"seed 2, for other samples than those of the choice: checkpoint chosen among 3 for its {FID}" in printed
-    assert "note: the choice of the checkpoint used efficientnet-lite0, one of the ImageNet classifiers" in printed
+    assert (
+        "note: the choice of the checkpoint used efficientnet-lite0, of the same family (ImageNet classifiers)"
+        in printed
+    )
     row = json.loads(results.read_text().splitlines()[-1])
     assert (row["seed"], row["chosen"]["among"]) == (2, 3)
     assert "the choice of the checkpoint used efficientnet-lite0 (ImageNet-1k with labels)" in row["protocol"]
@@ -127,7 +130,7 @@ def test_a_number_of_another_family_stands_beside_fid_or_its_lack_is_said(
     take_for_published(write_random_weights(tmp_path, ["clip-vit-b-32"]), monkeypatch)
     main(arguments)
     printed = capsys.readouterr().out
-    assert "clip_fid beside FID: its network is of another family" in printed
+    assert "clip_fid is measured beside FID: its network is of another family" in printed
     assert "CLIP-FID: " in printed
     assert "note: " not in printed
     main([*arguments, "--metrics", "fid"])

@@ -85,7 +85,7 @@ def difference(a: list[float], b: list[float], error: float | None = None, key: 
         (difference([10.0], [11.0], 1.0), "not told apart (A: 84.13%)"),
         (difference([0.9], [0.5], 0.1, "precision"), "A is better (confidence 99.99%)"),
         (difference([9.0], [9.0], 1.0), "equal"),
-        (difference([9.0], [8.0]), "B is better here; how sure that is, more seeds or --resamples would tell"),
+        (difference([9.0], [8.0]), "B is better here; the confidence needs more seeds or --resamples"),
     ],
 )
 def test_a_verdict_says_how_sure_it_is(one: Difference, verdict: str) -> None:

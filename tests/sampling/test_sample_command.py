@@ -225,7 +225,7 @@ def test_films_have_their_rate_and_their_frames(run: Path, generator: LoadedGene
         (["--seeds", "1"], "a.gif", "a way between seeds needs two seeds or more; 1 given"),
         (["--interpolate", "classes", "--classes", "1"], "a", "needs two classes or more; 1 given"),
         (["--frames", "0"], "a.gif", "frames is 0"),
-        (["--scale", "2", "--classes", "0"], "a.npz", "scale is 2: sheets and films alone are enlarged"),
+        (["--scale", "2", "--classes", "0"], "a.npz", "scale is 2: only sheets and animations are enlarged"),
         (["--frames", "5"], "a.png", "--frames is for the way between seeds or classes"),
         (["--fps", "24"], "a.gif", "fps is 24; a GIF shows .* take 25"),
         (["--fps", "0"], "a.mp4", "fps is 0; allowed: 1 to 120"),
@@ -233,7 +233,7 @@ def test_films_have_their_rate_and_their_frames(run: Path, generator: LoadedGene
         (["--sheets"], "a.png", "a sheet per class needs a folder"),
         (["--batch-size", "0"], "a.png", "batch-size is 0"),
         (["--seeds", "0-9999", "--scale", "4"], "a.png", "pixels, more than viewers open"),
-        ([], "a.webm", "films as .gif or .mp4"),
+        ([], "a.webm", "animations as .gif or .mp4"),
     ],
 )
 def test_what_cannot_be_drawn_is_a_sentence(

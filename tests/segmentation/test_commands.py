@@ -162,7 +162,7 @@ def test_an_inspection_counts_classes_and_problems(tmp_path: Path, capsys: pytes
         (["evaluate", "--checkpoint", "x", "--layout", "ade"], ConfigError, "invalid choice: 'ade'"),
         (["evaluate", "--checkpoint", ".", "--class-table", "."], ConfigError, "--class-table . is a folder"),
         (["inspect", "--data.source", "mosaic", "--output", "sheet"], ConfigError, "--output sheet must end in .png"),
-        (["demo", "--data.source", "mosaic"], ConfigError, "train on mosaic by hamgan segment train"),
+        (["demo", "--data.source", "mosaic"], ConfigError, "to train on mosaic use hamgan segment train"),
         (["predict", "--checkpoint", "x", "a.png"], ConfigError, "--output"),
         (["predict", "--checkpoint", "x", "a.png", "--output", "o"], DataError, "no picture and no folder at a.png"),
     ],
@@ -174,13 +174,13 @@ def test_mistakes_are_sentences(arguments: list[str], error: type[Exception], me
 
 
 def test_options_that_contradict_are_refused(run: Path) -> None:
-    with pytest.raises(ConfigError, match="--multi-scale names the scales; leave out --scales"):
+    with pytest.raises(ConfigError, match="--multi-scale sets the scales; leave out --scales"):
         main(["evaluate", "--checkpoint", str(run), "--multi-scale", "--scales", "1"])
     with pytest.raises(ConfigError, match=r"stride 600 is above eval\.window 512"):
         main(["evaluate", "--checkpoint", str(run), "--stride", "600"])
     with pytest.raises(ConfigError, match="--window and --stride are for --mode slide"):
         main(["evaluate", "--checkpoint", str(run), "--window", "600"])
-    with pytest.raises(ConfigError, match="--long-side limits what --short-side makes"):
+    with pytest.raises(ConfigError, match="--long-side limits --short-side"):
         main(["evaluate", "--checkpoint", str(run), "--long-side", "64"])
     with pytest.raises(DataError, match=r"data\.classes is for folders; mosaic has classes of its own"):
         main(["evaluate", "--checkpoint", str(run), "--classes", "classes.yaml"])

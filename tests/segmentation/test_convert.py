@@ -163,14 +163,14 @@ def test_the_official_hamnet_of_voc_converts_whole(version: str, tmp_path: Path)
 
 def test_weights_that_are_missing_or_not_named_are_told() -> None:
     segmenter = small_segmenter()
-    with pytest.raises(ConfigError, match=r"there is no file van_b4\.pth; .* say `none`"):
+    with pytest.raises(ConfigError, match=r"there is no file van_b4\.pth; .* or `none` to start"):
         load_encoder_weights(segmenter, "van_b4.pth")
     segmenter.config.encoder.weights = None
     with pytest.raises(ConfigError, match=r"encoder\.weights is not set"):
         load_encoder_weights(segmenter)
     count = len(segmenter.encoder.state_dict())
     report = load_encoder_weights(segmenter, "none")
-    assert str(report) == f"weights from none: all {count} tensors of the encoder start at random"
+    assert str(report) == f"weights from none: all {count} tensors of the encoder are random"
 
 
 def test_weights_that_do_not_fit_are_refused_and_change_nothing(tmp_path: Path) -> None:

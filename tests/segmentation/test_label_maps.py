@@ -94,7 +94,7 @@ def test_what_is_to_be_ignored_of_a_public_data_set_is_refused_where_it_is_a_cla
 
 def test_label_maps_as_jpeg_are_refused(tmp_path: Path) -> None:
     root = make_folder(tmp_path, HALF, ["sea", "land"], ".jpg")
-    with pytest.raises(DataError, match=r"masks holds no label maps .*; a JPEG is none, for it changes their values"):
+    with pytest.raises(DataError, match=r"masks holds no label maps .*; a JPEG changes values, so it is none"):
         first_labels(root)
 
 

@@ -151,7 +151,7 @@ def test_initial_weights_have_the_official_spread_and_follow_the_seed() -> None:
         (["encoder.name=bas"], r"did you mean `base`"),
         (["encoder.depths=[1,2,3]"], "a VAN has 4 stages"),
         (["head.stages=[3,1]"], "in this order"),
-        (["head.kind=ham"], "ham sees one stage"),
+        (["head.kind=ham"], "ham takes one stage"),
         (["head.concat_input=true"], "needs head.kind: ham"),
         (["head.channels=60"], "head.channels 60 does not divide into head.groups 32"),
         (["head.hamburger.mode=channel"], "images have any size"),

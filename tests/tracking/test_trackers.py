@@ -69,7 +69,7 @@ def test_a_broken_tracker_is_warned_about_once(tmp_path: Path, capsys: pytest.Ca
     log.close()
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(warnings) == 1
-    assert "warning: tensorboard failed and is left alone from here: [Errno 17] File exists" in warnings[0]
+    assert "warning: tensorboard failed and is not used any more: [Errno 17] File exists" in warnings[0]
     assert len((log.folder / "metrics.jsonl").read_text().splitlines()) == 3
 
 
@@ -80,7 +80,7 @@ def test_a_tracker_that_is_not_installed_is_named(
     log = open_log(tmp_path, "log.tracker=tensorboard")
     log_row(log, 1000, d_loss=0.5)
     log.close()
-    assert "warning: tensorboard failed and is left alone from here: " in capsys.readouterr().err
+    assert "warning: tensorboard failed and is not used any more: " in capsys.readouterr().err
 
 
 @pytest.mark.fault("a tracker that hangs")
@@ -99,5 +99,5 @@ def test_a_slow_tracker_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.Mon
     tracker.close(seconds=0.2)
     hang.set()
     assert len(warnings) == 2
-    assert "tensorboard is too slow; rows it has no room for are in metrics.jsonl only" in warnings[0]
-    assert "tensorboard did not finish within 0.2 s and is left behind" in warnings[1]
+    assert "tensorboard is too slow; some rows are in metrics.jsonl only" in warnings[0]
+    assert "tensorboard did not finish within 0.2 s and is abandoned" in warnings[1]

@@ -125,7 +125,7 @@ def test_a_picture_that_turns_unreadable_is_named_and_the_run_goes_on(folder: Pa
         lambda process: broken.write_bytes(b"not a picture"),
     )
     assert life.codes == [0]
-    assert "coffee/001.png is not a picture in a known format; the next picture of its class stands in" in log(
+    assert "coffee/001.png is not a picture in a known format; the next picture of its class replaces it" in log(
         tmp_path / "run"
     )
 
@@ -211,7 +211,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(
     newest = list_checkpoints(tmp_path / "run/checkpoints")[-1] / "state.safetensors"
     newest.write_bytes(newest.read_bytes()[:-100] + bytes(100))
     tally.made_again(DAMAGED, finish(tmp_path, options, Life(reached=80)))
-    assert f"passing over a checkpoint: {newest} is damaged" in log(tmp_path)
+    assert f"skipping a checkpoint: {newest} is damaged" in log(tmp_path)
     assert_same_state(last_state(expected), last_state(tmp_path / "run"))
     assert rows(expected) == rows(tmp_path / "run")
 

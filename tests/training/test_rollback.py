@@ -93,7 +93,7 @@ def test_the_target_is_the_newest_checkpoint_that_is_valid_and_not_suspicious(tm
     here = Progress(40, 5)
     assert find_good_checkpoint(tmp_path, here, warnings.append) == good
     assert len(warnings) == 1
-    assert f"passing over a checkpoint: {damaged}" in warnings[0]
+    assert f"skipping a checkpoint: {damaged}" in warnings[0]
     again = Rollback(from_kimg=0.04, to=good.name, reason="", stream=1, lr_factor=0.5)
     here.rollbacks.append(again)
     assert find_good_checkpoint(tmp_path, here, warnings.append) == first

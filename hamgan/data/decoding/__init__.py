@@ -1,1 +1,1 @@
-"""Decode a picture and bring it to the size of training."""
+"""Decode pictures and resize them to the training resolution."""

@@ -1,4 +1,4 @@
-"""Name the ways to make a picture square. Imports no torch, for which `hamgan prepare --help` would have to wait."""
+"""Define the names of crops and filters. Imports no torch, so that `hamgan prepare --help` is fast."""
 
 from typing import Literal
 

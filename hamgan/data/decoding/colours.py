@@ -1,4 +1,4 @@
-"""Bring the pixels of any picture to 8-bit sRGB: depth, transparency, colour profile."""
+"""Convert the pixels of any picture to 8-bit sRGB: bit depth, transparency, colour profile."""
 
 import io
 from functools import lru_cache
@@ -10,11 +10,11 @@ from hamgan.errors import PictureError
 
 WHITE = (255, 255, 255)
 SAME_LEVELS = 2
-"""A profile that moves no colour by more levels than this is sRGB itself, of which many versions are about."""
+"""A profile that changes no colour by more levels than this counts as sRGB, of which many versions exist."""
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
-    """Convert any Pillow image to RGB: 16 and 32 bits scaled, in sRGB, on the background where it is transparent."""
+    """Convert any Pillow image to 8-bit sRGB, with transparent pixels on the background (RGB, 0 to 255)."""
     profile = image.info.get("icc_profile")
     if image.mode[0] in "IF":
         image = to_eight_bits(image)
@@ -28,9 +28,9 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Imag
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and floating-point grey to L, by the range of the type that the values fit into.
+    """Scale 16-bit, 32-bit and floating-point grey to L, by the range of the smallest type that holds the values.
 
-    The value that a PNG declares transparent becomes an alpha channel (LA).
+    A transparent value declared by a PNG becomes an alpha channel (LA). Raises PictureError for NaN or infinity.
     """
     values = np.asarray(image).astype(np.float32)
     top = float(values.max(initial=0.0))
@@ -45,9 +45,9 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _alpha(image: Image.Image) -> Image.Image | None:
-    """Return the alpha channel, also that of a transparent palette entry or colour; None for an opaque picture."""
+    """Return the alpha channel, also of a transparent palette entry or colour; None for an opaque picture."""
     clear = image.info.get("transparency")
-    if isinstance(clear, tuple) and max(clear) > 255:  # of a 16-bit PNG, of which Pillow keeps the upper bytes
+    if isinstance(clear, tuple) and max(clear) > 255:  # of a 16-bit PNG, whose upper bytes Pillow keeps
         image.info["transparency"] = tuple(value >> 8 for value in clear)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or clear is not None:
         return image.convert("RGBA").getchannel("A")
@@ -55,8 +55,8 @@ def _alpha(image: Image.Image) -> Image.Image | None:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert an opaque picture to RGB, from its colour profile to sRGB where it has one that can be used."""
-    if image.mode == "LAB":  # a space of its own, which needs no profile
+    """Convert an opaque picture to RGB, and to sRGB if it has a usable colour profile."""
+    if image.mode == "LAB":  # Lab needs no profile
         lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         return _apply(image, ImageCms.buildTransform(lab, _srgb(), "LAB", "RGB"))
     if image.mode not in ("RGB", "L", "CMYK"):
@@ -67,7 +67,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
     converted = ImageCms.applyTransform(image, transform)
-    assert converted is not None  # None stands for a conversion in place
+    assert converted is not None  # None would mean a conversion in place
     return converted
 
 
@@ -78,9 +78,9 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 
 @lru_cache(maxsize=64)
 def profile_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Make the way from a colour profile to sRGB for pictures of a mode (RGB, L or CMYK).
+    """Return the transform from a colour profile to sRGB for pictures of a mode (RGB, L or CMYK).
 
-    None for sRGB itself, and for a profile that is damaged or of another mode, which viewers ignore too.
+    None for sRGB itself, and for a damaged profile or one of another mode, which viewers ignore too.
     """
     try:
         transform = ImageCms.buildTransform(ImageCms.ImageCmsProfile(io.BytesIO(profile)), _srgb(), mode, "RGB")

@@ -1,4 +1,4 @@
-"""Decode the bytes of a picture, whatever kind it is, to a square uint8 RGB array."""
+"""Decode the bytes of a picture of any format to a square uint8 RGB array."""
 
 import io
 import re
@@ -24,23 +24,23 @@ class Preparation:
     resolution: int
     """Height and width of the result in pixels."""
     crop: Crop = "centre"
-    """centre: largest central square, antialiased resize; paper: HamGAN's aliased bilinear; adm: box halvings first."""
+    """centre: largest central square, antialiased resize; paper: HamGAN's aliased bilinear; adm: ADM's box halvings."""
     filter: Filter = "lanczos"
     """Antialiasing filter of ``centre``; ``paper`` and ``adm`` have their own."""
     background: tuple[int, int, int] = WHITE
     """Colour behind transparent pixels, 0 to 255."""
     min_side: int = 16
-    """Pictures with a shorter side than this, in pixels, are refused."""
+    """Pictures with a side of fewer pixels are refused."""
 
     def protocol(self) -> Description:
-        """Return plain JSON values; the filter is the one that is really used."""
+        """Return plain JSON values, with the filter that is actually used."""
         fixed = {"centre": self.filter, "paper": "aliased bilinear", "adm": "box, bicubic"}
         values = {**asdict(self), "background": list(self.background), "filter": fixed[self.crop]}
         return {**values, "profiles": "converted to sRGB"}
 
 
 def orientation(image: Image.Image) -> int:
-    """Read the EXIF orientation, 1 to 8; a damaged EXIF block does not cost the picture."""
+    """Read the EXIF orientation, 1 to 8; 1 for a damaged EXIF block."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow's EXIF parser raises nearly anything
@@ -48,16 +48,16 @@ def orientation(image: Image.Image) -> int:
 
 
 def jpeg_pixels(data: bytes) -> np.ndarray:
-    """Decode a JPEG to uint8 [H, W, 3], not turned by its EXIF; raises RuntimeError for what libjpeg refuses."""
-    from torchvision.io import decode_jpeg  # torchvision doubles the seconds that a process takes to start
+    """Decode a JPEG to uint8 [H, W, 3], ignoring its EXIF orientation; RuntimeError if libjpeg refuses it."""
+    from torchvision.io import decode_jpeg  # imported here: torchvision doubles the start-up time of a process
 
-    # libjpeg-turbo as in Pillow, at 1.5 times the images/s: Pillow copies every row three times.
+    # The same libjpeg-turbo as Pillow, at 1.5 times the images/s, because Pillow copies every row three times.
     pixels: torch.Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
     return pixels.permute(1, 2, 0).numpy()
 
 
 def _is_plain(image: Image.Image) -> bool:
-    """Tell whether a picture is a JPEG whose pixels are used as they are: RGB, upright, in sRGB."""
+    """Return whether a picture is a JPEG that needs no conversion: RGB, upright, in sRGB."""
     if image.format not in ("JPEG", "MPO") or image.mode != "RGB" or orientation(image) != 1:
         return False
     profile = image.info.get("icc_profile")
@@ -69,7 +69,7 @@ def _pixels(data: bytes, image: Image.Image, background: tuple[int, int, int]) -
         try:
             return jpeg_pixels(data)
         except RuntimeError:
-            # Pillow reads a few JPEGs that torchvision does not, and names the reason for the others.
+            # Pillow reads a few JPEGs that torchvision refuses, and gives the reason for the others.
             pass
     image.load()
     if orientation(image) != 1:
@@ -80,7 +80,7 @@ def _pixels(data: bytes, image: Image.Image, background: tuple[int, int, int]) -
 def decode_picture(data: bytes, background: tuple[int, int, int] = WHITE, min_side: int = 1) -> np.ndarray:
     """Decode a picture, its first frame or page, upright and in sRGB, to uint8 [H, W, 3].
 
-    Everything that reads pictures reads them here, so that a picture has the same pixels in training and evaluation.
+    All reading of pictures goes through here, so a picture has the same pixels in training and evaluation.
     Raises PictureError with the reason why it cannot be decoded.
     """
     if not data:
@@ -91,7 +91,7 @@ def decode_picture(data: bytes, background: tuple[int, int, int] = WHITE, min_si
                 width, height = image.size
                 raise PictureError(f"is {width} x {height} pixels; the smallest side allowed is {min_side}")
             return _pixels(data, image, background)
-    except (PictureError, MemoryError):  # too little memory is no fault of the picture
+    except (PictureError, MemoryError):  # too little memory is not the picture's fault
         raise
     except Image.DecompressionBombError as error:
         raise PictureError(f"has too many pixels to be safe ({error})") from error

@@ -1,4 +1,4 @@
-"""List the kinds of pictures that are read, and say what is left out: one list for training and evaluation."""
+"""List the supported picture formats, and describe files that are not read, for training and evaluation."""
 
 import contextlib
 import importlib
@@ -14,22 +14,22 @@ FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "ICO", "TGA"),
     *("QOI", "PCX", "SGI", "PSD", "DDS", "ICNS", "HEIF", "JXL"),
 )
-"""Pillow's names. It knows more, but its EPS reader runs Ghostscript on the file, and exotic ones recognise noise."""
+"""Pillow's names of the supported formats. Others are excluded: EPS runs Ghostscript, and rare ones accept noise."""
 PLUGINS = ("pillow_heif.HeifImagePlugin", "pillow_jxl", "pillow_avif")
-"""Modules that teach Pillow a format when they are imported."""
+"""Modules that add a format to Pillow when they are imported."""
 READERS = {
     **dict.fromkeys((".heic", ".heif", ".hif", ".heics", ".heifs"), "pillow-heif"),
     ".jxl": "pillow-jxl-plugin",
     **dict.fromkeys((".avif", ".avifs"), "pillow-avif-plugin"),
 }
-"""Ending -> the package with which it would be read."""
+"""File extension -> package that reads it."""
 NAMED = 6
-"""This many endings of what is left out are named, the most frequent first."""
+"""Number of file extensions that are listed, the most frequent first."""
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Return those of `FORMATS` that this Pillow and its installed plugins read."""
+    """Return the formats of `FORMATS` that this Pillow and its installed plugins read."""
     Image.init()
     for module in PLUGINS:
         with contextlib.suppress(ImportError):
@@ -39,24 +39,24 @@ def formats() -> tuple[str, ...]:
 
 @cache
 def endings() -> frozenset[str]:
-    """Return the endings of pictures that are read, in small letters with their dot."""
-    known = {*formats(), "MPO"}  # cameras' two views in one JPEG, which Pillow's JPEG reader opens
+    """Return the file extensions of supported pictures, in lower case with their dot."""
+    known = {*formats(), "MPO"}  # two views in one JPEG, opened by Pillow's JPEG reader
     return frozenset(ending for ending, name in Image.EXTENSION.items() if name in known)
 
 
 def ending_of(name: str) -> str:
-    """Return the ending of a file name in small letters, with its dot; an empty string where there is none.
+    """Return the extension of a file name in lower case, with its dot; an empty string if there is none.
 
-    What follows a dot and is no short word of ASCII, such as the end of a sentence, is none.
+    Only a short ASCII word after the last dot counts as one.
     """
     ending = os.path.splitext(name)[1].lower()
     return ending if re.fullmatch(r"\.[a-z0-9_+~-]{1,12}", ending) else ""
 
 
 def describe_unread(unread: Mapping[str, int]) -> str:
-    """Word how many files of which ending are not read, as in ``16 .heic (pip install pillow-heif), 5 without ending``.
+    """Describe files that are not read, such as ``16 .heic (pip install pillow-heif), 5 without ending``.
 
-    unread: ending -> files.
+    ``unread`` maps extensions to numbers of files.
     """
     ranked = sorted(unread.items(), key=lambda item: (item[0] not in READERS, -item[1], item[0]))
     parts = [f"{count:,} {ending or 'without ending'}{_advice(ending)}" for ending, count in ranked[:NAMED]]
@@ -66,9 +66,9 @@ def describe_unread(unread: Mapping[str, int]) -> str:
 
 
 def describe_left_out(unclassed: int, unread: Mapping[str, int]) -> str:
-    """Word what of a source is not used: pictures without a class, files that are not read; empty where all is.
+    """Describe the unused files of a source: pictures without a class and files that are not read; "" if none.
 
-    unread: ending -> files.
+    ``unread`` maps extensions to numbers of files.
     """
     parts = [f"{unclassed:,} pictures outside any class folder"] if unclassed else []
     return ", ".join([*parts, describe_unread(unread)] if unread else parts)
@@ -79,5 +79,5 @@ def _advice(ending: str) -> str:
 
 
 def count_endings(names: list[str]) -> Counter[str]:
-    """Count the endings of file names."""
+    """Count the extensions of file names."""
     return Counter(map(ending_of, names))

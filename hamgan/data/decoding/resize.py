@@ -11,7 +11,7 @@ from PIL import Image
 
 from hamgan.data.decoding.choices import Crop, Filter
 
-# Pillow does the others, four to six times slower; fewer than one value of a hundred differs, by one grey level.
+# Pillow does the others, four to six times slower; fewer than 1 % of the values differ, by one grey level.
 TORCH_FILTERS = ("bilinear", "bicubic", "lanczos") if torch.__version__ >= "2.13" else ("bilinear", "bicubic")
 
 
@@ -27,7 +27,7 @@ def resize_square(square: np.ndarray, target: int, filter: Filter) -> np.ndarray
 
 
 def central_square(pixels: np.ndarray) -> np.ndarray:
-    """Cut out the largest central square; half pixels round down."""
+    """Return the largest central square; half pixels round down."""
     height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -37,8 +37,8 @@ def central_square(pixels: np.ndarray) -> np.ndarray:
 def aliased_bilinear(pixels: np.ndarray, target: int) -> np.ndarray:
     """Prepare a picture as the official HamGAN does: float64 [target, target, 3] in 0..255.
 
-    Largest central square (half pixels round up), then bilinear with the corners aligned and no antialiasing, as
-    TensorFlow's crop_and_resize does it. Values equal the recorded ones; a store rounds them.
+    Largest central square (half pixels round up), then bilinear with aligned corners and without antialiasing, like
+    TensorFlow's crop_and_resize. Values equal recorded ones; a store rounds them.
     """
     height, width = pixels.shape[:2]
     side = min(height, width)
@@ -54,7 +54,7 @@ def aliased_bilinear(pixels: np.ndarray, target: int) -> np.ndarray:
 
 
 def adm(pixels: np.ndarray, target: int) -> np.ndarray:
-    """Crop as ADM does (Dhariwal & Nichol 2021): box halvings, one bicubic resize, then the central square."""
+    """Crop like ADM (Dhariwal & Nichol 2021): box halvings, one bicubic resize, then the central square."""
     image = Image.fromarray(pixels)
     while min(image.size) >= 2 * target:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
@@ -64,7 +64,7 @@ def adm(pixels: np.ndarray, target: int) -> np.ndarray:
 
 
 def crop_and_resize(pixels: np.ndarray, target: int, crop: Crop, filter: Filter) -> np.ndarray:
-    """Turn uint8 [H, W, 3] into uint8 [target, target, 3]."""
+    """Crop and resize uint8 [H, W, 3] to uint8 [target, target, 3]."""
     if crop == "paper":
         return aliased_bilinear(pixels, target).round().astype(np.uint8)
     if crop == "adm":

@@ -1,4 +1,4 @@
-"""Find pictures in tar and zip files as byte ranges, so that processes read them at random without unpacking."""
+"""Find pictures in tar and zip files as byte ranges, for random access without unpacking."""
 
 import bz2
 import gzip
@@ -22,7 +22,7 @@ Place = tuple[str | int, ...]
 
 
 class Member(NamedTuple):
-    """Describe a file of a source: its name with /, where its bytes are, and a class of its own (WebDataset)."""
+    """Describe a file of a source: its name with slashes, where its bytes are, and its class in a WebDataset."""
 
     name: str
     place: Place
@@ -34,12 +34,12 @@ _OPENERS: dict[bytes, Callable[[Path], io.BufferedIOBase]] = {
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ": lzma.LZMAFile,
 }
-"""First bytes of a compressed file -> what reads it."""
+"""First bytes of a compressed file -> function that opens it."""
 _LABEL_KINDS = ("cls", "cls.txt", "label", "json")  # in the order of preference
 
 
 def _unpacked(path: Path, spool: Path) -> Path:
-    """Return the tar file itself, or its decompressed copy in ``spool``: byte ranges need an uncompressed one."""
+    """Return an uncompressed tar file, which byte ranges need: the file itself or a decompressed copy in ``spool``."""
     with path.open("rb") as file:
         start = file.read(6)
     opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
@@ -60,14 +60,14 @@ def _unpacked(path: Path, spool: Path) -> Path:
 
 def _scan(path: str, start: int, prefix: str) -> list[Member]:
     """List regular files of the tar at byte ``start`` of a file, and of the tars inside it (ImageNet's train)."""
-    members: dict[str, Member] = {}  # an appended member replaces an earlier one of its name, as in unpacking
+    members: dict[str, Member] = {}  # an appended member replaces an earlier one with its name, as when unpacking
     shown = f"{path} ({prefix.rstrip('/')})" if prefix else path
     with open(path, "rb") as file:
         file.seek(start)
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for info in archive:
-                    archive.members = []  # type: ignore[attr-defined]  # else the headers of 1.28 M files pile up
+                    archive.members = []  # type: ignore[attr-defined]  # else headers of 1.28 M files pile up
                     if info.isfile():
                         name = prefix + re.sub(r"^(\./)+|^/+", "", info.name)
                         members[name] = Member(name, ("range", path, info.offset_data, info.size))
@@ -85,7 +85,7 @@ def _scan(path: str, start: int, prefix: str) -> list[Member]:
 
 
 def _sample_keys(name: str) -> list[str]:
-    """Return the names that a picture's sample may have, the longest first: ``a.b`` and ``a`` for ``a.b.jpg``.
+    """Return the possible WebDataset keys of a picture, the longest first: ``a.b`` and ``a`` for ``a.b.jpg``.
 
     WebDataset ends a key at its first dot; writers that put dots into keys end it at the last.
     """
@@ -95,7 +95,7 @@ def _sample_keys(name: str) -> list[str]:
 
 
 def _webdataset_labels(path: str, files: list[Member]) -> list[Member]:
-    """Give members the class of their sample (``key.cls`` or ``"label"`` in ``key.json``) where there is one."""
+    """Return members with the class of their sample, from ``key.cls`` or ``"label"`` in ``key.json``, if any."""
     tables: dict[str, dict[str, Member]] = {}
     for member in files:
         for kind in _LABEL_KINDS:
@@ -133,7 +133,7 @@ def _json_label(text: str) -> str | None:
 
 
 def tar_members(path: Path, spool: Path) -> list[Member]:
-    """List the files of a tar (.gz, .bz2 and .xz unpacked into ``spool``), of tars in it, or of a WebDataset shard."""
+    """List the files of a tar or WebDataset shard, including nested tars; decompressed into ``spool`` if needed."""
     unpacked = str(_unpacked(path, spool))
     members = _scan(unpacked, 0, "")
     names = decode_names([member.name for member in members])
@@ -156,17 +156,17 @@ def zip_members(path: Path) -> list[Member]:
 
 
 def _unmarked_name(info: zipfile.ZipInfo) -> str | None:
-    """Return a name that is not marked as UTF-8, with surrogates for what is not: zipfile has taken it for CP437."""
+    """Return the raw name, with surrogates, of a member that is not marked as UTF-8 and that zipfile read as CP437."""
     if info.flag_bits & 0x800:
         return None
     try:
         return info.filename.encode("cp437").decode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # Info-ZIP's field for Unicode names has been used
+    except UnicodeEncodeError:  # the name came from Info-ZIP's Unicode field
         return None
 
 
 def archive_members(path: Path, spool: Path) -> list[Member]:
-    """List the files of a tar or zip file; raises DataError for a file of another kind, with what helps."""
+    """List the files of a tar or zip file; raises DataError for another kind of file, with a remedy."""
     with path.open("rb") as file:
         start = file.read(RECOGNISED_BYTES)
     if known := recognise(start):

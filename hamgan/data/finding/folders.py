@@ -1,4 +1,4 @@
-"""Walk folders: which files are pictures, which folders hold them."""
+"""Walk folders, and recognise pictures and folders of splits."""
 
 import os
 import re
@@ -14,18 +14,18 @@ SPLIT_FOLDERS = {
     "train": ("train", "training", "trainset"),
     "val": ("val", "valid", "validation", "dev", "test", "testing", "testset"),
 }
-"""Split -> the words that stand for it, the first is taken where there are several."""
+"""Split -> names of its folder, in order of preference."""
 FILLERS = {"", "set", "data", "dataset", "seg", "image", "images", "img", "imgs", "pictures", "photos"}
-"""Words that may stand beside them: ``training_set``, ``seg_train``, ``val2017``."""
+"""Words that may accompany these names: ``training_set``, ``seg_train``."""
 
 
 def is_image_name(name: str) -> bool:
-    """Tell whether a path with / ends like a picture's, in any case, and no part of it is hidden."""
+    """Return whether a path with slashes has a picture's extension, in any case, and no hidden part."""
     return ending_of(name) in endings() and not is_hidden_path(name)
 
 
 def is_hidden_path(name: str) -> bool:
-    """Tell whether a part of a path with / is hidden."""
+    """Return whether any part of a path with slashes is hidden."""
     return any(map(is_hidden, name.split("/")))
 
 
@@ -47,9 +47,9 @@ def _walk(folder: str, inside: str, parents: frozenset[str]) -> Iterator[tuple[s
 
 
 def walk_files(folder: Path) -> list[tuple[str, int]]:
-    """List (path relative to ``folder`` with /, bytes) of every file below it that is not hidden.
+    """Return (path relative to ``folder`` with slashes, size in bytes) for all files below it that are not hidden.
 
-    Symbolic links are followed, but not in circles; one that leads nowhere has `NOWHERE` bytes.
+    Symbolic links are followed, without loops; a broken one has the size `NOWHERE`.
     """
     try:
         return list(_walk(str(folder), "", frozenset()))
@@ -58,12 +58,12 @@ def walk_files(folder: Path) -> list[tuple[str, int]]:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Name the folders directly below one that are not hidden."""
+    """Return the names of the direct subfolders that are not hidden."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
 
 
 def split_of(folder: str) -> tuple[str, int] | None:
-    """Return the split that a folder's name stands for, and its rank among such names; None for any other name."""
+    """Return the split that a folder's name means, and its rank among such names; None for any other name."""
     words = [word for word in re.split(r"[^a-z]+", folder.lower()) if word not in FILLERS]
     if len(words) != 1:
         return None
@@ -71,9 +71,9 @@ def split_of(folder: str) -> tuple[str, int] | None:
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Return the folders below the root that are called like splits, of pictures without classes too.
+    """Return split -> folder for the subfolders named like splits, also without class folders.
 
-    The root as train where none is called train.
+    The root itself is train if no subfolder is.
     """
     ranked = sorted((*kind, name) for name in folders_in(root) if (kind := split_of(name)))
     folders = {split: root / name for split, _, name in reversed(ranked)}

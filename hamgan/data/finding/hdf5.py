@@ -11,11 +11,11 @@ from hamgan.errors import DataError, one_line
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 CACHE_BYTES = 64 << 20
-"""Unpacked chunks of a compressed file that stay in memory: one has 500 images, 25 MB at 128 px."""
+"""Cache for decompressed chunks of a file; one chunk has 500 images, 25 MB at 128 px."""
 
 
 def is_hdf5(path: Path) -> bool:
-    """Tell whether a file is HDF5, by its first bytes."""
+    """Return whether a file is HDF5, by its first bytes."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -23,7 +23,7 @@ def is_hdf5(path: Path) -> bool:
 
 
 def list_hdf5(path: Path) -> Listing:
-    """List the rows of a file; its classes are the labels in it, in the order of their numbers. All of it is train."""
+    """List the rows of a file, all as the train split; the classes are its labels, in ascending order."""
     labels = np.asarray(_open(str(path))["labels"])
     used = np.flatnonzero(labels >= 0)
     numbers, classes = np.unique(labels[used], return_inverse=True)
@@ -45,15 +45,15 @@ def read_hdf5(path: str, row: int) -> bytes:
 
 @lru_cache(maxsize=2)
 def _open(path: str) -> Any:
-    """Open a file for reading by rows; raises DataError for one that holds something else or without h5py."""
+    """Open a file for reading by rows; raises DataError for other contents or if h5py is missing."""
     try:
         import h5py
     except ImportError as error:
-        raise DataError(f"{path} is an HDF5 file, which takes h5py to read; pip install h5py") from error
+        raise DataError(f"{path} is an HDF5 file, which needs h5py: pip install h5py") from error
     try:
         with h5py.File(path, "r") as file:
             _check(path, file)
-            # Without compression a row is read alone; with a large cache its whole chunk would be read for it.
+            # Without compression single rows can be read; a large cache would read their whole chunks.
             options = {"rdcc_nbytes": CACHE_BYTES} if file["imgs"].compression else {}
         return h5py.File(path, "r", **options)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Read files that give pictures their classes: ImageNet's ground truth, tables of text, JSON, NVIDIA's dataset.json."""
+"""Read files with the classes of pictures: ImageNet's ground truth, text tables, JSON, NVIDIA's dataset.json."""
 
 import io
 import json
@@ -15,11 +15,11 @@ from hamgan.errors import DataError
 
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 FOUND_BY_NAME = ("dataset.json", "val_annotations.txt")
-"""Label files of NVIDIA and of Tiny ImageNet, which are found without being named."""
+"""Label files of NVIDIA and Tiny ImageNet, which are used without --labels."""
 
 
 def _imagenet_labels(path: Path, truth: bytes, meta: bytes) -> LabelFile:
-    """Read synsets by file name: the ground truth has the devkit's own numbers, and meta.mat their synsets."""
+    """Read synsets by file name; the ground truth has numbers, which meta.mat maps to synsets."""
     from scipy.io import loadmat
 
     synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
@@ -41,10 +41,10 @@ def _devkit_labels(path: Path) -> LabelFile:
 
 
 def read_label_file(path: Path, names: Sequence[str]) -> LabelFile:
-    """Read a file that names classes, of any kind that `parse_labels` reads, or ImageNet's own.
+    """Read a label file of any kind that `parse_labels` reads, or of ImageNet.
 
-    Those are the devkit (``ILSVRC2012_devkit_t12.tar.gz``) or its ground truth with meta.mat beside it. names: the
-    pictures of the source, which tell what column names them.
+    The latter is the devkit (``ILSVRC2012_devkit_t12.tar.gz``) or its ground truth with meta.mat next to it. ``names``
+    are the pictures of the source, which identify the column of names. Raises DataError.
     """
     if not path.is_file():
         raise DataError(f"no label file at {path}")
@@ -56,7 +56,7 @@ def read_label_file(path: Path, names: Sequence[str]) -> LabelFile:
         if not meta.is_file():
             raise DataError(
                 f"{path} holds ImageNet's class numbers without their synsets; give the devkit archive "
-                f"(ILSVRC2012_devkit_t12.tar.gz), put its {META} beside the file, or give lines `NAME SYNSET`"
+                f"(ILSVRC2012_devkit_t12.tar.gz), put its {META} next to the file, or give lines `NAME SYNSET`"
             )
         return _imagenet_labels(path, b"\n".join(lines), meta.read_bytes())
     found = parse_labels(str(path), data, names)
@@ -68,7 +68,7 @@ def read_label_file(path: Path, names: Sequence[str]) -> LabelFile:
 
 
 def is_label_file(name: str, data: bytes) -> bool:
-    """Tell whether a file that is called as in `FOUND_BY_NAME` is what it is called."""
+    """Return whether a file named as in `FOUND_BY_NAME` has the expected content."""
     if not name.endswith(".json"):
         return True
     try:
@@ -80,10 +80,10 @@ def is_label_file(name: str, data: bytes) -> bool:
 
 
 def parse_labels(path: str, data: bytes, names: Sequence[str]) -> LabelFile | None:
-    """Read a table of text or JSON; None where NVIDIA's dataset.json says that there are no labels.
+    """Read a text table or JSON; None if NVIDIA's dataset.json states that there are no labels.
 
-    Text: lines ``NAME CLASS``, or columns between commas, semicolons, tabs or bars, with or without a header; Kaggle's
-    ``LOC_val_solution.csv`` and Tiny ImageNet's ``val_annotations.txt`` among them. JSON: a map of names to classes or
+    Text: lines ``NAME CLASS``, or columns between commas, semicolons, tabs or bars, with or without a header, including
+    Kaggle's ``LOC_val_solution.csv`` and Tiny ImageNet's ``val_annotations.txt``. JSON: a map of names to classes or
     of classes to names, pairs, records, records line by line, ``{"labels": [[name, class], ...]}``.
     """
     text = _decode(data)
@@ -110,11 +110,11 @@ def _decode(data: bytes) -> str:
 
 
 def _table_lines(path: str, tables: Sequence[Sequence[Row]], names: Sequence[str], what: str) -> LabelFile:
-    """Take the picture and the class from the rows of a table; ``tables`` are the ways to cut it into columns."""
+    """Return picture and class of every row; ``tables`` are the table cut by different delimiters."""
     for rows in tables:
         if columns := choose_columns(path, rows, names):
             break
-    else:  # no column names a picture: the first two columns, for a message that shows what is there
+    else:  # no column names a picture: take the first two columns, so that the error can show them
         rows = next((rows for rows in tables if rows), [])
         lines = [Line(f"{what} {number}", cells[0], _class_of(cells[1])) for number, cells in rows if len(cells) > 1]
         return LabelFile(path, [line for line in lines if line.label])
@@ -127,7 +127,7 @@ def _table_lines(path: str, tables: Sequence[Sequence[Row]], names: Sequence[str
 
 
 def _class_of(value: object) -> str:
-    """Return a class as it stands, the first word of Kaggle's ``SYNSET x y x y ...``, and pandas' 3.0 as 3."""
+    """Return a class as text: the first word of Kaggle's ``SYNSET x y x y ...``, and pandas' 3.0 as 3."""
     text = str(value).strip()
     if re.match(r"n\d{8}(\s|$)", text):
         return text.split()[0]
@@ -138,7 +138,7 @@ def _json_lines(path: str, text: str, names: Sequence[str]) -> LabelFile | None:
     try:
         values = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        try:  # records line by line, as the Hugging Face hub's metadata.jsonl
+        try:  # records line by line, like the Hugging Face hub's metadata.jsonl
             values = [json.loads(line) for line in text.splitlines() if line.strip()]
         except (json.JSONDecodeError, RecursionError):
             raise DataError(f"{path} is not valid JSON ({error})") from error
@@ -163,7 +163,7 @@ def _pairs(path: str, values: Any) -> list[tuple[int, Any, Any]]:
 
 
 def _flat(entry: tuple[int, Any, Any]) -> list[tuple[int, tuple[Any, Any]]]:
-    """Turn a class with its list of names into pairs, and take the class from a record."""
+    """Return pairs of name and class for an entry that may be a class with a list of names, or a record."""
     number, name, label = entry
     if isinstance(label, list) and len(label) == 1 and is_image_name(str(name)):
         label = label[0]

@@ -1,4 +1,4 @@
-"""Tell what the folders above pictures are: wrappers, splits, classes."""
+"""Decide which folders above pictures are wrappers, splits or classes."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,32 +10,32 @@ from hamgan.data.source import name_some
 from hamgan.errors import DataError
 
 FOLDER_OF_NVIDIA = 1000
-"""Pictures that dataset_tool.py and FFHQ put into a folder, whatever they show."""
+"""Number of pictures per folder in data sets of dataset_tool.py and FFHQ, whose folders are no classes."""
 
 _Prefix = tuple[str, ...]
 _Group = tuple[str, _Prefix, list[int]]
-"""Split, the folder whose folders are its classes, its pictures."""
+"""(split, folder whose subfolders are its classes, indices of its pictures)."""
 
 
 @dataclass
 class Arrangement:
-    """Say for every picture its class and split, and what of it is worth a sentence."""
+    """Hold the class and split of every picture, with notes to print."""
 
     classes: list[str | None]
     """None: no class."""
     splits: list[str | None]
-    """None: beside the splits, left out."""
+    """None: outside the splits, left out."""
     has_splits: bool = False
     class_roots: list[str] = field(default_factory=list)
-    """Folders whose folders are the classes, with a / at the end unless it is the source itself."""
+    """Folders whose subfolders are the classes, ending in a slash except for the source itself."""
     notes: list[str] = field(default_factory=list)
 
 
 def arrange(names: Sequence[str], labels: Sequence[str | None], source: str) -> Arrangement:
-    """Find classes and splits of pictures by their paths; ``labels`` are classes that are known already.
+    """Find classes and splits of pictures from their paths; ``labels`` are classes that are known already.
 
-    A folder that holds all the others is passed over. A folder is a split beside one of another split that holds the
-    same classes: PASCAL VOC has a class called train.
+    A folder around everything is skipped. A folder named like a split is one only if another split with the same
+    classes is next to it: PASCAL VOC has a class called train.
     """
     parts = [tuple(name.split("/")) for name in names]
     every = list(range(len(parts)))
@@ -54,7 +54,7 @@ def arrange(names: Sequence[str], labels: Sequence[str | None], source: str) -> 
 
 
 def _folder_below(path: _Prefix, prefix: _Prefix) -> str | None:
-    """Return the folder directly below ``prefix`` that a picture lies in."""
+    """Return the folder directly below ``prefix`` that contains a picture."""
     depth = len(prefix)
     return path[depth] if len(path) > depth + 1 and path[:depth] == prefix else None
 
@@ -68,7 +68,7 @@ def _folders(parts: Sequence[_Prefix], members: Iterable[int], prefix: _Prefix) 
 
 
 def _unwrap(parts: Sequence[_Prefix], members: Sequence[int], prefix: _Prefix, known: set[str]) -> _Prefix:
-    """Descend while one folder holds all the others, as archives and Kaggle wrap them; a known class is no wrapper."""
+    """Descend through wrapper folders, as in archives and Kaggle's data sets; a known class is no wrapper."""
     while True:
         folders = _folders(parts, members, prefix)
         if len(folders) != 1:
@@ -84,7 +84,7 @@ def _unwrap(parts: Sequence[_Prefix], members: Sequence[int], prefix: _Prefix, k
 def _find_splits(
     parts: Sequence[_Prefix], labels: Sequence[str | None], top: _Prefix, source: str, notes: list[str]
 ) -> list[_Group]:
-    """Return the splits among the folders below ``top``; none where their names mean something else."""
+    """Return the splits among the folders below ``top``; empty if these names mean something else."""
     folders = _folders(parts, range(len(parts)), top)
     named = {folder: found for folder in folders if (found := split_of(folder))}
     ranked = sorted(named, key=lambda folder: (named[folder], folder))
@@ -103,7 +103,7 @@ def _find_splits(
             notes.append(f"`{train}` is taken for a class: no val or test stands beside it; its folders are none")
         return []
     groups: list[_Group] = [("train", start, folders[train])]
-    if not classes and len(folders) == len(named):  # pictures that lie in splits only: they have no classes
+    if not classes and len(folders) == len(named):  # pictures directly in splits have no classes
         return [*groups, ("val", (*top, held_out[0]), folders[held_out[0]])]
     without_classes = []
     for folder in held_out:
@@ -134,7 +134,7 @@ def _classes(
     prefix: _Prefix,
     known: set[str] | None = None,
 ) -> set[str]:
-    """Return the classes in a split, folded; a single folder of another name than the ``known`` ones is none."""
+    """Return the classes in a split, case-folded; a single folder that is not ``known`` is no class."""
     folders = _folders(parts, [i for i in members if labels[i] is None], prefix)
     named = {fold(folder) for folder in folders}
     if known is not None and len(named) == 1 and not named & known:
@@ -147,7 +147,7 @@ def _has_folders(parts: Sequence[_Prefix], folders: Mapping[str, Sequence[int]],
 
 
 def _doubts(parts: Sequence[_Prefix], classes: Sequence[str | None], depth: int) -> list[str]:
-    """Say where folders that are taken for classes are more likely something else."""
+    """Return notes about folders that are taken for classes but may be something else."""
     below: dict[str, set[str | None]] = defaultdict(set)
     for path, name in zip(parts, classes, strict=True):
         if name is not None:

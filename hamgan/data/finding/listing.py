@@ -25,9 +25,9 @@ _Found = dict[str, list[tuple[str, Member]]]
 
 
 def _assign(place: SourceFiles, split: str | None) -> tuple[_Found, list[str], Arrangement]:
-    """Give members their class and split; return also the names of pictures without a class.
+    """Assign members to split and class; also returns the names of pictures without a class.
 
-    split: the one that the place is meant for; where it holds several, the others are left out.
+    ``split`` is the one that the place should provide; other splits in it are left out.
     """
     arranged = arrange(place.names, place.labels, place.source)
     _check_labels(place, arranged)
@@ -42,7 +42,7 @@ def _assign(place: SourceFiles, split: str | None) -> tuple[_Found, list[str], A
 
 
 def _check_labels(place: SourceFiles, arranged: Arrangement) -> None:
-    """Refuse a label file that names some pictures of a split, unless the others stand in folders of its classes."""
+    """Raise DataError if a label file names only some pictures of a split and the others are in no class folder."""
     for file, named in place.files:
         known = {fold(line.label) for line in file.lines}
         for split in {arranged.splits[i] for i in named} - {None}:
@@ -60,10 +60,10 @@ def list_pictures(
 ) -> Listing:
     """List the candidates of folders, archives, WebDataset shards or a table (``cifar10``, ``cifar100``, ``hf:NAME``).
 
-    val_source: a second place whose pictures are the val split. labels: a file that gives pictures their classes (see
-    `read_label_file`); NVIDIA's dataset.json and Tiny ImageNet's val_annotations.txt are found without it.
-    val_fraction: share of every class that becomes val, by a hash of the names. spool: a folder for what must be
-    unpacked.
+    ``val_source`` is a second place with the val split. ``labels`` is a file with the classes of the pictures (see
+    `read_label_file`); NVIDIA's dataset.json and Tiny ImageNet's val_annotations.txt are found automatically.
+    ``val_fraction`` is the share of every class that becomes val, chosen by a hash of the names. ``spool`` is a folder
+    for unpacked files. Raises DataError.
     """
     if is_table(source):
         if labels:
@@ -107,7 +107,7 @@ def _list_places(places: Sequence[SourceFiles], labels: Path | None) -> Listing:
 
 
 def _empty_folders(place: SourceFiles, arranged: Arrangement, class_names: Sequence[str]) -> list[str]:
-    """Name folders beside those of classes that hold no picture, in no split."""
+    """Return the names of class folders without a picture in any split."""
     path = Path(place.source).expanduser()
     if not path.is_dir() or any(named for _, named in place.files):
         return []
@@ -123,7 +123,7 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _one_spelling(found: _Found, notes: list[str]) -> dict[str, str]:
-    """Return for each name of a class how it is spelled: the splits' own spellings of a class are one class."""
+    """Map each class name to one spelling, so that spellings that differ between splits are one class."""
     spelled: dict[str, dict[str, None]] = {}
     clashes = set()
     for entries in found.values():
@@ -133,7 +133,7 @@ def _one_spelling(found: _Found, notes: list[str]) -> dict[str, str]:
             if within.setdefault(fold(name), name) != name:
                 clashes.add(fold(name))
     for folded in sorted(clashes):
-        notes.append(f"the classes {name_some(list(spelled[folded]))} differ in capitals only, and stay apart")
+        notes.append(f"the classes {name_some(list(spelled[folded]))} differ in capitals only, and are kept separate")
     return {
         name: name if folded in clashes else next(iter(names)) for folded, names in spelled.items() for name in names
     }
@@ -153,7 +153,7 @@ def _sorted_listing(found: _Found, unclassed: list[str], unread: Counter[str]) -
 
 
 def _key(member: Member, counts: Counter[str]) -> str:
-    # Shards repeat the names of their members; with the shard's own name they are told apart.
+    # Shards may repeat the names of their members; the shard's name makes them unique.
     return member.name if counts[member.name] == 1 else f"{os.path.basename(str(member.place[1]))}/{member.name}"
 
 
@@ -169,7 +169,7 @@ def _without_classes(source: str, unclassed: list[str], unread: Counter[str]) ->
 
 
 def _hold_out(listing: Listing, fraction: float) -> None:
-    """Move a share of every class to val, chosen by a hash of the names; one picture of a class always stays."""
+    """Move a share of every class to val, chosen by a hash of the names; at least one picture stays in train."""
     if listing.pictures["val"]:
         raise DataError("the source has a val split of its own; leave --val-fraction out")
     train = listing.pictures["train"]

@@ -1,4 +1,4 @@
-"""Locate a source: paths, ``*`` and ``{000..099}`` patterns, shards at addresses (fetched once per machine)."""
+"""Locate a source: paths, ``*`` and ``{000..099}`` patterns, shards at URLs (downloaded once per machine)."""
 
 import glob
 import hashlib
@@ -14,27 +14,27 @@ from hamgan.files import make_once, nearest_path
 from hamgan.progress import ProgressBar
 
 DATA_SETS = ("photos", "fashion", "cifar10", "cifar100")
-"""Names that are data sets, whatever paths there are."""
+"""Names that are data sets even if a path of that name exists."""
 DOWNLOADED = ("cifar10", "cifar100")
-"""Those of them that are downloaded; the others come with a package, and need no preparation."""
+"""Data sets that are downloaded; the others are in a package and need no preparation."""
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def download_folder() -> Path:
-    """Return where downloads go: ``$HAMGAN_DATA``, else ``~/.cache/hamgan``."""
+    """Return the folder for downloads: ``$HAMGAN_DATA``, else ``~/.cache/hamgan``."""
     return Path(os.environ.get("HAMGAN_DATA") or Path.home() / ".cache" / "hamgan")
 
 
 def is_remote(source: str) -> bool:
-    """Tell whether a source is an address such as ``s3://bucket/train-{000..146}.tar``."""
+    """Return whether a source is a URL such as ``s3://bucket/train-{000..146}.tar``."""
     return "://" in source
 
 
 def check_place(source: str, names: Iterable[str] = DATA_SETS) -> None:
-    """Raise DataError, with the nearest that exists, where a source is neither one of ``names`` nor a path with a file.
+    """Raise DataError, with the nearest name or path, if a source is neither in ``names`` nor an existing path.
 
-    Addresses, names on a hub and patterns pass: nothing is asked or read here, nor is torch imported, so that a slip is
+    URLs, hub names and patterns are not checked. Nothing is read and torch is not imported, so that a typing error is
     answered at once.
     """
     path = Path(source).expanduser()
@@ -48,10 +48,10 @@ def check_place(source: str, names: Iterable[str] = DATA_SETS) -> None:
 
 
 def say_namesake(source: str) -> list[str]:
-    """Say that a name such as ``photos`` is also a folder or file here, and how to mean that; else an empty list."""
+    """Return a note if a data set's name such as ``photos`` is also a path in the working directory, else nothing."""
     if not os.path.lexists(source):
         return []
-    return [f"`{source}` is the data set of that name, not what is here under that name: for that, write ./{source}"]
+    return [f"`{source}` is the data set of that name, not the file or folder here: for that, write ./{source}"]
 
 
 def _expand_braces(source: str) -> list[str]:
@@ -64,9 +64,9 @@ def _expand_braces(source: str) -> list[str]:
 
 
 def expand(source: str) -> list[Path]:
-    """Return existing files or folders that a path, a ``*`` pattern or a ``{00..12}`` pattern names, in order.
+    """Return the existing files or folders of a path, ``*`` pattern or ``{00..12}`` pattern, in order.
 
-    Addresses are fetched first, see `fetch`. Raises DataError for a place that does not exist.
+    URLs are downloaded first, see `fetch`. Raises DataError for a place that does not exist.
     """
     names = _expand_braces(source)
     if is_remote(source):
@@ -82,9 +82,9 @@ def expand(source: str) -> list[Path]:
 
 
 def fetch(addresses: list[str]) -> list[Path]:
-    """Copy files at addresses that fsspec knows (https://, s3://, gs://, ...) to `download_folder`; return the copies.
+    """Download URLs that fsspec supports (https://, s3://, gs://, ...) to `download_folder`; returns the copies.
 
-    The processes of a machine share one copy. Raises DataError when an address cannot be read or the disk is too small.
+    The processes of a machine share one copy. Raises DataError if a URL cannot be read or the disk is too small.
     """
     import fsspec
 
@@ -97,7 +97,7 @@ def fetch(addresses: list[str]) -> list[Path]:
     except Exception as error:  # every file system has its own
         raise DataError(f"{addresses[0]} cannot be read: {one_line(error)}") from error
     if not addresses:
-        raise DataError("no file fits the pattern of the address")
+        raise DataError("no file matches the pattern of the URL")
     copies = [_local_copy(address, size) for address, size in zip(addresses, sizes, strict=True)]
     folder = download_folder() / "shards"
     folder.mkdir(parents=True, exist_ok=True)

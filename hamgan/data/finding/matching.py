@@ -12,12 +12,12 @@ from hamgan.errors import DataError
 
 
 class Line(NamedTuple):
-    """Say the class of one picture, as a line or entry of a label file does."""
+    """Hold one line or entry of a label file: the class of one picture."""
 
     where: str
     """"line 7" or "entry 7"."""
     name: str
-    """The picture's path as it is written."""
+    """The picture's path as written in the file."""
     label: str
 
     def __str__(self) -> str:
@@ -26,22 +26,22 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelFile:
-    """Hold the lines of a label file; ``may_exceed``: it may name more pictures than there are (ImageNet's devkit)."""
+    """Hold the lines of a label file; ``may_exceed`` allows it to name missing pictures (ImageNet's devkit)."""
 
     path: str
     lines: list[Line]
     columns: str = ""
-    """Which columns were taken, in words."""
+    """Description of the columns that were used."""
     may_exceed: bool = False
 
     def describe(self) -> str:
-        """Say how many lines and classes there are, and which columns were taken."""
+        """Return a line with the numbers of lines and classes, and the columns that were used."""
         classes = len({line.label for line in self.lines})
         return f"{len(self.lines):,} lines, {classes:,} classes" + (f", {self.columns}" if self.columns else "")
 
 
 class _Path(NamedTuple):
-    """Hold a path in parts, folded for comparison."""
+    """Hold the parts of a path, case-folded for comparison."""
 
     parts: tuple[str, ...]
     exact: str
@@ -53,23 +53,24 @@ class _Path(NamedTuple):
 
 
 def spellings(base: str) -> set[str]:
-    """Return a file's name with and without its ending, folded."""
+    """Return a file's name with and without its extension, case-folded."""
     return {fold(base), fold(os.path.splitext(base)[0])}
 
 
 def match(file: LabelFile, names: Sequence[str], roots: Sequence[tuple[str, ...]], source: str) -> list[str | None]:
-    """Return a class per picture, None for those that no line names.
+    """Return a class per picture, None for pictures without a line.
 
-    A line names a picture when one path ends like the other, with or without the picture's ending; among several the
-    one with more folders in common. names: paths inside the source. roots: for each the folders above it, outside the
-    source. Raises DataError when no line names a picture, a line names two or none, or a picture has two classes.
+    A line names a picture if one path is the end of the other, with or without the picture's extension; of several
+    lines the one with most folders in common. ``names`` are paths inside the source, ``roots`` the folders above each
+    of them, outside the source. Raises DataError if no line names a picture, a line names two or none, or a picture has
+    two classes.
     """
     lines = [_Path.of(line.name) for line in file.lines]
     index: dict[tuple[str, ...], list[int]] = defaultdict(list)  # last two parts, or the last one -> lines
     for number, path in enumerate(lines):
         index[path.parts[-2:]].append(number)
         if len(path.parts) > 1:
-            index["", path.parts[-1]].append(number)  # for pictures that lie in no folder
+            index["", path.parts[-1]].append(number)  # for pictures without a folder
     chosen: list[int | None] = []
     pictures: dict[int, list[int]] = defaultdict(list)
     clashes: list[tuple[str, Line, Line]] = []
@@ -92,7 +93,7 @@ def match(file: LabelFile, names: Sequence[str], roots: Sequence[tuple[str, ...]
 def _best_lines(
     name: str, above: tuple[str, ...], lines: Sequence[_Path], index: dict[tuple[str, ...], list[int]]
 ) -> list[int]:
-    """Return the lines whose path has most in common with a picture's, of those that can mean it."""
+    """Return the lines that can mean a picture and have most of their path in common with it."""
     *folders, base = name.split("/")
     inside = tuple(map(fold, folders))
     found: dict[int, tuple[bool, int, bool]] = {}
@@ -104,7 +105,9 @@ def _best_lines(
             pairs = zip(reversed(parts), reversed(full), strict=False)
             common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
             if common >= min(len(parts), depth):
-                whole = depth <= len(parts) == common  # all of the path inside the source and nothing wrong above it
+                whole = (
+                    depth <= len(parts) == common
+                )  # the whole path inside the source, and nothing different above it
                 exact = os.path.basename(lines[line].exact) in (base, os.path.splitext(base)[0])
                 score = (whole, 0 if whole else common, exact)
                 found[line] = max(found.get(line, score), score)
@@ -113,7 +116,7 @@ def _best_lines(
 
 
 def _all_but_the_exact(line: _Path, pictures: Sequence[int], names: Sequence[str]) -> list[int]:
-    """Return the pictures that a line does not mean: all but the one whose whole path it gives."""
+    """Return the pictures that a line does not mean if it gives the whole path of one."""
     exact = [picture for picture in pictures if names[picture] == line.exact]
     return [picture for picture in pictures if picture not in exact] if exact else []
 
@@ -134,7 +137,7 @@ def _check(
     if clashes:
         name, first, second = clashes[0]
         raise DataError(
-            f"{file.path} says two things of {len(clashes):,} of the {len(names):,} pictures of {source}, "
+            f"{file.path} gives two classes to {len(clashes):,} of the {len(names):,} pictures of {source}, "
             f"e.g. `{name}`: {first}, {second}; give paths from {source} on, one line each"
         )
     doubtful = [(line, found) for line, found in pictures.items() if len(found) > 1]
@@ -160,15 +163,15 @@ def _names_one(line: _Path, pictures: Sequence[int], names: Sequence[str]) -> bo
 
 
 def check_coverage(file: LabelFile, source: str, unnamed: Sequence[str], count: int) -> None:
-    """Raise DataError where pictures of a source, ``count`` in all, have no line."""
+    """Raise DataError if any of the ``count`` pictures of a source have no line."""
     if unnamed:
         raise DataError(
             f"{file.path}: {len(unnamed):,} of {count:,} pictures of {source} have no line, e.g. `{unnamed[0]}`; "
-            f"{file.lines[0]}; add their lines or take the pictures away"
+            f"{file.lines[0]}; add their lines or remove the pictures"
         )
 
 
 def hits(cells: Iterable[str], names: Iterable[str]) -> set[str]:
-    """Return those of the cells, folded base names, that are the name of a picture, with or without its ending."""
+    """Return the cells (case-folded base names) that name a picture, with or without its extension."""
     wanted = set(cells)
     return {spelling for name in names for spelling in spellings(name.rpartition("/")[2]) if spelling in wanted}

@@ -27,18 +27,18 @@ class Listing:
     pictures: dict[str, list[Picture]]
     """Per split, sorted by class and name."""
     left_out: list[str] = field(default_factory=list)
-    """Class folders without pictures."""
+    """Names of class folders without pictures."""
     unclassed: int = 0
-    """Pictures outside every class folder, left out too."""
+    """Number of pictures outside any class folder, which are left out."""
     has_splits: bool = True
-    """Whether the source names its splits; where it does not, all of it is train."""
+    """Whether the source has splits; otherwise all of it is train."""
     unread: dict[str, int] = field(default_factory=dict)
-    """Files that are no pictures of a kind that is read, by ending."""
+    """File extension -> number of files that are not read."""
     notes: list[str] = field(default_factory=list)
-    """Sentences on what was taken for what."""
+    """Notes to print about how the layout was understood."""
 
     def sha256(self) -> str:
-        """Hash names, classes and sizes: a changed source must not continue an old preparation, a moved one may."""
+        """Hash names, classes and sizes, so that a moved source may continue a preparation, but not a changed one."""
         digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
         for split, pictures in self.pictures.items():
             digest.update(f"\1{split}".encode())

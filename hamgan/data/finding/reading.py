@@ -41,7 +41,7 @@ def read_bytes(picture: Picture) -> bytes:
 
 
 def hash_bytes(picture: Picture) -> str:
-    """Hash a picture's class and its encoded bytes; one that cannot be read counts as such."""
+    """Hash a picture's class and its encoded bytes; pictures that cannot be read are hashed as unreadable."""
     try:
         content = read_bytes(picture)
     except (DataError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Hold the files of a source: its pictures, what lies beside them, and the classes that label files give them."""
+"""Hold the files of a source: its pictures, other files, and the classes from label files."""
 
 import os
 from collections import Counter
@@ -20,7 +20,7 @@ from hamgan.files import LMDB
 
 
 def _folder_members(root: Path, spool: Path) -> list[Member]:
-    """List files below a folder; where no picture is, those in its tar files (ImageNet's train, unpacked once)."""
+    """List files below a folder, or in its tar files if it has no pictures (ImageNet's train, unpacked once)."""
     walked = walk_files(root)
     names = decode_names([name for name, _ in walked])
     files = [
@@ -38,7 +38,7 @@ def _is_archive_name(name: str) -> bool:
 
 
 def _archives_members(archives: dict[str, Path], spool: Path) -> list[Member]:
-    """List members of several archives by name; an archive without folders and classes in it is a class itself."""
+    """List the members of several archives; an archive without folders and classes is a class itself."""
     members = []
     for name, path in archives.items():
         inside = archive_members(path, spool)
@@ -56,15 +56,15 @@ class SourceFiles:
     pictures: list[Member]
     others: list[Member]
     root: tuple[str, ...]
-    """The folders above the pictures' names, for label files that give longer paths."""
+    """The folders above the pictures' names, for label files with longer paths."""
     labels: list[str | None] = field(default_factory=list)
-    """Class per picture, of a label file or of its own."""
+    """Class per picture, from a label file or the archive; None if unknown."""
     files: list[tuple[LabelFile, set[int]]] = field(default_factory=list)
-    """Label files, and the pictures that each has named."""
+    """Label files, with the indices of the pictures that each one names."""
 
     @classmethod
     def find(cls, source: str, spool: Path) -> "SourceFiles":
-        """List the files of a source; ``spool`` takes unpacked compressed tar files."""
+        """List the files of a source; compressed tar files are unpacked into ``spool``."""
         paths = expand(source)
         if len(paths) == 1 and not paths[0].is_dir():
             members = archive_members(paths[0], spool)
@@ -85,7 +85,7 @@ class SourceFiles:
         return [member.name for member in self.pictures]
 
     def take(self, file: LabelFile, labels: Sequence[str | None]) -> None:
-        """Take the classes that a file gives to the pictures, None for those that it does not name."""
+        """Store the classes that a file gives to the pictures; None for pictures that it does not name."""
         named = {i for i, label in enumerate(labels) if label is not None}
         for i in named:
             self.labels[i] = labels[i]
@@ -93,16 +93,16 @@ class SourceFiles:
 
 
 def list_members(source: str, spool: Path) -> tuple[list[Member], Counter[str]]:
-    """List the pictures below folders and inside archives; count the endings of the files that are none.
+    """List the pictures in folders and archives, and count the extensions of all other files.
 
-    ``spool`` takes unpacked compressed tar files.
+    Compressed tar files are unpacked into ``spool``.
     """
     place = SourceFiles.find(source, spool)
     return place.pictures, count_endings([member.name for member in place.others])
 
 
 def read_labels(path: Path, places: Sequence[SourceFiles]) -> None:
-    """Give the pictures of all places the classes of a file."""
+    """Assign the classes in a label file to the pictures of all places."""
     names = [name for place in places for name in place.names]
     file = read_label_file(path, names)
     roots = [place.root for place in places for _ in place.pictures]
@@ -113,7 +113,7 @@ def read_labels(path: Path, places: Sequence[SourceFiles]) -> None:
 
 
 def find_labels(place: SourceFiles, notes: list[str]) -> None:
-    """Give pictures the classes of label files that lie beside them: NVIDIA's and Tiny ImageNet's."""
+    """Assign the classes of label files that are found in the source: NVIDIA's and Tiny ImageNet's."""
     for member in [other for other in place.others if os.path.basename(other.name) in FOUND_BY_NAME]:
         folder = member.name.rpartition("/")[0]
         inside = [i for i, name in enumerate(place.names) if not folder or name.startswith(f"{folder}/")]

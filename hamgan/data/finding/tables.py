@@ -1,4 +1,4 @@
-"""Read sources addressed by row number: CIFAR, HDF5 files and, by an optional extra, Hugging Face `datasets`."""
+"""Read sources by row number: CIFAR, HDF5 files and, with an optional package, Hugging Face `datasets`."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -17,13 +17,13 @@ CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 def is_table(source: str) -> bool:
-    """Tell whether a source is read by row number."""
+    """Return whether a source is read by row number."""
     return source in CIFAR or source.startswith("hf:") or is_hdf5(Path(source).expanduser())
 
 
 @lru_cache(maxsize=2)
 def open_cifar(source: str, split: str) -> Any:
-    """Open torchvision's data set (``.data`` uint8 [N, 32, 32, 3], ``.targets``, ``.classes``); downloads it first."""
+    """Open torchvision's data set (``.data`` uint8 [N, 32, 32, 3], ``.targets``, ``.classes``), downloading it once."""
     import torchvision.datasets
 
     kind = getattr(torchvision.datasets, CIFAR[source])
@@ -35,14 +35,14 @@ def open_cifar(source: str, split: str) -> Any:
             return kind(folder, train=split == "train", download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"{source} is not in {folder} and cannot be downloaded ({error}); bring {kind.filename} there, "
+            f"{source} is not in {folder} and cannot be downloaded ({error}); put {kind.filename} there, "
             "or set HAMGAN_DATA to the folder that has it"
         ) from error
 
 
 @lru_cache(maxsize=2)
 def _open_hub(source: str) -> dict[str, tuple[Any, str, str]]:
-    """Open a data set of the hub: per split its rows with encoded pictures, the image column, the label column."""
+    """Open a data set of the hub; returns split -> (rows with encoded pictures, image column, label column)."""
     try:
         import datasets
     except ImportError as error:
@@ -73,18 +73,18 @@ def _open_hub(source: str) -> dict[str, tuple[Any, str, str]]:
 
 
 def list_tables(source: str, val_source: str | None = None) -> Listing:
-    """List all rows of a table source; ``val_source``, such a source too, takes the place of its val split.
+    """List all rows of a table source; ``val_source``, another table source, replaces its val split.
 
-    Raises DataError when the second one has classes that the first has not.
+    Raises DataError if the second one has classes that the first one lacks.
     """
     listing = list_table(source)
     if val_source is None:
         return listing
     if not is_table(val_source):
-        raise DataError(f"{source} is read by rows, and so must be its val split; {val_source} is not")
+        raise DataError(f"{source} is read by rows, so its val split must be too; {val_source} is not")
     held_out = list_table(val_source)
     if unknown := [name for name in held_out.class_names if name not in listing.class_names]:
-        raise DataError(f"{val_source} has classes that {source} has not: {name_some(unknown)}")
+        raise DataError(f"{val_source} has classes that {source} lacks: {name_some(unknown)}")
     numbers = [listing.class_names.index(name) for name in held_out.class_names]
     pictures = held_out.pictures["val"] or held_out.pictures["train"]
     val = sorted((picture._replace(label=numbers[picture.label]) for picture in pictures), key=lambda item: item.label)

@@ -1,4 +1,4 @@
-"""Cut a text into columns, and tell which column names the pictures and which the classes."""
+"""Split a text into columns, and find the columns of pictures and classes."""
 
 import csv
 import re
@@ -15,16 +15,16 @@ PATH_COLUMNS = (
     *("filepath", "path", "file", "filename", "filenames", "filepaths", "image", "imagepath", "imagefile", "imagename"),
     *("imageid", "img", "imgpath", "imgname", "imgid", "fname", "name", "id", "picture", "photo", "key"),
 )
-"""Headers of the column of pictures: lower case, letters and digits only."""
+"""Headers of the column of pictures, in lower-case letters and digits."""
 CLASS_COLUMNS = (
     *("label", "classname", "labelname", "class", "category", "categoryname", "labels", "target", "species", "breed"),
     *("diagnosis", "dx", "synset", "wnid", "predictionstring", "type", "classid", "labelid", "categoryid"),
     *("classlabel", "y"),
 )
-"""Headers of the column of classes, a name before a number."""
+"""Headers of the column of classes, names before numbers."""
 INDEX_COLUMNS = ("", "index", "unnamed0")
 SAMPLE = 300
-"""Rows that decide which column is which."""
+"""Number of rows that are examined to find the columns."""
 
 
 class Row(NamedTuple):
@@ -36,17 +36,17 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """Say where a table has its pictures and classes; ``one_hot``: several columns, of which one is 1."""
+    """Hold the columns of pictures and classes; one-hot classes have several columns, of which one is 1."""
 
     path: int
     labels: dict[int, str]
-    """Column -> its header, more than one where they are one-hot."""
+    """Column -> its header; several for one-hot classes."""
     header: int
-    """Rows of header, 0 or 1."""
+    """Number of header rows, 0 or 1."""
     text: str = ""
 
     def label_of(self, cells: Sequence[str]) -> str:
-        """Return the class of a row, empty where there is none."""
+        """Return the class of a row, an empty string if there is none."""
         if len(self.labels) > 1:
             return next((name for column, name in self.labels.items() if _is_one(cells, column)), "")
         (column,) = self.labels
@@ -59,13 +59,13 @@ def plain(header: str) -> str:
 
 
 def first_of(wanted: Iterable[str], found: Iterable[str]) -> str | None:
-    """Return the first of the wanted values that is among the found ones."""
+    """Return the first wanted value that is among the found ones, or None."""
     present = set(found)
     return next((value for value in wanted if value in present), None)
 
 
 def read_rows(text: str) -> list[list[Row]]:
-    """Return the rows of a text, cut in every way that gives each line two columns at least; the likeliest first."""
+    """Return the rows of a text for every delimiter that gives at least two columns per line, the likeliest first."""
     lines = text.splitlines(keepends=True)
     start = 1 if lines and re.fullmatch(r"sep=.\s*", lines[0]) else 0  # for Excel
     found = []
@@ -91,9 +91,9 @@ def _split(lines: Sequence[str], start: int, delimiter: str) -> list[Row]:
 
 
 def choose_columns(path: str, rows: Sequence[Row], names: Sequence[str]) -> Columns | None:
-    """Tell which columns hold pictures and classes, by the names of the pictures and the header; None without any.
+    """Find the columns of pictures and classes, by the names of the pictures and the header; None if there are none.
 
-    Raises DataError where several columns might be the class.
+    Raises DataError if several columns may be the class.
     """
     width = max((len(row.cells) for row in rows[:SAMPLE]), default=0)
     if width < 2:
@@ -107,7 +107,7 @@ def choose_columns(path: str, rows: Sequence[Row], names: Sequence[str]) -> Colu
     labels = _label_columns(path, rows[0].cells, head, body, column)
     first = body[0]
     is_header = _base(first[column]) not in known and not is_image_name(tidy(first[column]))
-    if is_header and len(labels) == 1 and len(body) > 1:  # a line whose picture is missing has a class of others
+    if is_header and len(labels) == 1 and len(body) > 1:  # or the line of a missing picture, whose class recurs
         (label,) = labels
         is_header = first[label] not in {cells[label] for cells in body[1:]}
     text = ""
@@ -122,7 +122,7 @@ def _base(cell: str) -> str:
 
 
 def _path_column(head: Sequence[str], body: Sequence[Sequence[str]], known: set[str]) -> int | None:
-    """Return the column whose cells name pictures; numbers of an index or of classes may look like it, too."""
+    """Return the column whose cells name pictures; columns of an index or of class numbers may look similar."""
     scores = []
     for column, title in enumerate(head):
         cells = [row[column] for row in body]
@@ -136,14 +136,14 @@ def _path_column(head: Sequence[str], body: Sequence[Sequence[str]], known: set[
 def _label_columns(
     path: str, titles: Sequence[str], head: Sequence[str], body: Sequence[Sequence[str]], taken: int
 ) -> dict[int, str]:
-    """Return the column of classes with its title, or several one-hot columns."""
+    """Return column -> title of the column of classes, or of several one-hot columns."""
     found = first_of(CLASS_COLUMNS, (title for column, title in enumerate(head) if column != taken))
     if found is not None:
         column = next(column for column, title in enumerate(head) if title == found and column != taken)
         return {column: titles[column]}
     others = [column for column in range(len(head)) if column != taken and head[column] not in INDEX_COLUMNS]
     if not others:
-        raise DataError(f"{path} has no column of classes beside `{titles[taken]}`")
+        raise DataError(f"{path} has no column of classes next to `{titles[taken]}`")
     if len(others) == 1 or not _has_titles(head, body):
         column = next((column for column in others if column > taken), others[0])
         return {column: titles[column] if column < len(titles) else ""}
@@ -154,11 +154,11 @@ def _label_columns(
     if len(repeated) == 1:
         return {repeated[0]: titles[repeated[0]]}
     listed = ", ".join(f"`{titles[column]}`" for column in others[:8])
-    raise DataError(f"{path}: any of {listed} could be the class; call its column `label`, or leave the others out")
+    raise DataError(f"{path}: any of {listed} could be the class; name its column `label`, or remove the others")
 
 
 def _has_titles(head: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
-    """Tell whether the first row is a header: words over numbers, or names that headers have."""
+    """Return whether the first row is a header: words above numbers, or usual names of headers."""
     if any(title in PATH_COLUMNS for title in head):
         return True
     rest = body[1:]

@@ -1,1 +1,1 @@
-"""Make a store of training images."""
+"""Prepare a store of training images."""

@@ -1,4 +1,4 @@
-"""Read the command line of `hamgan prepare`: make a store, look into one, merge parts."""
+"""Read the command line of `hamgan prepare`: make, inspect or merge a store."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ from hamgan.errors import DataError, Stopped
 if TYPE_CHECKING:
     from hamgan.data.store import Manifest
 
-DESCRIPTION = """Make a store of images from folders, archives, CIFAR or the Hugging Face hub.
+DESCRIPTION = """Prepare a store of images from folders, archives, CIFAR or the Hugging Face hub.
 
   hamgan prepare --source FOLDER|TAR|ZIP|'shards-{000..099}.tar'|hf:NAME|cifar10 --output STORE --resolution 128
 
@@ -26,7 +26,7 @@ Running the same command again after an interruption continues it.
 
 
 def main(arguments: Sequence[str], prog: str = "hamgan prepare") -> None:
-    """Run the command that the arguments name; raises ConfigError (a sentence) for bad usage and unusable input."""
+    """Run the given command; raises ConfigError for bad usage and unusable input."""
     options = _parser(prog).parse_args(arguments)
     options.run(options)
 
@@ -37,18 +37,18 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="further commands", prog=prog)
     _add_preparation_options(parser)
 
-    inspect = commands.add_parser("inspect", help="look into a store", description="Look into a store.")
+    inspect = commands.add_parser("inspect", help="describe or check a store", description="Describe or check a store.")
     inspect.set_defaults(run=_inspect)
     inspect.add_argument("store", type=Path, help="folder of the store")
-    inspect.add_argument("--verify", action="store_true", help="compare every pixel with the manifest's hashes")
+    inspect.add_argument("--verify", action="store_true", help="compare all pixels with the manifest's hashes")
     inspect.add_argument("--sheets", type=Path, metavar="FOLDER", help="write a contact sheet per class")
     inspect.add_argument("--json", action="store_true", help="print JSON instead of text")
 
-    text = "join parts made with --shard i/n"
+    text = "merge the parts of a store that --shard i/n made"
     joining = commands.add_parser("merge", help=text, description=f"{text.capitalize()}.")
     joining.set_defaults(run=_merge)
     joining.add_argument("store", type=Path, help="folder of the new store")
-    joining.add_argument("parts", type=Path, nargs="+", help="folders of all the parts")
+    joining.add_argument("parts", type=Path, nargs="+", help="folders of all parts")
     return parser
 
 
@@ -70,14 +70,29 @@ def _add_preparation_options(parser: argparse.ArgumentParser) -> None:
         default="lanczos",
         help="antialiasing filter of --crop centre (default: lanczos)",
     )
-    add("--val-source", help="where the val split is, if not in a val folder of --source")
-    add("--val-fraction", type=float, default=0.0, help="share of train to hold out as val (default: 0)")
-    add("--labels", type=Path, help="classes of the pictures: CSV, JSON, lines NAME CLASS, ImageNet's devkit")
-    add("--background", type=_colour, default=(255, 255, 255), help="behind transparency (default: white)")
-    add("--min-side", type=int, default=16, help="skip pictures with a shorter side (default: 16)")
+    add("--val-source", help="source of the val split, if it is not in a val folder of --source")
+    add("--val-fraction", type=float, default=0.0, help="share of the train split to hold out as val (default: 0)")
+    add(
+        "--labels",
+        type=Path,
+        help="file with the classes of the pictures: CSV, JSON, lines NAME CLASS, ImageNet's devkit",
+    )
+    add(
+        "--background",
+        type=_colour,
+        default=(255, 255, 255),
+        help="colour behind transparent pixels, such as white or #ff8000 (default: white)",
+    )
+    add("--min-side", type=int, default=16, help="skip pictures with a side of fewer pixels (default: 16)")
     add("--strict", action="store_true", help="stop at the first picture that cannot be used")
-    add("--workers", type=int, help="processes (default: one per core)")
-    add("--shard", type=_shard, default=(0, 1), metavar="i/n", help="prepare part i of n, for `merge`")
+    add("--workers", type=int, help="number of processes (default: one per core)")
+    add(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="i/n",
+        help="prepare only part i of n, for `hamgan prepare merge`",
+    )
 
 
 def _shard(text: str) -> tuple[int, int]:

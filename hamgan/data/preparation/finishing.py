@@ -1,7 +1,7 @@
-"""Finish a preparation when all units are there; every step can be repeated without harm after a kill.
+"""Finish a preparation when all units are done; every step can be repeated after the process was killed.
 
-The holes left by skipped pictures are filled with the last images, classes without a usable picture are left out, the
-file is cut to its length, labels, hashes and at last the manifest are written.
+Gaps from skipped pictures are filled with the last images, classes without a usable picture are left out, the file is
+truncated, and labels, hashes and finally the manifest are written.
 """
 
 import io
@@ -37,10 +37,10 @@ Skip = dict[str, str]
 
 
 def finish(store: Path, plan: Plan, listing: Listing, units: dict[str, list[Unit]]) -> Manifest:
-    """Make a store of its finished units (by split) and return its manifest.
+    """Turn finished units (by split) into a store; returns its manifest.
 
-    Raises PreparationError when fewer than two classes have a usable picture. A part of a larger store keeps all
-    classes: whether one of them is empty shows when the parts are merged.
+    Raises PreparationError if fewer than two classes have a usable picture. A part of a larger store keeps all classes;
+    empty ones are left out when the parts are merged.
     """
     classes, resolution = listing.class_names, plan["preparation"]["resolution"]
     for folder in (store, *(store / split for split in units)):
@@ -96,7 +96,7 @@ def _read_markers(store: Path, units: Sequence[Unit], classes: Sequence[str]) ->
 
 
 def _close_gaps(path: Path, usable: np.ndarray, resolution: int) -> np.ndarray:
-    """Move the last images of a file into the places of skipped pictures; returns the candidate of every image."""
+    """Move the last images of a file into gaps of skipped pictures; returns the candidate index of every image."""
     count = int(usable.sum())
     order = np.arange(count)
     holes = np.flatnonzero(~usable[:count])
@@ -117,13 +117,13 @@ def _close_gaps(path: Path, usable: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def new_numbers(histogram: np.ndarray) -> np.ndarray:
-    """Give the classes that have a train image new numbers: int64 [classes], -1 for those that are left out."""
+    """Renumber the classes that have train images: int64 [classes], -1 for classes that are left out."""
     used = histogram > 0
     return np.where(used, np.cumsum(used) - 1, -1)
 
 
 def kept_classes(class_names: Sequence[str], numbers: np.ndarray) -> list[str]:
-    """Return the names of the classes that `new_numbers` keeps; PreparationError when they are fewer than two."""
+    """Return the names of the classes that `new_numbers` keeps; PreparationError if there are fewer than two."""
     kept = [name for name, number in zip(class_names, numbers, strict=True) if number >= 0]
     if len(kept) < 2:
         raise PreparationError(
@@ -134,7 +134,7 @@ def kept_classes(class_names: Sequence[str], numbers: np.ndarray) -> list[str]:
 
 
 def write_labels_and_hash(store: Path, split: str, labels: np.ndarray, classes: int, resolution: int) -> SplitEntry:
-    """Write labels.npy of a split whose images are complete, and return its entry of the manifest."""
+    """Write labels.npy of a split with complete images; returns its entry in the manifest."""
     file = io.BytesIO()
     np.save(file, labels)
     write_atomically(store / split / "labels.npy", file.getvalue())
@@ -144,7 +144,7 @@ def write_labels_and_hash(store: Path, split: str, labels: np.ndarray, classes: 
 
 
 def hash_with_progress(images: np.ndarray, split: str) -> list[Shard]:
-    """Hash the shards of a split behind a progress bar."""
+    """Hash the shards of a split, with a progress bar."""
     with ProgressBar(len(images), f"hash {split}") as bar:
         return hash_shards(images, bar.update)
 

@@ -1,4 +1,4 @@
-"""Look into a store: counts, histogram, colour statistics, hashes, and a contact sheet per class."""
+"""Describe a store: counts, histogram, colour statistics, hashes, and a contact sheet per class."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def contact_sheet(images: np.ndarray, columns: int = 8) -> Image.Image:
-    """Lay images [N, H, W, 3] out as one picture, row by row."""
+    """Arrange images [N, H, W, 3] row by row in one picture."""
     rows, side = -(-len(images) // columns), images.shape[1]
     cells = np.full((rows * columns, side, side, 3), 255, np.uint8)
     cells[: len(images)] = images
@@ -43,7 +43,7 @@ def _open_splits(store: Path, manifest: Manifest) -> Iterator[tuple[str, np.ndar
 
 
 def check_hashes(store: Path) -> None:
-    """Raise DataError for the first shard whose pixels, or split whose labels, are not those of the manifest."""
+    """Raise DataError for the first shard or labels whose hash differs from the manifest's."""
     manifest = read_manifest(store)
     for split, images, labels in _open_splits(store, manifest):
         entry = manifest["splits"][split]
@@ -92,7 +92,7 @@ def write_sheets(store: Path, folder: Path, per_class: int = 64) -> list[Path]:
 
 
 def summarise(report: Description, classes: int = 20) -> str:
-    """Return `describe_store` as text, with the smallest and largest classes where there are many."""
+    """Return `describe_store` as text, with the smallest and largest classes if there are many."""
     preparation = report["preparation"]
     lines = [
         f"source      {report['source']}",

@@ -19,9 +19,9 @@ Part = tuple[Path, Manifest]
 
 
 def merge(store: Path, folders: Sequence[Path]) -> Manifest:
-    """Join all parts ``--shard 1/n`` to ``n/n`` into a new store and return its manifest.
+    """Merge all parts ``--shard 1/n`` to ``n/n`` into a new store; returns its manifest.
 
-    Raises DataError when they do not belong together or ``store`` exists. A killed merge is repeated from its start.
+    Raises DataError if they do not belong together or ``store`` is not empty. After a kill, merge again from the start.
     """
     parts = sorted(((folder, read_manifest(folder)) for folder in folders), key=lambda part: part[1]["plan"]["shard"])
     _check_parts(parts)
@@ -33,7 +33,7 @@ def merge(store: Path, folders: Sequence[Path]) -> Manifest:
     partial.mkdir(parents=True)
     try:
         if needed > shutil.disk_usage(partial).free:
-            raise PreparationError(f"{store} needs {needed / 1e9:.2f} GB, more than is free there")
+            raise PreparationError(f"{store} needs {needed / 1e9:.2f} GB, more than is free on its disk")
         manifest = _write_merged(partial, parts)
         if store.exists():
             store.rmdir()
@@ -44,7 +44,7 @@ def merge(store: Path, folders: Sequence[Path]) -> Manifest:
 
 
 def _check_parts(parts: Sequence[Part]) -> None:
-    """Raise DataError unless these are all n parts of one plan, each once."""
+    """Raise DataError unless these are all n parts of one plan, without duplicates."""
     first, expected = parts[0][0], parts[0][1]["plan"]
     total = expected["shard"][1]
     for folder, manifest in parts:
@@ -54,11 +54,11 @@ def _check_parts(parts: Sequence[Part]) -> None:
     shards = [manifest["plan"]["shard"] for _, manifest in parts]
     if shards != [[number, total] for number in range(total)]:
         have = ", ".join(f"{number + 1}/{of}" for number, of in shards)
-        raise DataError(f"the parts are {have}; needed is each of 1/{total} to {total}/{total} once")
+        raise DataError(f"the parts are {have}; each of 1/{total} to {total}/{total} is needed once")
 
 
 def _write_merged(store: Path, parts: Sequence[Part]) -> Manifest:
-    """Write everything that a store holds; classes without a train image in any part are left out."""
+    """Write the whole store; classes without a train image in any part are left out."""
     manifests = [manifest for _, manifest in parts]
     first = manifests[0]
     numbers = new_numbers(np.sum([manifest["splits"]["train"]["histogram"] for manifest in manifests], axis=0))
@@ -81,7 +81,7 @@ def _write_merged(store: Path, parts: Sequence[Part]) -> Manifest:
 
 
 def _merge_split(store: Path, parts: Sequence[Part], split: str, numbers: np.ndarray) -> SplitEntry:
-    """Write a split of the new store, with the classes' `new_numbers`, and return its manifest entry."""
+    """Write a split of the new store, with classes renumbered by `new_numbers`; returns its manifest entry."""
     (store / split).mkdir()
     resolution = parts[0][1]["preparation"]["resolution"]
     labels = numbers[
@@ -94,9 +94,9 @@ def _merge_split(store: Path, parts: Sequence[Part], split: str, numbers: np.nda
 
 
 def _append_images(target: Path, parts: Sequence[Part], split: str, keep: np.ndarray, resolution: int) -> None:
-    """Write all parts' images one after the other, each shard checked against its part's manifest.
+    """Append the images of all parts, checking each shard against its part's manifest.
 
-    keep: bool [all images of the split]; the others are left out.
+    ``keep``, bool [all images of the split], selects the images.
     """
     first = 0
     with target.open("wb") as file, ProgressBar(len(keep), f"merge {split}") as bar:

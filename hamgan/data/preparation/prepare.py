@@ -1,8 +1,8 @@
-"""Make a store: parallel over processes, resumable after a kill at any moment, the same bytes every time.
+"""Prepare a store in parallel processes, resumable after a kill at any moment, with reproducible bytes.
 
-The candidates of a split are cut into units. A worker decodes a unit, writes its images at their final place in
-images.npy and then a marker ``work/SPLIT-UNIT.json`` by an atomic rename; a unit without a marker is done again.
-When all units are there, `finish` makes them a store.
+The candidates of a split are divided into units. A worker decodes a unit, writes its images to their final position in
+images.npy and then a marker ``work/SPLIT-UNIT.json`` by an atomic rename; a unit without a marker is done again. When
+all units are done, `finish` completes the store.
 """
 
 import json
@@ -30,11 +30,11 @@ def prepare(
     workers: int | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> Manifest:
-    """Turn a listing into a store and return its manifest; running it again continues or does nothing.
+    """Prepare a store from a listing; returns its manifest. Running it again continues, or does nothing if finished.
 
-    shard: (i, n) prepares part i of n into a store of its own, for `merge`. strict: the first unusable picture raises
-    PreparationError. Raises DataError before anything is written when the output holds something else, and
-    PreparationError for a full disk or a killed worker.
+    ``shard`` (i, n) prepares part i of n, counted from 0, as a store for `merge`. With ``strict`` the first unusable
+    picture raises PreparationError. Raises DataError before anything is written if the output contains something else,
+    and PreparationError for a full disk or a killed worker.
     """
     _check_listing(source, listing)
     pictures = _pictures_of_shard(listing, shard)
@@ -85,7 +85,7 @@ def _pictures_of_shard(listing: Listing, shard: tuple[int, int]) -> dict[str, li
 
 
 def check_output(store: Path) -> None:
-    """Raise DataError when the output folder holds something else than a store, finished or not."""
+    """Raise DataError if the output folder is neither empty nor a store, finished or not."""
     begun = (store / "manifest.json").exists() or (store / "work").exists()
     if store.exists() and not store.is_dir():
         raise DataError(f"{store} is not a folder; choose another --output")
@@ -94,14 +94,14 @@ def check_output(store: Path) -> None:
 
 
 def _is_finished(store: Path, plan: Plan) -> bool:
-    """Tell whether the store is there already; else write the plan, or compare it with that of the unfinished store."""
+    """Return whether the store is finished; else write the plan, or compare it with the unfinished store's."""
     path = store / "work" / "plan.json"
     if (store / "manifest.json").exists():
         before = read_manifest(store)["plan"]
-        # What an earlier version did not write down is no difference: its store stays what it is.
+        # Entries that an earlier version did not write count as equal.
         before["preparation"] = {**plan["preparation"], **before["preparation"]}
         changed = _changes(before, plan)
-        shutil.rmtree(store / "work", ignore_errors=True)  # left by a kill at the very end, or just unpacked
+        shutil.rmtree(store / "work", ignore_errors=True)  # left by a kill at the very end
         if changed:
             raise DataError(f"{store} already holds a different store; choose another --output")
         return True
@@ -117,7 +117,7 @@ def _is_finished(store: Path, plan: Plan) -> bool:
 
 
 def _changes(before: Plan, plan: Plan) -> list[str]:
-    """Name what differs but the name of the source: the hash of the listing tells whether it holds the same."""
+    """Return the keys that differ, except the name of the source, whose content the listing's hash covers."""
     return [key for key, value in plan.items() if key != "source" and before.get(key) != value]
 
 
@@ -130,7 +130,7 @@ def _write_missing_units(
     missing = [unit for of_split in units.values() for unit in of_split if not unit.marker(store).exists()]
     unfinished = {unit.split for unit in missing}
     for split, count in candidates.items():
-        if split in unfinished or count == 0:  # a part may have no pictures of a small split
+        if split in unfinished or count == 0:  # a part may have no pictures in a small split
             _reserve(store / split / "images.npy", count, preparation.resolution)
     if missing:
         workers = min(workers or usable_cores(), len(missing))
@@ -147,7 +147,7 @@ def _check_space(store: Path, needed: int) -> None:
 
 
 def _reserve(path: Path, count: int, resolution: int) -> None:
-    """Give the images file its full length, without occupying the disk yet."""
+    """Create the images file with its full length as a sparse file."""
     path.parent.mkdir(exist_ok=True)
     with path.open("r+b" if path.exists() else "w+b") as file:
         file.write(array_header(count, resolution))

@@ -1,4 +1,4 @@
-"""Decode units of pictures in worker processes, which write them in their place."""
+"""Decode units of pictures in worker processes, which write them to the store."""
 
 import multiprocessing
 import os
@@ -31,7 +31,7 @@ Finished = SimpleQueue[Future[tuple[int, int]] | None]
 
 @dataclass(frozen=True)
 class Unit:
-    """Hold a run of candidates that one worker turns into images."""
+    """Hold consecutive candidates that one worker decodes."""
 
     split: str
     number: int
@@ -40,12 +40,12 @@ class Unit:
     pictures: list[Picture]
 
     def marker(self, store: Path) -> Path:
-        """Return the file whose presence says that the unit is done; it holds [row in the unit, reason] per skip."""
+        """Return the file that marks a finished unit; it contains [row in the unit, reason] per skipped picture."""
         return store / "work" / f"{self.split}-{self.number:07d}.json"
 
 
 def cut_units(split: str, pictures: list[Picture], preparation: Preparation) -> list[Unit]:
-    """Cut candidates into units of at most 256 pictures and 16 MB of images, in order."""
+    """Divide candidates into units of at most 256 pictures and 16 MB of images, in order."""
     size = max(1, min(256, UNIT_BYTES // (preparation.resolution**2 * 3)))
     firsts = range(0, len(pictures), size)
     return [Unit(split, number, first, pictures[first : first + size]) for number, first in enumerate(firsts)]
@@ -54,8 +54,8 @@ def cut_units(split: str, pictures: list[Picture], preparation: Preparation) -> 
 def write_unit(store: Path, unit: Unit, preparation: Preparation, strict: bool) -> tuple[int, int]:
     """Decode the pictures of a unit, write them and then its marker; returns (images, skipped).
 
-    A picture that cannot be used leaves a hole. Raises PreparationError for the first one if ``strict``, and for a
-    disk that fails.
+    A picture that cannot be used leaves a gap. Raises PreparationError for the first one if ``strict``, and for disk
+    errors.
     """
     images = np.zeros((len(unit.pictures), preparation.resolution, preparation.resolution, 3), np.uint8)
     skipped: list[tuple[int, str]] = []
@@ -66,7 +66,7 @@ def write_unit(store: Path, unit: Unit, preparation: Preparation, strict: bool) 
             if strict:
                 raise PreparationError(f"{picture.key} {error}") from None
             skipped.append((row, str(error)))
-        except OSError as error:  # a disk that fails or is gone, not a bad picture
+        except OSError as error:  # a failing disk, not a bad picture
             raise PreparationError(f"{picture.key} cannot be read ({error}); the same command continues") from None
     with (store / unit.split / "images.npy").open("r+b") as file:
         file.seek(HEADER_BYTES + unit.first * images[0].nbytes)
@@ -78,7 +78,7 @@ def write_unit(store: Path, unit: Unit, preparation: Preparation, strict: bool) 
 
 
 def _end_with_parent() -> None:
-    # A worker that outlives a killed preparation would write into the files of the one that continues it.
+    # A worker that survives a killed preparation would write into the files of its continuation.
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
@@ -87,15 +87,15 @@ def _end_with_parent() -> None:
 
 def _start_worker() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    warnings.simplefilter("ignore")  # Pillow warns about odd files; what matters is in skipped.jsonl
+    warnings.simplefilter("ignore")  # Pillow warns about unusual files; skipped.jsonl has what matters
     torch.set_num_threads(1)  # parallel over pictures is faster than inside one
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _start_fork_server() -> None:
-    """Start the server with SIGINT blocked, and so its workers from their first instruction on.
+    """Start the fork server with SIGINT blocked, so that its workers ignore Ctrl-C from the start.
 
-    Ctrl-C reaches all processes of a terminal; the main one stops the others.
+    Ctrl-C is sent to all processes of a terminal; the main process stops the others.
     """
     resource_tracker.ensure_running()  # starting it later would unblock the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -120,7 +120,7 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
             "--workers"
         ) from error
     except KeyboardInterrupt:
-        for worker in multiprocessing.active_children():  # a unit counts when it is whole, so nothing is lost by it
+        for worker in multiprocessing.active_children():  # only complete units count, so nothing is lost
             worker.kill()
         raise
     finally:
@@ -129,9 +129,9 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
 
 @contextmanager
 def _interrupted_between_units(finished: Finished) -> Iterator[None]:
-    """Put None into the queue for a signal that would raise KeyboardInterrupt.
+    """Put None into the queue on a signal, instead of raising KeyboardInterrupt.
 
-    Raised inside the pool, it could leave one of the pool's locks taken, for which the end of the pool would wait.
+    Raised inside the pool, the exception could leave a lock of the pool held, and closing the pool would hang.
     """
     main = threading.current_thread() is threading.main_thread()
     numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if main and callable(signal.getsignal(number))]
@@ -146,9 +146,9 @@ def _interrupted_between_units(finished: Finished) -> Iterator[None]:
 def run_units(
     store: Path, units: Sequence[Unit], preparation: Preparation, *, strict: bool, workers: int, total: int
 ) -> None:
-    """Write units, at most four per worker in flight (bounded memory); ``total`` pictures are there with earlier ones.
+    """Write units, with at most four per worker in flight to bound memory; ``total`` counts pictures of all units.
 
-    Raises PreparationError as `write_unit` does, and for a worker that died.
+    Raises PreparationError as in `write_unit`, and for a worker that died.
     """
     waiting = iter(units)
     left = sum(len(unit.pictures) for unit in units)

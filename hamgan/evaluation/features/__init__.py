@@ -1,1 +1,1 @@
-"""Extract features of images by networks that others use too."""
+"""Extract features of images by the networks of published numbers."""

@@ -1,4 +1,4 @@
-"""Run the image half of OpenAI's CLIP (Radford et al. 2021) by torch-fidelity's network on the published files."""
+"""Run the image encoder of OpenAI's CLIP (Radford et al. 2021), torch-fidelity's network with published weights."""
 
 import warnings
 from pathlib import Path
@@ -44,8 +44,8 @@ class ClipImageEncoder(nn.Module):
             extractor = FeatureExtractorCLIP(name, ["clip"], feature_extractor_weights_path=str(weights))
         self.visual: nn.Module = extractor.model.visual
         blocks = extractor.model.visual.transformer.resblocks
-        blocks[-1] = ClassTokenBlock(blocks[-1])  # nothing else of the last one is used
+        blocks[-1] = ClassTokenBlock(blocks[-1])  # only the class token of the last block is used
 
     def forward_resized(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Return embeddings [B, D] of float pixels 0 to 255 [B, 3, S, S] that have the network's own size."""
+        """Return embeddings [B, D] of float pixels 0 to 255 [B, 3, S, S] at the network's input size."""
         return (self.visual(normalize(pixels, MEAN, STD)),)

@@ -17,7 +17,7 @@ PUBLISHED = PublishedWeights(
 )
 WIDTH, DEPTH, HEADS, PATCH = 1024, 24, 16, 14
 TRAINED_GRID = 37
-"""Patches a side in training at 518 pixels, for which the file holds position embeddings."""
+"""Patches per side in training at 518 pixels, the grid of the file's position embeddings."""
 MEAN, STD = [255 * value for value in (0.485, 0.456, 0.406)], [255 * value for value in (0.229, 0.224, 0.225)]
 
 
@@ -72,7 +72,7 @@ class VisionTransformer(nn.Module):
         self.grid = grid
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid**2, width))
-        self.mask_token = nn.Parameter(torch.zeros(1, width))  # of training; stands in the file
+        self.mask_token = nn.Parameter(torch.zeros(1, width))  # only for training, but in the file
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, PATCH, PATCH)})
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
@@ -83,15 +83,15 @@ class VisionTransformer(nn.Module):
         positions = self.position_embeddings(*patches.shape[-2:])
         x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches.flatten(2).mT], 1) + positions
         for block in self.blocks:
-            # Of the last block nothing but the class token is used.
+            # Of the last block only the class token is used.
             x = block(x, 1 if block is self.blocks[-1] else x.shape[1])
         return (self.norm(x[:, 0]),)  # each token is normalised on its own
 
     def position_embeddings(self, rows: int, columns: int) -> Tensor:
         """Resize the position embeddings to a grid of patches, [1, 1 + rows * columns, width].
 
-        Bicubic without antialiasing, by a factor that is a tenth of a patch too large: so the official code does, to
-        make sure of the rounding, and the weights were published with features that depend on it.
+        Bicubic without antialiasing, by a factor that is a tenth of a patch too large, as in the official code, which
+        avoids a rounding problem this way; published features depend on it.
         """
         if rows == columns == self.grid:
             return self.pos_embed

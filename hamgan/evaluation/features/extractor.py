@@ -1,4 +1,4 @@
-"""Extract features and logits from uint8 images, on any device, as fast as the extractor goes."""
+"""Extract features and logits from uint8 images, on any device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Network(Protocol):
 
 
 class Family(NamedTuple):
-    """Group networks of the same training data and task: what flatters one of them flatters the others."""
+    """Group networks of the same training data and task, whose numbers are biased in the same way."""
 
     name: str
     saw: str
@@ -49,26 +49,26 @@ CAPTIONED = Family("CLIP", "400 million captioned pictures of the web")
 
 @dataclass(frozen=True)
 class Architecture:
-    """Describe an extractor: its network, the file that belongs to it, and how images reach it."""
+    """Describe an extractor: its network, its weights file, and how images are resized for it."""
 
     label: str
     """Name in protocols."""
     dimension: int
     """Length of a feature."""
     size: int
-    """Pixels a side that the network sees."""
+    """Height and width of the network's input in pixels."""
     resizers: tuple[str, ...]
-    """Names in `RESIZING`, the usual one first."""
+    """Allowed names in `RESIZING`, the usual one first."""
     load: Callable[[Path], Network]
     weights: PublishedWeights | Path
-    """The published file, or one that an installed package holds."""
+    """The published file, or a file in an installed package."""
     family: Family
     classes: int = 0
-    """Length of the logits."""
+    """Length of the logits; 0 if there are none."""
     cpu_chunk: int = 4
-    """Images per forward on a CPU core, so that the activations fit into its cache: at 8 and more, EfficientNet takes
-    up to twice as long per image; Inception is level from 4 to 16; 16 of CLIP's ViT-B/32, which has 50 tokens an image,
-    take 0.85 of the time of 4 at a time."""
+    """Images per forward pass on a CPU core, so that activations fit into its cache. From 8 on EfficientNet takes up to
+    twice as long per image; Inception is equally fast from 4 to 16; CLIP's ViT-B/32, with 50 tokens per image, is
+    fastest with 16 (0.85 of the time of 4)."""
 
 
 ARCHITECTURES = {
@@ -134,12 +134,12 @@ ARCHITECTURES = {
 }
 """Extractors by their names in `--features`."""
 OWN_NAMES = {origin: name for name, origin in OWN_EXTRACTORS.items()}
-"""Names of numbers by extractor and metric, where papers quote them under a name of their own."""
+"""(extractor, metric) -> the name under which papers quote that number."""
 
 
 @dataclass
 class FeatureExtractor:
-    """Run a frozen network of known origin; call it with uint8 images [B, 3, H, W] for features and logits."""
+    """Run a frozen network with known weights; call it with uint8 images [B, 3, H, W] for features and logits."""
 
     network: Network
     name: str
@@ -166,9 +166,9 @@ class FeatureExtractor:
         return "tf32" if self.tf32 and self.device.type == "cuda" else "fp32"
 
     def key(self, name: str) -> str:
-        """Return the key of a number: ``fid`` where it is the one that others quote, else with what it was made by.
+        """Return the key of a metric in a row: ``fid`` for the usual one, else with its deviations appended.
 
-        That is the extractor, the resizer, the hash of one's own weights and TF32, each where it is not the usual one.
+        These are the extractor, the resizer, the hash of other weights and TF32, each only if it is not the usual one.
         """
         return self._key_in_fp32(name) + ("" if self.precision == "fp32" else f"_{self.precision}")
 
@@ -184,7 +184,7 @@ class FeatureExtractor:
         return name + ("" if is_plain else f"_{self.name.replace('-', '_')}") + resizer + digest
 
     def describe(self) -> dict[str, str]:
-        """Return what must be equal in two sets of features before they may be compared."""
+        """Return everything that must be equal in two sets of features to compare them."""
         return {
             "extractor": self.architecture.label,
             "extractor_weights": self.weights[:16],
@@ -212,7 +212,7 @@ class FeatureExtractor:
 
 
 SPREADS = ("_seeds_std", "_standard_error", "_std", "_residual", "_real")
-"""Endings of numbers that stand beside another."""
+"""Endings of the keys of numbers that accompany another number."""
 
 
 def load_extractor(
@@ -227,9 +227,9 @@ def load_extractor(
 ) -> FeatureExtractor:
     """Load an extractor by name (see `ARCHITECTURES`) onto ``device`` (default: a GPU, else the CPU).
 
-    ``resizer``: ``native`` takes the usual one. Raises ConfigError for an unknown name, for a resizer that no published
-    number of this extractor was made with, for a device that cannot be used, and for missing or wrong weights. Of
-    several processes the first downloads.
+    ``resizer`` ``native`` is the usual one. Raises ConfigError for an unknown name, for a resizer that is not allowed
+    for this extractor, for a device that cannot be used, and for missing or wrong weights. With several processes the
+    first one downloads.
     """
     if name not in ARCHITECTURES:
         raise ConfigError(f"unknown features {name!r}{did_you_mean(name, FEATURES)}; there are {', '.join(FEATURES)}")

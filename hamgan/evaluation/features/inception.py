@@ -1,4 +1,4 @@
-"""Run torch-fidelity's Inception (``inception-v3-compat``), made faster, with a weights file that is checked."""
+"""Run torch-fidelity's Inception (``inception-v3-compat``), made faster, with a checked weights file."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ PUBLISHED = PublishedWeights(
     option="--inception-weights",
     option_sha256="--inception-sha256",
 )
-"""The file that everybody's FID is made with (TensorFlow, 2015-12-05)."""
+"""The weights that published FIDs use (TensorFlow, 2015-12-05)."""
 
 _STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2")
 _MIXED = tuple(f"Mixed_{block}" for block in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"))
@@ -58,9 +58,9 @@ def _normalise(pixels: Tensor) -> Tensor:
 
 
 class SpatialInception(FoldedInception):
-    """Stop at the spatial features of sFID (Nash et al. 2021), as ADM's evaluator takes them.
+    """Compute the spatial features of sFID (Nash et al. 2021), like ADM's evaluator.
 
-    These are the first 7 of the 192 channels behind the 1x1 convolution of ``mixed_6`` (`Mixed_6d` here), 17 x 17 each.
+    These are the first 7 of the 192 channels after the 1x1 convolution of ``mixed_6`` (`Mixed_6d` here), 17 x 17 each.
     """
 
     def forward_resized(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Bring uint8 images to an extractor's size, by each of the rules that published numbers were made with.
+"""Resize uint8 images to an extractor's input size, by each of the rules behind published numbers.
 
 Every function maps uint8 [B, 3, H, W] to float32 pixels [B, 3, size, size] from 0 to 255.
 """
@@ -14,7 +14,7 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 
 
 def tensorflow_bilinear(images: Tensor, size: int) -> Tensor:
-    """Resize as TensorFlow 1, without antialiasing: so do the original FID and all of torch-fidelity's extractors."""
+    """Resize as TensorFlow 1 does, without antialiasing, like the original FID and all extractors of torch-fidelity."""
     resized: Tensor = interpolate_bilinear_2d_like_tensorflow1x(images.float(), (size, size), align_corners=False)
     return resized
 
@@ -25,22 +25,22 @@ def bilinear(images: Tensor, size: int) -> Tensor:
 
 
 def bicubic(images: Tensor, size: int) -> Tensor:
-    """Resize by torch's bicubic filter without antialiasing, as google-research's ``cmmd``."""
+    """Resize by torch's bicubic filter without antialiasing, like google-research's ``cmmd``."""
     return F.interpolate(images.float(), (size, size), mode="bicubic", align_corners=False)
 
 
 def antialiased_bicubic(images: Tensor, size: int) -> Tensor:
-    """Resize by torch's antialiased bicubic filter, as EDM2's ``calculate_metrics.py``."""
+    """Resize by torch's antialiased bicubic filter, like EDM2's ``calculate_metrics.py``."""
     return F.interpolate(images.float(), (size, size), mode="bicubic", align_corners=False, antialias=True)
 
 
 def clean(images: Tensor, size: int) -> Tensor:
-    """Resize as clean-fid (Parmar et al. 2022): Pillow's antialiased bicubic on float pixels, without rounding."""
+    """Resize like clean-fid (Parmar et al. 2022): Pillow's antialiased bicubic on float pixels, without rounding."""
     return antialiased_bicubic(images, size).clamp_(0, 255)
 
 
 def pillow_bicubic(images: Tensor, size: int) -> Tensor:
-    """Resize by Pillow's bicubic filter on 8-bit images, which rounds, as dgm-eval and clean-fid's CLIP do."""
+    """Resize by Pillow's bicubic filter on 8-bit images, which rounds, like dgm-eval and clean-fid's CLIP."""
     pictures = (Image.fromarray(image) for image in images.permute(0, 2, 3, 1).cpu().numpy())
     resized = np.stack([np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC)) for picture in pictures])
     return torch.from_numpy(resized).permute(0, 3, 1, 2).to(images.device, torch.float32)
@@ -54,4 +54,4 @@ RESIZING: dict[str, tuple[Callable[[Tensor, int], Tensor], str]] = {
     "antialiased": (antialiased_bicubic, "bicubic, antialiased (torch) to {}"),
     "bicubic": (bicubic, "bicubic without antialiasing (torch) to {}"),
 }
-"""Each rule and its words in a protocol."""
+"""Name of a rule -> (function, its description in a protocol)."""

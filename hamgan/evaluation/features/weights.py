@@ -1,4 +1,4 @@
-"""Find the weights file of an extractor, download it once, and check that it is the published one."""
+"""Find or download the weights file of an extractor, and check that it is the published one."""
 
 import os
 import socket
@@ -15,36 +15,36 @@ from hamgan.errors import ConfigError
 from hamgan.files import sha256
 
 OFFLINE = "efficientnet-lite0"
-"""The extractor whose weights come with a package."""
+"""The extractor whose weights are in an installed package."""
 SECONDS_TO_ANSWER = 10.0
-"""A server that is silent for so long is taken to be out of reach; the system would wait for two minutes."""
+"""Time after which a silent server counts as unreachable; the system's default is two minutes."""
 
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """Describe the one file that everybody's numbers with an extractor are made with."""
+    """Describe the weights file that published numbers of an extractor use."""
 
     title: str
-    """Name of the network in messages, as ``Inception``."""
+    """Name of the network in messages, such as ``Inception``."""
     url: str
     sha256: str
     """First digits of its hash, eight or more."""
     variable: str
-    """Environment variable that may name the file."""
+    """Environment variable with the path of the file."""
     option: str = ""
-    """Option of the command line that names the file, and ``option_sha256`` the one that names another hash."""
+    """Option with the path of the file; ``option_sha256`` is the one with another hash."""
     option_sha256: str = ""
     file_name: str = ""
-    """Name in torch's cache where it is not the address's last part."""
+    """Name in torch's cache, if it is not the last part of the address."""
 
     @property
     def name(self) -> str:
-        """Return the file's name, as torch.hub keeps it."""
+        """Return the file's name in the cache of torch.hub."""
         return self.file_name or self.url.rsplit("/", 1)[1]
 
     @property
     def described(self) -> str:
-        """Return the file's name with the hash that tells it from others."""
+        """Return the file's name with the first digits of its hash."""
         return f"{self.name} (sha256 {self.sha256[:16]}...)"
 
 
@@ -54,10 +54,10 @@ def find_weights(
     weights_sha256: str | None = None,
     allow_download: bool = True,
 ) -> Path:
-    """Find the weights file: ``path``, else the environment variable's, else a download into torch's cache (once).
+    """Return the weights file: ``path``, else the environment variable's, else torch's cache (downloaded once).
 
-    ``weights_sha256``: first digits of the hash of weights of one's own. Raises ConfigError, which names the file to
-    bring, when there is none, and when its hash differs.
+    ``weights_sha256`` has the first digits of another hash, for weights of your own. Raises ConfigError, naming the
+    file to provide, if there is none or its hash differs.
     """
     expected = weights_sha256 if weights_sha256 is not None else published.sha256
     given = path or os.environ.get(published.variable)
@@ -83,7 +83,7 @@ def find_weights(
 def find_weights_on_every_process(
     published: PublishedWeights, path: str | Path | None, weights_sha256: str | None
 ) -> Path:
-    """Find or download weights on the main process first; all processes raise ConfigError where it finds none."""
+    """Find or download weights on the main process first; all processes raise ConfigError if it finds none."""
     processes, problem = Processes.current(), ""
     if processes.is_main:
         try:
@@ -92,7 +92,7 @@ def find_weights_on_every_process(
             problem = str(error)
     if processes.any(bool(problem)):
         raise ConfigError(problem or f"the first process found no {published.title} weights; its message says why")
-    # A node without a shared home finds nothing there, and downloads for itself.
+    # A node without a shared home folder finds nothing and downloads for itself.
     return find_weights(published, path, weights_sha256)
 
 
@@ -117,7 +117,7 @@ def _download(published: PublishedWeights, file: Path, allow: bool) -> None:
 
 @contextmanager
 def _impatient_sockets(seconds: float) -> Iterator[None]:
-    """Give up connections that are made in here once they have been silent for so long: torch.hub takes no timeout."""
+    """Set a timeout for connections made in this context, since torch.hub has no such option."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,1 +1,1 @@
-"""Open what is measured: generators, folders, arrays, data sets."""
+"""Open samples and references: generators, folders, arrays, data sets."""

@@ -1,4 +1,4 @@
-"""Draw the images of a generator as an indexed set."""
+"""Present the images of a generator as an indexed set."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +21,8 @@ SampleGenerator = Callable[..., Any]
 class GeneratedImages(Images):
     """Draw images for consecutive seeds: image i of ``num_samples`` has seed ``seed * num_samples + i``.
 
-    Labels are functions of the seed: ``uniform`` draws them independently, ``balanced`` goes through the classes in
-    turn, ``training`` draws from ``class_counts``.
+    Labels are functions of the seed: ``uniform`` draws them independently, ``balanced`` cycles through the classes,
+    ``training`` draws them with the frequencies ``class_counts``.
     """
 
     kind = "generator"
@@ -53,13 +53,13 @@ class GeneratedImages(Images):
 
     @contextmanager
     def refuse_nan(self) -> Iterator[None]:
-        """Raise ConfigError at the end if the network returned NaN or infinite values on the way."""
+        """Raise ConfigError at the end of the context if the network returned NaN or infinite values inside it."""
         generator = self.generator
         network = generator.inference if isinstance(generator, LoadedGenerator) else getattr(generator, "network", None)
         finite: list[Tensor] = []
 
         def record(_module: torch.nn.Module, _inputs: object, images: Tensor) -> None:
-            # uint8 hides NaN (it becomes 0), so the network's own output is looked at, without a sync.
+            # uint8 hides NaN (it becomes 0), so the network's own output is checked, without waiting for the device.
             finite.append(torch.isfinite(images).all())
 
         hook = network.register_forward_hook(record) if isinstance(network, torch.nn.Module) else None
@@ -72,7 +72,7 @@ class GeneratedImages(Images):
             raise ConfigError("the generator's images have NaN or infinite values; there is nothing to measure")
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        """Return images, rounded exactly as saved PNGs are."""
+        """Return the images with these indices, uint8 [B, 3, H, W], rounded exactly like saved PNGs."""
         seeds = [self.seed * self.num_samples + index for index in indices]
         classes = self.drawn_labels[torch.as_tensor(indices)]
         if isinstance(self.generator, LoadedGenerator):
@@ -83,7 +83,7 @@ class GeneratedImages(Images):
         found = self.generator(seeds=seeds, classes=classes.tolist(), truncation=self.truncation, output="tensor")
         images: Tensor = found
         if images.dtype != torch.uint8:
-            raise ConfigError(f"the generator returned {images.dtype}; uint8 [B, 3, H, W] is what is measured")
+            raise ConfigError(f"the generator returned {images.dtype}; images must be uint8 [B, 3, H, W]")
         return images
 
     def describe(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def hash_rows(rows: Iterable[tuple[object, ...]]) -> str:
 
 
 class Images(ABC):
-    """Give a fixed, indexed set of uint8 images of one size."""
+    """Represent a fixed, indexed set of uint8 images of one size."""
 
     kind: str
     """generator, folder, array or dataset."""
@@ -52,10 +52,10 @@ class Images(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return plain values that say which images these are; ``source`` among them."""
+        """Return plain values that identify the images, including ``source``."""
 
     def hash_content(self) -> str:
-        """Return a hash of every picture's content, its place and its class."""
+        """Return a hash of the content, position and class of every picture."""
         raise NotImplementedError(f"{type(self).__name__} is no reference")  # a generator's
 
     @property
@@ -68,8 +68,8 @@ class Images(ABC):
 class FolderImages(Images):
     """Read all pictures below a folder or in an archive in the order of their names.
 
-    Labels are the first-level folders where every picture is in one. Pictures are found and decoded as in training,
-    but not resized: every one must have the first one's size. torch-fidelity takes the same order for a flat folder.
+    Labels are the first-level folders if every picture is in one. Pictures are found and decoded as in training, but
+    not resized: all must have the size of the first one. For a flat folder torch-fidelity uses the same order.
     """
 
     kind = "folder"
@@ -123,9 +123,9 @@ class FolderImages(Images):
 
 
 class ArrayImages(Images):
-    """Read an ``.npz`` of uint8 images: ADM's ``arr_0`` [N, H, W, 3] with labels in ``arr_1`` where present.
+    """Read an ``.npz`` of uint8 images: ADM's ``arr_0`` [N, H, W, 3] with optional labels ``arr_1``.
 
-    BigGAN-PyTorch's ``x`` [N, 3, H, W] with labels ``y`` is read too.
+    Also reads BigGAN-PyTorch's ``x`` [N, 3, H, W] with labels ``y``.
     """
 
     kind = "array"
@@ -182,7 +182,7 @@ class SourceImages(Images):
         return torch.as_tensor(self.source.read(np.asarray(indices))).permute(0, 3, 1, 2)
 
     def hash_content(self) -> str:
-        # Hashes of stores and of the photographs cover every pixel; those of pictures names and sizes alone.
+        # Hashes of stores and of the photographs cover every pixel; those of picture folders only names and sizes.
         if isinstance(self.source, PictureSource):
             return self.source.hash_content()
         return str(self.source.describe()["sha256"])
@@ -196,7 +196,7 @@ class SourceImages(Images):
 
 
 class Subset(Images):
-    """Read ``count`` images of a larger set, drawn at random once and for all: sets are often sorted by class."""
+    """Read a fixed random draw of ``count`` images of a larger set, since sets are often sorted by class."""
 
     def __init__(self, images: Images, count: int) -> None:
         self.images, self.kind, self.class_names = images, images.kind, images.class_names

@@ -1,4 +1,4 @@
-"""Say that there is nothing at a place, before torch is imported and wherever one is opened."""
+"""Check that paths of samples and references exist, without importing torch."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from hamgan.sampling.places import nearest_place
 
 
 def check_place_of_samples(path: str | Path) -> None:
-    """Raise ConfigError, with the nearest path that exists, where there is nothing to measure."""
+    """Raise ConfigError, with the nearest existing path, if there are no samples at a path."""
     if not Path(path).exists():
         hint = hint_at(nearest_place(Path(path)))
         raise ConfigError(f"there is nothing at {path}: give a run, a checkpoint, a folder of images or an .npz{hint}")
 
 
 def check_place_of_reference(reference: str | Path) -> None:
-    """Raise ConfigError, with the nearest that exists, where no reference can be meant."""
+    """Raise ConfigError, with the nearest existing name or path, if there is no such reference."""
     try:
         check_place(str(reference))
     except DataError as error:

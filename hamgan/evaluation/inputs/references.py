@@ -10,9 +10,10 @@ from hamgan.evaluation.inputs.places import check_place_of_reference
 
 
 def open_reference_images(reference: str | Path, split: str, resolution: int) -> Images:
-    """Open the images of a reference: any source of `hamgan.data`, an ``.npz`` of images, pictures without classes.
+    """Open the images of a reference: a source of `hamgan.data`, an ``.npz`` of images, or pictures without classes.
 
-    Class folders are read as training reads them. Raises ConfigError when there is nothing at that path.
+    Class folders are read as in training. Raises ConfigError if there is nothing at that path, it lacks the split, or
+    its images have another resolution.
     """
     name, path = str(reference), Path(reference).expanduser()
     if path.suffix == ".npz" and path.is_file():
@@ -33,7 +34,7 @@ def open_reference_images(reference: str | Path, split: str, resolution: int) ->
 
 
 def _open_whole(path: Path, split: str, reason: UnclassedError) -> FolderImages:
-    """Open pictures that stand in no class folder, those of the split where there are splits."""
+    """Open pictures without class folders: those of the split, or all if there are no splits."""
     folders = split_folders(path) if path.is_dir() else {}
     if not folders or folders == {"train": path}:
         return FolderImages(path)

@@ -1,4 +1,4 @@
-"""Open what is to be measured: runs, checkpoints, folders, arrays and generators in memory."""
+"""Open samples: runs, checkpoints, folders, arrays and generators in memory."""
 
 import copy
 import tarfile
@@ -23,7 +23,7 @@ Samples = str | Path | Images | SampleGenerator
 def load_samples(samples: Samples, protocol: Protocol, device: torch.device) -> Images | SampleGenerator:
     """Load a generator or a fixed set of images, with the weights and batch-norm statistics of the protocol.
 
-    Raises ConfigError that says what was looked for, and for a generator in memory that is not the protocol's.
+    Raises ConfigError if there are none, or if a generator in memory has other weights or statistics.
     """
     if isinstance(samples, (str, Path)):
         samples = _open_path(Path(samples), protocol, device)
@@ -61,7 +61,7 @@ def _open_path(path: Path, protocol: Protocol, device: torch.device) -> Images |
 
 
 def _matches(generator: LoadedGenerator, protocol: Protocol) -> bool:
-    """Return whether weights and statistics are the protocol's; runs without an average of G need none."""
+    """Return whether weights and statistics are the protocol's; runs without an average of G always match ``ema``."""
     weights_fit = protocol.ema or not generator.is_average
     return weights_fit and protocol.batch_norm in (None, "standing", generator.batch_norm)
 
@@ -75,9 +75,9 @@ def is_generator(path: Path) -> bool:
 def make_images(
     samples: Images | SampleGenerator, protocol: Protocol, repeat: int = 0, class_counts: Tensor | None = None
 ) -> Images:
-    """Return the images of what `load_samples` returned: a generator's for one of the seeds, or the fixed set itself.
+    """Return the images of `load_samples`: a generator's for one seed, or the fixed set itself.
 
-    ``class_counts`` are those of the training images, for labels as there.
+    ``class_counts`` of the reference are needed for ``labels: training``.
     """
     if isinstance(samples, Images):
         return samples

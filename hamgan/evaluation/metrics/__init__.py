@@ -1,1 +1,1 @@
-"""Compute numbers from features."""
+"""Compute metrics from features."""

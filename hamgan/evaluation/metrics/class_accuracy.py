@@ -21,7 +21,7 @@ def nearest_class_mean(train_features: Tensor, train_labels: Tensor, features: T
 
 
 def class_accuracy(found: FeatureStatistics, real: FeatureStatistics, train: FeatureStatistics) -> dict[str, Any]:
-    """Return the samples' accuracy, and beside it that of the real images of the reference, which have labels."""
+    """Return the accuracy on the samples and on the labelled real images of the reference."""
     assert train.labels is not None
     assert real.labels is not None
     fitted = train.kept_features, train.labels
@@ -37,9 +37,9 @@ def class_accuracy(found: FeatureStatistics, real: FeatureStatistics, train: Fea
 
 
 def match_classes(found: FeatureStatistics | Images, reference: FeatureStatistics) -> Tensor:
-    """Return the samples' labels as indices of the reference's classes, by name where both sides have names.
+    """Return the samples' labels as indices of the reference's classes, by name if both sides have names.
 
-    Raises ConfigError for a side without classes and for a class that the reference does not have.
+    Raises ConfigError for a side without classes and for a class that the reference lacks.
     """
     if found.labels is None or reference.labels is None:
         side = "the samples" if found.labels is None else "the reference"

@@ -9,16 +9,16 @@ from hamgan.distributed.group import Processes
 SIGMA = 10.0
 SCALE = 1_000.0
 BLOCK_BYTES = 256 * 2**20
-"""Largest kernel matrix."""
+"""Largest kernel matrix, in bytes."""
 
 
 def cmmd(samples: Tensor, reference: Tensor, block_bytes: int = BLOCK_BYTES) -> float:
-    """Return 1,000 times the biased squared MMD with a Gaussian kernel of width 10, as google-research's ``cmmd``.
+    """Return 1,000 times the biased squared MMD with a Gaussian kernel of width 10, like google-research's ``cmmd``.
 
-    The features are first scaled to length one. Distances are computed in float64: in float32 the last digits of
+    The features are first scaled to unit length. Distances are computed in float64: in float32 the last digits of
     1 - 1e-3 are noise, which is why published values move with the version of a library.
 
-    Shapes: [N, D] and [M, D], all rows on every process; the processes share out the rows. No kernel matrix is larger
+    Shapes: [N, D] and [M, D], all rows on every process; the processes divide the rows. No kernel matrix is larger
     than ``block_bytes``.
     """
     samples, reference = (F.normalize(features.double(), dim=1) for features in (samples, reference))

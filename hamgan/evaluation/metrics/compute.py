@@ -1,4 +1,4 @@
-"""Compute the numbers of a protocol from the statistics of samples and reference."""
+"""Compute the metrics of a protocol from the statistics of samples and reference."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,10 +28,9 @@ def compute_numbers(
 ) -> dict[str, Any]:
     """Return the numbers of the protocol's metrics, without the extractor's name.
 
-    ``real`` is the reference (None: metrics that need none), ``train`` the training images that class_accuracy needs.
-    The main process alone does what is linear algebra: it cannot be shared out, and the others would only heat the
-    cores. So the others' numbers may lack FID and FID_inf. An NVIDIA ``device`` computes distances, kernels and the
-    matrix part of FID.
+    ``real`` is the reference (None for metrics that need none), ``train`` the training images for class_accuracy. Only
+    the main process does linear algebra, which cannot be divided, so the numbers of the others may lack FID and
+    FID_inf. An NVIDIA ``device`` computes distances, kernels and the matrix part of FID.
     """
     numbers: dict[str, Any] = {}
     wanted = protocol.metrics
@@ -45,7 +44,7 @@ def compute_numbers(
     found, real = (_move(side, device if on_gpu else torch.device("cpu")) for side in (found, real))
     if Processes.current().is_main:
         if "fid" in wanted:
-            # The same images in another order or batch have the same moments but for rounding.
+            # The same images in another order or batch have equal moments except for rounding.
             same = found.description.get("hash") is not None and _images_of(found) == _images_of(real)
             side = real if same else found
             numbers["fid"] = frechet_distance(real.mean, real.covariance, side.mean, side.covariance)
@@ -103,7 +102,7 @@ def _per_class(found: FeatureStatistics, real: FeatureStatistics) -> dict[str, A
 
 
 def average_repeats(each: list[dict[str, Any]]) -> dict[str, Any]:
-    """Average the numbers of several seeds, with their spread as ``<name>_seeds_std``; the rest is the first's."""
+    """Average the numbers of several seeds, with their spread as ``<name>_seeds_std``; other values are the first's."""
     if len(each) == 1:
         return each[0]
     merged = dict(each[0])

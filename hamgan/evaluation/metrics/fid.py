@@ -8,7 +8,7 @@ from torch import Tensor
 from hamgan.distributed.group import Processes
 
 SHUFFLE_SEED = 2020
-"""torch-fidelity's ``rng_seed``: permutes the samples before the Inception Score's splits, draws KID's subsets."""
+"""torch-fidelity's ``rng_seed``, for permuting samples before the Inception Score's splits and for KID's subsets."""
 
 
 class Moments:
@@ -42,9 +42,9 @@ class Moments:
 def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> float:
     """Return the FID |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½) (Heusel et al. 2017), in float64.
 
-    Shapes: means [D], covariances [D, D], all on one device. The eigenvalues of C1 C2 are those of Lᵀ C2 L with
-    C1 = L Lᵀ, which takes a third of the time of `eigvals` on the product and a tenth of `sqrtm`. Never negative, and 0
-    for equal sides: the difference of the traces leaves rounding behind.
+    Shapes: means [D], covariances [D, D], all on one device. The eigenvalues of C1 C2 are those of Lᵀ C2 L with C1 = L
+    Lᵀ, which takes a third of the time of `eigvals` on the product and a tenth of `sqrtm`. Never negative: rounding
+    errors below 0 become 0.
     """
     if torch.equal(mean_1, mean_2) and torch.equal(covariance_1, covariance_2):
         return 0.0
@@ -60,15 +60,14 @@ def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covar
     difference = mean_1 - mean_2
     traces = covariance_1.trace() + covariance_2.trace()
     distance = float(difference @ difference + traces - 2 * root_trace)
-    return 0.0 if distance < 0 else distance  # not max(), which would make 0 of NaN
+    return 0.0 if distance < 0 else distance  # not max(), which would turn NaN into 0
 
 
 def _trace_of_root_singular(covariance_1: Tensor, covariance_2: Tensor) -> float:
-    """Return tr (C1 C2)^½ where a covariance has no Cholesky factor: few samples, or features that never move.
+    """Return tr (C1 C2)^½ if a covariance has no Cholesky factor: few samples, or constant features.
 
-    This is the nuclear norm of A1ᵀ A2 with C = A Aᵀ, A of full column rank. Singular values are not squared on the way,
-    so the many that are zero add 1e-16 each, where square roots of eigenvalues would add 1e-8; few samples make A
-    narrow.
+    This is the nuclear norm of A1ᵀ A2 with C = A Aᵀ, A of full column rank. Each zero singular value adds an error of
+    1e-16, where square roots of eigenvalues would add 1e-8; with few samples A is narrow.
     """
     factors = [_low_rank_factor(covariance) for covariance in (covariance_1, covariance_2)]
     if 0 in (factors[0].shape[1], factors[1].shape[1]):
@@ -77,7 +76,7 @@ def _trace_of_root_singular(covariance_1: Tensor, covariance_2: Tensor) -> float
 
 
 def _low_rank_factor(covariance: Tensor) -> Tensor:
-    """Return A [D, rank] with A Aᵀ = C, by a Cholesky factorisation that pivots and stops at the numerical rank."""
+    """Return A [D, rank] with A Aᵀ = C, by a pivoted Cholesky factorisation that stops at the numerical rank."""
     factor, pivots, rank, _ = dpstrf(covariance.cpu().numpy(), lower=1)
     rows = np.empty((len(factor), rank))
     rows[pivots - 1] = np.tril(factor)[:, :rank]

@@ -9,15 +9,15 @@ from hamgan.evaluation.metrics.fid import SHUFFLE_SEED, Moments, frechet_distanc
 POINTS = 15
 SMALLEST = 5_000
 FEWEST = 8
-"""Samples without which the smallest part has no covariance, and the parts no different sizes."""
+"""Least number of samples, for which all parts have a covariance and different sizes."""
 
 
 def fid_at_infinity(features: Tensor, mean: Tensor, covariance: Tensor) -> tuple[float, float]:
     """Return FID_inf and the root mean square distance of the points from its line, in units of FID.
 
     FID is linear in 1 / N, so a line through several N gives the unbiased value at 1 / N = 0. The subsets are nested
-    parts of one random order: every feature enters the sums once. Their sizes go from `SMALLEST` (at most half of N) to
-    N in even steps.
+    parts of one random order, so every feature is summed once; their sizes go from `SMALLEST` (at most half of N) to N
+    in even steps.
 
     Shapes: sample features [N, D], the reference's mean [D] and covariance [D, D].
     """

@@ -11,7 +11,7 @@ from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
 class InceptionScore:
     """Sum class probabilities and negative entropies, per split of the samples.
 
-    ``total`` samples are permuted as torch-fidelity does and cut into ``splits``; a sample is named by its index.
+    ``total`` samples, identified by their index, are permuted like in torch-fidelity and cut into ``splits`` parts.
     """
 
     def __init__(self, total: int, splits: int, classes: int, device: torch.device | str = "cpu") -> None:
@@ -22,7 +22,7 @@ class InceptionScore:
         self.negative_entropy = torch.zeros(splits, dtype=torch.float64, device=device)
 
     def update(self, logits: Tensor, first: int) -> None:
-        """Add logits [B, C] of the samples first, first + 1, ..."""
+        """Add the logits [B, C] of the samples ``first``, ``first`` + 1, ..."""
         log_p = logits.to(self.probabilities).log_softmax(1)
         p = log_p.exp()
         split = self.split_of[first : first + len(logits)]

@@ -20,12 +20,12 @@ def kernel_distance(
 
     KID is the mean over the subsets of an unbiased estimate of the squared MMD with the kernel (x·y / D + 1)³, or with
     exp(-|x - y|² / 2 σ²) where ``kernel`` is ``rbf``.
-    Shapes: [N, D] and [M, D], all rows on every process; the processes share out the subsets, torch-fidelity's own.
-    Memory: three matrices of subset_size².
+    Shapes: [N, D] and [M, D], all rows on every process; the processes divide the subsets, which are torch-fidelity's.
+    Needs memory for three matrices of subset_size².
     """
     processes = Processes.current()
     if subset_size == len(samples) == len(reference):
-        subsets = 1  # all of them would be the same
+        subsets = 1  # all subsets would be the same
     random = np.random.RandomState(SHUFFLE_SEED)
     estimates = torch.zeros(subsets, dtype=torch.float64)
     for subset in range(subsets):
@@ -45,7 +45,7 @@ def _squared_mmd(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor
 
 
 def _polynomial(x: Tensor, y: Tensor) -> Tensor:
-    # The product in float32 costs 1e-7 of each entry and halves the time; cubes and sums need float64.
+    # The product in float32 has an error of 1e-7 and takes half the time; cubes and sums need float64.
     values = (x @ y.mT).double().div_(x.shape[1]).add_(1)
     return values * values * values
 

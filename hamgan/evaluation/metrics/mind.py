@@ -8,16 +8,16 @@ from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
 
 PROJECTIONS = 1_000
 BLOCK = 64
-"""Directions at a time: the memory is two matrices of N x BLOCK."""
+"""Directions at a time, which need memory for two matrices of N x BLOCK."""
 
 
 def monge_distance(samples: Tensor, reference: Tensor) -> float:
     """Return MIND: the squared 2-Wasserstein distance along random directions, averaged, times 3 D.
 
-    The larger set is cut to the smaller one's size at random. Both the draw and the directions are those of
-    torch-fidelity 0.5 with its default seed. It needs no covariance, so a few thousand images are enough.
+    The larger set is reduced at random to the size of the smaller one. The draw and the directions are those of
+    torch-fidelity 0.5 with its default seed. As there is no covariance, a few thousand images are enough.
 
-    Shapes: [N, D] and [M, D], all rows on every process; the processes share out the directions.
+    Shapes: [N, D] and [M, D], all rows on every process; the processes divide the directions.
     """
     generator = torch.Generator().manual_seed(SHUFFLE_SEED)
     count = min(len(samples), len(reference))

@@ -1,4 +1,4 @@
-"""Compare classes one by one: distance from the real images, diversity, and how often one is taken for another."""
+"""Compare samples with real images per class: distance, diversity, and confusion with other classes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 ROWS_AT_ONCE = 8192
-"""Features that are widened to float64 together: 134 MB of Inception's."""
+"""Number of features that are converted to float64 together: 134 MB of Inception's."""
 COLUMNS = ("samples", "reference", "distance", "diversity", "leakage", "leakage_real")
-"""Figures of `ByClass` in the table of all classes."""
+"""Columns of the table of all classes."""
 EXTREMES = 5
-"""Best and worst classes, and pairs of them, that a row names."""
+"""Number of best and worst classes, and of confused pairs, in a row."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ClassMoments:
 
     @classmethod
     def of(cls, features: Tensor, labels: Tensor, classes: int) -> "ClassMoments":
-        """Compute the moments of features [N, D] with class indices [N]; NaN where a class has too few images."""
+        """Compute the moments of features [N, D] with class indices [N]; NaN for classes with too few images."""
         count = torch.bincount(labels, minlength=classes).double()
         total = torch.zeros(classes, features.shape[1], dtype=torch.float64)
         for rows, own in _parts(features, labels):
@@ -44,55 +44,55 @@ def _parts(features: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 @dataclass(frozen=True)
 class ByClass:
-    """Hold the figures of C classes, float64 [C]; NaN where a class has fewer than two images on a side."""
+    """Hold the figures of C classes, float64 [C]; NaN for classes with fewer than two images on a side."""
 
     samples: Tensor
     reference: Tensor
     """Numbers of images, int64 [C]."""
     distance: Tensor
-    """Squared distance of the mean features, less what finite samples add to it: small values may be negative."""
+    """Squared distance of the mean features, corrected for the number of samples: it may be slightly negative."""
     diversity: Tensor
-    """Root mean square distance of two generated images of the class over that of two real ones: 0 for a single image
-    again and again, 1 for real images. Odena et al. 2017 (section 4.2) compare classes so by MS-SSIM of pairs, Zhu et
-    al. 2017 and Yang et al. 2019 by LPIPS of pairs; here the distance is that of the extractor's features. Artefacts
-    that differ from image to image count as diversity: read it beside the distance."""
+    """Root mean square distance between two generated images of the class, divided by that between two real ones: 0 for
+    copies of one image, 1 for real images. Odena et al. 2017 (section 4.2) compare pairs by MS-SSIM, Zhu et al. 2017
+    and Yang et al. 2019 by LPIPS; here the distance is that of the extractor's features. Artefacts that differ
+    between images count as diversity, so consider the distance as well."""
     confusion: Tensor
     """Share of the samples of a class (row) nearest to the real mean feature of each class (column), [C, C]."""
     confusion_real: Tensor
-    """The same for the real images, each of them left out of its own class's mean: what the classifier itself mixes."""
+    """The same for real images, each left out of its own class's mean: the classifier's own confusion."""
 
     @property
     def known(self) -> Tensor:
-        """Return whether a class has two images or more on both sides, bool [C]."""
+        """Return which classes have at least two images on both sides, bool [C]."""
         return self.distance.isfinite()
 
     @property
     def leakage(self) -> Tensor:
-        """Return the share of the samples of a class that are taken for another one."""
+        """Return the share of each class's samples that are classified as another class."""
         return 1 - self.confusion.diagonal()
 
     @property
     def leakage_real(self) -> Tensor:
-        """Return the same of the real images."""
+        """Return the same share for real images."""
         return 1 - self.confusion_real.diagonal()
 
 
 def compare_classes(
     features: Tensor, labels: Tensor, reference: Tensor, reference_labels: Tensor, classes: int
 ) -> ByClass:
-    """Compare generated with real images class by class.
+    """Compare generated with real images per class.
 
-    Shapes: features [N, D] and [M, D], class indices [N] and [M]. Memory: two matrices of classes².
+    Shapes: features [N, D] and [M, D], class indices [N] and [M]. Needs memory for two matrices of classes².
     """
     found, real = (ClassMoments.of(*side, classes) for side in ((features, labels), (reference, reference_labels)))
-    # tr(C1) / n1 + tr(C2) / n2 is the squared distance of two means of the same distribution: classes with few images
-    # can be compared with others without it.
+    # tr(C1) / n1 + tr(C2) / n2 is the expected squared distance of two means of the same distribution. Subtracting it
+    # makes classes with few images comparable with others.
     distance = ((found.mean - real.mean) ** 2).sum(1) - found.spread / found.count - real.spread / real.count
     return ByClass(
         found.count.long(),
         real.count.long(),
         distance,
-        # The mean square distance of two images is twice the trace.
+        # The mean square distance between two images is twice the trace.
         torch.where(real.spread > 0, (found.spread / real.spread).sqrt(), torch.nan),
         _confusion(labels, recognise(features, real), classes),
         _confusion(reference_labels, recognise(reference, real, reference_labels), classes),
@@ -100,10 +100,10 @@ def compare_classes(
 
 
 def recognise(features: Tensor, real: ClassMoments, left_out: Tensor | None = None) -> Tensor:
-    """Return the class whose real mean is nearest to each of the features [N, D], int64 [N]; never one without images.
+    """Return the class with the nearest real mean for each of the features [N, D], int64 [N].
 
-    With ``left_out`` [N] the features are real ones of these classes, compared with means that do not hold them: with
-    n images the distance to one's own mean grows by n / (n - 1).
+    Classes without images are never returned. With ``left_out`` [N] the features are real ones of these classes and
+    left out of their means: with n images the difference from the own mean grows by n / (n - 1).
     """
     predicted, own_classes = [], torch.zeros(len(features), dtype=torch.int64) if left_out is None else left_out
     present = real.count.nonzero().flatten()
@@ -141,13 +141,13 @@ def class_numbers(classes: ByClass, names: list[str]) -> dict[str, Any]:
 
 
 def _mean(figures: Tensor, classes: ByClass) -> float | None:
-    """Return the average over the classes that have a figure; None where none has."""
+    """Return the average over the classes that have a figure; None if none has."""
     mean = float(figures[classes.known].nanmean())
     return mean if isfinite(mean) else None
 
 
 def _left_out(classes: ByClass, names: list[str]) -> str | None:
-    """Name the classes without a figure in the averages, with their numbers of images; None where all have one."""
+    """Describe the classes that are left out of averages, with their numbers of images; None if there are none."""
     alone = [index for index, known in enumerate(classes.known.tolist()) if not known]
     alike = [index for index in classes.known.nonzero().flatten().tolist() if not classes.diversity[index].isfinite()]
     parts = []
@@ -171,7 +171,7 @@ def _in_order(figures: Tensor) -> list[int]:
 
 
 def _most_confused(classes: ByClass, names: list[str]) -> list[str]:
-    """Name the pairs of classes that samples mix up most beyond what the classifier mixes up among real images."""
+    """Describe the pairs of classes that samples confuse most, beyond the classifier's confusion of real images."""
     excess = (classes.confusion - classes.confusion_real).nan_to_num(0.0).fill_diagonal_(0.0)
     found = []
     for position in excess.flatten().topk(min(EXTREMES, excess.numel())).indices.tolist():
@@ -183,7 +183,7 @@ def _most_confused(classes: ByClass, names: list[str]) -> list[str]:
 
 
 def _class_table(classes: ByClass, names: list[str]) -> list[dict[str, Any]]:
-    """Return a row per class, with None where it has no figure: JSON has no NaN."""
+    """Return a row per class, with None for missing figures, since JSON has no NaN."""
     columns = [getattr(classes, name).tolist() for name in COLUMNS]
     return [
         {"class": name} | {key: value if isfinite(value) else None for key, value in zip(COLUMNS, row, strict=True)}
@@ -192,7 +192,7 @@ def _class_table(classes: ByClass, names: list[str]) -> list[dict[str, Any]]:
 
 
 def _confusions(classes: ByClass, names: list[str]) -> list[dict[str, Any]]:
-    """Return the entries of both matrices that are not zero: of a million pairs of ImageNet's classes few occur."""
+    """Return the non-zero entries of both matrices, since few of ImageNet's million pairs of classes occur."""
     generated, real = classes.confusion.nan_to_num(0.0), classes.confusion_real.nan_to_num(0.0)
     return [
         {

@@ -1,6 +1,6 @@
 """Compare two sets of features by nearest neighbours: precision, recall, density and coverage.
 
-A set's manifold is the union of the balls around its features that reach each one's k-th neighbour.
+A set's manifold is the union of balls around its features with the distance to the k-th neighbour as radius.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import Tensor
 from hamgan.distributed.group import Processes
 
 BLOCK_BYTES = 256 * 2**20
-"""Largest distance matrix."""
+"""Largest distance matrix, in bytes."""
 
 
 def compare_neighbours(
@@ -24,11 +24,11 @@ def compare_neighbours(
     """Return ``precision`` and ``recall`` by ``neighbours``, ``density`` and ``coverage`` by ``coverage_neighbours``.
 
     Precision is the share of samples inside the reference's manifold, recall the share of references inside the
-    samples' (Kynkäänniemi et al. 2019). Density is the number of reference balls that a sample lies in, divided by k
-    and averaged, which may pass 1; coverage is the share of references whose ball holds a sample (Naeem et al. 2020, as
-    their package ``prdc`` defines them). None for k leaves a pair out. Every distance is computed once, for both pairs.
+    samples' (Kynkäänniemi et al. 2019). Density is the number of reference balls that contain a sample, divided by k
+    and averaged, which may exceed 1; coverage is the share of references whose ball contains a sample (Naeem et al.
+    2020, as in their package ``prdc``). None for k leaves a pair out. Every distance is computed once, for both pairs.
 
-    Shapes: [N, D] and [M, D], all rows on every process; the processes share out the rows. No distance matrix is larger
+    Shapes: [N, D] and [M, D], all rows on every process; the processes divide the rows. No distance matrix is larger
     than ``block_bytes``.
     """
     wanted = [k for k in (neighbours, coverage_neighbours) if k]
@@ -56,7 +56,7 @@ def compare_neighbours(
 
 def _neighbour_distances(points: Tensor, neighbours: list[int], block_bytes: int) -> Tensor:
     """Return the distances from each point [N, D] to its k-th neighbours, [len(neighbours), N]."""
-    # The nearest of the k + 1 smallest distances is the point itself. `topk` takes an eighth of `kthvalue`'s time.
+    # The smallest of the k + 1 distances is to the point itself. `topk` takes an eighth of the time of `kthvalue`.
     found = [
         distances.topk(max(neighbours) + 1, largest=False).values[:, neighbours]
         for _, distances in _distances_of_share(points, points, block_bytes)

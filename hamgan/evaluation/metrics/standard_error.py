@@ -1,9 +1,9 @@
-"""Estimate how far a number would move with other samples of the same generator, from the samples that there are.
+"""Estimate the standard error of metrics over samples of a generator, from one set of samples.
 
-The bootstrap draws samples with replacement. Its copies have distance 0 and shrink covariances, which distorts
+The bootstrap draws samples with replacement. Duplicates have distance 0 and shrink covariances, which distorts
 distances between neighbours and FID. So the samples are halved at random instead (the delete-half jackknife of Shao &
-Wu 1989): half the difference of the numbers of both halves has, to first order, the standard error of the number of all
-samples, and the bias of a smaller count cancels.
+Wu 1989): half the difference between the metrics of both halves has, to first order, the standard error of the metric
+of all samples, and the bias of the smaller count cancels.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ RESAMPLED = ("fid", "kid", "prc", "density_coverage", "mind", "cmmd")
 def halves(count: int, resamples: int, stream: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield indices of two disjoint halves of ``count`` samples, ``resamples`` times; the same on every process.
 
-    Another ``stream`` halves independently.
+    Different ``stream`` numbers give independent halves.
     """
     for resample in range(resamples):
         order = torch.from_numpy(np.random.RandomState([SHUFFLE_SEED, resample, stream]).permutation(count))
@@ -32,7 +32,7 @@ def halves(count: int, resamples: int, stream: int = 0) -> Iterator[tuple[Tensor
 
 
 def take(statistics: FeatureStatistics, indices: Tensor, device: torch.device) -> FeatureStatistics:
-    """Return the statistics of a part of the samples; the moments, which the device sums, on the main process alone."""
+    """Return the statistics of a part of the samples; only the main process has moments, summed on the device."""
     features = statistics.kept_features[indices]
     mean, covariance = statistics.mean, statistics.covariance
     if Processes.current().is_main:
@@ -59,7 +59,7 @@ def half_differences(
     device: torch.device,
     stream: int = 0,
 ) -> list[dict[str, float]]:
-    """Return half the difference of every number of two random halves, ``resamples`` times."""
+    """Return half the difference of every number between two random halves, ``resamples`` times."""
     differences = []
     for first, second in halves(len(found.kept_features), resamples, stream):
         one, other = (compute(take(found, indices, device)) for indices in (first, second))

@@ -1,1 +1,1 @@
-"""Study a generator beyond one number."""
+"""Study a generator by more than one number: comparison, truncation sweep, neighbours, confusions, cost."""

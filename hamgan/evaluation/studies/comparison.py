@@ -1,4 +1,4 @@
-"""Compare two generators, or sets of images, by the same numbers, and say how sure one may be of the difference."""
+"""Compare two generators, or sets of images, by the same metrics, with confidence intervals."""
 
 import math
 import textwrap
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SURE = 0.95
-"""Confidence from which on a difference counts as one."""
+"""Confidence above which a difference is significant."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Hold one number of both sides, A and B, seed by seed, and the standard error of the difference of their means."""
+    """Hold one metric of both sides, A and B, per seed, and the standard error of the difference of their means."""
 
     key: str
     a: list[float]
     b: list[float]
     standard_error: float | None
-    """From halved samples, else from the spread over seeds; None where there is neither."""
+    """From halved samples, else from the spread over seeds; None if there is neither."""
     freedom: float
     """Degrees of freedom of the standard error; infinite for halved samples."""
     network: str = ""
 
     @property
     def title(self) -> str:
-        """Return the number's name, with its extractor where that is not the usual one."""
+        """Return the metric's name, with its extractor if that is not the usual one."""
         name, suffix = split_key(self.key)
         return NAMES.get(name or "", self.key) + name_network(self.network, suffix)
 
@@ -54,20 +54,20 @@ class Difference:
 
     @property
     def margin(self) -> float | None:
-        """Return half the width of the interval that holds the true difference with the confidence `SURE`."""
+        """Return half the width of the confidence interval of the difference, at the level `SURE`."""
         if self.standard_error is None:
             return None
         return float(t.ppf((1 + SURE) / 2, self.freedom)) * self.standard_error
 
     @property
     def better(self) -> str:
-        """Return which side has the better number: A, B, or neither where they are equal."""
+        """Return the better side: A, B, or neither if they are equal."""
         lower_is_better = split_key(self.key)[0] in LOWER_IS_BETTER
         return "neither" if self.mean == 0 else "A" if (self.mean < 0) == lower_is_better else "B"
 
     @property
     def confidence(self) -> float | None:
-        """Return the confidence, 0.5 to 1, that the better side would stay so for any samples of both."""
+        """Return the confidence, 0.5 to 1, that the better side is better on other samples too."""
         if self.standard_error is None or self.better == "neither":
             return None
         if self.standard_error == 0:
@@ -76,11 +76,11 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Say in words which side is better, and how sure that is."""
+        """Return in words which side is better, and with what confidence."""
         if self.better == "neither":
             return "equal"
         if self.confidence is None:
-            return f"{self.better} is better here; how sure that is, more seeds or --resamples would tell"
+            return f"{self.better} is better here; the confidence needs more seeds or --resamples"
         sure = f"{min(self.confidence, 0.9999):.2%}".replace(".00%", "%")
         known = self.margin is not None and abs(self.mean) > self.margin
         return f"{self.better} is better (confidence {sure})" if known else f"not told apart ({self.better}: {sure})"
@@ -89,9 +89,9 @@ class Difference:
 def compare(
     samples: tuple[Samples, Samples], reference: Reference | None, parts: Sequence[tuple[Protocol, Resources]]
 ) -> tuple[list[Difference], list[Row]]:
-    """Measure both sides by each extractor with the same seeds; return the differences and both sides' rows.
+    """Measure both sides with each extractor and the same seeds; returns the differences and both sides' rows.
 
-    Two generators draw the same latents and classes, and their samples are halved alike, so what these have in common
+    Two generators draw the same latents and classes, and their samples are halved alike, so what they have in common
     cancels. Raises ConfigError for sides that cannot be compared.
     """
     sides = [[Evaluation(side, reference, *part) for part in parts] for side in samples]
@@ -115,7 +115,7 @@ def compare(
 
 @dataclass
 class _Measured:
-    """Hold the numbers of both sides by one extractor, and the standard errors of their differences, seed by seed."""
+    """Hold the metrics of both sides by one extractor, and the standard errors of their differences, per seed."""
 
     of_a: list[dict[str, Any]] = field(default_factory=list)
     of_b: list[dict[str, Any]] = field(default_factory=list)
@@ -134,7 +134,7 @@ def _are_paired(a: FeatureStatistics, b: FeatureStatistics) -> bool:
     """Return whether sample i has the same latent and class on both sides; ConfigError for images of other sizes."""
     sizes = [one.description["resolution"] for one in (a, b)]
     if sizes[0] != sizes[1]:
-        raise ConfigError(f"A has images of {sizes[0]} pixels, B of {sizes[1]}: each would have a reference of its own")
+        raise ConfigError(f"A has images of {sizes[0]} pixels, B of {sizes[1]}: each would need another reference")
     generated = all(one.description["kind"] == "generator" for one in (a, b))
     return generated and a.labels is not None and b.labels is not None and torch.equal(a.labels, b.labels)
 
@@ -146,7 +146,7 @@ def _subtract(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
 def _differences(
     numbers_a: list[dict[str, Any]], numbers_b: list[dict[str, Any]], errors: list[dict[str, float]]
 ) -> list[Difference]:
-    """Return the difference of every number of which one direction is better, by its name without an extractor."""
+    """Return the difference of every metric that has a better direction, with its key without an extractor."""
     found = []
     for name in numbers_a[0]:
         if name not in HIGHER_IS_BETTER | LOWER_IS_BETTER:
@@ -165,9 +165,10 @@ def _differences(
 def equal_sides(
     samples: Sequence[Samples], protocol: Protocol, device: torch.device
 ) -> tuple[tuple[Samples, Samples], Protocol]:
-    """Load both sides, such that both have the same number of samples: FID falls with their number.
+    """Load both sides with the same number of samples, because FID depends on it.
 
-    Fixed sets of images have one "seed" and the smaller one's count; a generator beside one draws as many.
+    Fixed sets of images have one "seed" and are cut to the smaller one's size; a generator draws as many as a fixed
+    set.
     """
     loaded = [load_samples(side, protocol, device) for side in samples]
     counts = [len(side) for side in loaded if isinstance(side, Images)]
@@ -181,7 +182,7 @@ def equal_sides(
 
 
 def save_comparison(differences: Sequence[Difference], rows: Sequence[Row], picture: Path) -> list[Path]:
-    """Draw the numbers and their differences (PNG), write them as a table beside it (CSV); return both paths."""
+    """Draw the metrics and their differences (PNG), and write them as a table (CSV); returns both paths."""
     picture.parent.mkdir(parents=True, exist_ok=True)
     _draw(differences, rows, picture)
     table = [
@@ -203,7 +204,7 @@ def save_comparison(differences: Sequence[Difference], rows: Sequence[Row], pict
 
 
 def describe_difference(one: Difference) -> str:
-    """Return the line of a difference for the screen."""
+    """Return the line to print for a difference."""
     a, b = sum(one.a) / len(one.a), sum(one.b) / len(one.b)
     margin = f" ± {one.margin:.2g}" if one.margin is not None else ""
     return f"{one.title}: A {a:.5g}, B {b:.5g}, A - B {one.mean:.3g}{margin}: {one.verdict}"

@@ -1,4 +1,4 @@
-"""Draw which classes samples and real images are taken for."""
+"""Draw confusion matrices of samples and of real images."""
 
 import textwrap
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 LARGEST_PICTURE = 40
-"""Classes in a picture of the confusions: the names of more cannot be read."""
+"""Largest number of classes in a picture, whose names are still legible."""
 NUMBERED = 16
-"""Classes up to which the picture's cells carry their numbers."""
+"""Largest number of classes for which the cells show their numbers."""
 
 
 def save_confusions(confusions: Sequence[Row], names: Sequence[str], file: Path, protocol: str) -> list[Path]:
-    """Draw which classes samples and real images are taken for (PNG) and write all pairs beside it (CSV).
+    """Draw the confusion matrices of samples and of real images (PNG), and write all pairs as a table (CSV).
 
-    Of many classes those are drawn that samples mix up most. ``protocol`` stands below the picture. Returns both paths.
+    If there are many classes, the most confused ones are drawn. ``protocol`` is printed below. Returns both paths.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     _draw(confusions, _most_involved(confusions, names), len(names), file, protocol)
@@ -62,7 +62,7 @@ def _draw(confusions: Sequence[Row], names: list[str], classes: int, file: Path,
     figure.colorbar(picture, ax=both, label="% of the class", shrink=0.6)
     left_out = f"{len(names)} of {classes:,} classes, those that are mixed up most. " if len(names) < classes else ""
     lines = textwrap.wrap(left_out + protocol, int(16 * figure.get_figwidth()))
-    # Below what the layout has placed; the tight box makes room for it, and for titles wider than a small matrix.
+    # Below the laid-out axes; the tight bounding box makes room for it and for titles wider than a small matrix.
     figure.text(0.01, -0.2 / figure.get_figheight(), "\n".join(lines), fontsize=7, va="top")
     figure.savefig(file, dpi=150, bbox_inches="tight", pad_inches=0.15)
     pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""Count what evaluating while training costs, as a share of the run's arithmetic, before the first step."""
+"""Count the cost of evaluations while training, as a share of the run's FLOPs."""
 
 import torch
 from torch import Tensor
@@ -17,18 +17,18 @@ EXTRACTOR_FLOPS = {
     "clip-vit-b-32": 8_232_069_120,
     "clip-vit-l-14-336": 368_478_879_744,
 }
-"""FLOPs per image, two per multiply-add; the extractors resize to one size, so the images' own does not matter."""
+"""FLOPs per image, two per multiply-add, which do not depend on the image size, as extractors resize images."""
 BATCH = 8
 
 
 def evaluation_share(config: Config) -> float:
-    """Return the FLOPs of the evaluations during training by those of training and evaluations together, 0 to 1.
+    """Return the share, 0 to 1, of evaluations in the FLOPs of a run.
 
-    Counted per image by torch's FLOP counter on the real networks with tensors that hold no values: a step is D forward
-    and backward on generated and real images (and G forward for the former), then G and D forward and backward, with
-    the variants of images that consistency and finite differences compare; an evaluation is G and all extractors
-    forward on every sample. Left out: second differentiations, optimisers, the reference (once per run), and that an
-    evaluation runs G and extractors in another precision than training.
+    Counted per image by torch's FLOP counter on the real networks with fake tensors. A step is D forward and backward
+    on generated and real images (and G forward for the former), then G and D forward and backward, including the
+    variants of images for consistency and finite differences; an evaluation is G and all extractors forward on every
+    sample. Second derivatives, optimisers, the reference (once per run), and the different precision of evaluations are
+    left out.
     """
     generating, training = count_flops_per_image(config)
     parts = make_protocol(metrics=config.eval.metrics, features=config.eval.features).by_extractor()
@@ -45,7 +45,7 @@ def count_flops_per_image(config: Config) -> tuple[float, float]:
     judged = BATCH * (1 + drawn + (consistency.real > 0) + (consistency.fake > 0))
     if train.finite_differences.enabled:
         judged += ((train.r1_gamma > 0) + (train.r2_gamma > 0)) * BATCH // train.finite_differences.stride
-    # Allocates and computes nothing, whatever the size; unlike on the meta device, tensors say they are on the CPU.
+    # Allocates and computes nothing; unlike on the meta device, tensors report that they are on the CPU.
     with (
         torch.random.fork_rng(devices=[]),
         FakeTensorMode(allow_non_fake_inputs=True),

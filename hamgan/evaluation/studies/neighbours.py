@@ -1,4 +1,4 @@
-"""Show the nearest real images of generated ones, as a sheet and as a number: does the generator copy?"""
+"""Find the nearest real images of generated ones, to see whether a generator copies its training images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def nearest(features: Tensor, reference: Tensor, count: int) -> tuple[Tensor, Te
     if count > len(reference):
         raise ConfigError(f"{count} neighbours were asked for, but the set has {len(reference)} images")
     rows = max(1, BLOCK_BYTES // (4 * len(reference)))
-    # The matrix product's rounding would hide exact copies at distance 0, which are what is looked for.
+    # The rounding of a matrix product would hide exact copies, whose distance is 0.
     found = [
         torch.cdist(block, reference, compute_mode="donot_use_mm_for_euclid_dist").topk(count, largest=False)
         for block in features.split(rows)
@@ -46,9 +46,9 @@ def neighbour_sheet(
 ) -> Row:
     """Draw ``rows`` samples, each with its nearest images of the training set to the right, most similar pair first.
 
-    The pairs that are nearest of all samples are drawn: a copy shows in the first row. Returns the row of numbers:
-    medians of the distance of a sample to its nearest image, and of an image of the set to its nearest other one (a
-    generator that copies has a far smaller one). ``max_count`` takes that many real images at random.
+    The samples with the smallest distances are drawn, so a copy is in the first row. Returns a row with the median
+    distances of a sample to its nearest image and of an image to its nearest other one; for a generator that copies,
+    the former is far smaller. ``max_count`` limits the search to that many random images.
     """
     images = open_reference_images(reference, split, samples.size[0])
     if max_count is not None and max_count < len(images):

@@ -24,7 +24,7 @@ def truncation_sweep(
 ) -> list[Row]:
     """Return one row of the protocol's numbers (FID and IS) per truncation, with the generator loaded once.
 
-    Raises ConfigError where the samples are not a generator's.
+    Raises ConfigError if the samples are a fixed set of images.
     """
     generator = load_samples(samples, protocol, resources.extractor.device)
     if isinstance(generator, Images):
@@ -40,14 +40,14 @@ def truncation_sweep(
 
 
 def save_sweep(rows: Sequence[Row], picture: Path) -> list[Path]:
-    """Write the curve as PNG (with the protocol below it) and the rows as CSV beside it; return both paths."""
+    """Write the curve as PNG (with the protocol below it) and the rows as CSV; returns both paths."""
     picture.parent.mkdir(parents=True, exist_ok=True)
     _draw(rows, picture)
     return [picture, save_table(rows, picture.with_suffix(".csv"))]
 
 
 def sweep_protocol(rows: Sequence[Row]) -> str:
-    """Return the one line of protocol for all rows: they differ in truncation only."""
+    """Return one protocol for all rows, which differ in truncation only."""
     return protocol_line(rows[0], [row["truncation"] for row in rows])
 
 

@@ -1,4 +1,4 @@
-"""Read a file of classes: their names, and where wanted their colours and label values."""
+"""Read a file of classes: names, and optionally colours and label values."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ FILES = ("classes.yaml", "classes.yml", "classes.txt")
 
 
 def find_class_file(given: str | None, root: Path) -> Path | None:
-    """Return the file that is named, or the one in the data set's folder; None where there is none."""
+    """Return the given file of classes, or the one in the data set's folder; None if there is none."""
     if given is not None:
         if not Path(given).is_file():
             raise DataError(f"data.classes: there is no file {given}")
@@ -24,9 +24,9 @@ def find_class_file(given: str | None, root: Path) -> Path | None:
 
 
 def read_classes(path: Path, *, reduce_zero_label: bool = False) -> Classes:
-    """Read a YAML list of names or of ``{name, color, values}``, or a text file with a name a line.
+    """Read a YAML list of names or of ``{name, color, values}``, or a text file with one name per line.
 
-    Without ``values`` a class has its place in the list as its value, counted from 0, or from 1 with
+    Without ``values`` the value of a class is its position in the list, counted from 0, or from 1 with
     ``reduce_zero_label``. Raises DataError for anything else, naming the entry.
     """
     entries = [_entry(entry, number, path) for number, entry in enumerate(_entries(path))]
@@ -48,10 +48,10 @@ def read_classes(path: Path, *, reduce_zero_label: bool = False) -> Classes:
 
 
 def ignore_values(classes: Classes, data: DataConfig, where: str) -> Classes:
-    """Return the classes with the values ignored that ``data.ignore_label`` and ``data.reduce_zero_label`` name.
+    """Return the classes with the values of ``data.ignore_label`` and ``data.reduce_zero_label`` ignored.
 
-    Raises DataError where such a value is a class, but for 255, which is a class where a file says so: masks of 0 and
-    255 are common.
+    Raises DataError if such a value is a class, except 255, which a file may define as a class: masks of 0 and 255 are
+    common.
     """
     values = dict(classes.values)
     keys = {data.ignore_label: f"data.ignore_label {data.ignore_label}"}

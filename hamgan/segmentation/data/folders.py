@@ -26,7 +26,7 @@ GIVE_COLOURS = (
 
 
 class FolderSource:
-    """Read the pairs of one split of a folder. Files are decoded on every read; their sizes are compared at once."""
+    """Read the pairs of one split of a folder, decoding on every read; sizes are compared when it is opened."""
 
     def __init__(self, source: str, split: str, data: DataConfig) -> None:
         root = Path(source).expanduser()
@@ -41,7 +41,7 @@ class FolderSource:
         return len(self.pairs)
 
     def read(self, index: int) -> Sample:
-        """Return one sample; DataError for a file that cannot be read and for values that are no class."""
+        """Return one sample; DataError for unreadable files and for values that are no class."""
         pair = self.pairs[index]
         raw, where = read_labels(pair.labels), str(pair.labels)
         if raw.ndim == 3 and not self._classes.by_colour:
@@ -53,7 +53,7 @@ class FolderSource:
         return Sample(_read_image(pair, labels.shape[::-1]), labels)
 
     def key(self, index: int) -> str:
-        """Return the path of an image in its folder, without the ending."""
+        """Return the path of an image in its folder, without the extension."""
         return self.pairs[index].key
 
     def describe(self) -> Description:
@@ -65,7 +65,7 @@ class FolderSource:
         return {"source": self.name, "layout": self.layout, **counts, "sha256": digest.hexdigest()}
 
     def _check_sizes(self) -> None:
-        """Raise DataError where label maps have another size than their image; only headers are read."""
+        """Raise DataError if label maps have another size than their images; reads only headers."""
         with ThreadPoolExecutor(THREADS, "sizes") as pool:
             wrong = [found for found in pool.map(_misfit, self.pairs) if found]
         if wrong:
@@ -76,7 +76,7 @@ class FolderSource:
 
 
 def _misfit(pair: Pair) -> str | None:
-    """Say what is wrong with the sizes of a pair, by the headers of its files; arrays are only known once read."""
+    """Return a description of different sizes in the headers of a pair, or None; arrays are checked when read."""
     if pair.labels.suffix in (".npy", ".mat"):
         return None
     with _read(pair.labels, Image.open) as labels, _read(pair.image, Image.open) as image:
@@ -90,12 +90,12 @@ def _sizes(pair: Pair, image: tuple[int, ...], labels: tuple[int, ...]) -> str:
 
 
 def _shown_size(image: Image.Image) -> tuple[int, int]:
-    """Return width and height of a picture as it is shown: a camera may have been turned."""
+    """Return width and height of a picture after its EXIF orientation."""
     return image.size[::-1] if orientation(image) >= 5 else image.size
 
 
 def _read_image(pair: Pair, size: tuple[int, ...]) -> np.ndarray:
-    """Return an image uint8 [H, W, 3] of this width and height: as it is shown, or as stored where labels fit that."""
+    """Return an image uint8 [H, W, 3] with its EXIF orientation applied, or as stored if that matches the labels."""
 
     def read(path: Path) -> np.ndarray:
         with Image.open(path) as stored:
@@ -108,15 +108,15 @@ def _read_image(pair: Pair, size: tuple[int, ...]) -> np.ndarray:
 
 
 def rgb_pixels(image: Image.Image) -> np.ndarray:
-    """Return the pixels of a picture, uint8 [H, W, 3]; PictureError where they are not finite.
+    """Return the pixels of a picture, uint8 [H, W, 3]; PictureError if they are not finite.
 
-    Deeper grey is scaled to 8 bits. Colour profiles and transparency are passed over, as in the references.
+    Deeper grey is scaled to 8 bits. Colour profiles and transparency are ignored, as in the references.
     """
     return np.asarray((to_eight_bits(image) if image.mode[0] in "IF" else image).convert("RGB"))
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Return raw label values [H, W], or the channels uint8 [H, W, 3] of a file that has three."""
+    """Return raw label values [H, W], or uint8 [H, W, 3] for a file with three channels."""
     if path.suffix == ".npy":
         return _whole(_read(path, lambda path: np.load(path, allow_pickle=False)), path)
     if path.suffix == ".mat":
@@ -144,14 +144,14 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def grey_values(channels: np.ndarray, where: str) -> np.ndarray:
-    """Return the values [H, W] of channels [H, W, 3] that are alike; DataError where they are colours."""
+    """Return the values [H, W] of three equal channels [H, W, 3]; DataError if they differ."""
     if (channels != channels[..., :1]).any():
         raise DataError(f"{where} is a colour picture; {GIVE_COLOURS}")
     return channels[..., 0]
 
 
 def by_colour(colours: np.ndarray, classes: Classes, where: str) -> np.ndarray:
-    """Return labels uint8 [H, W] of colours [H, W, 3] that are exactly those of the classes; black is ignored."""
+    """Return labels uint8 [H, W] for colours [H, W, 3] that are exactly those of classes; black is ignored."""
     packed = colours.astype(np.int64) @ (1 << np.asarray([16, 8, 0]))
     known = {
         int(code): number

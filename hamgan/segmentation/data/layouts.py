@@ -1,4 +1,4 @@
-"""Find pairs of image and label files in a folder: arranged as one likes, or as a public data set is unpacked."""
+"""Find pairs of image and label files in a folder of your own or of an unpacked public data set."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "JPEGImages")
 LABEL_FOLDERS = ("annotations", "masks", "labels", "mask", "label", "ann_dir", "annotation", "SegmentationClass")
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "validation", "valid", "test")}
 ENDINGS = ("", "_mask", "_label", "_labels", "_gt", "_seg", "_L")
-"""A label file's name may have one of these behind that of its image."""
+"""Suffixes that a label file's name may have after that of its image."""
 ARRANGEMENTS = (
     "images/train/*.jpg with annotations/train/*.png, or train/images with train/masks, or images with masks, of which "
     "every fifth is held out"
@@ -36,7 +36,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Listing:
-    """Hold what was found in a folder for one split."""
+    """Hold the pairs and classes of one split of a folder."""
 
     layout: str
     pairs: list[Pair]
@@ -75,7 +75,7 @@ def recognise(root: Path) -> str:
 
 
 def find_folders(root: Path, split: str) -> tuple[list[Pair], Classes | None]:
-    """Pair the files of a folder of one's own; without splits every fifth pair, by name, is held out."""
+    """Pair the files of a folder without a public layout; without splits every fifth pair, by name, is held out."""
     for name in SPLIT_FOLDERS.get(split, (split,)):
         for images in IMAGE_FOLDERS:
             for labels in LABEL_FOLDERS:
@@ -102,7 +102,7 @@ def match(images: Path, labels: Path) -> list[Pair]:
     pictures, masks = _files(images, IMAGE_SUFFIXES), _files(labels, LABEL_SUFFIXES)
     if pictures and not masks:
         raise DataError(
-            f"{labels} holds no label maps ({', '.join(LABEL_SUFFIXES)}); a JPEG is none, for it changes their values"
+            f"{labels} holds no label maps ({', '.join(LABEL_SUFFIXES)}); a JPEG changes values, so it is none"
         )
     ending = max(ENDINGS, key=lambda ending: sum(f"{key}{ending}" in masks for key in pictures))
     wanted = {f"{key}{ending}": key for key in pictures}
@@ -115,7 +115,7 @@ def match(images: Path, labels: Path) -> list[Pair]:
 
 
 def _files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
-    """Return the files of a folder by their path in it without the ending."""
+    """Return the files of a folder, keyed by their path in it without the extension."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.name[0] != ".")
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in found]
     if double := [name for name, count in Counter(names).items() if count > 1]:
@@ -129,7 +129,7 @@ def _ade20k(root: Path, split: str) -> tuple[list[Pair], Classes]:
 
 
 def _voc(root: Path, split: str) -> tuple[list[Pair], Classes]:
-    # The augmented training set (Hariharan et al. 2011) has its masks in a folder of its own.
+    # The augmented training set (Hariharan et al. 2011) has its masks in a separate folder.
     labels = [root / name for name in ("SegmentationClassAug", "SegmentationClass") if (root / name).is_dir()]
     listed = _listed(root / "ImageSets/Segmentation" / f"{split}.txt")
     return _pairs_of(listed, root, labels, ".png"), known.voc()

@@ -28,14 +28,14 @@ class Batch(NamedTuple):
     labels: Tensor
     """uint8 [b, crop, crop]."""
     sizes: Tensor
-    """int64 [b, 2]: height and width of each image; what lies beyond is padding."""
+    """int64 [b, 2]: height and width of each image without padding."""
 
 
 class TrainingLoader(Iterator[Batch]):
     """Yield endless batches of this rank: a contiguous slice of the global batch of ``batch_size`` samples.
 
     Sample k of the run is image k of `hamgan.data.image_order`, augmented as a function of (seed, stream, k).
-    ``prefetch`` batches are made ahead; with ``pin`` they lie in page-locked memory.
+    ``prefetch`` batches are prepared ahead; with ``pin`` they are in page-locked memory.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TrainingLoader(Iterator[Batch]):
         return augment(self._read(index), self._config, random_at(self._seed, self._stream, position))
 
     def _read(self, index: int) -> Sample:
-        """Read a sample, several times where the file system fails: file servers are gone for moments."""
+        """Read a sample, with several attempts for short outages of file servers."""
         for seconds in RETRY_SECONDS:
             try:
                 return self._source.read(index)
@@ -95,5 +95,5 @@ class TrainingLoader(Iterator[Batch]):
         return Batch(*(part.pin_memory() if self._pin else part for part in parts))
 
     def close(self) -> None:
-        """End the threads; safe to call twice."""
+        """Stop the threads; safe to call twice."""
         self._pool.shutdown(cancel_futures=True)

@@ -1,8 +1,8 @@
-"""Make mosaics of the embedded textures and photographs, with masks that are exact: a data set without a download.
+"""Make mosaics of scikit-image's textures and photographs with exact masks: a data set without a download.
 
-An image is divided like a honeycomb grown from random seeds (Voronoi); every cell is filled with a crop of one of the
-classes of `hamgan.data.photos`, whose train and held-out crops come from different strips. Borders between cells are
-ignored. So an mIoU of 1 can be reached, and nothing but texture tells the classes.
+An image is a Voronoi diagram of random points; every cell is filled with a crop of one of the classes of
+`hamgan.data.photos`, whose train and held-out crops come from different strips. Borders between cells are ignored, so
+an mIoU of 1 is possible, and classes can be recognised by texture only.
 """
 
 import zlib
@@ -18,7 +18,7 @@ SIZE = 128
 COUNTS = {"train": 10_000, "val": 1_000}
 CELLS = range(3, 9)
 BORDER = 1
-"""Pixels on either side of a border that are ignored."""
+"""Ignored pixels on either side of a border."""
 
 
 class MosaicSource:

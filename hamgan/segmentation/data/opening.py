@@ -13,7 +13,7 @@ HELD_OUT = "val"
 
 
 def open_source(data: DataConfig, split: str | None = None) -> SegmentationSource:
-    """Open a split (None: that of the configuration) of what ``data.source`` names; raises DataError (a sentence)."""
+    """Open a split (None: the configuration's) of the source ``data.source``; raises DataError if that fails."""
     split = data.split if split is None else split
     check_place(data.source, DATA_SETS)
     if data.source in DATA_SETS:
@@ -31,7 +31,7 @@ def open_source(data: DataConfig, split: str | None = None) -> SegmentationSourc
 def check_classes(source: SegmentationSource, classes: int, class_names: list[str] | None) -> None:
     """Raise DataError unless a source has the classes that a segmenter was trained on, in the same order.
 
-    Of a segmenter that does not know their names (None) the number alone is compared.
+    If the names are not known (None), only the numbers are compared.
     """
     if len(source.class_names) == classes and class_names in (None, source.class_names):
         return

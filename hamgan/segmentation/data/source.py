@@ -1,4 +1,4 @@
-"""Define what a set of labelled pictures is to the segmentation trainer, and how raw label values become classes."""
+"""Define the interface of sources of labelled pictures, and map raw label values to classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from hamgan.data.source import Description, name_some
 from hamgan.errors import DataError
 
 IGNORED = 255
-"""Label of pixels that count neither in a loss nor in a score, whatever value a data set writes for them."""
+"""Label of ignored pixels, whatever value a data set uses for them."""
 MOST_CLASSES = 255
 
 
@@ -34,10 +34,10 @@ class SegmentationSource(Protocol):
         """Return the number of samples."""
 
     def read(self, index: int) -> Sample:
-        """Return one sample; DataError where it cannot be used."""
+        """Return one sample; DataError if it cannot be used."""
 
     def key(self, index: int) -> str:
-        """Return the name of a sample, such as its file's without the ending."""
+        """Return the name of a sample, such as its file name without the extension."""
 
     def describe(self) -> Description:
         """Return origin and preparation as plain values, for the protocol of an evaluation."""
@@ -45,7 +45,7 @@ class SegmentationSource(Protocol):
 
 @dataclass(frozen=True)
 class Classes:
-    """Name the classes of a data set, their colours and the raw label values that mean them."""
+    """Hold the classes of a data set with their colours and raw label values."""
 
     names: list[str]
     palette: np.ndarray
@@ -53,10 +53,10 @@ class Classes:
     values: Mapping[int, int]
     """Raw value in a mask -> class, or `IGNORED`; other values are refused."""
     by_colour: bool = False
-    """Colours are those of the masks, not only of pictures drawn here: one of three channels is read by them."""
+    """Whether masks with three channels are read by these colours; otherwise colours are only for drawing."""
 
     def table(self) -> np.ndarray:
-        """Return int16 [largest raw value + 1]: class, `IGNORED`, or -1 for a value that is not known."""
+        """Return int16 [largest raw value + 1]: class, `IGNORED`, or -1 for an unknown value."""
         table = np.full(max(max(self.values), IGNORED) + 1, -1, np.int16)
         for value, label in self.values.items():
             table[value] = label
@@ -64,7 +64,7 @@ class Classes:
 
 
 def plain_classes(names: Sequence[str], palette: np.ndarray | None = None, *, first: int = 0) -> Classes:
-    """Return classes whose raw values count up from ``first``; 255, and 0 where that is below, are ignored."""
+    """Return classes with the raw values ``first``, ``first`` + 1, ...; 255, and 0 if ``first`` is 1, are ignored."""
     if not 0 < len(names) <= MOST_CLASSES:
         raise DataError(f"{len(names)} classes; allowed: 1 to {MOST_CLASSES}")
     values = {first + number: number for number in range(len(names))}
@@ -73,9 +73,9 @@ def plain_classes(names: Sequence[str], palette: np.ndarray | None = None, *, fi
 
 
 def make_palette(classes: int) -> np.ndarray:
-    """Return colours uint8 [classes, 3] that differ, by the rule of PASCAL VOC: bits of the number, spread out.
+    """Return different colours uint8 [classes, 3] by the rule of PASCAL VOC, from the bits of the class number.
 
-    Class 0 gets the first colour that is not black: that one is left to pixels without a class.
+    Class 0 gets the first colour that is not black, which is for pixels without a class.
     """
     numbers = np.arange(1, classes + 1)
     colours = np.zeros((classes, 3), np.int64)
@@ -86,10 +86,10 @@ def make_palette(classes: int) -> np.ndarray:
 
 
 def apply_table(raw: np.ndarray, table: np.ndarray, class_names: Sequence[str], where: str) -> np.ndarray:
-    """Return labels uint8 [H, W] of raw values [H, W]; DataError names unknown ones and how many pixels have them."""
+    """Return labels uint8 [H, W] for raw values [H, W]; DataError lists unknown values with their pixel counts."""
     last = len(table) - 1
     mapped = table[np.minimum(raw, last)]
-    # NumPy before 2.2.6 crashes where bytes that are not contiguous are compared with a number above 255.
+    # NumPy before 2.2.6 crashes if non-contiguous bytes are compared with a number above 255.
     unknown = (mapped < 0) | (raw > last)
     if unknown.any():
         values, counts = np.unique(raw[unknown], return_counts=True)
@@ -104,7 +104,7 @@ def apply_table(raw: np.ndarray, table: np.ndarray, class_names: Sequence[str], 
 
 
 def _ranges(values: Sequence[int]) -> str:
-    """Word ascending numbers as ``0 to 7, 255``."""
+    """Format ascending numbers as ``0 to 7, 255``."""
     parts: list[list[int]] = []
     for value in values:
         if parts and value == parts[-1][1] + 1:

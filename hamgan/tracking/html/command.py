@@ -11,10 +11,14 @@ from hamgan.sampling.places import check_place
 def main(arguments: Sequence[str], prog: str = "hamgan report") -> None:
     """Write the report that the arguments ask for."""
     refuse_renamed(arguments, {"--out": "--output"})
-    parser = argparse.ArgumentParser(prog=prog, description="Write what a run has done as one HTML file.")
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Write a report of a run as one HTML page that opens offline."
+    )
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--output", type=Path, help="file to write or replace (default: RUN/report.html)")
-    parser.add_argument("--preset", type=Path, help="configuration to compare with (default: the default values)")
+    parser.add_argument(
+        "--preset", type=Path, help="configuration file to compare the run's with (default: the default values)"
+    )
     options = parser.parse_args(arguments)
     check_place(options.run)
     from hamgan.tracking.html.report import write_report

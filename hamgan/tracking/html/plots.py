@@ -1,4 +1,4 @@
-"""Make what a page draws of a run's numbers: panels of lines."""
+"""Prepare the line plots of a report, sorted into panels."""
 
 import math
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from typing import Any
 from hamgan.tracking.panels import NOTES, PANELS, panel_of
 
 MOST_POINTS = 1000
-"""Points of a line; longer ones show means of neighbours, which keeps a page of a long run small."""
+"""Largest number of points of a line; longer ones show means of neighbours, to keep pages small."""
 
 Line = tuple[list[float], list[float]]
 
 
 def lines_of(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Line]]:
-    """Return panel -> number -> (kimg, values) of all rows of metrics.jsonl, panels and numbers in a fixed order."""
+    """Return panel -> number -> (kimg, values) for the rows of metrics.jsonl, in a fixed order."""
     found: dict[str, dict[str, Line]] = {title: {} for title in PANELS}
     for row in rows:
         for name, value in row.items():
@@ -36,7 +36,7 @@ def thinned(line: Line) -> Line:
 
 
 def panel_data(title: str, lines: dict[str, Line]) -> dict[str, Any]:
-    """Return what the page's script draws as a panel: title, note, names, and rows of kimg and of each number.
+    """Return the data of a panel for the page's script: title, note, names, and rows of kimg and of each number.
 
     Numbers that are missing at a position are None.
     """
@@ -47,5 +47,5 @@ def panel_data(title: str, lines: dict[str, Line]) -> dict[str, Any]:
 
 
 def _short(value: float | None) -> float | None:
-    """Round to what a plot shows; JSON has neither NaN nor infinity."""
+    """Round to the precision of a plot; None for NaN and infinity, which JSON lacks."""
     return float(f"{value:.5g}") if value is not None and math.isfinite(value) else None

@@ -25,28 +25,28 @@ from hamgan.tracking.html.plots import lines_of, panel_data
 from hamgan.tracking.trackers import find_sheets
 
 MOST_SHEETS = 60
-"""Sheets on the page; of more, evenly spaced ones are taken, the first and the last among them."""
+"""Largest number of sheets on the page; more are thinned evenly, keeping the first and the last."""
 
 WIDTH = 900
-"""Pixels that a sheet is to have on the page."""
+"""Intended width of a sheet on the page, in pixels."""
 UPLOT = Path(__file__).with_name("uplot")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Say what a page has to know of one kind of run."""
+    """Describe one kind of run for the page."""
 
     reader: ConfigReader[Any]
     facts: Callable[[Any], dict[str, str]]
     """Lines of the summary, from the configuration."""
     numbers: Callable[[dict[str, Any]], dict[str, str]]
-    """Figures of an evaluation by their names, the one that decides first."""
+    """Figures of an evaluation by name, the deciding one first."""
     score: Callable[[dict[str, Any]], float | None]
-    """What the best evaluation has the least of."""
+    """Score of an evaluation; the best one has the lowest."""
     best: str
-    """What to call the figure of that evaluation."""
+    """Name of the best evaluation's figure."""
     size: tuple[str, ...]
-    """Entries of an evaluation that tell how large it is; the best one is sought among those like the largest."""
+    """Entries that define the size of an evaluation; the best one is chosen among those of the largest size."""
     evaluate: str
     """Command that makes an evaluation."""
     demo: str
@@ -56,11 +56,11 @@ class Kind:
 def write_report(
     run: str | Path, output: str | Path | None = None, preset: str | Path | None = None, kind: Kind | None = None
 ) -> Path:
-    """Write RUN/report.html (or ``output``) about a run folder, still in training or not; returns the path.
+    """Write RUN/report.html (or ``output``) about a run, finished or not; returns the path.
 
-    ``preset`` is the configuration file that the run's own is compared with (None: the default values), ``kind`` the
-    run's (None: a GAN's). Raises CheckpointError where there is no run or a file of it is damaged, ConfigError for a
-    preset that cannot be read.
+    ``preset`` is a configuration file to compare the run's with (None: the default values), ``kind`` the kind of run
+    (None: a GAN's). Raises CheckpointError if there is no run or a file of it is damaged, ConfigError for a preset that
+    cannot be read.
     """
     run = Path(run)
     if not (run / "config.yaml").is_file():
@@ -106,7 +106,7 @@ def _contents(run: Path, config: Any, kind: Kind) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a JSONL file, none where there is no file; leave out a last line that is still being written."""
+    """Read the rows of a JSONL file, without an unfinished last line; empty if there is no file."""
     if not path.is_file():
         return []
     try:
@@ -116,7 +116,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             rows += [json.loads(line) for line in lines[-1:]]
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {one_line(error)}") from error
-    # An evaluation of pictures that somebody else has drawn has no position.
+    # An evaluation of other pictures has no position in the run.
     if not all(isinstance(row, dict) and isinstance(row.get("kimg"), (int, float, type(None))) for row in rows):
         raise CheckpointError(f"{path} is damaged: not every line is a row of numbers by name")
     return rows
@@ -148,9 +148,9 @@ def _fid(row: dict[str, Any]) -> float | None:
 
 
 def _evaluations(rows: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:
-    """Return figures, protocol, position and score of every evaluation that tells its place in the run.
+    """Return figures, protocol, position and score of every evaluation with a position in the run.
 
-    One that was repeated, to the same figures, is there once.
+    Repetitions with equal figures are listed once.
     """
     found = []
     for row in rows:
@@ -175,7 +175,7 @@ def _evaluations(rows: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, A
 
 
 def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the one with the best score among evaluations like the newest of the largest: others are no comparison."""
+    """Return the best evaluation among those with the protocol of the newest of the largest size."""
     scored = [row for row in evaluations if row["score"] is not None]
     if not scored:
         return None
@@ -184,12 +184,12 @@ def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _classes(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """Return best and worst classes as the newest evaluation has them that compares classes."""
+    """Return best and worst classes of the newest evaluation that compares classes."""
     return next((row["extremes"] for row in reversed(evaluations) if row["extremes"]), {})
 
 
 def _sheets(run: Path) -> list[dict[str, str]]:
-    """Return sample sheets as data URLs, with where in the run they stand."""
+    """Return sample sheets as data URLs, with their positions in the run."""
     sheets = list(find_sheets(run).items())
     if len(sheets) > MOST_SHEETS:
         sheets = [sheets[round(index * (len(sheets) - 1) / (MOST_SHEETS - 1))] for index in range(MOST_SHEETS)]
@@ -197,7 +197,7 @@ def _sheets(run: Path) -> list[dict[str, str]]:
 
 
 def _picture(path: Path) -> dict[str, Any]:
-    """Return a picture as a data URL, and the width to show it at: a whole multiple of its own, if it is small."""
+    """Return a picture as a data URL, and its width on the page, an integer multiple for small pictures."""
     content = io.BytesIO()
     try:
         with Image.open(path) as image:
@@ -209,7 +209,7 @@ def _picture(path: Path) -> dict[str, Any]:
 
 
 def _differences(config: Any, preset: Any) -> list[tuple[str, str, str]]:
-    """Return key, value of the preset and value of the run, where they differ, as YAML has them."""
+    """Return (key, value of the preset, value of the run) for all differences, as YAML."""
     ours, theirs = flat_config(config), flat_config(preset)
     keys = [key for key in ours if ours[key] != theirs[key] and key not in ("name", "run_dir")]
     return [(key, _as_yaml(theirs[key]), _as_yaml(ours[key])) for key in keys]
@@ -227,5 +227,5 @@ OF_A_GAN = Kind(
     best="lowest FID",
     size=("num_samples", "reference_count"),
     evaluate="hamgan evaluate",
-    demo="Left: real images that the run has not seen. Right: generated images of the same classes, as they come.",
+    demo="Left: real images that the run has not seen. Right: generated images of the same classes, not selected.",
 )
