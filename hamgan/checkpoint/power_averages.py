@@ -26,7 +26,7 @@ FORMAT = "hamgan-averages"
 def exponent(length: float) -> float:
     """Return the exponent of the profile of a length (equation 126: the largest root of a cubic polynomial)."""
     square = length**-2
-    return float(np.roots([1.0, 7.0, 16.0 - square, 12.0 - square]).real.max())
+    return float(np.max(np.roots([1.0, 7.0, 16.0 - square, 12.0 - square]).real))
 
 
 def decay(length: float, before: int, after: int) -> float:

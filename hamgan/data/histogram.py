@@ -24,7 +24,7 @@ def histogram_lines(class_names: Sequence[str], counts: np.ndarray) -> list[str]
         return [", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))]
     if low == high:
         return [f"{len(counts):,} of {low:,} images each"]
-    smallest, largest = names[int(counts.argmin())], names[int(counts.argmax())]
+    smallest, largest = names[int(np.argmin(counts))], names[int(np.argmax(counts))]
     first = f"{low:,} ({smallest}) to {high:,} ({largest}) images, median {np.median(counts):,.0f}"
     return [first, *_bars(counts, low, high)]
 

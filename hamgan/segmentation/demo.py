@@ -101,8 +101,8 @@ def varied(source: SegmentationSource, count: int) -> list[int]:
     """Return, for each of ``count`` parts of a source, the index of the image with the most balanced classes."""
 
     def evenness(index: int) -> float:
-        shares = np.bincount(source.read(index).labels.ravel(), minlength=IGNORED + 1)[:IGNORED]
-        shares = shares[shares > 0] / max(1, shares.sum())
+        counts = np.bincount(source.read(index).labels.ravel(), minlength=IGNORED + 1)[:IGNORED]
+        shares = counts[counts > 0] / max(1, int(counts.sum()))
         return float(-(shares * np.log(shares)).sum())
 
     stretches = np.array_split(np.arange(len(source)), min(count, len(source)))

@@ -188,7 +188,8 @@ def test_features_of_dgm_eval_serve_fd_dinov2_and_neighbours(
 ) -> None:
     features = made("dinov2-vit-l-14", keep=True).kept_features.double().numpy()
     file = folder / "reps_photos_dinov2_nimage-12_train.npz"
-    np.savez(file, model="dinov2", reps=features, hparams={"nimages": 12})  # type: ignore[arg-type]  # pickled, as theirs
+    theirs: dict[str, Any] = {"model": "dinov2", "reps": features, "hparams": {"nimages": 12}}  # pickled
+    np.savez(file, **theirs)
     row = evaluate(folder / "samples", file, ("fd_dinov2",), **options)
     whole = evaluate(folder / "samples", folder / "real", ("fd_dinov2",), **options | {"split": "val"})
     assert row["fd_dinov2"] == pytest.approx(whole["fd_dinov2"], rel=1e-5)

@@ -33,8 +33,8 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
     A transparent value declared by a PNG becomes an alpha channel (LA). Raises PictureError for NaN or infinity.
     """
     values = np.asarray(image).astype(np.float32)
-    top = float(values.max(initial=0.0))
-    if not np.isfinite(top) or not np.isfinite(values.min(initial=0.0)):
+    top = float(np.max(values, initial=0.0))
+    if not np.isfinite(top) or not np.isfinite(np.min(values, initial=0.0)):
         raise PictureError("has pixels that are not finite")
     clear = image.info.get("transparency")
     alpha = None if clear is None else Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))

@@ -20,6 +20,8 @@ from hamgan.segmentation.schema import DataConfig
 T = TypeVar("T")
 
 THREADS = 16
+PACKING = np.asarray([1 << 16, 1 << 8, 1])
+"""Weights whose product with a colour [3] is one number."""
 GIVE_COLOURS = (
     "give every class its colour in the file of classes, or, where values are meant, write label maps of one channel"
 )
@@ -152,11 +154,8 @@ def grey_values(channels: np.ndarray, where: str) -> np.ndarray:
 
 def by_colour(colours: np.ndarray, classes: Classes, where: str) -> np.ndarray:
     """Return labels uint8 [H, W] for colours [H, W, 3] that are exactly those of classes; black is ignored."""
-    packed = colours.astype(np.int64) @ (1 << np.asarray([16, 8, 0]))
-    known = {
-        int(code): number
-        for number, code in enumerate(classes.palette.astype(np.int64) @ (1 << np.asarray([16, 8, 0])))
-    }
+    packed = colours.astype(np.int64) @ PACKING
+    known = {int(code): number for number, code in enumerate(classes.palette.astype(np.int64) @ PACKING)}
     found, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
     unknown = [
         (int(count), int(code)) for code, count in zip(found, counts, strict=True) if int(code) not in known and code
