@@ -48,6 +48,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_version(path: str | Path) -> tuple[int, ...]:
+    """Return numbers that change when a file is replaced or written to: part of the key of what is kept about it."""
+    found = os.stat(path)
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def temporary_name(path: Path) -> Path:
     """Return a temporary path to write before renaming it to ``path``; `remove_leftovers` finds it after a crash."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")

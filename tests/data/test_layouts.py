@@ -229,6 +229,16 @@ def test_names_are_read_in_their_encoding(kind: str, encoding: str, classes: lis
     assert len(open_source(str(source), "train", 32).read(np.arange(6))) == 6
 
 
+def test_an_archive_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    source = tmp_path / "source.zip"
+    for name in ("first", "second"):
+        with zipfile.ZipFile(tmp_path / "new.zip", "w") as packed:
+            for number in range(4):
+                packed.writestr(f"{name} {number % 2}/{number}.jpg", SMALL)
+        (tmp_path / "new.zip").replace(source)
+        assert len(open_source(str(source), "train", 32).read(np.arange(4))) == 4
+
+
 def test_keys_of_shards_may_have_dots(tmp_path: Path) -> None:
     keys = {"img_0.5_a": 3, "img_0.7_a": 10, "v1.0/img.2": 3, "plain": 2}
     with tarfile.open(tmp_path / "shard.tar", "w") as archive:

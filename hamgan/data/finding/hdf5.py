@@ -8,6 +8,7 @@ import numpy as np
 
 from hamgan.data.finding.picture import Listing, Picture
 from hamgan.errors import DataError, one_line
+from hamgan.files import file_version
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 CACHE_BYTES = 64 << 20
@@ -24,7 +25,7 @@ def is_hdf5(path: Path) -> bool:
 
 def list_hdf5(path: Path) -> Listing:
     """List the rows of a file, all as the train split; the classes are its labels, in ascending order."""
-    labels = np.asarray(_open(str(path))["labels"])
+    labels = np.asarray(_open(str(path), file_version(path))["labels"])
     used = np.flatnonzero(labels >= 0)
     numbers, classes = np.unique(labels[used], return_inverse=True)
     pictures = [
@@ -38,13 +39,13 @@ def list_hdf5(path: Path) -> Listing:
 
 def read_hdf5(path: str, row: int) -> bytes:
     """Read the image of a row, as PPM."""
-    pixels: np.ndarray = _open(path)["imgs"][row].transpose(1, 2, 0)
+    pixels: np.ndarray = _open(path, file_version(path))["imgs"][row].transpose(1, 2, 0)
     height, width, _ = pixels.shape
     return b"P6 %d %d 255\n" % (width, height) + pixels.tobytes()
 
 
 @lru_cache(maxsize=2)
-def _open(path: str) -> Any:
+def _open(path: str, version: tuple[int, ...]) -> Any:
     """Open a file for reading by rows; raises DataError for other contents or if h5py is missing."""
     try:
         import h5py

@@ -10,12 +10,13 @@ from hamgan.data.finding.folders import NOWHERE
 from hamgan.data.finding.picture import Picture
 from hamgan.data.finding.tables import read_row
 from hamgan.errors import DataError
+from hamgan.files import file_version
 
 LARGEST_FILE = 1 << 30
 
 
 @lru_cache(maxsize=4)
-def _open_zip(path: str) -> zipfile.ZipFile:
+def _open_zip(path: str, version: tuple[int, ...]) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
@@ -35,7 +36,7 @@ def read_bytes(picture: Picture) -> bytes:
             file.seek(int(where[0]))
             return file.read(int(size))
     try:
-        return _open_zip(str(path)).read(str(where[0]))
+        return _open_zip(str(path), file_version(str(path))).read(str(where[0]))
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
         raise DataError(f"cannot be read from the zip file ({error})") from error
 
