@@ -3,6 +3,7 @@ from .classes import parse_classes as parse_classes
 from .generator import LoadedGenerator as LoadedGenerator
 from .generator import default_device as default_device
 from .generator import to_uint8 as to_uint8
+from .latents import slerp as slerp
 from .latents import truncated_latent as truncated_latent
 from .loading import load_generator as load_generator
 from .plan import Plan as Plan

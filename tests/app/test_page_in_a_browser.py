@@ -249,6 +249,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(phone: Chrome, app:
     for number, button in enumerate(("Draw", "Blend", "Walk")):
         seen(phone, "[role=tab]")[number].click()
         wait(phone, lambda name=button: seen(phone, "button.primary")[0].text == name)  # type: ignore[misc]
+        wait(phone, lambda: captions(phone))
         # A tap of the driver may arrive after the page has moved, and meet something else.
         phone.execute_script("arguments[0].scrollIntoView(); arguments[0].click()", seen(phone, "button.primary")[0])
         wait(phone, lambda: captions(phone))

@@ -143,7 +143,7 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_alone(
     real = save_by_class(crop_photographs(1, 2), tmp_path / "real")
     (tmp_path / "file").touch()
     assert torch.isfinite(torch.tensor(run(real, cache=tmp_path / "file/inside")[FID]))
-    assert "the features of the reference are not kept" in caplog.text
+    assert "the features of the reference are not cached" in caplog.text
 
 
 def test_files_that_nobody_has_read_go_first(tmp_path: Path) -> None:
