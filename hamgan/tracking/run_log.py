@@ -47,8 +47,9 @@ class RunLog:
     ) -> None:
         self.config, self.folder, self.progress, self.weights = config, config.folder, progress, weights
         self.main = accelerator.is_main_process
-        self._started, self._images_made = time.perf_counter(), 0
-        self.steps_made = 0
+        self._images_made = self.steps_made = 0
+        self._seconds_outside = 0.0
+        self._start = self._after_first_step = self._previous_row = self._mark()
         self._tracker: Tracker | None = None
         self._bar: ProgressBar | None = None
         self._unwritten: list[str] = []
@@ -82,19 +83,47 @@ class RunLog:
         """Count the images of the last step, and move the progress bar to the run's position."""
         self._images_made += images
         self.steps_made += 1
+        if self.steps_made == 1:
+            self._after_first_step = self._previous_row = self._mark()
         if self._bar is not None:
             self._bar.update(self.progress.images - self._bar.n)
 
+    @contextlib.contextmanager
+    def outside_training(self) -> Iterator[None]:
+        """Leave the time in this context, such as that of an evaluation, out of the speed."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds_outside += time.perf_counter() - started
+
     def speed(self) -> dict[str, float]:
-        """Return images per second in this process, seconds so far and to the end, a GPU's GiB and FLOP/s."""
-        speed = self._images_made / (time.perf_counter() - self._started)
-        left = max(0.0, self.config.train.total_kimg * 1000 - self.progress.images) / speed
+        """Return images per second since the previous row, seconds so far and to the end, a GPU's GiB and FLOP/s.
+
+        The first step, which may compile, counts only while there is no other. Seconds to the end allow for as many
+        evaluations and sheets as there were so far.
+        """
+        first = self.steps_made == 1
+        images, training, _ = self._since(self._start if first else self._previous_row)
+        speed = images / training
+        images, _, all_seconds = self._since(self._start if first else self._after_first_step)
+        left = max(0.0, self.config.train.total_kimg * 1000 - self.progress.images) * all_seconds / images
+        self._previous_row = self._mark()
         found = {"images_per_second": speed, "seconds": self.progress.seconds, "seconds_left": left}
         if torch.cuda.is_available():
             found["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         if self._arithmetic is not None:
             found |= self._arithmetic.at(speed)
         return found
+
+    def _mark(self) -> tuple[int, float, float]:
+        """Return images, seconds in training and seconds in all, to count from here."""
+        now = time.perf_counter()
+        return self._images_made, now - self._seconds_outside, now
+
+    def _since(self, mark: tuple[int, float, float]) -> tuple[int, float, float]:
+        images, training, all_seconds = self._mark()
+        return images - mark[0], training - mark[1], all_seconds - mark[2]
 
     def row(self, values: Mapping[str, object]) -> None:
         """Append one row to metrics.jsonl, print it and send it to the tracker."""

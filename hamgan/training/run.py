@@ -153,12 +153,13 @@ class Run(ABC, Generic[C, S, B]):
         with contextlib.closing(self.open_batches()) as batches:
             while progress.images < self.total:
                 self.make_step(batches)
-                if self._passed(config.log.samples_every_kimg):
-                    self.draw_sheet()
-                if evaluated := self._passed(config.eval.every_kimg):
-                    self.evaluate()
-                if evaluated or self._passed(config.checkpoint.every_kimg):
-                    self.checkpoints.save()
+                with self.log.outside_training():
+                    if self._passed(config.log.samples_every_kimg):
+                        self.draw_sheet()
+                    if evaluated := self._passed(config.eval.every_kimg):
+                        self.evaluate()
+                    if evaluated or self._passed(config.checkpoint.every_kimg):
+                        self.checkpoints.save()
                 self._stop_if_asked()
             self.checkpoints.save()
             self.checkpoints.wait_until_written(strict=True)

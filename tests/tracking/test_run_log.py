@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,28 @@ def test_a_line_that_no_disk_takes_stops_nothing(tmp_path: Path, monkeypatch: py
             full.close()
     log.close()
     assert len((log.folder / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_speed_is_that_since_the_previous_row_without_compilation_and_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    log = open_log(tmp_path, "train.total_kimg=1.0")
+
+    def make_steps(count: int, seconds: float) -> dict[str, float]:
+        for _ in range(count):
+            now[0] += seconds
+            log.progress.images += 10
+            log.count_step(10)
+        return log.speed()
+
+    first = make_steps(1, 100.0)  # compiles
+    assert (first["images_per_second"], first["seconds_left"]) == (0.1, 9900.0)
+    assert make_steps(5, 1.0)["images_per_second"] == 10.0
+    with log.outside_training():
+        now[0] += 15.0
+    row = make_steps(5, 2.0)
+    assert row["images_per_second"] == 5.0
+    assert row["seconds_left"] == pytest.approx(890 * 30 / 100)  # 15 s of steps, 15 of evaluation
+    log.close()
