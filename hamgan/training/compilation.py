@@ -1,5 +1,7 @@
-"""Decide whether torch.compile compiles the networks of a run."""
+"""Decide whether torch.compile compiles the networks of a run, and explain its failures."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
@@ -42,3 +44,17 @@ def describe_compilation(train: TrainConfig, device: torch.device) -> str:
     if has_double_backward(train):
         return "G, in the first step, which takes minutes; not D, whose penalty needs second derivatives"
     return "G and D, in the first step, which takes minutes"
+
+
+@contextmanager
+def explained_failures() -> Iterator[None]:
+    """Raise ConfigError, which names the way around, where the compiler fails in this context."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = " ".join(str(error).split("\n\n")[0].split())[:300] or type(error).__name__
+        raise ConfigError(
+            f"torch.compile of torch {torch.__version__} failed: {reason}; train without it: --train.compile false"
+        ) from error

@@ -28,6 +28,7 @@ from hamgan.distributed.stop_signals import StopSignals
 from hamgan.errors import Collapse, Stopped
 from hamgan.files import remove_leftovers, write_atomically
 from hamgan.tracking.run_log import RunLog
+from hamgan.training.compilation import explained_failures
 from hamgan.training.divergence import Alarm
 from hamgan.training.rollback import choose_checkpoint, commit_rollback, restore_earlier
 from hamgan.training.run_folder import Differences, FolderLock, record_environment, record_overrides
@@ -152,7 +153,8 @@ class Run(ABC, Generic[C, S, B]):
         config, progress = self.config, self.progress
         with contextlib.closing(self.open_batches()) as batches:
             while progress.images < self.total:
-                self.make_step(batches)
+                with explained_failures():
+                    self.make_step(batches)
                 with self.log.outside_training():
                     if self._passed(config.log.samples_every_kimg):
                         self.draw_sheet()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.small_runs import forget_accelerator, run_small, small_config
+from support.small_runs import ROOT, forget_accelerator, run_small, small_config, start, write_config
 from torch import nn
 from torch.torch_version import TorchVersion
 
@@ -65,3 +65,15 @@ def test_a_run_says_what_is_compiled_and_how_long_that_took(
     text = capsys.readouterr().err
     assert "compiled  G, in the first step" in text
     assert text.count("compiled  the first step took 0:0") == 1
+
+
+def test_a_failure_of_the_compiler_is_a_sentence_that_names_the_way_around(tmp_path: Path) -> None:
+    config, log = write_config(tmp_path), tmp_path / "log.txt"
+    options = ("--run_dir", tmp_path / "run", "--train.compile=true")
+    variables = {"CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    process = start(ROOT / "scripts/train.py", "--config", config, *options, log=log, **variables)
+    assert process.wait(240) == 2
+    text = log.read_text()
+    assert "Traceback" not in text
+    assert text.splitlines()[-1].startswith(f"error: torch.compile of torch {torch.__version__} failed: ")
+    assert text.endswith("; train without it: --train.compile false\n")
