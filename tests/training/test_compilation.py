@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.small_runs import ROOT, forget_accelerator, run_small, small_config, start, write_config
+from support.paths import ROOT
+from support.small_runs import forget_accelerator, run_small, small_config, start, write_config
 from torch import nn
 from torch.torch_version import TorchVersion
 
