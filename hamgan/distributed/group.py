@@ -88,7 +88,9 @@ def stack_processes(tensor: Tensor) -> Tensor:
     if world_size() == 1:
         return tensor[None]
     rows = tensor.new_empty(world_size() * len(tensor), *tensor.shape[1:])
-    dist.all_gather_into_tensor(rows, tensor.contiguous())
+    # Torch 2.11 has the old name only, 2.14 warns of it.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(rows, tensor.contiguous())
     return rows.view(world_size(), *tensor.shape)
 
 
