@@ -63,7 +63,8 @@ def test_two_processes_equal_one(launched: Path, tmp_path: Path, case: str) -> N
             steps = 5 * 1e-4
             assert (first - second).abs().max() < 2 * steps, name
         else:
-            assert distance(first, second) < (1e-3 if case == "default" else 1e-4), name
+            # Differences of logits magnify rounding, which shows in gates near 0.
+            assert distance(first, second) < (1e-3 if case in ("default", "finite differences") else 1e-4), name
     for network in NETWORKS:
         names = [name for name in states[0] if name.startswith(network) and not without_influence(name)]
         whole = [torch.cat([state[name].flatten().double() for name in names]) for state in states]
