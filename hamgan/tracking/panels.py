@@ -39,12 +39,12 @@ NOTES = {
     "reconstruction errors of the Hamburgers": "Constant, or slowly falling; 1 if nothing is explained.",
     "singular values": "Grow slowly and level off. Their explosion announces a collapse (Brock et al. 2019).",
     "other metrics": "Precision, recall and accuracy rise; KID and distances fall.",
-    "speed": "Constant. Dips are evaluations, checkpoints, or other programs on the machine.",
+    "speed": "Constant. Dips are other programs on the machine, or data that comes too slowly.",
     "learning rates": "Follow their schedule.",
     "schedules": "Values with a schedule of their own.",
     "memory": "Constant after the first steps.",
 }
-"""What a healthy run shows in each panel, by the panel's title."""
+"""Describe what a healthy run shows in each panel, by the panel's title."""
 
 
 def panel_of(name: str) -> str | None:

@@ -151,10 +151,9 @@ class Run(ABC, Generic[C, S, B]):
     def _train_stream(self) -> None:
         """Train to the end of the run with one stream of data and noise; raise `Collapse` when the monitor alarms."""
         config, progress = self.config, self.progress
-        with contextlib.closing(self.open_batches()) as batches:
+        with explained_failures(), contextlib.closing(self.open_batches()) as batches:
             while progress.images < self.total:
-                with explained_failures():
-                    self.make_step(batches)
+                self.make_step(batches)
                 with self.log.outside_training():
                     if self._passed(config.log.samples_every_kimg):
                         self.draw_sheet()
