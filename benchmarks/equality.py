@@ -125,8 +125,8 @@ def make_report(
     worst, apart = (max(figures[key][what] for key in figures) for what in ("difference", "processes"))
     protocol = f"{images} real images a side (crops of photographs, val against train, 128 px), random weights, CPU."
     headers = ["number", "equal to", "hamgan", "package", "relative difference", "2 processes against 1"]
-    told = f"largest relative difference from a package {worst:.1e}, between one and two processes {apart:.1e}"
-    verdict = [f"{told.capitalize()}."]
+    summary = f"Largest relative difference from a package {worst:.1e}, between one and two processes {apart:.1e}"
+    verdict = [f"{summary}."]
     return Report("Equality of numbers", protocol, [Table(headers, rows)], verdict, figures)
 
 

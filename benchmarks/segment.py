@@ -16,11 +16,11 @@ from benchmarks.recipe.result import write_into_page
 from benchmarks.report import Report, Table, spread
 from benchmarks.timing import Work, time_in_turn
 from hamgan.errors import ConfigError
-from hamgan.files import write_atomically
+from hamgan.files import JsonObject, write_atomically
 from hamgan.segmentation import build_segmenter, load_config, load_segmenter
 from hamgan.segmentation.data.loader import TrainingLoader
 from hamgan.segmentation.data.opening import HELD_OUT, open_source
-from hamgan.segmentation.evaluation import Row, evaluate
+from hamgan.segmentation.evaluation import evaluate
 from hamgan.segmentation.schema import SegmentationConfig
 from hamgan.segmentation.step import SegmentationStep, make_input
 from hamgan.segmentation.training import train, with_classes
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> Report:
     """Train and measure what is missing, seed by seed; return the table."""
     options.output.mkdir(parents=True, exist_ok=True)
     lengths, protocol = choose_lengths(options)
-    found: dict[str, dict[int, Row]] = {name: {} for name in VARIANTS}
+    found: dict[str, dict[int, JsonObject]] = {name: {} for name in VARIANTS}
     for seed in options.seeds:
         for name in VARIANTS:
             config = variant(options, name, seed, lengths[name])
@@ -122,7 +122,7 @@ def _steps(options: argparse.Namespace, name: str) -> Iterator[Work]:
         yield make_steps
 
 
-def _summary(found: dict[str, dict[int, Row]], lengths: dict[str, float]) -> Table:
+def _summary(found: dict[str, dict[int, JsonObject]], lengths: dict[str, float]) -> Table:
     """Return a row per variant: length, time, scores, and the distance from the first variant seed by seed."""
     headers = ["variant", "kimg", "time per image", "mIoU", "aAcc", "mIoU beyond the first"]
     rows = []
@@ -136,7 +136,7 @@ def _summary(found: dict[str, dict[int, Row]], lengths: dict[str, float]) -> Tab
     return Table(headers, rows)
 
 
-def _classes(found: dict[str, dict[int, Row]]) -> Table:
+def _classes(found: dict[str, dict[int, JsonObject]]) -> Table:
     """Return the IoU of every class."""
     names = [entry["class"] for entry in next(iter(found[BASE].values()))["class_table"]]
     rows = []

@@ -44,7 +44,7 @@ COMMANDS = {
     "report": ("hamgan.tracking.html.command", "write a run as one HTML page"),
     "segment": ("hamgan.segmentation.command", "train, evaluate and use segmenters: HamNet and Light-Ham"),
     "app": ("hamgan.app.command", "serve a web page to play with a generator or segmenter"),
-    "doctor": ("hamgan.doctor", "describe this machine, to paste into an issue"),
+    "doctor": ("hamgan.training.doctor", "describe this machine, to paste into an issue"),
 }
 """Name of a command -> (module whose ``main(arguments, prog)`` runs it, what it does)."""
 

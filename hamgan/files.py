@@ -8,6 +8,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+JsonObject = dict[str, Any]
+"""Plain values by name, as JSON holds them: a row of results, the header of a file, a description."""
 
 # Read once at import, because reading the umask means setting it, which affects files made by other threads.
 _UMASK = os.umask(0o022)

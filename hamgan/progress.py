@@ -27,16 +27,16 @@ class ProgressBar(tqdm):  # type: ignore[misc, unused-ignore]  # has no types
     """
 
     def __init__(self, total: int, title: str, unit: str = "images", **options: Any) -> None:
-        watched = sys.stderr.isatty()
-        between = 0.2 if watched else SECONDS_BETWEEN_LINES
+        on_terminal = sys.stderr.isatty()
+        between = 0.2 if on_terminal else SECONDS_BETWEEN_LINES
         settings: dict[str, Any] = {"mininterval": between, "maxinterval": math.inf, "smoothing": 0.05}
-        settings |= {"dynamic_ncols": watched, "ncols": None if watched else 120, "leave": watched}
-        self.watched = watched
+        settings |= {"dynamic_ncols": on_terminal, "ncols": None if on_terminal else 120, "leave": on_terminal}
+        self.on_terminal = on_terminal
         super().__init__(total=total, desc=title, unit=unit, file=sys.stderr, **settings | options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Redraw the bar on a terminal; elsewhere print a line, once there is a speed."""
-        if self.watched:
+        if self.on_terminal:
             super().display(msg, pos)
         elif msg is None and self.n > self.initial:  # at the end tqdm passes an empty text
             print(str(self), file=self.fp, flush=True)

@@ -9,7 +9,7 @@ def main() -> None:
     from hamgan.config import parse_config
 
     config, _ = parse_config(["--config", "configs/fashion.yaml", *sys.argv[1:]])
-    from hamgan.demo import demo
+    from hamgan.training.demo import demo
 
     demo(config)
 

@@ -55,7 +55,7 @@ OPTIONS = {
     "export": "output push private license",
     "demo_app": "port host",
 }
-"""Of the scripts, besides --help and --checkpoint."""
+"""Options of the scripts, besides --help and --checkpoint."""
 
 Script = Callable[..., tuple[int, str]]
 

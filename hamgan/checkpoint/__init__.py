@@ -6,7 +6,7 @@ the former).
 """
 
 from hamgan.checkpoint.choice import Choice, describe_choice, independent_seed, was_chosen_by, way_of_measuring
-from hamgan.checkpoint.evaluations import Evaluation, largest_first, read_evaluations
+from hamgan.checkpoint.evaluations import largest_first, read_evaluations
 from hamgan.checkpoint.generator import (
     GENERATOR_FORMAT,
     generator_from_state,
@@ -26,7 +26,6 @@ __all__ = [
     "GENERATOR_FORMAT",
     "CheckpointManager",
     "Choice",
-    "Evaluation",
     "Progress",
     "RunCheckpoints",
     "checkpoint_name",

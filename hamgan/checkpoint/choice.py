@@ -1,10 +1,11 @@
 """Detect that a checkpoint was chosen by its FID, which is then too low: the lowest of several draws."""
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict, cast
+from collections.abc import Iterable
+from typing import TypedDict, cast
 
-Evaluation = Mapping[str, Any]
+from hamgan.files import JsonObject
+
 SAME = ("num_samples", "seed", "repeats", "truncation", "labels", "reference_hash", "reference_count")
 """Entries of a row that must be equal to compare FIDs of different checkpoints."""
 
@@ -22,13 +23,13 @@ class Choice(TypedDict):
     """Range of the sample numbers behind the FIDs: first, and one past the last."""
 
 
-def find_choice(rows: Iterable[Evaluation], kimg: float) -> Choice | None:
+def find_choice(rows: Iterable[JsonObject], kimg: float) -> Choice | None:
     """Return how the checkpoint at ``kimg`` was chosen: by the lowest FID of several, with a later one passed over.
 
     ``rows`` are evaluations of one run's network. None if it was not. Of several choices, the one among most
     checkpoints.
     """
-    groups: dict[str, dict[float, tuple[float, Evaluation]]] = {}
+    groups: dict[str, dict[float, tuple[float, JsonObject]]] = {}
     for row in rows:
         if (key := fid_key(row)) and isinstance(row.get("kimg"), (int, float)):
             groups.setdefault(way_of_measuring(row), {})[row["kimg"]] = row[key], row
@@ -42,25 +43,25 @@ def find_choice(rows: Iterable[Evaluation], kimg: float) -> Choice | None:
     return max(found, key=lambda choice: choice["among"], default=None)
 
 
-def fid_key(row: Evaluation) -> str | None:
+def fid_key(row: JsonObject) -> str | None:
     """Return the key of the FID by which a run keeps its best checkpoints, None if the row has none."""
     return next((key for key, value in row.items() if key.startswith("fid") and isinstance(value, float)), None)
 
 
-def way_of_measuring(row: Evaluation) -> str:
+def way_of_measuring(row: JsonObject) -> str:
     """Return a text that identifies the protocol of a FID or mIoU; scores with the same text are comparable."""
     if "miou" in row:
         return str(row["protocol"])  # a segmenter's protocol does not name the checkpoint
     return json.dumps([fid_key(row), *map(row.get, (*SAME, "ema", "batch_norm"))])
 
 
-def sample_numbers(row: Evaluation) -> list[int]:
+def sample_numbers(row: JsonObject) -> list[int]:
     """Return the range of a row's sample numbers, which are seeds: first, and one past the last."""
     count, seed = int(row.get("num_samples") or 0), int(row.get("seed") or 0)
     return [seed * count, (seed + int(row.get("repeats") or 1)) * count]
 
 
-def was_chosen_by(row: Evaluation) -> bool:
+def was_chosen_by(row: JsonObject) -> bool:
     """Return whether a row shares samples with the FID that chose its checkpoint."""
     choice = cast(Choice | None, row.get("chosen"))
     if not choice:

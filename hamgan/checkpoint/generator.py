@@ -12,6 +12,7 @@ from hamgan.checkpoint.evaluations import evaluations_of_run, is_evaluation
 from hamgan.checkpoint.tensors import load_checked, read_metadata, read_tensors, write_file
 from hamgan.config import Config, config_from_dict, config_to_dict, validate
 from hamgan.errors import CheckpointError, one_line
+from hamgan.files import JsonObject
 from hamgan.networks import Generator
 from hamgan.networks.spectral_norm import SpectralWeight
 
@@ -58,7 +59,7 @@ def read_class_names(run: Path) -> list[str] | None:
     return names
 
 
-def load_generator_file(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
+def load_generator_file(path: Path) -> tuple[Generator, Config, JsonObject]:
     """Read a file of `save_generator`: the network in evaluation mode, its configuration, the other header entries.
 
     The entries may be ``evaluations`` (rows of results.jsonl about these weights, each with its protocol), ``folded``
@@ -75,7 +76,7 @@ def read_generator_config(path: Path) -> Config:
     return _read_header(read_metadata(path), path)[0]
 
 
-def _read_header(metadata: Mapping[str, str], path: Path) -> tuple[Config, dict[str, Any]]:
+def _read_header(metadata: Mapping[str, str], path: Path) -> tuple[Config, JsonObject]:
     if metadata.get("format") != GENERATOR_FORMAT:
         raise CheckpointError(f"{path} is a safetensors file, but not a HamGAN generator")
     try:

@@ -6,10 +6,10 @@ import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from hamgan.errors import CheckpointError
-from hamgan.files import sha256
+from hamgan.files import JsonObject, sha256
 
 
 def checkpoint_name(images: int) -> str:
@@ -113,17 +113,17 @@ class Progress:
         return bool(self.monitor.get("streak"))
 
 
-def state_text(state: dict[str, Any]) -> str:
+def state_text(state: JsonObject) -> str:
     """Return the text of a state.json with a checksum of itself, which detects changed digits."""
     values = {key: value for key, value in state.items() if key != "checksum"}
     return json.dumps(values | {"checksum": _checksum(values)}, indent=1)
 
 
-def _checksum(values: dict[str, Any]) -> str:
+def _checksum(values: JsonObject) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> JsonObject:
     """Read the state.json of a checkpoint; CheckpointError unless the checksums of both files are right."""
     file = path / "state.json"
     try:

@@ -4,7 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hamgan.checkpoint.progress import Progress, checkpoint_name, read_state, state_text
 from hamgan.checkpoint.tensors import read_tensors, save_tensors, to_host
 from hamgan.errors import CheckpointError, one_line
-from hamgan.files import fsync, sha256, temporary_name, write_atomically
+from hamgan.files import JsonObject, fsync, sha256, temporary_name, write_atomically
 
 
 class TrainingState(Protocol):
@@ -97,7 +97,7 @@ class Snapshot:
 
     name: str
     tensors: dict[str, Tensor]
-    state: dict[str, Any]
+    state: JsonObject
     """Counters and the scaler, as plain JSON values."""
     passed_on: str = "generator"
     """Name of the network that is the result of the run, if no average is kept."""

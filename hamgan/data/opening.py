@@ -6,7 +6,7 @@ from pathlib import Path
 from hamgan.config import DataConfig
 from hamgan.data.fashion import RESOLUTION as FASHION_RESOLUTION
 from hamgan.data.fashion import FashionSource
-from hamgan.data.finding.locations import check_place, say_namesake
+from hamgan.data.finding.locations import check_location, namesake_notes
 from hamgan.data.photos import PhotoSource
 from hamgan.data.pictures import PictureSource
 from hamgan.data.selection import SelectedSource
@@ -40,9 +40,9 @@ def open_source(source: str, split: str, resolution: int, *, as_reference: bool 
     """
     if split not in SPLITS:
         raise DataError(f"unknown split `{split}`; allowed: {', '.join(SPLITS)}")
-    check_place(source)
+    check_location(source)
     if source in EMBEDDED:
-        for note in say_namesake(source):
+        for note in namesake_notes(source):
             log.warning("data: %s", note)
         return EMBEDDED[source](split, resolution)
     path = Path(source).expanduser()

@@ -44,7 +44,7 @@ class SplitEntry(TypedDict):
     shards: list[Shard]
 
 
-class Plan(TypedDict):
+class PreparationPlan(TypedDict):
     """Hold the inputs of a preparation, which only an equal plan can continue."""
 
     source: str
@@ -75,7 +75,7 @@ class Manifest(TypedDict):
     left_out: LeftOut
     skipped: int
     splits: dict[str, SplitEntry]
-    plan: Plan
+    plan: PreparationPlan
 
 
 def array_header(count: int, resolution: int) -> bytes:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +21,9 @@ from hamgan.evaluation.metrics.class_accuracy import match_classes
 from hamgan.evaluation.metrics.compute import average_repeats, compute_numbers
 from hamgan.evaluation.metrics.standard_error import RESAMPLED, half_differences, standard_errors
 from hamgan.evaluation.protocol import NEED_FEATURES, NEED_REFERENCE_FEATURES, Protocol, protocol_line
-from hamgan.evaluation.reference import Reference, check_comparable, class_histogram, reference_statistics
-from hamgan.evaluation.report import Row
+from hamgan.evaluation.reference import Reference, check_comparable, reference_histogram, reference_statistics
 from hamgan.evaluation.statistics import FeatureStatistics, Resources, Wanted, feature_bytes, measure_together
+from hamgan.files import JsonObject
 from hamgan.machine import hamgan_version
 
 TRAIN_IMAGES, TRAIN_IMAGES_PER_CLASS = 1_000, 20
@@ -91,12 +90,12 @@ class Evaluation:
         splits = splits_of_score(self.protocol, self.count, self.resources.extractor)
         return Wanted(self.resources.extractor, splits, keep_features=bool(self.keeping))
 
-    def numbers(self, found: FeatureStatistics) -> dict[str, Any]:
+    def numbers(self, found: FeatureStatistics) -> JsonObject:
         """Return the numbers of `compute`, with the standard errors that the protocol asks for."""
         errors = standard_errors(self.half_differences(found))
         return self.compute(found) | {f"{name}_standard_error": value for name, value in errors.items()}
 
-    def compute(self, found: FeatureStatistics) -> dict[str, Any]:
+    def compute(self, found: FeatureStatistics) -> JsonObject:
         """Return the numbers of the protocol, without the extractor's name; all processes must call this."""
         # The main process's, since machines may differ in the last digits of a decomposition.
         return from_main(compute_numbers(found, self.real, self.train, self.protocol, self.resources.extractor.device))
@@ -114,7 +113,7 @@ class Evaluation:
 
         return half_differences(found, self.protocol.resamples, compute, device, stream)
 
-    def make_row(self, found: FeatureStatistics, each: list[dict[str, Any]]) -> Row:
+    def make_row(self, found: FeatureStatistics, each: list[JsonObject]) -> JsonObject:
         """Return the row of the numbers of all seeds, with the protocol."""
         extractor, numbers = self.resources.extractor, average_repeats(each)
         if undefined := [name for name, value in numbers.items() if isinstance(value, float) and not isfinite(value)]:
@@ -152,7 +151,7 @@ def _count_classes(reference: Reference | None, samples: Images | SampleGenerato
     if protocol.labels != "training" or isinstance(samples, Images):
         return None
     drawn = make_images(samples, replace(protocol, labels="uniform"))
-    return class_histogram(reference, protocol.split, _resolution(drawn), drawn.class_names)
+    return reference_histogram(reference, protocol.split, _resolution(drawn), drawn.class_names)
 
 
 def _resolution(images: Images) -> int:
@@ -204,9 +203,9 @@ def _measure_training_images(
 
 def _describe(
     found: FeatureStatistics, real: FeatureStatistics | None, protocol: Protocol, extractor: FeatureExtractor
-) -> Row:
+) -> JsonObject:
     described = found.description
-    row: Row = {
+    row: JsonObject = {
         "samples": described["source"],
         "samples_kind": described["kind"],
         "num_samples": found.count,
@@ -219,8 +218,8 @@ def _describe(
     row |= {"seed": protocol.seed if described["kind"] == "generator" else None, "repeats": protocol.repeats}
     if real:
         row |= {"reference": real.description.get("source"), "reference_count": real.count}
-        told = ("split", "hash", "preparation", "subset", "left_out", "origin")
-        row |= {f"reference_{key}": real.description.get(key) for key in told}
+        keys = ("split", "hash", "preparation", "subset", "left_out", "origin")
+        row |= {f"reference_{key}": real.description.get(key) for key in keys}
     row |= {key: described[key] for key in ("extractor", "extractor_weights", "resizer")}
     row["feature_precision"] = described["precision"]  # `precision` is a number
     device = extractor.device

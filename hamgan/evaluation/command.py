@@ -12,7 +12,8 @@ from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.places import check_place_of_reference, check_place_of_samples
 from hamgan.evaluation.options import FIELDS, parse
 from hamgan.evaluation.protocol import Protocol, make_protocol
-from hamgan.evaluation.report import TABLES, Row, append_row, describe_numbers, print_remarks, print_row, save_table
+from hamgan.evaluation.report import TABLES, append_row, describe_numbers, print_remarks, print_row, save_table
+from hamgan.files import JsonObject
 from hamgan.sampling.outputs import check_file
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _check_outputs(options: argparse.Namespace, protocol: Protocol) -> Path | No
     return check_file(options.confusion, "--confusion", (".png",)) if options.confusion else None
 
 
-def _write_class_files(row: Row, table: str | None, confusion: Path | None) -> None:
+def _write_class_files(row: JsonObject, table: str | None, confusion: Path | None) -> None:
     tables = {name: value for key, value in row.items() for name in TABLES if key.startswith(name)}
     if table:
         print(f"all classes: {save_table(tables['class_table'], table)}")

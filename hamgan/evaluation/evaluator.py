@@ -13,8 +13,9 @@ from hamgan.evaluation.features.extractor import FeatureExtractor, load_extracto
 from hamgan.evaluation.inputs.samples import Samples, load_samples
 from hamgan.evaluation.protocol import Protocol, make_protocol
 from hamgan.evaluation.reference import Reference
-from hamgan.evaluation.report import Row, numbers_of
+from hamgan.evaluation.report import numbers_of
 from hamgan.evaluation.statistics import Resources
+from hamgan.files import JsonObject
 
 
 def evaluate(
@@ -34,7 +35,7 @@ def evaluate(
     memory_gib: float = 8.0,
     extractor: FeatureExtractor | Sequence[FeatureExtractor] = (),
     **options: Any,
-) -> Row:
+) -> JsonObject:
     """Measure samples against a reference; processes of torch.distributed share the work and return the same row.
 
     Args:
@@ -73,7 +74,7 @@ def evaluate_parts(
     *,
     preset: str | Path | None = None,
     strict: bool = False,
-) -> Row:
+) -> JsonObject:
     """Evaluate with several extractors in one pass over the samples, and join their rows into one.
 
     All references are measured first, so that a problem with one shows before hours of sampling. The row is the first
@@ -83,7 +84,7 @@ def evaluate_parts(
     samples = load_samples(samples, first, resources.extractor.device)
     evaluations = [Evaluation(samples, reference, *part, preset=preset, strict=strict) for part in parts]
     check_memory(evaluations)
-    each: list[list[dict[str, Any]]] = [[] for _ in parts]
+    each: list[list[JsonObject]] = [[] for _ in parts]
     for repeat in range(first.repeats):
         found = measure_samples(evaluations, repeat)
         for evaluation, statistics, numbers in zip(evaluations, found, each, strict=True):
@@ -92,14 +93,14 @@ def evaluate_parts(
     return _join(rows, parts)
 
 
-def _join(rows: Sequence[Row], parts: Sequence[tuple[Protocol, Resources]]) -> Row:
+def _join(rows: Sequence[JsonObject], parts: Sequence[tuple[Protocol, Resources]]) -> JsonObject:
     """Join the rows of several extractors, and add notes about what is missing from all of them."""
     row = rows[0] | ({"protocols": {}} if len(rows) > 1 else {})
     for found in rows[1:]:
         row["protocols"] |= {number.key: found["protocol"] for number in numbers_of(found)}
         row |= {key: value for key, value in found.items() if key not in row}
-        for told in ("warnings", "notes"):
-            row[told] = [*row[told], *(text for text in found[told] if text not in row[told])]
+        for key in ("warnings", "notes"):
+            row[key] = [*row[key], *(text for text in found[key] if text not in row[key])]
     families = {resources.extractor.architecture.family.name for _, resources in parts}
     row["notes"] += lonely(families, parts[0][0])
     if row["selected"] and not any({"prc", "density_coverage"} & set(protocol.metrics) for protocol, _ in parts):

@@ -10,7 +10,7 @@ import yaml
 
 from hamgan.config import FEATURES, METRICS, OWN_EXTRACTORS, BatchNormStatistics, Config, Resizer, check_metrics
 from hamgan.errors import ConfigError, did_you_mean, one_line
-from hamgan.evaluation.report import Row
+from hamgan.files import JsonObject
 
 KidKernel = Literal["polynomial", "rbf"]
 LabelDistribution = Literal["uniform", "balanced", "training"]
@@ -84,7 +84,7 @@ class Protocol:
     coverage_neighbours: int = 5
     """k of the k-nearest-neighbour radii of density and coverage."""
     resizer: Resizer = "native"
-    """How images are resized for the extractor. native: as in its usual numbers; clean: clean-fid's antialiased
+    """Resizing of images for the extractor. native: as in its usual numbers; clean: clean-fid's antialiased
     bicubic; tensorflow: like torch-fidelity; the others are explained in docs/evaluation.md."""
     tf32: bool = False
     """Draw samples and extract features in TF32 on NVIDIA GPUs; without it both are float32, also for bf16 runs."""
@@ -129,7 +129,7 @@ class Protocol:
         ]
 
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, JsonObject] = {
     # Geng et al. 2021: 49 batches of 1024 against the validation split, the Inception Score over all samples at once.
     "hamgan-paper": {"num_samples": 50_176, "split": "val", "is_splits": 1, "ema": False, "truncation": 1.0},
     # Brock et al. 2019: 50,000 samples against the training split, the Inception Score in 10 splits.
@@ -154,7 +154,7 @@ def make_protocol(preset: str | Path | None = None, **changes: Any) -> Protocol:
     return protocol
 
 
-def _preset_values(preset: str | Path) -> dict[str, Any]:
+def _preset_values(preset: str | Path) -> JsonObject:
     if str(preset) in PRESETS:
         return dict(PRESETS[str(preset)])
     file = Path(preset)
@@ -177,7 +177,7 @@ def _preset_values(preset: str | Path) -> dict[str, Any]:
     return values
 
 
-def protocol_line(row: Row, truncations: Sequence[float] = ()) -> str:
+def protocol_line(row: JsonObject, truncations: Sequence[float] = ()) -> str:
     """Return the protocol of a row in one line, which makes its numbers comparable.
 
     ``truncations`` replace the row's in a sweep.
@@ -215,5 +215,5 @@ def _describe_training(uses: Sequence[dict[str, str]] | None) -> str:
     """Describe the pretrained networks that training used; None means unknown."""
     if uses is None:
         return "what made the samples saw is not known"
-    told = [f"the {use['role']} used {use['network']} ({use['saw']})" for use in uses]
-    return ", ".join(told) or "training used no pretrained network"
+    networks = [f"the {use['role']} used {use['network']} ({use['saw']})" for use in uses]
+    return ", ".join(networks) or "training used no pretrained network"

@@ -24,6 +24,7 @@ from hamgan.evaluation.features.extractor import ARCHITECTURES
 from hamgan.evaluation.features.resizing import RESIZING
 from hamgan.evaluation.features.weights import PublishedWeights
 from hamgan.evaluation.statistics import FeatureStatistics
+from hamgan.files import JsonObject
 
 Arrays = Mapping[str, np.ndarray]
 FEATURE_ARRAYS = ("reps", "feats", "real_feats")
@@ -43,7 +44,7 @@ class Part:
     mean: Tensor | None = None
     covariance: Tensor | None = None
     features: Tensor | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: JsonObject = field(default_factory=dict)
 
 
 def load_published(file: Path, extractor: str | None = None) -> FeatureStatistics:
@@ -56,7 +57,7 @@ def load_published(file: Path, extractor: str | None = None) -> FeatureStatistic
     if extractor is not None and len(parts) > 1 and extractor not in parts:
         raise ConfigError(f"{file} holds statistics of {' and '.join(parts)}, not of {extractor}")
     part = parts.get(extractor or "") or next(iter(parts.values()))
-    facts = {"kind": "statistics", "source": str(file), "preparation": "not stated"} | part.facts
+    facts: JsonObject = {"kind": "statistics", "source": str(file), "preparation": "not stated"} | part.facts
     count = facts.pop("count", None)
     if part.features is not None:
         return _from_features(part.features, file, facts)
@@ -96,7 +97,7 @@ def _read_npz(file: Path) -> dict[str, Part]:
     return {_name(facts): _part(arrays["mu"], arrays["sigma"], facts, file)}
 
 
-def _part(mean: np.ndarray, covariance: np.ndarray, facts: dict[str, Any], file: Path) -> Part:
+def _part(mean: np.ndarray, covariance: np.ndarray, facts: JsonObject, file: Path) -> Part:
     try:
         return Part(torch.from_numpy(mean).double(), torch.from_numpy(covariance).double(), facts=facts)
     except TypeError as error:
@@ -114,7 +115,7 @@ def _size_of_images(file: Path) -> int | None:
     return int(shape[1]) if len(shape) == 4 and shape[1] == shape[2] else None
 
 
-def _facts(extractor: str, resizer: str) -> dict[str, Any]:
+def _facts(extractor: str, resizer: str) -> JsonObject:
     """Return what statistics by a published extractor say of it; ``resizer``: a name in `RESIZING`, or words."""
     architecture = ARCHITECTURES[extractor]
     assert isinstance(architecture.weights, PublishedWeights)
@@ -128,7 +129,7 @@ def _name(facts: Mapping[str, Any]) -> str:
     return next((name for name, item in ARCHITECTURES.items() if item.label == facts.get("extractor")), "")
 
 
-def _data_of_adm(file: Path, size: int | None) -> dict[str, Any]:
+def _data_of_adm(file: Path, size: int | None) -> JsonObject:
     named = re.match(r"VIRTUAL_imagenet(\d+)", file.name)
     if not named:
         return {}
@@ -137,7 +138,7 @@ def _data_of_adm(file: Path, size: int | None) -> dict[str, Any]:
     return IMAGENET_TRAIN | {"origin": "ADM's statistics of ImageNet", "resolution": int(named[1])}
 
 
-def _facts_of_dgm_eval(file: Path, model: str) -> dict[str, Any]:
+def _facts_of_dgm_eval(file: Path, model: str) -> JsonObject:
     known = {"dinov2": ("dinov2-vit-l-14", "pillow"), "inception": ("inception", TORCH_BILINEAR)}
     facts = _facts(*known[model]) if model in known else {"extractor": f"dgm-eval's {model}"}
     scheme = r"reps_(?P<data>.+)_" + re.escape(model) + r"(_ckpt-.+)?_nimage-\d+_(?P<split>train|test)"
@@ -164,20 +165,20 @@ INCEPTION_RESIZERS = {
 }
 
 
-def _facts_of_name(file: Path, dimension: int) -> dict[str, Any]:
+def _facts_of_name(file: Path, dimension: int) -> JsonObject:
     """Return the facts that a publisher's scheme of file names tells; none for other names."""
     for title, scheme in (("clean-fid", CLEAN_FID), ("StudioGAN", STUDIO_GAN), ("EDM", EDM)):
         named = scheme.fullmatch(file.stem)
         if not named:
             continue
-        told = named.groupdict()
-        extractor = "clip-vit-b-32" if told.get("clip") else "inception"
-        resizer = "pillow" if told.get("clip") else INCEPTION_RESIZERS[told.get("mode", "legacy_tensorflow")]
+        parts = named.groupdict()
+        extractor = "clip-vit-b-32" if parts.get("clip") else "inception"
+        resizer = "pillow" if parts.get("clip") else INCEPTION_RESIZERS[parts.get("mode", "legacy_tensorflow")]
         if ARCHITECTURES[extractor].dimension != dimension:
             raise ConfigError(f"{file} is named as {title}'s of {extractor}, but its features have length {dimension}")
-        facts = _facts(extractor, resizer) | {"origin": f"{title}'s statistics of {told['data']}"}
-        facts |= EDM_DATA[told["data"]] if scheme is EDM else {"split": _split(told["split"])}
-        return facts | ({"resolution": int(told["size"])} if told["size"] != "na" else {})
+        facts = _facts(extractor, resizer) | {"origin": f"{title}'s statistics of {parts['data']}"}
+        facts |= EDM_DATA[parts["data"]] if scheme is EDM else {"split": _split(parts["split"])}
+        return facts | ({"resolution": int(parts["size"])} if parts["size"] != "na" else {})
     return {}
 
 
@@ -192,7 +193,7 @@ class _ArraysOnly(pickle.Unpickler):
         r"numpy\.(ndarray|dtype)|numpy\._?core\.multiarray\.(_reconstruct|scalar)|numpy\._?core\.numeric\._frombuffer"
         r"|_codecs\.encode"
     )
-    """What NumPy's arrays are made by, in every protocol."""
+    """Names that pickled NumPy arrays refer to, in every protocol."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return one of the allowed functions."""
@@ -221,7 +222,7 @@ def _read_pickle(file: Path) -> dict[str, Part]:
         raise ConfigError(f"{file} is a pickle of statistics that is not opened: {one_line(error)}") from error
 
 
-def _from_features(features: Tensor, file: Path, facts: dict[str, Any]) -> FeatureStatistics:
+def _from_features(features: Tensor, file: Path, facts: JsonObject) -> FeatureStatistics:
     digest = hashlib.sha256(features.numpy().tobytes()).hexdigest()[:16]
     rows = features.double()
     description = facts | {"hash": digest}

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from hamgan.evaluation.inputs.images import IMAGE_ARRAYS, ArrayImages, Images, S
 from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.published_statistics import load_published
 from hamgan.evaluation.statistics import FeatureStatistics, Resources, feature_bytes
-from hamgan.files import STATISTICS_PICKLE, recognise_file
+from hamgan.files import STATISTICS_PICKLE, JsonObject, recognise_file
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ def _load_safetensors(file: Path) -> FeatureStatistics:
         raise ConfigError(f"{file} is damaged: {one_line(error)}") from error
 
 
-def check_comparable(samples: dict[str, Any], reference: FeatureStatistics, dimension: int) -> None:
+def check_comparable(samples: JsonObject, reference: FeatureStatistics, dimension: int) -> None:
     """Raise ConfigError that says which of extractor, weights, resizer, precision and resolution differ."""
     if len(reference.mean) != dimension:
         raise ConfigError(
@@ -143,8 +142,8 @@ def check_comparable(samples: dict[str, Any], reference: FeatureStatistics, dime
     if differences:
         origin = reference.description.get("origin")
         whose = f" ({origin})" if origin else ""
-        told = "; ".join(differences) + _hint(reference, samples)
-        raise ConfigError(f"reference{whose} and samples cannot be compared: {told}")
+        listed = "; ".join(differences) + _hint(reference, samples)
+        raise ConfigError(f"reference{whose} and samples cannot be compared: {listed}")
 
 
 def _agree(reference: object, samples: object) -> bool:
@@ -153,7 +152,7 @@ def _agree(reference: object, samples: object) -> bool:
     return short == long or (re.fullmatch("[0-9a-f]{8,}", short) is not None and long.startswith(short))
 
 
-def _hint(reference: FeatureStatistics, samples: dict[str, Any]) -> str:
+def _hint(reference: FeatureStatistics, samples: JsonObject) -> str:
     """Return a hint at the options that measure the samples like the reference, if there are any."""
     words, label = str(reference.description.get("resizer")), samples["extractor"]
     name = next(name for name, architecture in ARCHITECTURES.items() if architecture.label == label)
@@ -240,7 +239,7 @@ def _keep(statistics: FeatureStatistics, file: Path) -> None:
         log.warning("the features of the reference are not cached: %s", error)
 
 
-def class_histogram(
+def reference_histogram(
     reference: Reference | None, split: str, resolution: int, class_names: Sequence[str] | None
 ) -> Tensor | None:
     """Count the images of each class in a reference, int64 [classes]; None if it has no labels.

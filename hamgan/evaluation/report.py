@@ -6,12 +6,11 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from hamgan.config import FEATURES, Resizer
+from hamgan.files import JsonObject
 
-Row = dict[str, Any]
-"""Plain values of an evaluation: the numbers by name, then their protocol."""
 NAMES = {
     "fid": "FID",
     "inception_score": "Inception Score",
@@ -78,7 +77,7 @@ class Number(NamedTuple):
         return text + (f" (± {self.seeds_spread:.2g} over {self.seeds} seeds)" if self.seeds_spread is not None else "")
 
 
-def numbers_of(row: Row) -> list[Number]:
+def numbers_of(row: JsonObject) -> list[Number]:
     """Return the measured numbers of a row, in the order of `NAMES`."""
     numbers: dict[str, list[Number]] = {name: [] for name in NAMES}
     for key, value in row.items():
@@ -94,7 +93,7 @@ def numbers_of(row: Row) -> list[Number]:
     return [number for name in NAMES for number in numbers[name]]
 
 
-def describe_numbers(row: Row) -> list[str]:
+def describe_numbers(row: JsonObject) -> list[str]:
     """Return one line per number of a row, with its spread."""
     return [f"{number.title}: {number}" for number in numbers_of(row)]
 
@@ -115,17 +114,17 @@ def name_network(network: str, suffix: str) -> str:
     return f" ({network}{resizer})" if suffix else ""
 
 
-def protocol_of(row: Row, key: str) -> str:
+def protocol_of(row: JsonObject, key: str) -> str:
     """Return the protocol of a number, which differs from the row's if it has its own extractor."""
     return str(row.get("protocols", {}).get(key, row["protocol"]))
 
 
-def other_protocols(row: Row) -> dict[str, str]:
+def other_protocols(row: JsonObject) -> dict[str, str]:
     """Return title -> protocol for numbers with their own extractor."""
     return {NAMES.get(key, key): line for key, line in row.get("protocols", {}).items()}
 
 
-def print_row(row: Row) -> None:
+def print_row(row: JsonObject) -> None:
     """Print the numbers, the protocol that belongs to them, and the warnings."""
     for line in describe_numbers(row):
         print(line)
@@ -143,14 +142,14 @@ def print_row(row: Row) -> None:
     print_remarks([row])
 
 
-def print_remarks(rows: Sequence[Row]) -> None:
+def print_remarks(rows: Sequence[JsonObject]) -> None:
     """Print the notes and warnings of rows, each once."""
     for entry, title in (("notes", "note"), ("warnings", "warning")):
         for text in dict.fromkeys(text for row in rows for text in row.get(entry, [])):
             print(f"{title}: {text}")
 
 
-def append_row(row: Row, file: str | Path) -> Path:
+def append_row(row: JsonObject, file: str | Path) -> Path:
     """Append a row, without its tables, as a new line of a JSON-lines file, also after an incomplete line."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +162,7 @@ def append_row(row: Row, file: str | Path) -> Path:
     return file
 
 
-def save_table(rows: Sequence[Row], file: str | Path) -> Path:
+def save_table(rows: Sequence[JsonObject], file: str | Path) -> Path:
     """Write rows with the same keys as CSV."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)

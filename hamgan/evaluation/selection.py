@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hamgan.config import FEATURES
-from hamgan.data.finding.locations import check_place
+from hamgan.data.finding.locations import check_location
 from hamgan.errors import ConfigError
 from hamgan.sampling.outputs import check_file
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str], prog: str = "hamgan prepare select") -> None:
     options = make_parser(prog).parse_args(arguments)
     if not 0 < options.keep < 1:
         raise ConfigError(f"--keep is {options.keep:g}; allowed: above 0 and below 1")
-    check_place(options.source)
+    check_location(options.source)
     name = f"{options.features}-{options.keep:g}.json"
     file = check_file(options.output or _beside(options.source, name))
     import numpy as np

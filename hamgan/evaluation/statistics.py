@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from hamgan.evaluation.inputs.generated import GeneratedImages
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.metrics.fid import Moments
 from hamgan.evaluation.metrics.inception_score import InceptionScore
+from hamgan.files import JsonObject
 from hamgan.progress import ProgressBar
 
 LONG = 60.0
@@ -37,7 +37,7 @@ class FeatureStatistics:
     """Mean feature [D], float64 on the CPU."""
     covariance: Tensor
     """Unbiased covariance [D, D], float64 on the CPU."""
-    description: dict[str, Any] = field(default_factory=dict)
+    description: JsonObject = field(default_factory=dict)
     """Source, hash, resolution, extractor: plain values for a row or a file header."""
     features: Tensor | None = None
     """All features, float32 [N, D] on the CPU, if a metric needs them."""
@@ -216,7 +216,7 @@ def _read_batches(images: Images, share: range, batch_size: int, digest: "SetDig
             yield first, ahead.pop(first).result()
 
 
-def _describe(images: Images, extractor: FeatureExtractor, digest: str) -> dict[str, Any]:
+def _describe(images: Images, extractor: FeatureExtractor, digest: str) -> JsonObject:
     width, height = images.size
     return {
         "kind": images.kind,

@@ -15,6 +15,7 @@ from hamgan.checkpoint import largest_first
 from hamgan.config import BatchNormStatistics, Config
 from hamgan.distributed.cores import core_count, map_on_cores
 from hamgan.errors import ConfigError
+from hamgan.files import JsonObject
 from hamgan.hamburger.precision import using_tf32
 from hamgan.networks import Generator, count_parameters
 from hamgan.networks.generator import standing_statistics
@@ -58,8 +59,8 @@ class LoadedGenerator:
         class_names: list[str] | None = None,
         kimg: float | None = None,
         source: str = "",
-        header: dict[str, Any] | None = None,
-        evaluations: list[dict[str, Any]] | None = None,
+        header: JsonObject | None = None,
+        evaluations: list[JsonObject] | None = None,
         is_average: bool | None = None,
         batch_norm: BatchNormStatistics | None = None,
     ) -> None:

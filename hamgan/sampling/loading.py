@@ -1,7 +1,7 @@
 """Load generators from run folders, checkpoint folders, generator files and hub repositories."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from hamgan.checkpoint.tensors import read_tensors
 from hamgan.config import BatchNormStatistics, Config
 from hamgan.config.reading import load_stored_config
 from hamgan.errors import CheckpointError, ConfigError
+from hamgan.files import JsonObject
 from hamgan.networks import Generator
 from hamgan.networks.batch_norm import batch_norm_statistics
 from hamgan.networks.inference import fold_spectral_norm
@@ -142,7 +143,7 @@ def _read_part(checkpoint: Path, is_average: bool) -> dict[str, Tensor]:
     return read_tensors(checkpoint / "state.safetensors", f"{part}.")[0]
 
 
-def _load_folder(path: Path) -> tuple[Generator, Config, dict[str, Any]]:
+def _load_folder(path: Path) -> tuple[Generator, Config, JsonObject]:
     """Load a run folder (its generator.safetensors, else its newest checkpoint) or one checkpoint folder."""
     if (path / "generator.safetensors").is_file():
         return load_generator_file(path / "generator.safetensors")

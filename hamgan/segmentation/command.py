@@ -9,7 +9,7 @@ from pathlib import Path
 from hamgan.config import flat_config, preset_names
 from hamgan.config.help import asked_topic, help_text
 from hamgan.config.presets import check_run_to_resume
-from hamgan.data.finding.locations import check_place
+from hamgan.data.finding.locations import check_location
 from hamgan.errors import ConfigError, DataError, did_you_mean
 from hamgan.sampling.outputs import check_file
 from hamgan.sampling.places import check_place as check_checkpoint
@@ -67,7 +67,7 @@ def run_train(arguments: Arguments, prog: str) -> None:
     config, options = SEGMENTATION.parse(arguments, parser)
     _ask_for_configuration(arguments, prog)
     check_run_to_resume(arguments, config.folder)
-    check_place(config.data.source, DATA_SETS)
+    check_location(config.data.source, DATA_SETS)
     from hamgan.distributed.group import joined_processes, rank
     from hamgan.segmentation.training import train
 
@@ -95,7 +95,7 @@ def run_evaluate(arguments: Arguments, prog: str) -> None:
     options = parser.parse(arguments)
     check_checkpoint(options.checkpoint)
     if options.data is not None:
-        check_place(options.data, DATA_SETS)
+        check_location(options.data, DATA_SETS)
     for option, file in (("--results", options.results), ("--class-table", options.class_table)):
         if file:
             check_file(file, option)
@@ -189,7 +189,7 @@ def run_inspect(arguments: Arguments, prog: str) -> None:
         print(help_text(parser, topic, SEGMENTATION, ("data.source", "data.layout", "data.classes", "data.split")))
         return
     config, options = SEGMENTATION.parse(arguments, parser)
-    check_place(config.data.source, DATA_SETS)
+    check_location(config.data.source, DATA_SETS)
     from hamgan.segmentation.inspection import inspect
 
     inspect(config, Path(options.output))

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from hamgan.config.ranges import require
+from hamgan.files import JsonObject
 from hamgan.progress import duration
 from hamgan.segmentation.data.opening import HELD_OUT, open_source
 from hamgan.segmentation.data.source import IGNORED, SegmentationSource
 from hamgan.segmentation.drawing import colourise, draw_comparison
-from hamgan.segmentation.evaluation import Row, class_table, evaluate
+from hamgan.segmentation.evaluation import class_table, evaluate
 from hamgan.segmentation.loading import LoadedSegmenter, load_segmenter
 from hamgan.segmentation.metrics import ConfusionMatrix, Scores
 from hamgan.segmentation.schema import SegmentationConfig
@@ -21,7 +22,7 @@ from hamgan.segmentation.training import train
 ROWS = 8
 
 
-def demo(config: SegmentationConfig) -> Row:
+def demo(config: SegmentationConfig) -> JsonObject:
     """Train, measure, draw ``demo.png`` in the run folder and print a summary; returns the evaluation.
 
     Raises ConfigError for other data than land cover.
@@ -110,7 +111,7 @@ def varied(source: SegmentationSource, count: int) -> list[int]:
 
 
 def _summary(
-    row: Row, baseline: Scores, ceiling: Scores, training: float, sheet: Path, config: SegmentationConfig
+    row: JsonObject, baseline: Scores, ceiling: Scores, training: float, sheet: Path, config: SegmentationConfig
 ) -> str:
     return f"""
 training {duration(training)}; {row["protocol"]}

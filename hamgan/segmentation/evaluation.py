@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
 
 from hamgan.distributed.group import Processes
+from hamgan.files import JsonObject
 from hamgan.hamburger.precision import using_tf32
 from hamgan.progress import ProgressBar
 from hamgan.segmentation.data.source import IGNORED, Sample, SegmentationSource
@@ -15,9 +15,6 @@ from hamgan.segmentation.inference import predict_labels
 from hamgan.segmentation.metrics import ConfusionMatrix, Scores
 from hamgan.segmentation.schema import EvalConfig
 from hamgan.segmentation.segmenter import Segmenter
-
-Row = dict[str, Any]
-"""Numbers by name, with the entries of their protocol and, as ``protocol``, the same in one line."""
 
 
 def evaluate(
@@ -27,7 +24,7 @@ def evaluate(
     *,
     kimg: float | None = None,
     progress: bool = False,
-) -> Row:
+) -> JsonObject:
     """Measure mIoU, mAcc and aAcc in float32, over all processes, which must all call this.
 
     Every process takes a part of the images; counts are integers, so any division gives the same numbers. With several
@@ -95,16 +92,16 @@ def _batches(source: SegmentationSource, indices: range, batch_size: int) -> Ite
             yield found
 
 
-def _means(scores: list[Scores]) -> Row:
+def _means(scores: list[Scores]) -> JsonObject:
     numbers = [score.numbers() for score in scores]
-    found: Row = {name: float(np.mean([row[name] for row in numbers])) for name in numbers[0]}
+    found: JsonObject = {name: float(np.mean([row[name] for row in numbers])) for name in numbers[0]}
     if len(scores) > 1:
         found |= {f"{name}_spread": float(np.std([row[name] for row in numbers], ddof=1)) for name in numbers[0]}
         found["miou_by_seed"] = [row["miou"] for row in numbers]
     return found
 
 
-def _protocol(segmenter: Segmenter, source: SegmentationSource, settings: EvalConfig) -> Row:
+def _protocol(segmenter: Segmenter, source: SegmentationSource, settings: EvalConfig) -> JsonObject:
     head = segmenter.config.head
     hamburger = head.hamburger if head.context == "hamburger" else None
     steps = None if hamburger is None else hamburger.eval_steps or hamburger.steps
@@ -122,7 +119,7 @@ def _protocol(segmenter: Segmenter, source: SegmentationSource, settings: EvalCo
     }
 
 
-def protocol_line(settled: Row) -> str:
+def protocol_line(settled: JsonObject) -> str:
     """Return the protocol of a row in one line, which makes its numbers comparable."""
     data, size = settled["data"], settled["size"]
     scales = ", ".join(f"{scale:g}" for scale in settled["scales"])
@@ -139,7 +136,7 @@ def protocol_line(settled: Row) -> str:
     return "; ".join(parts)
 
 
-def scores(row: Row) -> dict[str, str]:
+def scores(row: JsonObject) -> dict[str, str]:
     """Return the scores of an evaluation in percent by their names."""
     found = {}
     for key, name in {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}.items():
@@ -148,12 +145,12 @@ def scores(row: Row) -> dict[str, str]:
     return found
 
 
-def describe_scores(row: Row) -> str:
+def describe_scores(row: JsonObject) -> str:
     """Return the scores of an evaluation in percent, on one line."""
     return "  ".join(f"{name} {score}" for name, score in scores(row).items())
 
 
-def class_table(row: Row) -> str:
+def class_table(row: JsonObject) -> str:
     """Return the table of classes: IoU, accuracy and share of the labels in percent."""
     width = max(len("class"), *(len(entry["class"]) for entry in row["class_table"]))
     lines = [f"{'class':<{width}}     IoU     Acc   share"]

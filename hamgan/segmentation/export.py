@@ -7,12 +7,12 @@ W]. Its metadata has the header of the segmenter file (configuration, class name
 import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hamgan.errors import CheckpointError
+from hamgan.files import JsonObject
 from hamgan.segmentation.loading import LoadedSegmenter
 from hamgan.segmentation.segmenter import Segmenter, normalise
 from hamgan.segmentation.storing import SegmenterHeader
@@ -71,7 +71,7 @@ def public_header(header: SegmenterHeader) -> SegmenterHeader:
     return replace(header, config=replace(config, run_dir=None, data=data, encoder=encoder), evaluations=evaluations)
 
 
-def _public_evaluation(row: dict[str, Any]) -> dict[str, Any]:
+def _public_evaluation(row: JsonObject) -> JsonObject:
     """Return an evaluation with the path of its data cut to its last part, also in its protocol."""
     data = row.get("data", {})
     place = str(data.get("source", ""))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hamgan.distributed.group import Processes
+from hamgan.files import JsonObject
 
 
 class ConfusionMatrix:
@@ -85,7 +86,7 @@ class Scores:
         """Return the three scores by their names in rows of results."""
         return {"miou": self.miou, "macc": self.macc, "aacc": self.aacc}
 
-    def by_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
+    def by_class(self, names: Sequence[str]) -> list[JsonObject]:
         """Return a row per class: its name, IoU and accuracy (None where it has none) and its share of the labels."""
         shares = _ratio(self.counts.sum(1), self.counts.sum())
         rows = zip(names, self.iou.tolist(), self.accuracy.tolist(), shares.tolist(), strict=True)

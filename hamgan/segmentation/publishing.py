@@ -2,8 +2,8 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
+from hamgan.files import JsonObject
 from hamgan.networks import count_parameters
 from hamgan.sampling.hub import check_login, upload
 from hamgan.segmentation.evaluation import describe_scores
@@ -103,5 +103,5 @@ def _metadata(title: str, license: str | None) -> str:
     return str(data.to_yaml())
 
 
-def _figures(row: dict[str, Any]) -> str:
+def _figures(row: JsonObject) -> str:
     return f"{describe_scores(row)}\n\nProtocol: {row['protocol']}.\n\n"

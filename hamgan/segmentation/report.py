@@ -1,7 +1,6 @@
 """Describe a segmenter's run for the HTML report."""
 
-from typing import Any
-
+from hamgan.files import JsonObject
 from hamgan.segmentation.config import SEGMENTATION
 from hamgan.segmentation.evaluation import scores
 from hamgan.segmentation.schema import SegmentationConfig
@@ -18,7 +17,7 @@ def _facts(config: SegmentationConfig) -> dict[str, str]:
     }
 
 
-def _error(row: dict[str, Any]) -> float | None:
+def _error(row: JsonObject) -> float | None:
     return -float(row["miou"]) if isinstance(row.get("miou"), float) else None
 
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from hamgan.checkpoint.evaluations import is_evaluation
 from hamgan.checkpoint.tensors import load_checked, read_metadata, read_tensors, write_file
 from hamgan.config.reading import config_to_dict
 from hamgan.errors import CheckpointError, one_line
+from hamgan.files import JsonObject
 from hamgan.segmentation.config import SEGMENTATION, validate
 from hamgan.segmentation.schema import SegmentationConfig
 from hamgan.segmentation.segmenter import Segmenter
@@ -33,9 +33,9 @@ class SegmenterHeader:
     palette: Palette | None = None
     kimg: float | None = None
     """Thousands of images that the weights were trained on; None if unknown."""
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[JsonObject] = field(default_factory=list)
     """Rows of results.jsonl about these weights, each with its protocol."""
-    source: dict[str, Any] | None = None
+    source: JsonObject | None = None
     """Files that the weights were converted from, with their sha256."""
 
     def metadata(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ from hamgan.checkpoint import describe_choice, was_chosen_by
 from hamgan.config import Config, GeneratorConfig, config_to_dict
 from hamgan.data.opening import EMBEDDED
 from hamgan.evaluation.report import numbers_of, other_protocols, protocol_of
+from hamgan.files import JsonObject
 from hamgan.networks import count_parameters
 from hamgan.sampling import LoadedGenerator
 from hamgan.sampling.hub import GENERATOR_FILE
@@ -94,7 +95,7 @@ def _describe_training(generator: LoadedGenerator, config: Config) -> dict[str, 
     return facts
 
 
-def _metadata(config: Config, evaluations: list[dict[str, Any]], name: str, licence: str | None) -> str:
+def _metadata(config: Config, evaluations: list[JsonObject], name: str, licence: str | None) -> str:
     from huggingface_hub import ModelCardData
 
     # The evaluation with most images comes first; its numbers are not repeated from smaller ones.
@@ -114,7 +115,7 @@ def _metadata(config: Config, evaluations: list[dict[str, Any]], name: str, lice
     return str(data.to_yaml())
 
 
-def _results(row: dict[str, Any]) -> list[Any]:
+def _results(row: JsonObject) -> list[Any]:
     """Return the numbers of an evaluation in the hub's format, each with its protocol."""
     from huggingface_hub import EvalResult
 

@@ -4,18 +4,17 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from hamgan.checkpoint import Evaluation
 from hamgan.config import Config
+from hamgan.files import JsonObject
 from hamgan.sampling import LoadedGenerator
 
 PLACES = ("samples", "reference", "preset")
 """Entries of an evaluation that may be paths."""
 
 
-def public_header(generator: LoadedGenerator) -> dict[str, Any]:
+def public_header(generator: LoadedGenerator) -> JsonObject:
     """Return arguments of `save_generator` for a loaded generator; paths are cut to their last part."""
     extra = generator.header | {
         "evaluations": [public_evaluation(row) for row in generator.evaluations],
@@ -46,7 +45,7 @@ def public_config(config: Config) -> Config:
     )
 
 
-def public_evaluation(row: Evaluation) -> Evaluation:
+def public_evaluation(row: JsonObject) -> JsonObject:
     """Return an evaluation without the paths of samples and reference, also in its protocols."""
     places = {key: place for key in PLACES if isinstance(place := row.get(key), str)}
     public = row | {key: public_name(place) for key, place in places.items()}

@@ -19,7 +19,7 @@ from hamgan.config import RunConfig
 from hamgan.errors import CheckpointError
 from hamgan.files import temporary_name, write_atomically
 from hamgan.progress import ProgressBar, duration
-from hamgan.tracking.trackers import SECONDS_TO_FINISH, Tracker, numbers_in
+from hamgan.tracking.trackers import SECONDS_TO_FINISH, Tracker, number_entries
 from hamgan.tracking.utilisation import Arithmetic
 
 LOSSES = {"D": "d_loss", "G": "g_loss", "loss": "loss"}
@@ -133,7 +133,7 @@ class RunLog:
         self._unwritten.append(json.dumps(row) + "\n")
         with self.writing("metrics.jsonl"):
             self._append_rows()
-        numbers = numbers_in(row)
+        numbers = number_entries(row)
         if self._bar is not None:
             losses = {name: numbers[key] for name, key in LOSSES.items() if key in numbers}
             if losses:

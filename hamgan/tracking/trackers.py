@@ -13,6 +13,7 @@ from hamgan.checkpoint import Progress, way_of_measuring
 from hamgan.checkpoint.evaluations import read_rows
 from hamgan.checkpoint.progress import Rollback, position_of
 from hamgan.config import RunConfig
+from hamgan.files import JsonObject
 from hamgan.tracking.panels import panel_of
 from hamgan.tracking.tensorboard_writer import TensorBoardWriter
 from hamgan.tracking.wandb_writer import WandbWriter
@@ -162,7 +163,7 @@ class Earlier:
             return
         self._rows.seek(0)
         while self._rows.tell() < self._bytes:
-            row = numbers_in(json.loads(self._rows.readline()))
+            row = number_entries(json.loads(self._rows.readline()))
             yield row, round(row["kimg"] * 1000)
 
     def first_unwritten(self) -> int:
@@ -209,12 +210,12 @@ def by_panel(numbers: Mapping[str, float]) -> dict[str, float]:
     return {f"{panel_of(name) or 'run'}/{name}" if name != "kimg" else name: v for name, v in numbers.items()}
 
 
-def numbers_in(row: Mapping[str, object]) -> dict[str, float]:
+def number_entries(row: Mapping[str, object]) -> dict[str, float]:
     """Return the entries of a row that are numbers."""
     return {name: value for name, value in row.items() if isinstance(value, (int, float))}
 
 
-def summarise_evaluations(folder: Path) -> dict[str, dict[str, Any]]:
+def summarise_evaluations(folder: Path) -> dict[str, JsonObject]:
     """Return the last and the best of the rows in results.jsonl with a position.
 
     The best has the lowest FID, or the highest mIoU.

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hamgan.config import RunConfig, config_to_dict
 from hamgan.errors import one_line
-from hamgan.files import write_atomically
+from hamgan.files import JsonObject, write_atomically
 
 RUN_ID = "wandb_id.txt"
 """File in a run folder with the id of its wandb run, which every resumption continues."""
@@ -65,10 +65,10 @@ class WandbWriter:
     def _warn_of_files(self, reason: str) -> None:
         self.warn(f"warning: wandb cannot be reached ({reason}); the run is written to files for `wandb sync`")
 
-    def _settings(self, given: Any) -> dict[str, Any]:
+    def _settings(self, given: Any) -> JsonObject:
         """Return the settings that wandb's own environment variables and files do not set."""
         config, kept = self.config, self.config.folder / RUN_ID
-        found: dict[str, Any] = {"config": config_to_dict(config)}
+        found: JsonObject = {"config": config_to_dict(config)}
         if config.log.project is not None or given.project is None:
             found["project"] = config.log.project or "hamgan"
         if given.run_name is None:
@@ -102,8 +102,8 @@ class WandbWriter:
         import wandb
 
         name = file.name.removeprefix(".best_").split(".")[0]
-        told = "Chosen by the run's own evaluations, whose numbers flatter it: measure it again with other seeds."
-        artifact = wandb.Artifact(f"{self._run.id}-{name}", "model", told, metadata={"kimg": images / 1000})
+        text = "Chosen by the run's own evaluations, whose numbers flatter it: measure it again with other seeds."
+        artifact = wandb.Artifact(f"{self._run.id}-{name}", "model", text, metadata={"kimg": images / 1000})
         artifact.add_file(str(file), name=f"{name}.safetensors")  # makes a copy
         self._run.log_artifact(artifact, aliases=["best", f"{images / 1000:g}kimg"])
 

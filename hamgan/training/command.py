@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from hamgan.config import config_parser, parse_config, preset_names
 from hamgan.config.help import asked_topic, help_text
 from hamgan.config.presets import check_run_to_resume
-from hamgan.data.finding.locations import check_place
+from hamgan.data.finding.locations import check_location
 from hamgan.errors import ConfigError
 
 
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str], prog: str = "hamgan train") -> None:
     if not any(argument.partition("=")[0] == "--config" for argument in arguments):
         raise ConfigError(_ask_for_configuration(config.folder, prog))
     check_run_to_resume(arguments, config.folder)
-    check_place(config.data.source)
+    check_location(config.data.source)
     if config.eval.reference is not None and config.eval.every_kimg > 0:
-        check_place(config.eval.reference)
+        check_location(config.eval.reference)
     override = [key for given in options.override_resume for key in given.split(",")]
     if options.dry_run:
         from hamgan.training.dry_run import dry_run

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hamgan.checkpoint import Evaluation, Progress, generator_from_state
+from hamgan.checkpoint import Progress, generator_from_state
 from hamgan.config import Config
 from hamgan.data import ImageSource
+from hamgan.files import JsonObject
 from hamgan.networks.batch_norm import batch_norm_statistics
 from hamgan.networks.inference import fold_spectral_norm
 from hamgan.sampling import LoadedGenerator
@@ -70,7 +71,7 @@ class Preview:
         titles, columns = [self.source.class_names[label] for label in classes], [f"seed {seed}" for seed in seeds]
         return draw_sheet(rows, titles, columns=columns), float(spreads.mean()) / 255
 
-    def evaluate(self) -> Evaluation:
+    def evaluate(self) -> JsonObject:
         """Evaluate on all processes; returns the row with its protocol."""
         from hamgan.evaluation import evaluate
 
@@ -89,7 +90,7 @@ class Preview:
         )
 
 
-def evaluation_metrics(row: Evaluation, seconds: float, progress: Progress) -> dict[str, float]:
+def evaluation_metrics(row: JsonObject, seconds: float, progress: Progress) -> dict[str, float]:
     """Return the numbers of an evaluation for a row of metrics.jsonl, with its duration and share of the time."""
     others = ("kimg", "truncation", "seconds", "images_per_second")
     kept = {name: value for name, value in row.items() if isinstance(value, float) and name not in others}

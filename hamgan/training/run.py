@@ -12,7 +12,6 @@ from typing import Generic, Protocol, TypeVar
 from accelerate import Accelerator
 
 from hamgan.checkpoint import (
-    Evaluation,
     Progress,
     RunCheckpoints,
     latest_checkpoint,
@@ -26,7 +25,7 @@ from hamgan.distributed.failure_watch import FailureWatch
 from hamgan.distributed.group import from_main, world_size
 from hamgan.distributed.stop_signals import StopSignals
 from hamgan.errors import Collapse, Stopped
-from hamgan.files import remove_leftovers, write_atomically
+from hamgan.files import JsonObject, remove_leftovers, write_atomically
 from hamgan.tracking.run_log import RunLog
 from hamgan.training.compilation import explained_failures
 from hamgan.training.divergence import Alarm
@@ -174,7 +173,7 @@ class Run(ABC, Generic[C, S, B]):
         before, after = self.progress.images, self.progress.images + self.config.images_per_step
         return crosses(before, after, self.config.log.every_kimg) or after >= self.total
 
-    def compare_scores_of(self, row: Evaluation) -> None:
+    def compare_scores_of(self, row: JsonObject) -> None:
         """Print a line if an evaluation's protocol differs from the previous ones, whose scores are then ignored."""
         if self.progress.measure_by(way_of_measuring(row)):
             self.log.print_line("the protocol of evaluations has changed: the best checkpoint is chosen anew")

@@ -20,7 +20,7 @@ from hamgan.data.finding.tables import open_cifar
 from hamgan.data.preparation.prepare import prepare
 from hamgan.errors import ConfigError
 from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
-from hamgan.evaluation.reference import class_histogram
+from hamgan.evaluation.reference import reference_histogram
 
 VAL = crop_photographs(1, 3)
 
@@ -138,9 +138,9 @@ def test_the_classes_of_a_reference_are_counted_in_the_order_of_the_samples(tmp_
         for number in range(1 + name):
             (tmp_path / str(name) / f"{number}.jpg").write_bytes(encoded("cat", number))
     earlier = sorted(str(name) for name in range(12))  # 0, 1, 10, 11, 2, ...
-    counts = class_histogram(tmp_path, "train", 32, earlier)
+    counts = reference_histogram(tmp_path, "train", 32, earlier)
     assert counts is not None
     assert counts.tolist() == [1 + int(name) for name in earlier]
-    in_its_own_order = class_histogram(tmp_path, "train", 32, None)
+    in_its_own_order = reference_histogram(tmp_path, "train", 32, None)
     assert in_its_own_order is not None
     assert in_its_own_order.tolist() == list(range(1, 13))

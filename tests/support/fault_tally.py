@@ -16,7 +16,7 @@ class Tally:
     runs: int = 0
     """Runs that have met a fault."""
     lost: int = 0
-    """Of these, the ones that did not end as they should."""
+    """The runs among them that did not end as they should."""
     seconds_to_end: float = 0.0
     """From the death of one process to the end of the other, at most."""
 

@@ -68,7 +68,7 @@ def _check(path: str, file: Any) -> None:
         whole_numbers = labels.shape == images.shape[:1] and labels.dtype.kind in "iu"
         if images.dtype == np.uint8 and images.ndim == 4 and images.shape[1] == 3 and whole_numbers:
             return
-    told = ", ".join(f"{name} {value.dtype} {list(value.shape)}" for name, value in arrays.items())
+    found = ", ".join(f"{name} {value.dtype} {list(value.shape)}" for name, value in arrays.items())
     raise DataError(
-        f"{path} must hold imgs, uint8 [N, 3, H, W], and labels, whole numbers [N]; it has {told or 'no arrays'}"
+        f"{path} must hold imgs, uint8 [N, 3, H, W], and labels, whole numbers [N]; it has {found or 'no arrays'}"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from hamgan.data.finding.folders import is_image_name
 from hamgan.data.finding.matching import LabelFile, Line
-from hamgan.data.finding.text_tables import CLASS_COLUMNS, Row, choose_columns, first_of, plain, read_rows
+from hamgan.data.finding.text_tables import CLASS_COLUMNS, TableRow, choose_columns, first_of, plain, read_rows
 from hamgan.errors import DataError
 
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -109,7 +109,7 @@ def _decode(data: bytes) -> str:
     return data.decode("cp1252", "replace")
 
 
-def _table_lines(path: str, tables: Sequence[Sequence[Row]], names: Sequence[str], what: str) -> LabelFile:
+def _table_lines(path: str, tables: Sequence[Sequence[TableRow]], names: Sequence[str], what: str) -> LabelFile:
     """Return picture and class of every row; ``tables`` are the table cut by different delimiters."""
     for rows in tables:
         if columns := choose_columns(path, rows, names):
@@ -181,8 +181,8 @@ def _label(path: str, name: object, label: object) -> str:
     raise DataError(f"{path}: the class of `{name}` is {json.dumps(label)[:60]}; it must be a name or a whole number")
 
 
-def _records(values: Sequence[dict[str, Any]]) -> list[Row]:
+def _records(values: Sequence[dict[str, Any]]) -> list[TableRow]:
     """Turn records into rows under a header."""
     keys = list(dict.fromkeys(key for record in values for key in record))
     rows = [[str(record.get(key, "")) for key in keys] for record in values]
-    return [Row(0, keys), *(Row(number, cells) for number, cells in enumerate(rows, 1))]
+    return [TableRow(0, keys), *(TableRow(number, cells) for number, cells in enumerate(rows, 1))]

@@ -11,7 +11,7 @@ from hamgan.data.finding.archives import Member
 from hamgan.data.finding.folders import folders_in, is_image_name, walk_files
 from hamgan.data.finding.hdf5 import is_hdf5
 from hamgan.data.finding.layout import Arrangement, arrange
-from hamgan.data.finding.locations import say_namesake
+from hamgan.data.finding.locations import namesake_notes
 from hamgan.data.finding.matching import check_coverage
 from hamgan.data.finding.names import class_order, fold
 from hamgan.data.finding.picture import Listing, Picture
@@ -69,7 +69,7 @@ def list_pictures(
         if labels:
             raise DataError(f"{source} has classes of its own; leave --labels out")
         listing = list_tables(source, val_source)
-        listing.notes += [] if is_hdf5(Path(source)) else say_namesake(source)
+        listing.notes += [] if is_hdf5(Path(source)) else namesake_notes(source)
     else:
         listing = _list_places([SourceFiles.find(place, spool) for place in (source, val_source) if place], labels)
     if val_fraction:

@@ -31,7 +31,7 @@ def is_remote(source: str) -> bool:
     return "://" in source
 
 
-def check_place(source: str, names: Iterable[str] = DATA_SETS) -> None:
+def check_location(source: str, names: Iterable[str] = DATA_SETS) -> None:
     """Raise DataError, with the nearest name or path, if a source is neither in ``names`` nor an existing path.
 
     URLs, hub names and patterns are not checked. Nothing is read and torch is not imported, so that a typing error is
@@ -47,7 +47,7 @@ def check_place(source: str, names: Iterable[str] = DATA_SETS) -> None:
     raise DataError(f"no data source `{source}`: it is neither a known name nor an existing path{hint}")
 
 
-def say_namesake(source: str) -> list[str]:
+def namesake_notes(source: str) -> list[str]:
     """Return a note if a data set's name such as ``photos`` is also a path in the working directory, else nothing."""
     if not os.path.lexists(source):
         return []

@@ -27,7 +27,7 @@ SAMPLE = 300
 """Number of rows that are examined to find the columns."""
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """Hold the cells of a line and its number."""
 
     number: int
@@ -64,7 +64,7 @@ def first_of(wanted: Iterable[str], found: Iterable[str]) -> str | None:
     return next((value for value in wanted if value in present), None)
 
 
-def read_rows(text: str) -> list[list[Row]]:
+def read_rows(text: str) -> list[list[TableRow]]:
     """Return the rows of a text for every delimiter that gives at least two columns per line, the likeliest first."""
     lines = text.splitlines(keepends=True)
     start = 1 if lines and re.fullmatch(r"sep=.\s*", lines[0]) else 0  # for Excel
@@ -77,20 +77,20 @@ def read_rows(text: str) -> list[list[Row]]:
         except csv.Error:
             continue
     cut = [rows for _, rows in sorted(found, key=lambda item: item[0])]
-    words = [Row(number, line.split(maxsplit=1)) for number, line in enumerate(lines, 1) if line.strip()]
-    return [*cut, [Row(number, [cell.strip() for cell in cells]) for number, cells in words[start:]]]
+    words = [TableRow(number, line.split(maxsplit=1)) for number, line in enumerate(lines, 1) if line.strip()]
+    return [*cut, [TableRow(number, [cell.strip() for cell in cells]) for number, cells in words[start:]]]
 
 
-def _split(lines: Sequence[str], start: int, delimiter: str) -> list[Row]:
+def _split(lines: Sequence[str], start: int, delimiter: str) -> list[TableRow]:
     reader = csv.reader(lines[start:], delimiter=delimiter, skipinitialspace=delimiter != "\t")
     return [
-        Row(start + reader.line_num, [cell.strip() for cell in cells])
+        TableRow(start + reader.line_num, [cell.strip() for cell in cells])
         for cells in reader
         if any(cell.strip() for cell in cells)
     ]
 
 
-def choose_columns(path: str, rows: Sequence[Row], names: Sequence[str]) -> Columns | None:
+def choose_columns(path: str, rows: Sequence[TableRow], names: Sequence[str]) -> Columns | None:
     """Find the columns of pictures and classes, by the names of the pictures and the header; None if there are none.
 
     Raises DataError if several columns may be the class.

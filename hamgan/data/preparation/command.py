@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, get_args
 
 from hamgan.data.decoding.choices import Crop, Filter
-from hamgan.data.finding.locations import DATA_SETS, DOWNLOADED, check_place
+from hamgan.data.finding.locations import DATA_SETS, DOWNLOADED, check_location
 from hamgan.errors import DataError, Stopped
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _check_options(options: argparse.Namespace) -> None:
         raise DataError(f"{options.source} needs no preparation: train on it with --data.source {options.source}")
     for place in (options.source, options.val_source):
         if place is not None:
-            check_place(place, DOWNLOADED)
+            check_location(place, DOWNLOADED)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -136,13 +136,13 @@ def _prepare(options: argparse.Namespace) -> None:
     from hamgan.data.decoding.decode import Preparation
     from hamgan.data.decoding.kinds import describe_left_out
     from hamgan.data.finding.listing import list_pictures
-    from hamgan.data.preparation.prepare import check_output, prepare
+    from hamgan.data.preparation.prepare import check_store_folder, prepare
     from hamgan.data.source import name_some
 
     preparation = Preparation(options.resolution, options.crop, options.filter, options.background, options.min_side)
 
     def make() -> "Manifest":
-        check_output(options.output)
+        check_store_folder(options.output)
         print(f"listing {options.source} ...", file=sys.stderr)
         listing = list_pictures(
             options.source,

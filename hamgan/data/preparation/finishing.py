@@ -19,7 +19,7 @@ from hamgan.data.store import (
     FORMAT,
     HEADER_BYTES,
     Manifest,
-    Plan,
+    PreparationPlan,
     Shard,
     SplitEntry,
     array_header,
@@ -36,7 +36,7 @@ Skip = dict[str, str]
 """A line of skipped.jsonl: file, class, split and reason."""
 
 
-def finish(store: Path, plan: Plan, listing: Listing, units: dict[str, list[Unit]]) -> Manifest:
+def finish(store: Path, plan: PreparationPlan, listing: Listing, units: dict[str, list[Unit]]) -> Manifest:
     """Turn finished units (by split) into a store; returns its manifest.
 
     Raises PreparationError if fewer than two classes have a usable picture. A part of a larger store keeps all classes;

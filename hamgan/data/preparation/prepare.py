@@ -14,7 +14,7 @@ from hamgan.data.decoding.decode import Preparation
 from hamgan.data.finding.picture import Listing, Picture
 from hamgan.data.preparation.finishing import finish
 from hamgan.data.preparation.units import Unit, cut_units, run_units
-from hamgan.data.store import HEADER_BYTES, Manifest, Plan, array_header, read_manifest, to_json
+from hamgan.data.store import HEADER_BYTES, Manifest, PreparationPlan, array_header, read_manifest, to_json
 from hamgan.errors import DataError, PreparationError
 from hamgan.files import lock, write_atomically
 from hamgan.machine import usable_cores
@@ -38,14 +38,14 @@ def prepare(
     """
     _check_listing(source, listing)
     pictures = _pictures_of_shard(listing, shard)
-    plan: Plan = {
+    plan: PreparationPlan = {
         "source": source,
         "listing": listing.sha256(),
         "preparation": preparation.protocol(),
         "shard": list(shard),
         "candidates": {split: len(candidates) for split, candidates in pictures.items()},
     }
-    check_output(store)
+    check_store_folder(store)
     store.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
@@ -84,7 +84,7 @@ def _pictures_of_shard(listing: Listing, shard: tuple[int, int]) -> dict[str, li
     }
 
 
-def check_output(store: Path) -> None:
+def check_store_folder(store: Path) -> None:
     """Raise DataError if the output folder is neither empty nor a store, finished or not."""
     begun = (store / "manifest.json").exists() or (store / "work").exists()
     if store.exists() and not store.is_dir():
@@ -93,7 +93,7 @@ def check_output(store: Path) -> None:
         raise DataError(f"{store} is not empty and not a store; choose another --output")
 
 
-def _is_finished(store: Path, plan: Plan) -> bool:
+def _is_finished(store: Path, plan: PreparationPlan) -> bool:
     """Return whether the store is finished; else write the plan, or compare it with the unfinished store's."""
     path = store / "work" / "plan.json"
     if (store / "manifest.json").exists():
@@ -116,7 +116,7 @@ def _is_finished(store: Path, plan: Plan) -> bool:
     return False
 
 
-def _changes(before: Plan, plan: Plan) -> list[str]:
+def _changes(before: PreparationPlan, plan: PreparationPlan) -> list[str]:
     """Return the keys that differ, except the name of the source, whose content the listing's hash covers."""
     return [key for key, value in plan.items() if key != "source" and before.get(key) != value]
 

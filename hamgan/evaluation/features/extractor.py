@@ -37,7 +37,7 @@ class Family(NamedTuple):
 
     name: str
     saw: str
-    """What the networks were trained on."""
+    """The data that the networks were trained on."""
 
 
 CLASSIFIERS = Family("ImageNet classifiers", "ImageNet-1k with labels")

@@ -11,6 +11,7 @@ from torch import Tensor
 from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.protocol import LabelDistribution
+from hamgan.files import JsonObject
 from hamgan.sampling import LoadedGenerator, truncated_latent
 from hamgan.sampling.latents import SEEDS, check_truncation
 
@@ -86,7 +87,7 @@ class GeneratedImages(Images):
             raise ConfigError(f"the generator returned {images.dtype}; images must be uint8 [B, 3, H, W]")
         return images
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         """Return the checkpoint, its position and how it is sampled."""
         return {
             "source": str(getattr(self.generator, "source", "") or type(self.generator).__name__),

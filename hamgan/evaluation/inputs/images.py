@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from hamgan.data.finding.source_files import list_members
 from hamgan.data.pictures import PictureSource
 from hamgan.errors import ConfigError, DataError, one_line
 from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
+from hamgan.files import JsonObject
 
 IMAGE_ARRAYS = (("arr_0", "arr_1"), ("x", "y"))
 """Names of images and labels in an ``.npz``: of ADM, of BigGAN-PyTorch."""
@@ -51,7 +51,7 @@ class Images(ABC):
         """Return the images with these indices, uint8 [B, 3, H, W]; raises ConfigError for one that cannot be used."""
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         """Return plain values that identify the images, including ``source``."""
 
     def hash_content(self) -> str:
@@ -117,7 +117,7 @@ class FolderImages(Images):
         pictures = [Picture(member.name, 0, member.place) for member in self.members]
         return hash_rows(zip(self.members, self.pool.map(hash_bytes, pictures), strict=True))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         described = {"source": str(self.source), "split": self.split, "preparation": "none, read as they are"}
         return described | ({"left_out": self.left_out} if self.left_out else {})
 
@@ -161,7 +161,7 @@ class ArrayImages(Images):
         labels = b"" if self.labels is None else self.labels.numpy().tobytes()
         return hashlib.sha256(self.pixels.contiguous().numpy().tobytes() + labels).hexdigest()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         return {"source": str(self.file), "preparation": "none, read as they are"}
 
 
@@ -187,7 +187,7 @@ class SourceImages(Images):
             return self.source.hash_content()
         return str(self.source.describe()["sha256"])
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         described = dict(self.source.describe())
         made = [f"{key} {described[key]}" for key in ("crop", "filter", "profiles") if described.get(key)]
         if described.get("background", [255, 255, 255]) != [255, 255, 255]:
@@ -213,5 +213,5 @@ class Subset(Images):
     def hash_content(self) -> str:
         return hash_rows([(self.images.hash_content(), self.indices.tolist())])
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         return {**self.images.describe(), "subset": f"{len(self):,} of {len(self.images):,} at random"}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hamgan.data.finding.locations import check_place
+from hamgan.data.finding.locations import check_location
 from hamgan.errors import ConfigError, DataError, hint_at
 from hamgan.sampling.places import nearest_place
 
@@ -17,6 +17,6 @@ def check_place_of_samples(path: str | Path) -> None:
 def check_place_of_reference(reference: str | Path) -> None:
     """Raise ConfigError, with the nearest existing name or path, if there is no such reference."""
     try:
-        check_place(str(reference))
+        check_location(str(reference))
     except DataError as error:
         raise ConfigError(f"there is no reference at {reference}: {error}") from error

@@ -1,14 +1,13 @@
 """Score samples by a nearest-class-mean classifier of real training images."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from hamgan.errors import ConfigError
 from hamgan.evaluation.inputs.images import Images
-from hamgan.evaluation.metrics.per_class import ClassMoments, recognise
+from hamgan.evaluation.metrics.per_class import ClassMoments, nearest_class
 from hamgan.evaluation.statistics import FeatureStatistics
+from hamgan.files import JsonObject
 
 
 def nearest_class_mean(train_features: Tensor, train_labels: Tensor, features: Tensor, labels: Tensor) -> float:
@@ -17,10 +16,10 @@ def nearest_class_mean(train_features: Tensor, train_labels: Tensor, features: T
     Labels are class indices [M] and [N]; a class without training features is never predicted.
     """
     train = ClassMoments.of(train_features, train_labels, int(train_labels.max()) + 1)
-    return float((recognise(features, train) == labels.cpu()).double().mean())
+    return float((nearest_class(features, train) == labels.cpu()).double().mean())
 
 
-def class_accuracy(found: FeatureStatistics, real: FeatureStatistics, train: FeatureStatistics) -> dict[str, Any]:
+def class_accuracy(found: FeatureStatistics, real: FeatureStatistics, train: FeatureStatistics) -> JsonObject:
     """Return the accuracy on the samples and on the labelled real images of the reference."""
     assert train.labels is not None
     assert real.labels is not None

@@ -1,7 +1,6 @@
 """Compute the metrics of a protocol from the statistics of samples and reference."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from hamgan.evaluation.metrics.per_class import class_numbers, compare_classes
 from hamgan.evaluation.metrics.prdc import compare_neighbours
 from hamgan.evaluation.protocol import Protocol
 from hamgan.evaluation.statistics import FeatureStatistics
+from hamgan.files import JsonObject
 
 
 def compute_numbers(
@@ -25,14 +25,14 @@ def compute_numbers(
     train: FeatureStatistics | None,
     protocol: Protocol,
     device: torch.device | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the numbers of the protocol's metrics, without the extractor's name.
 
     ``real`` is the reference (None for metrics that need none), ``train`` the training images for class_accuracy. Only
     the main process does linear algebra, which cannot be divided, so the numbers of the others may lack FID and
     FID_inf. An NVIDIA ``device`` computes distances, kernels and the matrix part of FID.
     """
-    numbers: dict[str, Any] = {}
+    numbers: JsonObject = {}
     wanted = protocol.metrics
     if "is" in wanted and found.inception_score:
         numbers["inception_score"], numbers["inception_score_std"] = found.inception_score
@@ -91,7 +91,7 @@ def _by_neighbours(found: FeatureStatistics, real: FeatureStatistics, protocol: 
     return compare_neighbours(found.kept_features, real.kept_features, prc, density_coverage)
 
 
-def _per_class(found: FeatureStatistics, real: FeatureStatistics) -> dict[str, Any]:
+def _per_class(found: FeatureStatistics, real: FeatureStatistics) -> JsonObject:
     labels = match_classes(found, real)
     assert real.labels is not None
     names = real.class_names or [str(index) for index in range(int(real.labels.max()) + 1)]
@@ -101,7 +101,7 @@ def _per_class(found: FeatureStatistics, real: FeatureStatistics) -> dict[str, A
     return class_numbers(classes, names)
 
 
-def average_repeats(each: list[dict[str, Any]]) -> dict[str, Any]:
+def average_repeats(each: list[JsonObject]) -> JsonObject:
     """Average the numbers of several seeds, with their spread as ``<name>_seeds_std``; other values are the first's."""
     if len(each) == 1:
         return each[0]

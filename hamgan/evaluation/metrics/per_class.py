@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from hamgan.files import JsonObject
 
 ROWS_AT_ONCE = 8192
 """Number of features that are converted to float64 together: 134 MB of Inception's."""
@@ -94,12 +95,12 @@ def compare_classes(
         distance,
         # The mean square distance between two images is twice the trace.
         torch.where(real.spread > 0, (found.spread / real.spread).sqrt(), torch.nan),
-        _confusion(labels, recognise(features, real), classes),
-        _confusion(reference_labels, recognise(reference, real, reference_labels), classes),
+        _confusion(labels, nearest_class(features, real), classes),
+        _confusion(reference_labels, nearest_class(reference, real, reference_labels), classes),
     )
 
 
-def recognise(features: Tensor, real: ClassMoments, left_out: Tensor | None = None) -> Tensor:
+def nearest_class(features: Tensor, real: ClassMoments, left_out: Tensor | None = None) -> Tensor:
     """Return the class with the nearest real mean for each of the features [N, D], int64 [N].
 
     Classes without images are never returned. With ``left_out`` [N] the features are real ones of these classes and
@@ -122,7 +123,7 @@ def _confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     return counts / counts.sum(1, keepdim=True)
 
 
-def class_numbers(classes: ByClass, names: list[str]) -> dict[str, Any]:
+def class_numbers(classes: ByClass, names: list[str]) -> JsonObject:
     """Return averages over classes, the extremes by name, and the tables ``class_table`` and ``class_confusions``."""
     nearest, alike = _in_order(classes.distance), _in_order(classes.diversity)
     return {
@@ -182,7 +183,7 @@ def _most_confused(classes: ByClass, names: list[str]) -> list[str]:
     return found
 
 
-def _class_table(classes: ByClass, names: list[str]) -> list[dict[str, Any]]:
+def _class_table(classes: ByClass, names: list[str]) -> list[JsonObject]:
     """Return a row per class, with None for missing figures, since JSON has no NaN."""
     columns = [getattr(classes, name).tolist() for name in COLUMNS]
     return [
@@ -191,7 +192,7 @@ def _class_table(classes: ByClass, names: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _confusions(classes: ByClass, names: list[str]) -> list[dict[str, Any]]:
+def _confusions(classes: ByClass, names: list[str]) -> list[JsonObject]:
     """Return the non-zero entries of both matrices, since few of ImageNet's million pairs of classes occur."""
     generated, real = classes.confusion.nan_to_num(0.0), classes.confusion_real.nan_to_num(0.0)
     return [

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from hamgan.evaluation.inputs.samples import Samples, load_samples
 from hamgan.evaluation.metrics.standard_error import standard_errors
 from hamgan.evaluation.protocol import Protocol
 from hamgan.evaluation.reference import Reference
-from hamgan.evaluation.report import HIGHER_IS_BETTER, LOWER_IS_BETTER, NAMES, Row, name_network, save_table, split_key
+from hamgan.evaluation.report import HIGHER_IS_BETTER, LOWER_IS_BETTER, NAMES, name_network, save_table, split_key
 from hamgan.evaluation.statistics import FeatureStatistics, Resources
+from hamgan.files import JsonObject
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +89,7 @@ class Difference:
 
 def compare(
     samples: tuple[Samples, Samples], reference: Reference | None, parts: Sequence[tuple[Protocol, Resources]]
-) -> tuple[list[Difference], list[Row]]:
+) -> tuple[list[Difference], list[JsonObject]]:
     """Measure both sides with each extractor and the same seeds; returns the differences and both sides' rows.
 
     Two generators draw the same latents and classes, and their samples are halved alike, so what they have in common
@@ -102,7 +103,7 @@ def compare(
         for one, a, b, found_a, found_b in zip(measured, *sides, *found, strict=True):
             one.add(a, b, found_a, found_b)
     differences: list[Difference] = []
-    rows: list[Row] = []
+    rows: list[JsonObject] = []
     for one, a, b, found_a, found_b in zip(measured, *sides, *found, strict=True):
         extractor = a.resources.extractor
         differences += [
@@ -117,8 +118,8 @@ def compare(
 class _Measured:
     """Hold the metrics of both sides by one extractor, and the standard errors of their differences, per seed."""
 
-    of_a: list[dict[str, Any]] = field(default_factory=list)
-    of_b: list[dict[str, Any]] = field(default_factory=list)
+    of_a: list[JsonObject] = field(default_factory=list)
+    of_b: list[JsonObject] = field(default_factory=list)
     errors: list[dict[str, float]] = field(default_factory=list)
 
     def add(self, a: Evaluation, b: Evaluation, found_a: FeatureStatistics, found_b: FeatureStatistics) -> None:
@@ -144,7 +145,7 @@ def _subtract(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
 
 
 def _differences(
-    numbers_a: list[dict[str, Any]], numbers_b: list[dict[str, Any]], errors: list[dict[str, float]]
+    numbers_a: list[JsonObject], numbers_b: list[JsonObject], errors: list[dict[str, float]]
 ) -> list[Difference]:
     """Return the difference of every metric that has a better direction, with its key without an extractor."""
     found = []
@@ -181,7 +182,7 @@ def equal_sides(
     return (a, b), protocol
 
 
-def save_comparison(differences: Sequence[Difference], rows: Sequence[Row], picture: Path) -> list[Path]:
+def save_comparison(differences: Sequence[Difference], rows: Sequence[JsonObject], picture: Path) -> list[Path]:
     """Draw the metrics and their differences (PNG), and write them as a table (CSV); returns both paths."""
     picture.parent.mkdir(parents=True, exist_ok=True)
     _draw(differences, rows, picture)
@@ -210,7 +211,7 @@ def describe_difference(one: Difference) -> str:
     return f"{one.title}: A {a:.5g}, B {b:.5g}, A - B {one.mean:.3g}{margin}: {one.verdict}"
 
 
-def _draw(differences: Sequence[Difference], rows: Sequence[Row], picture: Path) -> None:
+def _draw(differences: Sequence[Difference], rows: Sequence[JsonObject], picture: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

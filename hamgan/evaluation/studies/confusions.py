@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hamgan.evaluation.report import Row, save_table
+from hamgan.evaluation.report import save_table
+from hamgan.files import JsonObject
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ NUMBERED = 16
 """Largest number of classes for which the cells show their numbers."""
 
 
-def save_confusions(confusions: Sequence[Row], names: Sequence[str], file: Path, protocol: str) -> list[Path]:
+def save_confusions(confusions: Sequence[JsonObject], names: Sequence[str], file: Path, protocol: str) -> list[Path]:
     """Draw the confusion matrices of samples and of real images (PNG), and write all pairs as a table (CSV).
 
     If there are many classes, the most confused ones are drawn. ``protocol`` is printed below. Returns both paths.
@@ -29,7 +30,7 @@ def save_confusions(confusions: Sequence[Row], names: Sequence[str], file: Path,
     return [file, save_table(confusions, file.with_suffix(".csv"))]
 
 
-def _most_involved(confusions: Sequence[Row], names: Sequence[str]) -> list[str]:
+def _most_involved(confusions: Sequence[JsonObject], names: Sequence[str]) -> list[str]:
     """Return the classes to draw, in their own order."""
     if len(names) <= LARGEST_PICTURE:
         return list(names)
@@ -41,7 +42,7 @@ def _most_involved(confusions: Sequence[Row], names: Sequence[str]) -> list[str]
     return [name for name in names if name in chosen]
 
 
-def _draw(confusions: Sequence[Row], names: list[str], classes: int, file: Path, protocol: str) -> None:
+def _draw(confusions: Sequence[JsonObject], names: list[str], classes: int, file: Path, protocol: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

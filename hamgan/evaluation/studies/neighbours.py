@@ -15,8 +15,8 @@ from hamgan.evaluation.inputs.references import open_reference_images
 from hamgan.evaluation.metrics.fid import SHUFFLE_SEED
 from hamgan.evaluation.metrics.prdc import BLOCK_BYTES
 from hamgan.evaluation.reference import statistics_of_images
-from hamgan.evaluation.report import Row
 from hamgan.evaluation.statistics import Resources
+from hamgan.files import JsonObject
 from hamgan.sampling.sheets import draw_sheet
 
 
@@ -43,7 +43,7 @@ def neighbour_sheet(
     rows: int = 12,
     neighbours: int = 6,
     max_count: int | None = None,
-) -> Row:
+) -> JsonObject:
     """Draw ``rows`` samples, each with its nearest images of the training set to the right, most similar pair first.
 
     The samples with the smallest distances are drawn, so a copy is in the first row. Returns a row with the median

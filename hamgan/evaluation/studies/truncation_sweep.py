@@ -11,8 +11,9 @@ from hamgan.evaluation.inputs.images import Images
 from hamgan.evaluation.inputs.samples import Samples, load_samples
 from hamgan.evaluation.protocol import TRUNCATIONS, Protocol, protocol_line
 from hamgan.evaluation.reference import Reference
-from hamgan.evaluation.report import Row, save_table
+from hamgan.evaluation.report import save_table
 from hamgan.evaluation.statistics import Resources
+from hamgan.files import JsonObject
 
 
 def truncation_sweep(
@@ -21,7 +22,7 @@ def truncation_sweep(
     protocol: Protocol,
     resources: Resources,
     truncations: Sequence[float] = TRUNCATIONS,
-) -> list[Row]:
+) -> list[JsonObject]:
     """Return one row of the protocol's numbers (FID and IS) per truncation, with the generator loaded once.
 
     Raises ConfigError if the samples are a fixed set of images.
@@ -39,19 +40,19 @@ def truncation_sweep(
     ]
 
 
-def save_sweep(rows: Sequence[Row], picture: Path) -> list[Path]:
+def save_sweep(rows: Sequence[JsonObject], picture: Path) -> list[Path]:
     """Write the curve as PNG (with the protocol below it) and the rows as CSV; returns both paths."""
     picture.parent.mkdir(parents=True, exist_ok=True)
     _draw(rows, picture)
     return [picture, save_table(rows, picture.with_suffix(".csv"))]
 
 
-def sweep_protocol(rows: Sequence[Row]) -> str:
+def sweep_protocol(rows: Sequence[JsonObject]) -> str:
     """Return one protocol for all rows, which differ in truncation only."""
     return protocol_line(rows[0], [row["truncation"] for row in rows])
 
 
-def _draw(rows: Sequence[Row], picture: Path) -> None:
+def _draw(rows: Sequence[JsonObject], picture: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

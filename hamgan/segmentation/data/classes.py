@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from hamgan.errors import DataError, one_line
+from hamgan.files import JsonObject
 from hamgan.segmentation.data.source import IGNORED, MOST_CLASSES, Classes, make_palette
 from hamgan.segmentation.schema import DataConfig
 
@@ -80,7 +81,7 @@ def _entries(path: Path) -> list[Any]:
     return entries
 
 
-def _entry(entry: Any, number: int, path: Path) -> dict[str, Any]:
+def _entry(entry: Any, number: int, path: Path) -> JsonObject:
     found = entry if isinstance(entry, dict) else {"name": entry}
     found = {str(key).replace("colour", "color"): value for key, value in found.items()}
     if "value" in found:

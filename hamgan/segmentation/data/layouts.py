@@ -45,7 +45,7 @@ class Listing:
 
 def list_pairs(root: Path, split: str, data: DataConfig) -> Listing:
     """Find all pairs of a split, in the order of their names; DataError says what is missing, with counts."""
-    layout = recognise(root) if data.layout == "auto" else data.layout
+    layout = recognise_layout(root) if data.layout == "auto" else data.layout
     pairs, classes = LAYOUTS[layout](root, split)
     if not pairs:
         raise DataError(f"{root} ({layout}) has no images in the split `{split}`")
@@ -60,7 +60,7 @@ def list_pairs(root: Path, split: str, data: DataConfig) -> Listing:
     return Listing(layout, sorted(pairs, key=lambda pair: pair.key), ignore_values(classes, data, where))
 
 
-def recognise(root: Path) -> str:
+def recognise_layout(root: Path) -> str:
     """Return the layout of a folder."""
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; data.source is land, land17, mosaic or a folder")

@@ -1,6 +1,6 @@
 """Open a set of labelled pictures by name or path."""
 
-from hamgan.data.finding.locations import check_place
+from hamgan.data.finding.locations import check_location
 from hamgan.errors import DataError
 from hamgan.segmentation.config import DATA_SETS
 from hamgan.segmentation.data.folders import FolderSource
@@ -15,7 +15,7 @@ HELD_OUT = "val"
 def open_source(data: DataConfig, split: str | None = None) -> SegmentationSource:
     """Open a split (None: the configuration's) of the source ``data.source``; raises DataError if that fails."""
     split = data.split if split is None else split
-    check_place(data.source, DATA_SETS)
+    check_location(data.source, DATA_SETS)
     if data.source in DATA_SETS:
         own = DataConfig()
         for name in ("layout", "classes"):

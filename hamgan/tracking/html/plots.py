@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
+from hamgan.files import JsonObject
 from hamgan.tracking.panels import NOTES, PANELS, panel_of
 
 MOST_POINTS = 1000
@@ -12,7 +12,7 @@ MOST_POINTS = 1000
 Line = tuple[list[float], list[float]]
 
 
-def lines_of(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Line]]:
+def lines_of(rows: Sequence[JsonObject]) -> dict[str, dict[str, Line]]:
     """Return panel -> number -> (kimg, values) for the rows of metrics.jsonl, in a fixed order."""
     found: dict[str, dict[str, Line]] = {title: {} for title in PANELS}
     for row in rows:
@@ -35,7 +35,7 @@ def thinned(line: Line) -> Line:
     return kimg, values
 
 
-def panel_data(title: str, lines: dict[str, Line]) -> dict[str, Any]:
+def panel_data(title: str, lines: dict[str, Line]) -> JsonObject:
     """Return the data of a panel for the page's script: title, note, names, and rows of kimg and of each number.
 
     Numbers that are missing at a position are None.

@@ -19,7 +19,7 @@ from hamgan.config import Config, ConfigReader, flat_config
 from hamgan.config.reading import GAN
 from hamgan.errors import CheckpointError, one_line
 from hamgan.evaluation.report import EXTREMES, numbers_of, other_protocols
-from hamgan.files import write_atomically
+from hamgan.files import JsonObject, write_atomically
 from hamgan.progress import duration
 from hamgan.tracking.html.plots import lines_of, panel_data
 from hamgan.tracking.trackers import find_sheets
@@ -39,9 +39,9 @@ class Kind:
     reader: ConfigReader[Any]
     facts: Callable[[Any], dict[str, str]]
     """Lines of the summary, from the configuration."""
-    numbers: Callable[[dict[str, Any]], dict[str, str]]
+    numbers: Callable[[JsonObject], dict[str, str]]
     """Figures of an evaluation by name, the deciding one first."""
-    score: Callable[[dict[str, Any]], float | None]
+    score: Callable[[JsonObject], float | None]
     """Score of an evaluation; the best one has the lowest."""
     best: str
     """Name of the best evaluation's figure."""
@@ -82,7 +82,7 @@ def write_report(
     return output
 
 
-def _contents(run: Path, config: Any, kind: Kind) -> dict[str, Any]:
+def _contents(run: Path, config: Any, kind: Kind) -> JsonObject:
     metrics, rollbacks = _rows(run / "metrics.jsonl"), _rows(run / "rollbacks.jsonl")
     marks = [float(row["from_kimg"]) for row in rollbacks if "from_kimg" in row]
     evaluations = _evaluations(_rows(run / "results.jsonl"), kind)
@@ -105,7 +105,7 @@ def _contents(run: Path, config: Any, kind: Kind) -> dict[str, Any]:
     }
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path) -> list[JsonObject]:
     """Read the rows of a JSONL file, without an unfinished last line; empty if there is no file."""
     if not path.is_file():
         return []
@@ -122,8 +122,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _summary(run: Path, config: Any, metrics: Sequence[dict[str, Any]], kind: Kind) -> dict[str, str]:
-    last: dict[str, Any] = next((row for row in reversed(metrics) if "seconds" in row), {})
+def _summary(run: Path, config: Any, metrics: Sequence[JsonObject], kind: Kind) -> dict[str, str]:
+    last: JsonObject = next((row for row in reversed(metrics) if "seconds" in row), {})
     names = read_class_names(run) or []
     return {
         "images seen": f"{last.get('kimg', 0.0):,g} of {config.train.total_kimg:,g} thousand",
@@ -142,12 +142,12 @@ def _facts(config: Config) -> dict[str, str]:
     }
 
 
-def _fid(row: dict[str, Any]) -> float | None:
+def _fid(row: JsonObject) -> float | None:
     key = fid_key(row)
     return None if key is None else float(row[key])
 
 
-def _evaluations(rows: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:
+def _evaluations(rows: Sequence[JsonObject], kind: Kind) -> list[JsonObject]:
     """Return figures, protocol, position and score of every evaluation with a position in the run.
 
     Repetitions with equal figures are listed once.
@@ -174,7 +174,7 @@ def _evaluations(rows: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, A
     return found
 
 
-def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _best(evaluations: Sequence[JsonObject]) -> JsonObject | None:
     """Return the best evaluation among those with the protocol of the newest of the largest size."""
     scored = [row for row in evaluations if row["score"] is not None]
     if not scored:
@@ -183,7 +183,7 @@ def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return min((row for row in scored if row["way"] == largest["way"]), key=lambda row: row["score"])
 
 
-def _classes(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+def _classes(evaluations: Sequence[JsonObject]) -> dict[str, list[str]]:
     """Return best and worst classes of the newest evaluation that compares classes."""
     return next((row["extremes"] for row in reversed(evaluations) if row["extremes"]), {})
 
@@ -196,7 +196,7 @@ def _sheets(run: Path) -> list[dict[str, str]]:
     return [{"kimg": f"{images / 1000:g}", **_picture(path)} for images, path in sheets]
 
 
-def _picture(path: Path) -> dict[str, Any]:
+def _picture(path: Path) -> JsonObject:
     """Return a picture as a data URL, and its width on the page, an integer multiple for small pictures."""
     content = io.BytesIO()
     try:

@@ -4,7 +4,6 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from hamgan.config import Config
 from hamgan.data import ImageSource, open_source
 from hamgan.evaluation import FeatureExtractor, evaluate, load_extractor
 from hamgan.evaluation.report import append_row
+from hamgan.files import JsonObject
 from hamgan.networks import build_networks
 from hamgan.progress import duration
 from hamgan.sampling import LoadedGenerator, load_generator
@@ -79,9 +79,7 @@ def _measure(generator: LoadedGenerator, config: Config) -> Figures:
     )
 
 
-def _evaluate(
-    samples: LoadedGenerator, config: Config, extractor: FeatureExtractor, metrics: list[str]
-) -> dict[str, Any]:
+def _evaluate(samples: LoadedGenerator, config: Config, extractor: FeatureExtractor, metrics: list[str]) -> JsonObject:
     return evaluate(
         samples,
         config.data.source,

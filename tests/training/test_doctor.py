@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.small_runs import environment
 
-from hamgan.doctor import describe
+from hamgan.training.doctor import describe
 
 
 def run_doctor(**variables: str) -> dict[str, str]:
