@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, local
 from typing import TypeVar
 
 import torch
@@ -13,6 +13,8 @@ from hamgan.machine import usable_cores
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+_THREAD = local()
+"""``is_worker`` is set in threads of `one_core_threads`."""
 
 
 def core_count() -> int:
@@ -25,9 +27,10 @@ def core_count() -> int:
 def map_on_cores(threads: int, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
     """Return the results of ``work`` on every part, in order, by threads that use one core each for torch's kernels.
 
-    Two threads with a part each are twice as fast as one; two OpenMP threads on one part are 1.6 times as fast.
+    Two threads with a part each are twice as fast as one; two OpenMP threads on one part are 1.6 times as fast. In such
+    a thread it works on the parts itself, as all threads may be waiting for their parts.
     """
-    if threads == 1:
+    if threads == 1 or getattr(_THREAD, "is_worker", False):
         return list(map(work, parts))
     return list(_workers(threads).map(work, parts))
 
@@ -53,6 +56,7 @@ os.register_at_fork(after_in_child=_workers.cache_clear)  # a forked child has n
 
 
 def _use_one_core() -> None:
+    _THREAD.is_worker = True
     # Without this, every worker has OpenMP threads of its own. If there are more of them than cores, OpenMP's threads
     # sleep at every barrier, also the caller's: training ran at half its speed after the first sample sheet.
     torch.set_num_threads(1)

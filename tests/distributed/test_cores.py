@@ -24,6 +24,12 @@ def test_parts_are_worked_on_in_order_by_threads_of_one_core() -> None:
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.timeout(20)
+def test_a_part_that_shares_out_work_of_its_own_does_not_wait_for_itself() -> None:
+    found = map_on_cores(2, lambda first: map_on_cores(2, lambda second: first * second, range(3)), range(4))
+    assert found == [[0, 0, 0], [0, 1, 2], [0, 2, 4], [0, 3, 6]]
+
+
 def test_an_error_in_a_part_arrives() -> None:
     with pytest.raises(ZeroDivisionError):
         map_on_cores(2, lambda part: 1 // part, [1, 0])

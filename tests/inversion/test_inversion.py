@@ -75,6 +75,19 @@ def test_an_answer_is_a_function_of_the_image_and_the_seed(generator: LoadedGene
     assert not torch.equal(invert(generator, targets[1:2], seed=7, **QUICK)[0].z, alone[0].z)
 
 
+@pytest.mark.timeout(60)
+def test_threads_find_what_one_thread_finds(
+    generator: LoadedGenerator, targets: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = QUICK | {"steps": 4}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    alone = invert(generator, targets[:3], **few)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    together = invert(generator, targets[:3], **few)
+    assert [item.label for item in together] == [item.label for item in alone]
+    assert all(torch.equal(one.image, other.image) for one, other in zip(together, alone, strict=True))
+
+
 def test_latents_stay_where_the_generator_was_trained(generator: LoadedGenerator) -> None:
     # Nothing that G draws is near to black: without a limit z runs away from where N(0, I) is.
     black = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)

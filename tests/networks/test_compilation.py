@@ -87,31 +87,26 @@ def _eager_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+TERMS = ["r1_gamma=1", "finite_differences.enabled=true", "top_k=0.5"]
+TERMS += ["consistency.real=10", "consistency.latent=5", "consistency.spread=0.5"]
+FORWARDS_ONLY = ["discriminator.last_layer=san", *(f"train.{term}" for term in TERMS)]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("_eager_kernels")
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_every_gradient_of_traced_networks_equals_the_eager_one(tmp_path: Path, precision: str) -> None:
-    compare_with_eager(tmp_path, precision)
+@pytest.mark.parametrize(
+    ("precision", "overrides"), [("bf16", []), ("no", FORWARDS_ONLY)], ids=["bf16", "terms that need forwards only"]
+)
+def test_every_gradient_of_traced_networks_equals_the_eager_one(
+    tmp_path: Path, precision: str, overrides: list[str]
+) -> None:
+    compare_with_eager(tmp_path, precision, *overrides)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_eager_kernels")
 def test_a_gradient_penalty_leaves_the_discriminator_eager(tmp_path: Path) -> None:
     compare_with_eager(tmp_path, "no", "train.r1_gamma=1", "train.loss=non_saturating", graphs=2)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_eager_kernels")
-def test_terms_that_need_forwards_only_leave_both_networks_compiled(tmp_path: Path) -> None:
-    terms = ["r1_gamma=1", "finite_differences.enabled=true"]
-    terms += ["consistency.real=10", "consistency.latent=5", "consistency.spread=0.5"]
-    compare_with_eager(tmp_path, "no", *(f"train.{term}" for term in terms))
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_eager_kernels")
-def test_a_discriminator_with_a_slicing_layer_is_compiled(tmp_path: Path) -> None:
-    compare_with_eager(tmp_path, "no", "discriminator.last_layer=san", "train.top_k=0.5")
 
 
 @pytest.mark.long
