@@ -1,5 +1,6 @@
 """Share golden numbers, ``--long``, the count of faults, and the use of one thread among all tests."""
 
+import os
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -49,9 +50,11 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep features of references among the files of the tests, here and in processes that tests start."""
+    """Keep features of references among the files of the tests, for all processes of the tests in common."""
+    base = tmp_path_factory.getbasetemp()
+    in_common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(in_common / "cache"))
         yield
 
 

@@ -278,8 +278,8 @@ def test_visitors_who_come_and_go_leave_no_memory_behind(app: Served) -> None:
 
     come(range(150))
     before = resident()
-    come(range(150, 900))
-    assert resident() - before < 30
+    come(range(150, 500))
+    assert resident() - before < 14
 
 
 class Watched(LoadedGenerator):

@@ -65,7 +65,7 @@ def test_variants_train_are_measured_and_a_second_call_goes_on(tmp_path: Path) -
         assert sheet.width > 15 * 64
 
     first = (tmp_path / "out/plain-0/measured.json").stat().st_mtime_ns
-    again = call(tmp_path, "plain", "no_context", "--seeds", "0,1", "--kimg", "0.04")
+    again = call(tmp_path, "plain", "--seeds", "0,1", "--kimg", "0.04")
     assert (tmp_path / "out/plain-0/measured.json").stat().st_mtime_ns == first
     assert "| plain      | 2     | 0.04" in again
     assert " to " in again

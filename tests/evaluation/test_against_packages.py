@@ -71,7 +71,7 @@ def test_fid_equals_the_matrix_part_of(library: str) -> None:
     assert frechet_distance(*moments(first), *moments(second)) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_benchmark_has_a_line_per_evaluator_and_extractor(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

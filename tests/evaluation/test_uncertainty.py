@@ -118,14 +118,14 @@ def test_compare_tells_generators_apart_and_a_generator_not_from_itself(
     run_folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = save_flat(crop_photographs(1, 6), tmp_path / "real")
-    options = ["--reference", str(real), "--num-samples", "40", "--metrics", "fid,is,prc", *COMMON]
+    options = ["--reference", str(real), "--num-samples", "24", "--metrics", "fid,is,prc", *COMMON]
     output = tmp_path / "compared.png"
     main(["compare", *map(str, run_folders), *options, "--output", str(output)])
     printed = capsys.readouterr().out
     assert "FID (efficientnet-lite0): A " in printed
     assert "is better (confidence 99." in printed
-    assert "protocol of A: 40 samples (mean of seeds 0 to 2" in printed
-    assert printed.count("warning: samples: 40 images for the covariance of 1280 features") == 1
+    assert "protocol of A: 24 samples (mean of seeds 0 to 2" in printed
+    assert printed.count("warning: samples: 24 images for the covariance of 1280 features") == 1
     assert "note: all numbers are by ImageNet classifiers" in printed
     rows = {row["number"]: row for row in csv.DictReader(output.with_suffix(".csv").open())}
     fid = rows[FID]
@@ -146,10 +146,10 @@ def test_shared_latents_make_a_difference_surer(run_folders: list[Path], tmp_pat
             parameter.add_(0.004 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     real = save_flat(crop_photographs(1, 6), tmp_path / "real")
     resources = Resources(load_extractor("efficientnet-lite0", device="cpu"))
-    protocol = make_protocol(metrics=["fid"], features="efficientnet-lite0", num_samples=60, resamples=8)
+    protocol = make_protocol(metrics=["fid"], features="efficientnet-lite0", num_samples=40, resamples=8)
     (paired,), rows = compare((small_generator(), other), real, [(protocol, resources)])
     apart = [
-        evaluate(side, real, ("fid",), num_samples=60, resamples=8, **OPTIONS) for side in (small_generator(), other)
+        evaluate(side, real, ("fid",), num_samples=40, resamples=8, **OPTIONS) for side in (small_generator(), other)
     ]
     errors = [row["fid_standard_error_efficientnet_lite0"] for row in apart]
     assert paired.standard_error is not None

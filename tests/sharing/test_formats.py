@@ -37,7 +37,14 @@ def check_metadata(metadata: dict[str, str], generator: LoadedGenerator) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["hierarchical", "per class", "attention", "without context", "hamburger v2+"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "per class",
+        "hamburger v2+",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("hierarchical", "attention", "without context")),
+    ],
+)
 def test_exported_forms_draw_the_same_images_in_any_batch(tmp_path: Path, variant: str) -> None:
     generator = loaded(tmp_path, *VARIANTS[variant])
     assert export_onnx(generator, tmp_path / "new/g.onnx") < 1e-4

@@ -42,7 +42,10 @@ EVALUATION = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train a run of a few steps with one evaluation, at its end."""
-    return run_small(tmp_path_factory.mktemp("secret"), *EVALUATION)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hamgan.evaluation.by_extractor.TRAIN_IMAGES", 60)
+        patch.setattr("hamgan.evaluation.by_extractor.TRAIN_IMAGES_PER_CLASS", 5)
+        return run_small(tmp_path_factory.mktemp("secret"), *EVALUATION)
 
 
 @pytest.fixture

@@ -219,7 +219,8 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(
 @pytest.mark.slow
 @pytest.mark.fault(SIGNALS, BOTH)
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.long) for each in (signal.SIGTERM, signal.SIGUSR1))]
+    "number",
+    [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.long) for each in (signal.SIGTERM, signal.SIGUSR1))],
 )
 def test_one_signal_to_two_processes_saves_and_resumes(
     store: Path, tmp_path: Path, tally: Tally, number: signal.Signals
