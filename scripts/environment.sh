@@ -47,16 +47,18 @@ prepare_environment() {
 }
 
 install_requirements() {
-    local file="$1" stamp="$2" python
+    local file="$1" stamp="$2" python options=()
     if [ ! -x "$PYTHON" ]; then
         python="$(find_python)" || fail "none of $PYTHONS is Python 3.11 or later. Set HAMGAN_PYTHON to one that is."
         echo "Making a virtual environment in $ENVIRONMENT with $("$python" --version) ..."
         "$python" -m venv "$ENVIRONMENT" || fail "could not make $ENVIRONMENT; on Debian and Ubuntu: apt-get install python3-venv"
     fi
+    # What packages of data ask for is not used.
+    [ "$file" != requirements-land.txt ] || options=(--no-deps)
     echo "Installing $file into $ENVIRONMENT (the first time: some 5 GB and a few minutes) ..."
     # An empty array counts as unset in bash before 4.4.
     if ! "$PYTHON" -m pip install --quiet --disable-pip-version-check \
-        ${CONSTRAINTS[@]+"${CONSTRAINTS[@]}"} -r "$file"; then
+        ${CONSTRAINTS[@]+"${CONSTRAINTS[@]}"} ${options[@]+"${options[@]}"} -r "$file"; then
         fail "installing $file failed; is the network there? Nothing else was changed: run the same command again."
     fi
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --editable . ||

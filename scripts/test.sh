@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
-requirements=(requirements.txt requirements-sharing.txt requirements-formats.txt requirements-segmentation.txt requirements-dev.txt)
+requirements=(requirements.txt requirements-sharing.txt requirements-formats.txt requirements-segmentation.txt requirements-land.txt requirements-dev.txt)
 lowest=false
 if [ "${1:-}" = --lowest ]; then
     lowest=true

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.photo_crops import PHOTOGRAPHS, crop_photographs, save_by_class
 from support.prepared import write_classes
 from support.small_runs import run_small
 from torch import Tensor
@@ -90,37 +91,45 @@ def test_images_of_another_class_are_left_out() -> None:
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write an index of a tenth of the held-out articles by the command."""
-    file = tmp_path_factory.mktemp("selection") / "indices/tenth.json"
-    given = ["fashion", "--split", "val", "--keep", "0.1", "--output", str(file), "--quiet"]
-    select(given)
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Write 10 held-out crops of each of six photographs, and 2 to train on."""
+    root = tmp_path_factory.mktemp("pictures")
+    for split, seed, count in (("val", 0, 10), ("train", 1, 2)):
+        save_by_class(crop_photographs(seed, count), root / split)
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def index(pictures: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write an index of a fifth of the held-out crops by the command."""
+    file = tmp_path_factory.mktemp("selection") / "indices/fifth.json"
+    select([pictures, "--split", "val", "--keep", "0.2", "--output", str(file), "--quiet"])
     return file
 
 
-def test_the_command_writes_an_index_that_training_sees(index: Path) -> None:
+def test_the_command_writes_an_index_that_training_sees(index: Path, pictures: str) -> None:
     selection = read_selection(index)
-    source = open_training(DataConfig("fashion", split="val", selection=str(index)), 32)
-    whole = open_source("fashion", "val", 32)
+    source = open_training(DataConfig(pictures, split="val", selection=str(index)), 32)
+    whole = open_source(pictures, "val", 32)
     assert isinstance(source, SelectedSource)
-    assert len(source) == len(selection.indices) == 9 * 12
-    assert np.bincount(source.labels).tolist() == [12] * 9
-    assert np.array_equal(source.read(np.array([3, 50])), whole.read(selection.indices[[3, 50]]))
-    loader = BatchLoader(source, seed=0, start=0, batch_size=108)
+    assert len(source) == len(selection.indices) == len(PHOTOGRAPHS) * 2
+    assert np.bincount(source.labels).tolist() == [2] * len(PHOTOGRAPHS)
+    assert np.array_equal(source.read(np.array([3, 7])), whole.read(selection.indices[[3, 7]]))
+    loader = BatchLoader(source, seed=0, start=0, batch_size=len(source))
     images, labels = next(loader)
     loader.close()
     assert sorted(labels.tolist()) == sorted(source.labels.tolist())
     known = {image.tobytes() for image in whole.read(selection.indices)}
     assert {image.numpy().tobytes() for image in images} == known
-    assert "the densest 0.1 of every class by efficientnet-lite0:" in source.describe()["selection"]
+    assert "the densest 0.2 of every class by efficientnet-lite0:" in source.describe()["selection"]
 
 
 @pytest.mark.slow
-def test_a_run_records_its_selection_and_evaluations_say_it(index: Path, tmp_path: Path) -> None:
-    data = ["data.source=fashion", "data.split=val", f"data.selection={index}"]
+def test_a_run_records_its_selection_and_evaluations_say_it(index: Path, pictures: str, tmp_path: Path) -> None:
+    data = [f"data.source={pictures}", "data.split=val", f"data.selection={index}"]
     run = run_small(tmp_path, *data, "train.total_kimg=0.016")
     common = {"num_samples": 18, "reference_samples": 18, "progress": False, "cache": False}
-    row = evaluate(run, "fashion", ["fid"], "efficientnet-lite0", **common)  # type: ignore[arg-type]
+    row = evaluate(run, pictures, ["fid"], "efficientnet-lite0", **common)  # type: ignore[arg-type]
     assert row["selected"] == str(read_selection(index))
     assert f"trained on {row['selected']}" in row["protocol"]
     assert any("the selection of the images used efficientnet-lite0" in note for note in row["notes"])
@@ -128,12 +137,12 @@ def test_a_run_records_its_selection_and_evaluations_say_it(index: Path, tmp_pat
     assert row["reference_split"] == "val"
     assert row["reference_count"] == 18
     with pytest.raises(ConfigError, match=r"data\.selection"):
-        run_small(tmp_path, "data.source=fashion", "data.split=val", "train.total_kimg=0.016")
+        run_small(tmp_path, f"data.source={pictures}", "data.split=val", "train.total_kimg=0.016")
 
 
-def test_what_is_no_index_of_these_images_gets_a_sentence(index: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"was made from other images than fashion \(train\) holds"):
-        open_training(DataConfig("fashion", selection=str(index)), 32)
+def test_what_is_no_index_of_these_images_gets_a_sentence(index: Path, pictures: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"was made from other images than .*pictures0 \(train\) holds"):
+        open_training(DataConfig(pictures, selection=str(index)), 32)
     values = json.loads(index.read_text())
     damaged = tmp_path / "damaged.json"
     for change, message in (

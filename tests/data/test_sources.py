@@ -183,7 +183,7 @@ def test_cifars_pickled_files(tmp_path: Path, name: str) -> None:
     for file, content in files.items():
         (folder / file).write_bytes(pickle.dumps(content))
     (tmp_path / "sitecustomize.py").write_text(NO_CHECKSUMS)
-    options = ("--source", name, "--output", tmp_path / "store", "--resolution", 32)
+    options = ("--source", name, "--output", tmp_path / "store", "--resolution", 32, "--workers", 1)
     run_command(*options, HAMGAN_DATA=str(tmp_path), PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert read_manifest(tmp_path / "store")["class_names"] == [*CLASSES]
     for split, ours in (("train", "train"), ("test", "val")):

@@ -118,7 +118,7 @@ def test_compare_tells_generators_apart_and_a_generator_not_from_itself(
     run_folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = save_flat(crop_photographs(1, 6), tmp_path / "real")
-    options = ["--reference", str(real), "--num-samples", "24", "--metrics", "fid,is,prc", *COMMON]
+    options = ["--reference", str(real), "--num-samples", "24", "--metrics", "fid,is,prc", "--resamples", "8", *COMMON]
     output = tmp_path / "compared.png"
     main(["compare", *map(str, run_folders), *options, "--output", str(output)])
     printed = capsys.readouterr().out
