@@ -22,6 +22,12 @@ from support.small_runs import LAUNCH, last_state, python, rows, run_small
 from torch import Tensor
 
 NETWORKS = ("generator.", "discriminator.", "average.")
+ROUNDING = 4e-9
+"""Distance of weights by rounding: Adam moves them by a tenth (lr / epsilon) of the 4e-8 by which gradients differ.
+
+It matters for gates near 0 alone. In the case of finite differences, which magnify rounding, one of 9e-6 differs by
+1.6e-9 in every second run of the same code.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +69,8 @@ def test_two_processes_equal_one(launched: Path, tmp_path: Path, case: str) -> N
             steps = 5 * 1e-4
             assert (first - second).abs().max() < 2 * steps, name
         else:
-            # Differences of logits magnify rounding, which shows in gates near 0.
-            assert distance(first, second) < (1e-3 if case in ("default", "finite differences") else 1e-4), name
+            largest = (1e-3 if case == "default" else 1e-4) * float(first.double().norm())
+            assert float((first.double() - second.double()).norm()) < largest + ROUNDING, name
     for network in NETWORKS:
         names = [name for name in states[0] if name.startswith(network) and not without_influence(name)]
         whole = [torch.cat([state[name].flatten().double() for name in names]) for state in states]

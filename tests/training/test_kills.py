@@ -49,9 +49,9 @@ class Kind(NamedTuple):
 
 RUNS = {
     "one": Kind(1, BASE, [], (0, 150)),
-    "two": Kind(2, BASE, [], (0, 110)),
-    "one evaluated": Kind(1, BASE + EVALUATES, ["evaluation"] * 2, (0, 60)),
-    "two evaluated": Kind(2, BASE + EVALUATES, ["evaluation"] * 2, (3, 60)),
+    "two": Kind(2, BASE, [], (2, 110)),
+    "one evaluated": Kind(1, BASE + EVALUATES, ["evaluation"] * 2, (2, 60)),
+    "two evaluated": Kind(2, BASE + EVALUATES, ["evaluation"] * 2, (0, 60)),
 }
 GOES_BACK = Kind(1, RUINED, ["rollback"] * 8, (2, 40), final=1)
 CLOCKS = ("seconds", "images_per_second", "samples", "protocol")
