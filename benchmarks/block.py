@@ -37,7 +37,7 @@ class FlashAttention(nn.Module):
 
 
 def make_blocks(channels: int, size: int, rank: int, device: torch.device) -> dict[str, nn.Module]:
-    """Make one block of every kind for feature maps of ``size`` x ``size``, gates at 1/2."""
+    """Make one block of every kind for feature maps of ``size`` x ``size``, with gates of 1/2."""
     config = HamburgerConfig(rank=rank)
 
     def conv(inputs: int, outputs: int) -> nn.Conv2d:

@@ -85,7 +85,7 @@ def _measure_feeding(folder: Path, sizes: list[int], rounds: int) -> Timings:
 
 
 def write_store(folder: Path, images: int) -> Path:
-    """Write a store of ``images`` crops of the embedded photographs at 128 px; every thousand repeats."""
+    """Write a store of ``images`` crops of the embedded photographs at 128 px; they repeat after a thousand."""
     crops = open_source("photos", "train", RESOLUTION)
     block = crops.read(np.linspace(0, len(crops) - 1, min(images, 1000)).astype(np.int64))
     (folder / "train").mkdir(parents=True)

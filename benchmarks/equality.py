@@ -40,7 +40,7 @@ PACKAGES = ("open_clip", "timm", "cleanfid", "prdc", "pytorch_fid")
 
 
 def run(options: argparse.Namespace) -> Report:
-    """Measure both sides by us on one and two processes, and by the packages; return the table of differences."""
+    """Measure with this package, on one and two processes, and with the others; return the table of differences."""
     from benchmarks.evaluate import save_crops
 
     if options.images < 12:
@@ -70,7 +70,7 @@ def _can_be_imported(name: str) -> bool:
 
 
 def kid_options(images: int) -> dict[str, int]:
-    """Return KID's subsets: of 100 images, of half where there are few."""
+    """Return KID's subsets: of 100 images, or of half the images if there are fewer than 200."""
     return {"kid_subsets": 20, "kid_subset_size": min(100, images // 2)}
 
 

@@ -33,12 +33,12 @@ class Timings:
         return statistics.median(self.seconds[name])
 
     def ratio(self, name: str, base: str) -> float:
-        """Return the median over the rounds of this alternative's time by that of ``base`` in the same round."""
+        """Return the median over the rounds of this alternative's time divided by that of ``base``."""
         pairs = zip(self.seconds[name], self.seconds[base], strict=True)
         return statistics.median(one / other for one, other in pairs)
 
     def spread(self, name: str) -> float:
-        """Return the interquartile range by the median: differences below it mean nothing."""
+        """Return the interquartile range divided by the median: smaller differences mean nothing."""
         values = self.seconds[name]
         if len(values) < 2:
             return 0.0

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def check_forms(text: str) -> list[Form]:
-    """Return the forms that ``--forms`` names; ConfigError for one that there is not."""
+    """Return the forms that ``--forms`` names; ConfigError for an unknown one."""
     names = dict.fromkeys(text.split(","))
     for name in names:
         if name not in FORMS:

@@ -99,7 +99,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _utilisation(folder: Path, options: argparse.Namespace, speed: float) -> float:
-    """Return the counted FLOPs of training by those of a large matrix product in the same time."""
+    """Return the counted FLOPs of training divided by those of a large matrix product in the same time."""
     config = read_config(folder / "config.yaml", [])
     accelerator = benchmark_accelerator(config, options.device)
     work = make_workload(config, "fast", COUNTED, accelerator)

@@ -75,7 +75,7 @@ class Plan:
 
 
 def read_variants(config: str, names: Sequence[str], file: Path) -> dict[str, Config]:
-    """Return the configurations of variants by name; ConfigError for a name or key that there is not."""
+    """Return the configurations of variants by name; ConfigError for an unknown name or key."""
     try:
         known = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
@@ -139,7 +139,7 @@ def measure_steps(variants: dict[str, Config], device: torch.device, rounds: int
 
 
 def cost_per_image(timings: Timings, variants: dict[str, Config], name: str, base: str) -> float:
-    """Return the time that a variant takes for an image that D sees, as a part of the base's."""
+    """Return the time that a variant takes per image that D sees, divided by the base's."""
     return timings.ratio(name, base) * _images(variants[base]) / _images(variants[name])
 
 

@@ -69,7 +69,7 @@ def _row(plan: Plan, runs: Sequence[Run], name: str) -> list[object]:
 
 
 def _ratios(plan: Plan, runs: Sequence[Run], name: str) -> list[float]:
-    """Return the FID of a variant by that of the first one, for every seed that both have."""
+    """Return the FID of a variant divided by that of the first one, for every seed that both have."""
     fids = {(run.variant, run.seed): run.numbers["fid"] for run in runs if run.numbers is not None}
     pairs = [(fids.get((name, seed)), fids.get((plan.base, seed))) for seed in plan.seeds]
     return [one / other for one, other in pairs if one is not None and other is not None]
