@@ -85,7 +85,7 @@ class FailureWatch:
                 if not self._store.check([_KEY]):
                     self._store.add(f"{_KEY}/alive/{self.rank}", 1)
                     if self.rank == 0:
-                        self._look_for_life(self._store)
+                        self._check_heartbeats(self._store)
                     continue
                 message = self._store.get(_KEY).decode(errors="replace")
             except RuntimeError:
@@ -95,7 +95,7 @@ class FailureWatch:
                     print(f"error: {message}; process {self.rank} ends as well", file=sys.stderr, flush=True)
                 os._exit(1)
 
-    def _look_for_life(self, store: TCPStore) -> None:
+    def _check_heartbeats(self, store: TCPStore) -> None:
         for other, (before, silent) in self._seen.items():
             signs = store.add(f"{_KEY}/alive/{other}", 0)
             silent = 0 if signs != before else silent + 1

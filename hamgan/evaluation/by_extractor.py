@@ -12,7 +12,7 @@ from torch import Tensor
 from hamgan.distributed.group import from_main, world_size
 from hamgan.errors import ConfigError
 from hamgan.evaluation.checks import check_classes, splits_of_score, warnings_about
-from hamgan.evaluation.contamination import choice_of, flattering, uses_in_training
+from hamgan.evaluation.contamination import choice_of, notes_on_same_family, uses_in_training
 from hamgan.evaluation.features.extractor import FeatureExtractor
 from hamgan.evaluation.inputs.generated import SampleGenerator
 from hamgan.evaluation.inputs.images import Images
@@ -123,7 +123,7 @@ class Evaluation:
         family, uses = extractor.architecture.family, uses_in_training(self.loaded)
         row |= {"extractor_saw": family.saw, "training_saw": uses, "chosen": choice_of(self.loaded)}
         row |= {"preset": str(self.preset) if self.preset else None, "warnings": self.warnings}
-        row |= {"notes": flattering(family, uses), "seconds": round(time.perf_counter() - self.start, 2)}
+        row |= {"notes": notes_on_same_family(family, uses), "seconds": round(time.perf_counter() - self.start, 2)}
         return from_main(row | {"protocol": protocol_line(row)})
 
 

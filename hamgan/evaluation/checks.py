@@ -25,7 +25,7 @@ def warnings_about(
     if preset and other_split:  # a preset is a published protocol
         raise ConfigError(f"preset {preset}: {other_split}")
     warnings = _too_few_images(count, real, extractor, protocol) + ([other_split] if other_split else [])
-    return warnings + _whole_reference(real, protocol) + _few_a_split(count, extractor, protocol)
+    return warnings + _whole_reference(real, protocol) + _warn_of_small_splits(count, extractor, protocol)
 
 
 def splits_of_score(protocol: Protocol, count: int, extractor: FeatureExtractor) -> int | None:
@@ -59,7 +59,7 @@ def _whole_reference(real: FeatureStatistics | None, protocol: Protocol) -> list
     return [f"reference_samples is {wanted:,}, but the reference holds statistics of {images}, which are taken whole"]
 
 
-def _few_a_split(count: int, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
+def _warn_of_small_splits(count: int, extractor: FeatureExtractor, protocol: Protocol) -> list[str]:
     """Warn of an Inception Score with fewer images per split than classes, or without a classifier."""
     if "is" in protocol.metrics and not extractor.classes:
         return [f"Inception Score: {extractor.architecture.label} is no classifier, so there is none"]

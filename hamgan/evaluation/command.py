@@ -115,13 +115,13 @@ def run_evaluate(options: argparse.Namespace, named: Collection[str]) -> None:
 
     if options.checkpoint is None:
         raise ConfigError("--checkpoint is missing: a run, a checkpoint, a generator, an image folder or an .npz")
-    protocol, say = _make_protocol(options), print if Processes.current().is_main else _say_nothing
+    protocol, write_line = _make_protocol(options), print if Processes.current().is_main else _ignore_line
     confusion = _check_outputs(options, protocol)
-    protocol, resources = _load_extractors(options, protocol, named, say)
+    protocol, resources = _load_extractors(options, protocol, named, write_line)
     first = next(iter(resources.values()))
     samples = load_samples(options.checkpoint, protocol, first.extractor.device)
     if "seed" not in named:
-        protocol = avoid_chosen_samples(protocol, [samples], say)
+        protocol = avoid_chosen_samples(protocol, [samples], write_line)
     parts = [(part, resources[part.features]) for part in protocol.by_extractor()]
     row = evaluate_parts(samples, options.reference, parts, preset=options.preset, strict=options.strict)
     if not Processes.current().is_main:
@@ -136,7 +136,7 @@ def run_evaluate(options: argparse.Namespace, named: Collection[str]) -> None:
 
 
 def _load_extractors(
-    options: argparse.Namespace, protocol: Protocol, named: Collection[str], say: Callable[[str], object]
+    options: argparse.Namespace, protocol: Protocol, named: Collection[str], write_line: Callable[[str], object]
 ) -> "tuple[Protocol, dict[str, Resources]]":
     """Load every extractor, so that missing weights are reported before anything is measured.
 
@@ -145,11 +145,11 @@ def _load_extractors(
     from hamgan.evaluation.contamination import add_metric_beside_fid
 
     if "metrics" not in named:
-        protocol = add_metric_beside_fid(protocol, options.reference, say)
+        protocol = add_metric_beside_fid(protocol, options.reference, write_line)
     return protocol, {part.features: _make_resources(options, part) for part in protocol.by_extractor()}
 
 
-def _say_nothing(_line: str) -> None:
+def _ignore_line(_line: str) -> None:
     """Ignore a line, on processes that print nothing."""
 
 
@@ -221,17 +221,17 @@ def run_sweep(options: argparse.Namespace) -> None:
 def run_compare(options: argparse.Namespace, named: Collection[str]) -> None:
     """Compare A with B: print a line per metric and write picture and table; see `compare`."""
     from hamgan.distributed.group import Processes
-    from hamgan.evaluation.contamination import avoid_chosen_samples, families_of, lonely
+    from hamgan.evaluation.contamination import avoid_chosen_samples, families_of, notes_on_single_family
     from hamgan.evaluation.studies.comparison import compare, describe_difference, equal_sides, save_comparison
 
     output = check_file(options.output, endings=(".png",))
     check_place_of_samples(options.other)
-    say = print if Processes.current().is_main else _say_nothing
-    protocol, resources = _load_extractors(options, _make_protocol(options), named, say)
+    write_line = print if Processes.current().is_main else _ignore_line
+    protocol, resources = _load_extractors(options, _make_protocol(options), named, write_line)
     first, places = next(iter(resources.values())), (options.checkpoint, options.other)
     sides, protocol = equal_sides(places, protocol, first.extractor.device)
     if "seed" not in named:
-        protocol = avoid_chosen_samples(protocol, sides, say)
+        protocol = avoid_chosen_samples(protocol, sides, write_line)
     parts = [(part, resources[part.features]) for part in protocol.by_extractor()]
     differences, rows = compare(sides, options.reference, parts)
     if Processes.current().is_main:
@@ -239,7 +239,7 @@ def run_compare(options: argparse.Namespace, named: Collection[str]) -> None:
             print(describe_difference(one))
         for side, row in zip(itertools.cycle("AB"), rows, strict=False):
             print(f"protocol of {side}: {row['protocol']}")
-        print_remarks([*rows, {"notes": lonely(families_of(protocol), parts[0][0])}])
+        print_remarks([*rows, {"notes": notes_on_single_family(families_of(protocol), parts[0][0])}])
         print("this tells these two apart, not two methods: runs of one method with other seeds differ as well")
         picture, table = save_comparison(differences, rows, output)
         print(f"picture {picture}, table {table}")

@@ -53,7 +53,7 @@ def _use(role: str, network: str) -> Use:
     return {"role": role, "network": network, "family": family.name, "saw": family.saw}
 
 
-def flattering(family: Family, uses: Sequence[Use] | None) -> list[str]:
+def notes_on_same_family(family: Family, uses: Sequence[Use] | None) -> list[str]:
     """Return a note for each network of the measuring family that was used in training."""
     return [
         f"the {use['role']} used {use['network']}, of the same family ({family.name}) as the network that measures, "
@@ -63,11 +63,13 @@ def flattering(family: Family, uses: Sequence[Use] | None) -> list[str]:
     ]
 
 
-def add_metric_beside_fid(protocol: Protocol, reference: Reference | None, say: Callable[[str], object]) -> Protocol:
+def add_metric_beside_fid(
+    protocol: Protocol, reference: Reference | None, write_line: Callable[[str], object]
+) -> Protocol:
     """Add a metric of another family to FID if its weights are on this machine; all processes must call this.
 
-    Nothing is downloaded. The reference must be images, because a file of statistics is of fixed networks. ``say`` gets
-    a line about the addition.
+    Nothing is downloaded. The reference must be images, because a file of statistics is of fixed networks.
+    ``write_line`` gets a line about the addition.
     """
     has_images = isinstance(reference, str | Path) and not is_statistics_file(reference)
     if "fid" not in protocol.metrics or len(families_of(protocol)) > 1 or not has_images:
@@ -75,17 +77,21 @@ def add_metric_beside_fid(protocol: Protocol, reference: Reference | None, say: 
     beside = from_main(next((name for name in _candidates(protocol) if _is_here(name)), None))
     if beside is None:
         return protocol
-    say(f"{beside} is measured beside FID: its network is of another family, and its weights are on this machine")
+    write_line(
+        f"{beside} is measured beside FID: its network is of another family, and its weights are on this machine"
+    )
     return replace(protocol, metrics=[*protocol.metrics, beside])
 
 
-def avoid_chosen_samples(protocol: Protocol, samples: Iterable[Samples], say: Callable[[str], object]) -> Protocol:
-    """Use other seeds than those that chose the checkpoints; ``say`` gets a line about them."""
+def avoid_chosen_samples(
+    protocol: Protocol, samples: Iterable[Samples], write_line: Callable[[str], object]
+) -> Protocol:
+    """Use other seeds than those that chose the checkpoints; ``write_line`` gets a line about them."""
     choices = [choice for choice in map(choice_of, samples) if choice]
     if not choices or protocol.seed != Protocol.seed:
         return protocol
     seed = max(independent_seed(choice, protocol.num_samples) for choice in choices)
-    say(f"seed {seed}, for other samples than those of the choice: {'; '.join(map(describe_choice, choices))}")
+    write_line(f"seed {seed}, for other samples than those of the choice: {'; '.join(map(describe_choice, choices))}")
     return replace(protocol, seed=seed)
 
 
@@ -94,7 +100,7 @@ def families_of(protocol: Protocol) -> set[str]:
     return {ARCHITECTURES[part.features].family.name for part in protocol.by_extractor()}
 
 
-def lonely(families: Iterable[str], protocol: Protocol) -> list[str]:
+def notes_on_single_family(families: Iterable[str], protocol: Protocol) -> list[str]:
     """Return a note if all numbers are of one family, with the metrics that would add another."""
     if "fid" not in protocol.metrics or len(set(families)) > 1:
         return []

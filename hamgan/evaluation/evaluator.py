@@ -8,7 +8,7 @@ import torch
 
 from hamgan.evaluation.by_extractor import Evaluation, check_memory, measure_samples
 from hamgan.evaluation.cache import cache_folder
-from hamgan.evaluation.contamination import lonely
+from hamgan.evaluation.contamination import notes_on_single_family
 from hamgan.evaluation.features.extractor import FeatureExtractor, load_extractor
 from hamgan.evaluation.inputs.samples import Samples, load_samples
 from hamgan.evaluation.protocol import Protocol, make_protocol
@@ -102,7 +102,7 @@ def _join(rows: Sequence[JsonObject], parts: Sequence[tuple[Protocol, Resources]
         for key in ("warnings", "notes"):
             row[key] = [*row[key], *(text for text in found[key] if text not in row[key])]
     families = {resources.extractor.architecture.family.name for _, resources in parts}
-    row["notes"] += lonely(families, parts[0][0])
+    row["notes"] += notes_on_single_family(families, parts[0][0])
     if row["selected"] and not any({"prc", "density_coverage"} & set(protocol.metrics) for protocol, _ in parts):
         row["notes"].append("trained on a selection, which costs diversity: prc or density_coverage would show it")
     return row

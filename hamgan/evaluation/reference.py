@@ -137,7 +137,9 @@ def check_comparable(samples: JsonObject, reference: FeatureStatistics, dimensio
     differences = [
         f"{key.replace('_', ' ')} {reference.description[key]} (reference) and {samples[key]} (samples)"
         for key in COMPARED
-        if key in samples and key in reference.description and not _agree(reference.description[key], samples[key])
+        if key in samples
+        and key in reference.description
+        and not _equal_or_abbreviated(reference.description[key], samples[key])
     ]
     if differences:
         origin = reference.description.get("origin")
@@ -146,7 +148,7 @@ def check_comparable(samples: JsonObject, reference: FeatureStatistics, dimensio
         raise ConfigError(f"reference{whose} and samples cannot be compared: {listed}")
 
 
-def _agree(reference: object, samples: object) -> bool:
+def _equal_or_abbreviated(reference: object, samples: object) -> bool:
     """Return whether values are equal, or one is the first digits of the other hash."""
     short, long = sorted((str(reference), str(samples)), key=len)
     return short == long or (re.fullmatch("[0-9a-f]{8,}", short) is not None and long.startswith(short))

@@ -174,7 +174,7 @@ def measure_together(
                     sums.update(batch, first)
                 bar.update(len(batch))
                 if first == share.start + batch_size and not bar.disable:
-                    _tell_duration(bar, time.perf_counter() - warm, len(batch))
+                    _print_expected_duration(bar, time.perf_counter() - warm, len(batch))
                 warm = time.perf_counter()
     except ConfigError as error:
         problem = str(error)
@@ -186,7 +186,7 @@ def measure_together(
     return [replace(one, images_per_second=rate) for one in found]
 
 
-def _tell_duration(bar: ProgressBar, seconds: float, images: int) -> None:
+def _print_expected_duration(bar: ProgressBar, seconds: float, images: int) -> None:
     """Print the expected duration of a long pass, measured on its second batch, since the first one warms up."""
     left = seconds / images * ((bar.total or 0) - bar.n)
     if left > LONG:

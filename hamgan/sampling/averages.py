@@ -31,7 +31,7 @@ def average_run(run: Path, length: float, images: int | None = None, device: str
         raise ConfigError(f"--length is {length:g}; allowed: above 0 to {LONGEST}")
     tensors, reached, error = combine_averages(run / "averages", lengths, length, images)
     network = generator_from_state(config, tensors, run / "averages")
-    _settle_vectors(network)
+    _converge_singular_vectors(network)
     generator = LoadedGenerator(
         fold_spectral_norm(network).to(find_device(device)),
         config,
@@ -44,7 +44,7 @@ def average_run(run: Path, length: float, images: int | None = None, device: str
     return generator.with_standing_statistics()
 
 
-def _settle_vectors(network: Generator) -> None:
+def _converge_singular_vectors(network: Generator) -> None:
     network.train()
     for _ in range(ITERATIONS):
         effective_weights(network)

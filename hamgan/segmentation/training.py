@@ -217,7 +217,7 @@ class SegmentationTraining(Run[SegmentationConfig, SegmentationStep, TrainingLoa
             f"batch     {train.batch_size} images = {processes} process(es) x {train.accumulation} accumulation x "
             f"{train.batch_size // train.accumulation // processes}; {steps:,} steps",
             f"device    {device}, {precision}, TF32 {'on' if train.tf32 else 'off'}{threads}",
-            *([] if self.held_out is None else warn_of_untrained_reach(config, self.held_out)),
+            *([] if self.held_out is None else warn_of_untrained_kernels(config, self.held_out)),
         ]
 
 
@@ -238,7 +238,7 @@ def describe_length(differences: Differences, config: SegmentationConfig, images
     ]
 
 
-def warn_of_untrained_reach(config: SegmentationConfig, held_out: SegmentationSource) -> list[str]:
+def warn_of_untrained_kernels(config: SegmentationConfig, held_out: SegmentationSource) -> list[str]:
     """Return a warning if images, or windows, use weights of a VAN's large kernels that no crop can train.
 
     Such weights keep their random initial values: the preset ``land`` had an mIoU of 48 with them, and 59 by windows.

@@ -50,7 +50,7 @@ class RowMonitor:
             more = f" and {len(broken) - 3} more are" if len(broken) > 3 else " is" if len(broken) == 1 else " are"
             return Alarm(f"{', '.join(broken[:3])}{more} not finite", broken=True)
         series = self.series(numbers)
-        reasons = self.dead(numbers)
+        reasons = self.alarms_of_one_row(numbers)
         reasons += [reason for name, value in series.items() if (reason := self._out_of_line(name, value))]
         if not reasons:
             memory["streak"] = 0
@@ -67,11 +67,11 @@ class RowMonitor:
         """Return the numbers to compare with their usual values, by name."""
         return {name: numbers[name] for name in ("loss", "gradient_norm") if name in numbers}
 
-    def dead(self, numbers: Mapping[str, float]) -> list[str]:
+    def alarms_of_one_row(self, numbers: Mapping[str, float]) -> list[str]:
         """Return reasons for an alarm that do not depend on previous rows."""
         return []
 
-    def leaves_the_usual(self, name: str, value: float, usual: float) -> str | None:
+    def describe_outlier(self, name: str, value: float, usual: float) -> str | None:
         """Return in what way a value is unusual, or None."""
         return f"{name} is {value:.4g}, usual is {usual:.4g}" if value > self.settings.jump * usual else None
 
@@ -79,7 +79,7 @@ class RowMonitor:
         history = self.progress.monitor.get("history", {}).get(name, [])
         if len(history) < self.settings.window // 2:
             return None
-        return self.leaves_the_usual(name, value, statistics.median(history))
+        return self.describe_outlier(name, value, statistics.median(history))
 
     def _remember(self, name: str, value: float) -> None:
         history = self.progress.monitor.setdefault("history", {}).setdefault(name, [])
@@ -103,7 +103,7 @@ class Monitor(RowMonitor):
             found["spread"] = numbers["spread_fake"] / numbers["spread_real"]
         return found | {name: value for name, value in numbers.items() if name.startswith("sigma of ")}
 
-    def dead(self, numbers: Mapping[str, float]) -> list[str]:
+    def alarms_of_one_row(self, numbers: Mapping[str, float]) -> list[str]:
         """Return an alarm's reason if G gets no gradient."""
         return ["G gets no gradient: D answers the same to all images"] if numbers.get("g_gradient_norm") == 0 else []
 
@@ -123,7 +123,7 @@ class Monitor(RowMonitor):
             return None
         return Alarm(f"the FID is {fid:.4g}, more than {self.config.fid_jump:g} times the {best:.4g} it once was")
 
-    def leaves_the_usual(self, name: str, value: float, usual: float) -> str | None:
+    def describe_outlier(self, name: str, value: float, usual: float) -> str | None:
         """Return in what way a value is unusual: a spread that has fallen, or another value that has jumped."""
         if name in FALLING:
             fallen = value < self.config.diversity_floor * usual

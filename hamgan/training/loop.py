@@ -110,7 +110,7 @@ class Training(Run[Config, GanStep, Batches]):
         before, after = progress.images, progress.images + self.config.images_per_step
         report = self.reports_next()
         settings = settings_at(train, before, progress.lr_factor)
-        step.follow(settings)
+        step.apply_settings(settings)
         for index in range(train.discriminator_steps):
             shown = batches.for_discriminator(before, index)
             step.discriminator_step(shown, report)

@@ -85,7 +85,7 @@ class GanStep:
         """Return the network to sample from: the average of G, or G itself if none is kept."""
         return self.generator if self.average is None else self.average
 
-    def follow(self, settings: TrainConfig) -> None:
+    def apply_settings(self, settings: TrainConfig) -> None:
         """Apply the current settings: learning rates, beta2, weights of losses and penalties."""
         self.config = settings
         for optimizer, lr in (

@@ -17,7 +17,7 @@ from hamgan.checkpoint.choice import find_choice
 from hamgan.checkpoint.progress import read_progress
 from hamgan.evaluation import evaluate
 from hamgan.evaluation.command import main
-from hamgan.evaluation.contamination import flattering, uses_in_training
+from hamgan.evaluation.contamination import notes_on_same_family, uses_in_training
 from hamgan.evaluation.features.extractor import ARCHITECTURES
 from hamgan.evaluation.features.resizing import RESIZING
 from hamgan.sampling import load_generator
@@ -154,6 +154,6 @@ def test_a_selection_of_the_images_is_a_use_of_its_network() -> None:
     assert (use["role"], use["network"], use["family"]) == (
         "selection of the images", "efficientnet-lite0", "ImageNet classifiers",
     )  # fmt: skip
-    (told,) = flattering(ARCHITECTURES["inception"].family, [use])
+    (told,) = notes_on_same_family(ARCHITECTURES["inception"].family, [use])
     assert "the selection of the images used efficientnet-lite0" in told
-    assert flattering(ARCHITECTURES["clip-vit-b-32"].family, [use]) == []
+    assert notes_on_same_family(ARCHITECTURES["clip-vit-b-32"].family, [use]) == []

@@ -15,7 +15,7 @@ from hamgan.errors import ConfigError, Diverged, Stopped
 from hamgan.segmentation import load_segmenter
 from hamgan.segmentation.data.mosaic import MosaicSource
 from hamgan.segmentation.evaluation import evaluate
-from hamgan.segmentation.training import SegmentationTraining, spread, warn_of_untrained_reach
+from hamgan.segmentation.training import SegmentationTraining, spread, warn_of_untrained_kernels
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +131,14 @@ def test_weights_that_nobody_named_are_an_error(tmp_path: Path) -> None:
 
 def test_crops_too_small_for_the_large_kernels_are_told_where_whole_images_are_measured(tmp_path: Path) -> None:
     held_out = MosaicSource("val")
-    (line,) = warn_of_untrained_reach(small_config(tmp_path), held_out)
+    (line,) = warn_of_untrained_kernels(small_config(tmp_path), held_out)
     assert "a crop of 64 px has 2 cells at stride 32" in line
     assert "images of 128 px; eval.mode: slide with eval.window: 64" in line
     larger = small_config(tmp_path, "eval.mode=slide", "eval.window=96", "eval.stride=32")
-    assert "images of 96 px; eval.mode: slide with eval.window: 64" in warn_of_untrained_reach(larger, held_out)[0]
+    assert "images of 96 px; eval.mode: slide with eval.window: 64" in warn_of_untrained_kernels(larger, held_out)[0]
     windows = ["eval.mode=slide", "eval.window=64", "eval.stride=32"]
     for others in (windows, ["augment.crop=128"], ["augment.crop=320", "eval.short_side=512"], ["encoder.kind=timm"]):
-        assert warn_of_untrained_reach(small_config(tmp_path, *others), held_out) == []
+        assert warn_of_untrained_kernels(small_config(tmp_path, *others), held_out) == []
 
 
 @pytest.mark.slow

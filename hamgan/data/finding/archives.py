@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from hamgan.data.finding.names import decode_names, tidy
+from hamgan.data.finding.names import decode_names, normalise_path
 from hamgan.errors import DataError
 from hamgan.files import RECOGNISED_BYTES, make_once, recognise
 
@@ -137,7 +137,7 @@ def tar_members(path: Path, spool: Path) -> list[Member]:
     unpacked = str(_unpacked(path, spool))
     members = _scan(unpacked, 0, "")
     names = decode_names([member.name for member in members])
-    members = [member._replace(name=tidy(name)) for member, name in zip(members, names, strict=True)]
+    members = [member._replace(name=normalise_path(name)) for member, name in zip(members, names, strict=True)]
     return _webdataset_labels(unpacked, members)
 
 
@@ -151,7 +151,8 @@ def zip_members(path: Path) -> list[Member]:
     unmarked = {name: raw for name, info in infos.items() if (raw := _unmarked_name(info)) is not None}
     decoded = dict(zip(unmarked, decode_names(list(unmarked.values()), otherwise="cp437"), strict=True))
     return [
-        Member(tidy(decoded.get(name, name)), ("zip", str(path), name, info.file_size)) for name, info in infos.items()
+        Member(normalise_path(decoded.get(name, name)), ("zip", str(path), name, info.file_size))
+        for name, info in infos.items()
     ]
 
 

@@ -49,7 +49,7 @@ def arrange(names: Sequence[str], labels: Sequence[str | None], source: str) -> 
             found.splits[i] = split
             found.classes[i] = labels[i] if labels[i] is not None else _folder_below(parts[i], prefix)
     if not groups and all(label is None for label in labels):
-        found.notes += _doubts(parts, found.classes, len(top))
+        found.notes += _notes_on_doubtful_classes(parts, found.classes, len(top))
     return found
 
 
@@ -146,7 +146,7 @@ def _has_folders(parts: Sequence[_Prefix], folders: Mapping[str, Sequence[int]],
     return any(_folders(parts, members, (*top, folder)) for folder, members in folders.items())
 
 
-def _doubts(parts: Sequence[_Prefix], classes: Sequence[str | None], depth: int) -> list[str]:
+def _notes_on_doubtful_classes(parts: Sequence[_Prefix], classes: Sequence[str | None], depth: int) -> list[str]:
     """Return notes about folders that are taken for classes but may be something else."""
     below: dict[str, set[str | None]] = defaultdict(set)
     for path, name in zip(parts, classes, strict=True):

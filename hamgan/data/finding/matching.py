@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
 
-from hamgan.data.finding.names import fold, tidy
+from hamgan.data.finding.names import fold, normalise_path
 from hamgan.errors import DataError
 
 
@@ -48,7 +48,7 @@ class _Path(NamedTuple):
 
     @classmethod
     def of(cls, name: str) -> "_Path":
-        exact = tidy(name)
+        exact = normalise_path(name)
         return cls(tuple(fold(exact).split("/")), exact)
 
 
@@ -85,7 +85,7 @@ def match(file: LabelFile, names: Sequence[str], roots: Sequence[tuple[str, ...]
     _check(file, names, source, pictures, clashes)
     labels = [None if line is None else file.lines[line].label for line in chosen]
     for line, of_line in pictures.items():
-        for picture in _all_but_the_exact(lines[line], of_line, names):
+        for picture in _inexact_matches(lines[line], of_line, names):
             labels[picture] = None if chosen[picture] == line else labels[picture]
     return labels
 
@@ -115,7 +115,7 @@ def _best_lines(
     return [line for line, score in sorted(found.items()) if score == most]
 
 
-def _all_but_the_exact(line: _Path, pictures: Sequence[int], names: Sequence[str]) -> list[int]:
+def _inexact_matches(line: _Path, pictures: Sequence[int], names: Sequence[str]) -> list[int]:
     """Return the pictures that a line does not mean if it gives the whole path of one."""
     exact = [picture for picture in pictures if names[picture] == line.exact]
     return [picture for picture in pictures if picture not in exact] if exact else []
@@ -171,7 +171,7 @@ def check_coverage(file: LabelFile, source: str, unnamed: Sequence[str], count: 
         )
 
 
-def hits(cells: Iterable[str], names: Iterable[str]) -> set[str]:
+def names_of_pictures(cells: Iterable[str], names: Iterable[str]) -> set[str]:
     """Return the cells (case-folded base names) that name a picture, with or without its extension."""
     wanted = set(cells)
     return {spelling for name in names for spelling in spellings(name.rpartition("/")[2]) if spelling in wanted}

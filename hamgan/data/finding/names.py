@@ -14,7 +14,7 @@ def is_hidden(part: str) -> bool:
     return part.startswith(".") or part.lower() in DEBRIS
 
 
-def tidy(name: str) -> str:
+def normalise_path(name: str) -> str:
     """Return a relative path with slashes in NFC; Windows has backslashes and drives, macOS decomposed accents."""
     if not name.isascii():
         name = unicodedata.normalize("NFC", name)

@@ -12,7 +12,7 @@ from hamgan.data.finding.folders import NOWHERE, is_hidden_path, is_image_name, 
 from hamgan.data.finding.labels import FOUND_BY_NAME, is_label_file, parse_labels, read_label_file
 from hamgan.data.finding.locations import expand
 from hamgan.data.finding.matching import LabelFile, match
-from hamgan.data.finding.names import decode_names, tidy
+from hamgan.data.finding.names import decode_names, normalise_path
 from hamgan.data.finding.picture import Picture
 from hamgan.data.finding.reading import read_bytes
 from hamgan.errors import DataError, UnclassedError
@@ -24,7 +24,7 @@ def _folder_members(root: Path, spool: Path) -> list[Member]:
     walked = walk_files(root)
     names = decode_names([name for name, _ in walked])
     files = [
-        Member(tidy(name), ("file", str(root / written), size))
+        Member(normalise_path(name), ("file", str(root / written), size))
         for name, (written, size) in zip(names, walked, strict=True)
     ]
     if any(is_image_name(member.name) for member in files):
@@ -76,7 +76,11 @@ class SourceFiles:
             raise DataError(f"{source} is {LMDB}")
         others = [item for item in members if not is_image_name(item.name) and not is_hidden_path(item.name)]
         path = paths[0].absolute()
-        root = tuple(tidy(str(path if path.is_dir() else path.with_suffix(""))).split("/")) if len(paths) == 1 else ()
+        root = (
+            tuple(normalise_path(str(path if path.is_dir() else path.with_suffix(""))).split("/"))
+            if len(paths) == 1
+            else ()
+        )
         return cls(source, pictures, others, root, [member.label for member in pictures])
 
     @property

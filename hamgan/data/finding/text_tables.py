@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from hamgan.data.finding.folders import is_image_name
-from hamgan.data.finding.matching import hits
-from hamgan.data.finding.names import fold, tidy
+from hamgan.data.finding.matching import names_of_pictures
+from hamgan.data.finding.names import fold, normalise_path
 from hamgan.errors import DataError
 
 PATH_COLUMNS = (
@@ -100,13 +100,13 @@ def choose_columns(path: str, rows: Sequence[TableRow], names: Sequence[str]) ->
         return None
     head = [plain(cell) for cell in rows[0].cells] + [""] * (width - len(rows[0].cells))
     body = [row.cells + [""] * (width - len(row.cells)) for row in rows[:SAMPLE]]
-    known = hits({_base(cell) for cells in body for cell in cells}, names)
+    known = names_of_pictures({_base(cell) for cells in body for cell in cells}, names)
     column = _path_column(head, body, known)
     if column is None:
         return None
     labels = _label_columns(path, rows[0].cells, head, body, column)
     first = body[0]
-    is_header = _base(first[column]) not in known and not is_image_name(tidy(first[column]))
+    is_header = _base(first[column]) not in known and not is_image_name(normalise_path(first[column]))
     if is_header and len(labels) == 1 and len(body) > 1:  # or the line of a missing picture, whose class recurs
         (label,) = labels
         is_header = first[label] not in {cells[label] for cells in body[1:]}
@@ -118,7 +118,7 @@ def choose_columns(path: str, rows: Sequence[TableRow], names: Sequence[str]) ->
 
 
 def _base(cell: str) -> str:
-    return fold(tidy(cell).rpartition("/")[2])
+    return fold(normalise_path(cell).rpartition("/")[2])
 
 
 def _path_column(head: Sequence[str], body: Sequence[Sequence[str]], known: set[str]) -> int | None:
@@ -128,7 +128,7 @@ def _path_column(head: Sequence[str], body: Sequence[Sequence[str]], known: set[
         cells = [row[column] for row in body]
         named = sum(_base(cell) in known for cell in cells)
         if named and title not in CLASS_COLUMNS:
-            with_ending = sum(is_image_name(tidy(cell)) for cell in cells) > len(cells) / 2
+            with_ending = sum(is_image_name(normalise_path(cell)) for cell in cells) > len(cells) / 2
             scores.append((with_ending, title in PATH_COLUMNS, len(set(cells)), named, -column))
     return -max(scores)[-1] if scores else None
 

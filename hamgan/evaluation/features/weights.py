@@ -101,7 +101,7 @@ def _download(published: PublishedWeights, file: Path, allow: bool) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         print(f"downloading the {published.title} weights from {published.url} ...", file=sys.stderr)
         try:
-            with _impatient_sockets(SECONDS_TO_ANSWER):
+            with _socket_timeout(SECONDS_TO_ANSWER):
                 torch.hub.download_url_to_file(published.url, str(file), hash_prefix=published.sha256)
             return
         except (OSError, RuntimeError) as error:
@@ -116,7 +116,7 @@ def _download(published: PublishedWeights, file: Path, allow: bool) -> None:
 
 
 @contextmanager
-def _impatient_sockets(seconds: float) -> Iterator[None]:
+def _socket_timeout(seconds: float) -> Iterator[None]:
     """Set a timeout for connections made in this context, since torch.hub has no such option."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

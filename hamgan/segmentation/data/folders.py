@@ -69,7 +69,7 @@ class FolderSource:
     def _check_sizes(self) -> None:
         """Raise DataError if label maps have another size than their images; reads only headers."""
         with ThreadPoolExecutor(THREADS, "sizes") as pool:
-            wrong = [found for found in pool.map(_misfit, self.pairs) if found]
+            wrong = [found for found in pool.map(_describe_size_mismatch, self.pairs) if found]
         if wrong:
             raise DataError(
                 f"{len(wrong):,} of {len(self.pairs):,} label maps in {self.name} have another size than their image: "
@@ -77,7 +77,7 @@ class FolderSource:
             )
 
 
-def _misfit(pair: Pair) -> str | None:
+def _describe_size_mismatch(pair: Pair) -> str | None:
     """Return a description of different sizes in the headers of a pair, or None; arrays are checked when read."""
     if pair.labels.suffix in (".npy", ".mat"):
         return None
