@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from hamgan.convert.places import check_weights_exist
+
 DESCRIPTION = """Convert weights of BigGAN-PyTorch or the official HamGAN into a generator file, or a run to resume.
 
   hamgan convert G_ema.pth --output generator.safetensors
@@ -37,6 +39,8 @@ def main(arguments: Sequence[str], prog: str = "hamgan convert") -> None:
     if options.output is None and options.output_run is None:
         parser.error("name --output FILE, --output-run FOLDER or both")
 
+    for file in [*options.files, *([options.ema] if options.ema else [])]:
+        check_weights_exist(file)
     from hamgan.convert.conversion import convert
 
     convert(

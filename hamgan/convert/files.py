@@ -12,6 +12,7 @@ from hamgan.checkpoint.tensors import read_tensors
 from hamgan.convert.biggan import convert_biggan, recognise_biggan
 from hamgan.convert.mapping import Conversion
 from hamgan.convert.official import convert_hamgan_tf, split_networks
+from hamgan.convert.places import check_weights_exist
 from hamgan.errors import ConversionError
 
 
@@ -21,10 +22,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     A TensorFlow checkpoint is named by its prefix (``model.ckpt-1000000``) and needs the tensorflow package. Raises
     ConversionError for a file that is missing, damaged, of another kind, or that holds anything but tensors.
     """
+    check_weights_exist(path)
     if Path(f"{path}.index").is_file():
         return _read_tensorflow(path)
-    if not path.is_file():
-        raise ConversionError(f"there is no file {path}")
     if path.suffix == ".safetensors":
         tensors, metadata = read_tensors(path)
         if metadata.get("format", "").startswith(GENERATOR_FORMAT.split("-")[0]):

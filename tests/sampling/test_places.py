@@ -64,5 +64,6 @@ for line in sys.argv[1:]:
 """
     lines = [f"{command} --checkpoint run/photos" for command in commands]
     lines += ["report run/photos", "segment report run/photos"]
+    lines += ["convert run/photos --output x", "segment convert run/photos --output x"]
     done = subprocess.run([sys.executable, "-c", code, *lines], env=environment(), capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")
