@@ -132,6 +132,14 @@ def test_threads_that_wait_sleep_unless_the_user_wants_otherwise() -> None:
         assert done.stdout == expected
 
 
+def test_a_process_of_several_ends_before_threads_of_libraries_can_abort_it() -> None:
+    code = "import atexit; from hamgan.cli import run\natexit.register(print, 'torn down'); run(lambda: print('done'))"
+    for processes, expected in (("2", "done\n"), ("1", "done\ntorn down\n")):
+        own = environment() | {"WORLD_SIZE": processes}
+        done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True, check=True)
+        assert done.stdout == expected
+
+
 def test_an_unknown_command_names_the_nearest(hamgan: Command) -> None:
     code, text = hamgan("trian", "--config", "photos")
     assert code == BAD_USAGE
