@@ -130,7 +130,7 @@ def _exit_after(main: Callable[[], None]) -> NoReturn:
             _end(FAILURE, "".join(traceback.format_exception(error)).rstrip())
         raise
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        # A thread of torch's may still run, and aborts a process that destroys it: a finished run would count as failed.
+        # A thread of torch's may still run and abort the process that ends: a finished run would count as failed.
         end_now(DONE)
     sys.exit(DONE)
 
