@@ -89,7 +89,8 @@ def run(main: Callable[[], None]) -> None:
     keep_freed_memory()
     let_waiting_threads_sleep()
     if sys.__stderr__ is not None:  # a mapped file that was truncated kills silently
-        faulthandler.enable(sys.__stderr__)
+        # Other threads run on: printing their stacks may crash before it comes to the one that failed.
+        faulthandler.enable(sys.__stderr__, all_threads=False)
     with CtrlC():
         try:
             _exit_after(main)
