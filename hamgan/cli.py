@@ -130,10 +130,7 @@ def _exit_after(main: Callable[[], None]) -> NoReturn:
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             _end(FAILURE, "".join(traceback.format_exception(error)).rstrip())
         raise
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        # A thread of torch's may still run and abort the process that ends: a finished run would count as failed.
-        end_now(DONE)
-    sys.exit(DONE)
+    _end(DONE, "")
 
 
 def _output_has_no_reader() -> bool:
@@ -144,7 +141,8 @@ def _output_has_no_reader() -> bool:
 
 def _end(code: int, message: str) -> NoReturn:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        # Closing a process group whose other processes are gone may wait for its timeout.
+        # Closing a process group whose other processes are gone may wait for its timeout, and a thread of torch's that
+        # still runs may abort the process: a finished run would count as failed.
         end_now(code, message)
     if message:
         print(message, file=sys.stderr)

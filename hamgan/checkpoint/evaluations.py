@@ -28,7 +28,10 @@ def select_evaluations(run: Path, wanted: Callable[[JsonObject], bool]) -> list[
 
 
 def read_rows(run: Path, wanted: Callable[[JsonObject], bool]) -> list[JsonObject]:
-    """Read the wanted rows of RUN/results.jsonl, oldest first; lines that cannot be read are skipped."""
+    """Read the wanted rows of RUN/results.jsonl, oldest first; lines that cannot be read are skipped.
+
+    A row has numbers by name, the entries of their protocol, and ``protocol``, the same in one line.
+    """
     try:
         lines = (run / "results.jsonl").read_text(errors="replace").splitlines()
     except OSError:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from hamgan.convert.places import check_weights_exist
+from hamgan.convert.places import check_file_exists, is_tensorflow_checkpoint
 
 DESCRIPTION = """Convert weights of BigGAN-PyTorch or the official HamGAN into a generator file, or a run to resume.
 
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str], prog: str = "hamgan convert") -> None:
         parser.error("name --output FILE, --output-run FOLDER or both")
 
     for file in [*options.files, *([options.ema] if options.ema else [])]:
-        check_weights_exist(file)
+        if not is_tensorflow_checkpoint(file):
+            check_file_exists(file)
     from hamgan.convert.conversion import convert
 
     convert(

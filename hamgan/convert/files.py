@@ -12,7 +12,7 @@ from hamgan.checkpoint.tensors import read_tensors
 from hamgan.convert.biggan import convert_biggan, recognise_biggan
 from hamgan.convert.mapping import Conversion
 from hamgan.convert.official import convert_hamgan_tf, split_networks
-from hamgan.convert.places import check_weights_exist
+from hamgan.convert.places import check_file_exists, is_tensorflow_checkpoint
 from hamgan.errors import ConversionError
 
 
@@ -22,9 +22,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     A TensorFlow checkpoint is named by its prefix (``model.ckpt-1000000``) and needs the tensorflow package. Raises
     ConversionError for a file that is missing, damaged, of another kind, or that holds anything but tensors.
     """
-    check_weights_exist(path)
-    if Path(f"{path}.index").is_file():
+    if is_tensorflow_checkpoint(path):
         return _read_tensorflow(path)
+    check_file_exists(path)
     if path.suffix == ".safetensors":
         tensors, metadata = read_tensors(path)
         if metadata.get("format", "").startswith(GENERATOR_FORMAT.split("-")[0]):

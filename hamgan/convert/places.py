@@ -6,7 +6,12 @@ from hamgan.errors import ConversionError, hint_at
 from hamgan.files import nearest_path
 
 
-def check_weights_exist(path: Path) -> None:
-    """Raise ConversionError, with the nearest path, for what is neither a file nor a TensorFlow checkpoint's prefix."""
-    if not path.is_file() and not Path(f"{path}.index").is_file():
+def is_tensorflow_checkpoint(prefix: Path) -> bool:
+    """Return whether this is the prefix of a TensorFlow checkpoint, such as ``model.ckpt-1000000``."""
+    return Path(f"{prefix}.index").is_file()
+
+
+def check_file_exists(path: Path) -> None:
+    """Raise ConversionError, with the nearest path, for what is not a file."""
+    if not path.is_file():
         raise ConversionError(f"there is no file {path}{hint_at(nearest_path(path))}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hamgan.checkpoint.pickles import PICKLES, read_pickle
 from hamgan.checkpoint.tensors import read_tensors
 from hamgan.config import preset_names
-from hamgan.convert.places import check_weights_exist
+from hamgan.convert.places import check_file_exists
 from hamgan.errors import ConfigError, ConversionError
 from hamgan.files import sha256
 from hamgan.segmentation.config import load_config
@@ -118,7 +118,7 @@ def read_foreign(path: Path) -> ForeignWeights:
 
     Of a checkpoint the first of `ENTRIES` is read. Raises ConversionError or CheckpointError.
     """
-    check_weights_exist(path)
+    check_file_exists(path)
     if path.suffix == ".safetensors":
         tensors, metadata = read_tensors(path)
         if metadata.get("format") == SEGMENTER_FORMAT:

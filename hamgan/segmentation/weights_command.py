@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hamgan.config import preset_names
 from hamgan.config.help import asked_topic, help_text
-from hamgan.convert.places import check_weights_exist
+from hamgan.convert.places import check_file_exists
 from hamgan.errors import ConfigError
 from hamgan.sampling.places import check_place
 from hamgan.segmentation.config import SEGMENTATION, load_config
@@ -29,7 +29,7 @@ def run_convert(arguments: Arguments, prog: str) -> None:
     options = parser.parse(arguments)
     if options.set and not options.config:
         raise ConfigError(f"--set changes a configuration: name it with --config, such as {_presets()}")
-    check_weights_exist(options.file)
+    check_file_exists(options.file)
     config = load_config(options.config, options.set) if options.config else None
     from hamgan.segmentation.convert import convert_file
     from hamgan.segmentation.storing import read_header

@@ -76,11 +76,8 @@ class SourceFiles:
             raise DataError(f"{source} is {LMDB}")
         others = [item for item in members if not is_image_name(item.name) and not is_hidden_path(item.name)]
         path = paths[0].absolute()
-        root = (
-            tuple(normalise_path(str(path if path.is_dir() else path.with_suffix(""))).split("/"))
-            if len(paths) == 1
-            else ()
-        )
+        whole = normalise_path(str(path if path.is_dir() else path.with_suffix("")))
+        root = tuple(whole.split("/")) if len(paths) == 1 else ()
         return cls(source, pictures, others, root, [member.label for member in pictures])
 
     @property
