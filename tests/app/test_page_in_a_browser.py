@@ -87,10 +87,10 @@ def opened(browser: Chrome, app: Served) -> None:
 
 
 def captions(browser: Chrome) -> list[str]:
-    """Return the visible captions of the pictures."""
-    shown = "[...document.querySelectorAll('.pictures .gallery-item button')].filter(each => each.offsetParent)"
-    found: list[str] = browser.execute_script(f"return {shown}.map(each => each.innerText.trim())")
-    return found
+    """Return the visible captions of the pictures, or none while screen readers get other ones."""
+    found = seen(browser, ".pictures .gallery-item button")
+    names = [picture.text for picture in found]
+    return names if names == [picture.accessible_name for picture in found] else []
 
 
 def pictures(browser: Chrome, app: Served) -> list[np.ndarray]:
@@ -162,8 +162,6 @@ def test_everything_can_be_done_with_keys(browser: Chrome, app: Served) -> None:
         assert name in way
     press(browser, Keys.ENTER)
     wait(browser, lambda: len(captions(browser)) == 8)
-    for_screen_readers = [each.accessible_name for each in seen(browser, ".pictures .gallery-item button")]
-    assert for_screen_readers == captions(browser)
     assert tab_to(browser, "astronaut, seed 5") == ["Other seeds", "astronaut, seed 5"]
     link = seen(browser, "a[download]")[0]
     assert link.get_attribute("download") == "hamgan-draw.png"
